@@ -1,0 +1,134 @@
+"""The only place where time passes: loops that run a flow, blocking or on asyncio.
+
+A pretend clock takes the blocking loop through hours in microseconds (`fluxwerk.testing`).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from typing import Generic, Protocol, TypeAlias, TypeVar
+
+from fluxwerk.errors import Lost, TimedOut, Unanswered
+from fluxwerk.exchange import Call, Flow, HttpRequest, Response
+
+T = TypeVar("T")
+Send: TypeAlias = Callable[[HttpRequest, float | None], Response]
+AsyncSend: TypeAlias = Callable[[HttpRequest, float | None], Awaitable[Response]]
+
+
+class Clock(Protocol):
+    """Whatever knows the time in seconds and can let it pass."""
+
+    def now(self) -> float:
+        """Seconds since some moment in the past."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Come back after so many seconds."""
+        ...
+
+    def stretch(self, call: Call) -> float:
+        """Lengthen the call's pause by its share of jitter, and return it in seconds."""
+        ...
+
+
+class WallClock:
+    """The time outside, with real jitter."""
+
+    def now(self) -> float:
+        """Seconds on the monotonic clock."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Block this thread."""
+        time.sleep(seconds)
+
+    def stretch(self, call: Call) -> float:
+        """Lengthen the pause by chance, so that many clients do not come back at once."""
+        return call.after * (1 + call.jitter * random.random())  # noqa: S311  (no secret)
+
+
+WALL = WallClock()
+
+
+def drive(flow: Flow[T], send: Send, deadline: float | None = None, clock: Clock = WALL) -> T:
+    """Run a flow in this thread and return its result.
+
+    `deadline` is a moment on the clock, in seconds; a call that cannot begin before it throws `TimedOut` into the flow.
+    """
+    with closing(flow):
+        step = _Step(flow)
+        while step.call is not None:
+            pause = clock.stretch(step.call)
+            left = None if deadline is None else deadline - clock.now()
+            if left is not None and pause >= left:
+                step.throw(_out_of_time())
+                continue
+            if pause:
+                clock.sleep(pause)
+            try:
+                response = send(step.call.request, None if left is None else left - pause)
+            except Lost as loss:
+                step.throw(loss)
+            else:
+                step.send(response)
+        return step.result()
+
+
+async def drive_async(flow: Flow[T], send: AsyncSend, deadline: float | None = None, clock: Clock = WALL) -> T:
+    """Run a flow on the running event loop and return its result; `deadline` as in `drive`."""
+    import asyncio  # noqa: PLC0415  (a blocking client never needs it)
+
+    with closing(flow):
+        step = _Step(flow)
+        while step.call is not None:
+            pause = clock.stretch(step.call)
+            left = None if deadline is None else deadline - clock.now()
+            if left is not None and pause >= left:
+                step.throw(_out_of_time())
+                continue
+            if pause:
+                await asyncio.sleep(pause)
+            budget = None if left is None else left - pause
+            try:
+                async with asyncio.timeout(budget):
+                    response = await send(step.call.request, budget)
+            except TimeoutError:
+                step.throw(Unanswered("no whole answer came before the deadline"))
+            except Lost as loss:
+                step.throw(loss)
+            else:
+                step.send(response)
+        return step.result()
+
+
+class _Step(Generic[T]):
+    """Where a flow stands: its next call, or its result."""
+
+    def __init__(self, flow: Flow[T]) -> None:
+        self._flow = flow
+        self.call: Call | None = None
+        self._result: list[T] = []
+        self._advance(lambda: next(flow))
+
+    def send(self, response: Response) -> None:
+        self._advance(lambda: self._flow.send(response))
+
+    def throw(self, error: Exception) -> None:
+        self._advance(lambda: self._flow.throw(error))
+
+    def result(self) -> T:
+        return self._result[0]
+
+    def _advance(self, move: Callable[[], Call]) -> None:
+        try:
+            self.call = move()
+        except StopIteration as done:
+            self.call, self._result = None, [done.value]
+
+
+def _out_of_time() -> TimedOut:
+    return TimedOut("The deadline passed before the image was there.")

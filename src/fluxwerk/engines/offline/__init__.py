@@ -1,0 +1,25 @@
+"""The engine that needs no key, no network and no GPU: it paints an abstract picture from the order itself.
+
+The same order gives the same pixels on every machine. Pillow is loaded by the first rendering.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fluxwerk.engines import Order
+
+__all__ = ["Offline"]
+
+
+class Offline:
+    """Renders deterministically; safe to use from many threads, since it keeps nothing between orders."""
+
+    name = "offline"
+
+    def render(self, order: Order) -> bytes:
+        """Return the painted order; `ValueError` says what is wrong with an image that came with it."""
+        from fluxwerk.engines.offline.studio import render  # noqa: PLC0415 - loads Pillow
+
+        return render(order)

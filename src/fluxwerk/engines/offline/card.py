@@ -1,0 +1,73 @@
+"""The references, shown as framed and numbered cards upon the picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageFilter
+
+from fluxwerk.engines.offline.brush import scaled
+from fluxwerk.engines.offline.label import letters
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FRAME = (250, 248, 243)
+INK = (70, 66, 72)
+# The share of the picture that cards may take, and where it begins.
+ACROSS, DOWN, TOP = 0.92, 0.72, 0.14
+LETTER = 11
+
+
+def show(picture: Image.Image, references: Sequence[Image.Image]) -> None:
+    """Lay the references upon the picture, in rows from left to right, each with its number."""
+    if not references:
+        return
+    columns, rows = _grid(picture, references)
+    wide, high = int(picture.width * ACROSS) // columns, int(picture.height * DOWN) // rows
+    for index, reference in enumerate(references):
+        row, column = divmod(index, columns)
+        in_row = min(columns, len(references) - row * columns)
+        middle = picture.width // 2 + (2 * column + 1 - in_row) * wide // 2
+        centre = (middle, int(picture.height * TOP) + row * high + high // 2)
+        _lay(picture, reference, index + 1, centre, (wide, high))
+
+
+def _grid(picture: Image.Image, references: Sequence[Image.Image]) -> tuple[int, int]:
+    """Return columns and rows with which the smallest reference becomes largest."""
+    count = len(references)
+
+    def worst(columns: int) -> float:
+        rows = -(-count // columns)
+        wide, high = picture.width * ACROSS / columns, picture.height * DOWN / rows
+        return min(min(wide / each.width, high / each.height) ** 2 * each.width * each.height for each in references)
+
+    columns = max(range(1, count + 1), key=worst)
+    return columns, -(-count // columns)
+
+
+def _lay(
+    picture: Image.Image, reference: Image.Image, number: int, centre: tuple[int, int], cell: tuple[int, int]
+) -> None:
+    gap, edge = max(1, min(cell) // 16), max(2, min(cell) // 28)
+    scale = max(1, min(cell) // 110)
+    foot = max(edge, (LETTER + 2) * scale)
+    room = (max(1, cell[0] - 2 * gap - 2 * edge), max(1, cell[1] - 2 * gap - edge - foot))
+    shrink = min(room[0] / reference.width, room[1] / reference.height)
+    size = (max(1, int(reference.width * shrink)), max(1, int(reference.height * shrink)))
+    card = Image.new("RGB", (size[0] + 2 * edge, size[1] + edge + foot), FRAME)
+    image = scaled(reference, size)
+    card.paste(image, (edge, edge), image if image.mode == "RGBA" else None)
+    word = letters(str(number), scale)
+    card.paste(INK, ((card.width - word.width) // 2, edge + size[1] + (foot - word.height) // 2), word)
+    corner = (centre[0] - card.width // 2, centre[1] - card.height // 2)
+    _raise(picture, card.size, corner, max(2, gap))
+    picture.paste(card, corner)
+
+
+def _raise(picture: Image.Image, size: tuple[int, int], corner: tuple[int, int], reach: int) -> None:
+    """Darken softly around a card, more below than above."""
+    mask = Image.new("L", (size[0] + 4 * reach, size[1] + 4 * reach))
+    mask.paste(130, (2 * reach, 2 * reach, 2 * reach + size[0], 2 * reach + size[1]))
+    soft = mask.filter(ImageFilter.BoxBlur(reach // 2)).filter(ImageFilter.BoxBlur(reach // 2))
+    picture.paste((8, 8, 20), (corner[0] - 2 * reach, corner[1] - 2 * reach + reach // 2), soft)

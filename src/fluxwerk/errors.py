@@ -1,0 +1,193 @@
+"""Everything that fluxwerk raises, as a tree.
+
+Error:
+    ├── Misused            the caller's mistake, found before anything was sent; `faults` names every field
+    │   ├── UnknownModel   the name is in no row of the catalogue
+    │   ├── UnknownPrice   the price of this model is not public, so nothing can be estimated
+    │   └── NoKey          no API key was given
+    ├── Lost               no answer arrived
+    │   ├── Unreachable    nothing was sent: always safe to repeat
+    │   └── Unanswered     sent, no reply
+    ├── InDoubt            a submit left and its answer is unknown: it may have been charged
+    ├── Refused            the service answered with an error status
+    │   ├── NotAllowed     401, 403, or 422 for a malformed key
+    │   ├── OutOfCredits   402
+    │   ├── Invalid        400, 422, with the `faults`
+    │   └── Busy           429, 503, with `retry_after` in seconds
+    ├── Failed             the task ended without an image
+    │   ├── Moderated      `stage` is "request" or "content", with `reasons`
+    │   └── Forgotten      the service does not know the task
+    ├── Untrusted          a response named a URL that must not be followed
+    ├── Expired            the link died, and a fresh one died as well
+    └── TimedOut           our patience ran out; the task may still finish
+
+Each carries the `task` if there is one, because the task is what was paid for.
+
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fluxwerk.exchange import Json, Task
+
+SHOWN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with a request: the field, its value as far as it can be shown, and what is allowed."""
+
+    field: str
+    value: Json
+    allowed: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        """Read as one line of an error message."""
+        shown = "" if self.value is None else f" = {shorten(self.value)}"
+        return f"{self.field}{shown}: {self.allowed}" + (f" ({self.hint})" if self.hint else "")
+
+
+def shorten(value: Json) -> str:
+    """Show a value in an error without repeating an image or a novel."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def collect_later(task: Task) -> str:
+    """Say how a person gets the image of a task that nobody waited for."""
+    return f"collect it later with `fluxwerk wait {task.id} --polling-url '{task.polling_url}'`."
+
+
+class Error(Exception):
+    """Anything that fluxwerk raises; `task` is the paid task it concerns, if any."""
+
+    def __init__(self, message: str = "", *, task: Task | None = None) -> None:
+        super().__init__(message)
+        self.task = task
+
+
+class Misused(Error):
+    """The caller's mistake, found before anything was sent."""
+
+    def __init__(self, message: str = "", *, faults: Iterable[Fault] = ()) -> None:
+        self.faults = tuple(faults)
+        lines = [message, *(f"  {fault}" for fault in self.faults)]
+        super().__init__("\n".join(line for line in lines if line))
+
+    def __reduce__(self) -> tuple[type[Misused], tuple[str], dict[str, object]]:
+        """Keep the whole message when the error crosses to another process."""
+        return type(self), (str(self),), self.__dict__
+
+
+class UnknownModel(Misused):
+    """The name is in no row of the catalogue."""
+
+
+class UnknownPrice(Misused):
+    """The price of this model is not public."""
+
+
+class NoKey(Misused):
+    """No API key was given."""
+
+
+class Lost(Error):
+    """No answer arrived."""
+
+
+class Unreachable(Lost):
+    """Nothing was sent, so it is always safe to repeat."""
+
+
+class Unanswered(Lost):
+    """The HTTP request left and no whole reply came back."""
+
+
+class InDoubt(Error):
+    """A submit left and its answer is unknown: it may have been charged, and it is not repeated."""
+
+
+class Refused(Error):
+    """The service answered with an error status, kept in `status`."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: int = 0,
+        faults: Iterable[Fault] = (),
+        retry_after: float | None = None,
+        task: Task | None = None,
+    ) -> None:
+        super().__init__(message, task=task)
+        self.status = status
+        self.faults = tuple(faults)
+        self.retry_after = retry_after
+
+
+class NotAllowed(Refused):
+    """The key is missing, malformed, unknown or not allowed to do this."""
+
+
+class OutOfCredits(Refused):
+    """The account has too few credits; add some at https://dashboard.bfl.ai."""
+
+
+class Invalid(Refused):
+    """The service found the request wrong; `faults` names the fields."""
+
+
+class Busy(Refused):
+    """Too many tasks in flight, or the service is overloaded; try again after `retry_after` seconds."""
+
+
+class Failed(Error):
+    """The task ended without an image; `details` is what the service said about it."""
+
+    def __init__(self, message: str = "", *, details: Json = None, task: Task | None = None) -> None:
+        super().__init__(message, task=task)
+        self.details = details
+
+
+class Moderated(Failed):
+    """Moderation stopped the task at the `stage` "request" (what went in) or "content" (what came out)."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        stage: str = "request",
+        reasons: Iterable[str] = (),
+        details: Json = None,
+        task: Task | None = None,
+    ) -> None:
+        super().__init__(message, details=details, task=task)
+        self.stage = stage
+        self.reasons = tuple(reasons)
+
+
+class Forgotten(Failed):
+    """The service does not know the task: a wrong id, another region's cluster, or too long ago."""
+
+
+class Untrusted(Error):
+    """A response named a URL that must not be followed."""
+
+
+class Expired(Error):
+    """The delivery link died before the image was fetched, and so did a fresh one."""
+
+
+class TimedOut(Error):
+    """Patience ran out; what was submitted may still finish and can be collected with its `task`."""
+
+    def __str__(self) -> str:
+        """Say how to collect later what has been paid for."""
+        text = super().__str__()
+        return f"{text} The task goes on: {collect_later(self.task)}" if self.task else text

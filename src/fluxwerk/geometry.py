@@ -1,0 +1,96 @@
+"""How large the image becomes: the size that follows from a request and the images in it, in pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
+from math import isqrt
+
+from fluxwerk.catalog import Model, ratio
+from fluxwerk.exchange import Json
+
+Size = tuple[int, int]
+
+MEGAPIXEL = 1024 * 1024
+SQUARE = (1024, 1024)
+# FLUX.2 shrinks larger inputs to four megapixels before it looks at them, keeping their ratio.
+LARGEST_REFERENCE = 4 * MEGAPIXEL
+SMALLEST_SIDE = 64
+# The sizes at which Kontext works, all about one megapixel.
+KONTEXT_SIZES = (
+    (672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328), (832, 1248), (880, 1184), (944, 1104),
+    (1024, 1024),
+    (1104, 944), (1184, 880), (1248, 832), (1328, 800), (1392, 752), (1456, 720), (1504, 688), (1568, 672),
+)  # fmt: skip
+RESOLUTIONS = {"768sq": 768, "1k": 1024, "1.5k": 1536, "2k": 2048, "4k": 4096}
+
+
+def output_size(model: Model, given: Mapping[str, Json], inputs: Sequence[Size | None] = ()) -> Size:
+    """Say how large the delivered image is; an input whose size is unknown counts as 1024 by 1024."""
+    first = (inputs[0] or SQUARE) if inputs else None
+    if model.output == "ratio-1mp":
+        return _nearest_kontext(_shape(given, first))
+    if model.output == "ratio-4mp":
+        return _by_area(_shape(given, None), 4 * MEGAPIXEL, 32, ROUND_CEILING)
+    if model.output == "resolution":
+        side = RESOLUTIONS.get(str(given.get("resolution")), 1024)
+        return _by_area(_shape(given, first), side * side, model.grid, ROUND_HALF_EVEN)
+    if model.output == "source":
+        return first or SQUARE
+    if model.output == "margins":
+        return _with_margins(given, first or SQUARE)
+    return floored(requested_size(model, given, inputs), model.grid)
+
+
+def requested_size(model: Model, given: Mapping[str, Json], inputs: Sequence[Size | None] = ()) -> Size:
+    """Say which size is billed: the requested one, the first input's where none is requested, else the default."""
+    if model.output not in ("size", "canvas"):
+        return output_size(model, given, inputs)
+    width, height = given.get("width") or 0, given.get("height") or 0
+    matches = model.references > 0 and bool(inputs)
+    auto = shrunk((inputs[0] or SQUARE), LARGEST_REFERENCE) if matches else _default(model)
+    return int(width) or auto[0], int(height) or auto[1]
+
+
+def floored(size: Size, grid: int) -> Size:
+    """Cut a size down to the grid, as FLUX.2 does, but never below one side of 64 pixels."""
+    width, height = (max(SMALLEST_SIDE, side // grid * grid) for side in size)
+    return width, height
+
+
+def shrunk(size: Size, most: int) -> Size:
+    """Shrink a size to at most so many pixels, keeping its ratio."""
+    width, height = size
+    if width * height <= most:
+        return size
+    narrow = max(1, isqrt(most * width // height))
+    return narrow, max(1, narrow * height // width)
+
+
+def _default(model: Model) -> Size:
+    options = model.options
+    width = options["width"].default if "width" in options else None
+    height = options["height"].default if "height" in options else None
+    return int(width or SQUARE[0]), int(height or SQUARE[1])
+
+
+def _shape(given: Mapping[str, Json], first: Size | None) -> Decimal:
+    wanted = given.get("aspect_ratio")
+    value = ratio(wanted) if isinstance(wanted, str) else None
+    if value is not None:
+        return value
+    return Decimal(first[0]) / first[1] if first else Decimal(1)
+
+
+def _nearest_kontext(shape: Decimal) -> Size:
+    return min(KONTEXT_SIZES, key=lambda size: abs(shape - Decimal(size[0]) / size[1]))
+
+
+def _by_area(shape: Decimal, area: int, grid: int, rounding: str) -> Size:
+    width, height = (area * shape).sqrt() / grid, (area / shape).sqrt() / grid
+    return int(width.to_integral_value(rounding)) * grid, int(height.to_integral_value(rounding)) * grid
+
+
+def _with_margins(given: Mapping[str, Json], size: Size) -> Size:
+    left, right, top, bottom = (int(given.get(side) or 0) for side in ("left", "right", "top", "bottom"))
+    return size[0] + left + right, size[1] + top + bottom

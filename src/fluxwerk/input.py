@@ -1,0 +1,277 @@
+"""From what a caller has in hand to a request: images read, measured and turned into text, options checked."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypedDict, cast
+
+from fluxwerk import catalog, raster
+from fluxwerk.catalog import IMAGE_TYPES, Model
+from fluxwerk.errors import Fault
+from fluxwerk.exchange import Json, Request
+from fluxwerk.geometry import Size
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
+ImageInput: TypeAlias = "str | bytes | os.PathLike[str] | BinaryIO | PilImage"
+
+# The service takes 20 MB or 20 megapixels an image, by its documentation.
+LARGEST_BYTES = 20 * 1024 * 1024
+LONGEST_PATH = 4096
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"})
+# What an image field says about the sizes that count for the price: masks do not.
+UNPRICED = frozenset({"mask"})
+
+log = logging.getLogger("fluxwerk")
+
+
+class Options(TypedDict, total=False):
+    """Every option that some model takes; `fluxwerk models NAME` shows which takes which."""
+
+    width: int | None
+    height: int | None
+    aspect_ratio: str | None
+    resolution: str
+    seed: int | None
+    steps: int | None
+    guidance: float | None
+    prompt_upsampling: bool | None
+    disable_pup: bool
+    raw: bool
+    input_image: ImageInput | None
+    input_image_2: ImageInput | None
+    input_image_3: ImageInput | None
+    input_image_4: ImageInput | None
+    input_image_5: ImageInput | None
+    input_image_6: ImageInput | None
+    input_image_7: ImageInput | None
+    input_image_8: ImageInput | None
+    image: ImageInput
+    mask: ImageInput | None
+    image_prompt: ImageInput | None
+    image_prompt_strength: float
+    person: ImageInput
+    garment: ImageInput
+    top: int | None
+    bottom: int | None
+    left: int | None
+    right: int | None
+    reference_offset_x: int | None
+    reference_offset_y: int | None
+    auto_crop: bool
+    mode: str
+    dilate_pixels: int
+    grounding: bool
+    version: str
+    safety_tolerance: int
+    output_format: str | None
+    user: str | None
+    webhook_url: str | None
+    webhook_secret: str | None
+
+
+class Wanted(Options, total=False):
+    """What `generate` and `submit` take beside the prompt.
+
+    `images` go into the model's image fields in order; `extra` is sent unchecked, for what is newer than this release;
+    `timeout` is the deadline in seconds for the whole method.
+    """
+
+    model: str | Model
+    images: Sequence[ImageInput]
+    extra: Mapping[str, Json]
+    timeout: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """An image as it will be sent: a URL, or base64; `size` in pixels, `None` for a URL."""
+
+    text: str = field(repr=False)
+    size: Size | None = None
+
+
+def compose(
+    model: Model,
+    prompt: str | None = None,
+    *,
+    images: Sequence[ImageInput] = (),
+    options: Mapping[str, Json] | None = None,
+    extra: Mapping[str, Json] | None = None,
+) -> Request:
+    """Build a request, or raise `Misused` with every fault in it; reads files, sends nothing.
+
+    `images` are put into the model's image fields in order; `extra` goes to the service unchecked, for what is newer
+    than this release.
+    """
+    given = {name: value for name, value in (options or {}).items() if value is not None}
+    if prompt is not None:
+        given = {"prompt": prompt, **given}
+    faults = list(_place_images(model, images, given))
+    _translate_upsampling(model, given)
+    sizes: list[Size | None] = []
+    measured: dict[str, Size | None] = {}
+    for name in [name for name in given if _holds_images(model, name)]:
+        attached, wrong = _attach_all(given[name], name, model)
+        faults += wrong
+        given[name] = [one.text for one in attached] if name == "images" else "".join(a.text for a in attached)
+        measured[name] = attached[0].size if attached else None
+        if name not in UNPRICED:
+            sizes += [one.size for one in attached]
+    broken = {fault.field for fault in faults}
+    faults += [fault for fault in catalog.check(model, given) if fault.field not in broken]
+    faults += _check_mask(measured)
+    catalog.refuse(model, faults)
+    if extra:
+        log.warning("sent unchecked to %s: %s", model.name, ", ".join(sorted(extra)))
+    return Request(model.name, {**given, **(extra or {})}, tuple(sizes))
+
+
+def attach(source: ImageInput, name: str, model: Model) -> Attached | Fault:
+    """Read one image and measure it against what the model takes; the fault says what is wrong with it."""
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        return Attached(source)
+    data = _read(source, name)
+    if isinstance(data, Fault):
+        return data
+    fault = raster.fault(data)
+    found = raster.measure(data)
+    if fault or found is None:
+        return Fault(name, None, f"{fault}; a whole PNG, JPEG or WebP is needed", _origin(source))
+    wrong = _check_size(found.size, len(data), name, model)
+    return wrong or Attached(base64.b64encode(data).decode("ascii"), found.size)
+
+
+def _place_images(model: Model, images: Sequence[ImageInput], given: dict[str, Json]) -> Iterator[Fault]:
+    if not images:
+        return
+    names = model.reference_names() or tuple(
+        name for name in ("image", "input_image", "image_prompt") if name in model.options
+    )
+    most = model.references or len(names)
+    if not model.options:
+        names = tuple(f"input_image_{n}" if n > 1 else "input_image" for n in range(1, len(images) + 1))
+        most = len(images)
+    if len(images) > most:
+        allowed = f"{model.name} takes at most {most} images" if most else f"{model.name} takes no such images"
+        yield Fault("images", f"{len(images)} images", allowed)
+        return
+    placed: Iterable[tuple[str, Json]] = (
+        [("images", list(images))] if names == ("images",) else zip(names, images, strict=False)
+    )
+    for name, source in placed:
+        if name in given:
+            yield Fault(name, None, "is given twice: once by itself and once in images")
+        given[name] = source
+
+
+def _translate_upsampling(model: Model, given: dict[str, Json]) -> None:
+    """Let one word serve all models: where upsampling is on by default the service has a switch to turn it off."""
+    if "prompt_upsampling" in given and "disable_pup" in model.options and "disable_pup" not in given:
+        wanted = given.pop("prompt_upsampling")
+        given["disable_pup"] = not wanted if isinstance(wanted, bool) else wanted
+
+
+def _holds_images(model: Model, name: str) -> bool:
+    option = model.options.get(name)
+    if option is None:
+        return not model.options and name.startswith(("input_image", "image", "mask"))
+    return option.type in IMAGE_TYPES
+
+
+def _attach_all(value: Json, name: str, model: Model) -> tuple[list[Attached], list[Fault]]:
+    sources = cast("list[ImageInput]", value) if isinstance(value, list | tuple) else [value]
+    results = [attach(source, name, model) for source in sources]
+    attached = [result for result in results if isinstance(result, Attached)]
+    return attached, [result for result in results if isinstance(result, Fault)]
+
+
+def _check_mask(measured: Mapping[str, Size | None]) -> list[Fault]:
+    mask, image = measured.get("mask"), measured.get("image")
+    if not mask or not image or mask == image:
+        return []
+    return [Fault("mask", "{}×{}".format(*mask), "must be as large as the image, {}×{}".format(*image))]
+
+
+def _check_size(size: Size, length: int, name: str, model: Model) -> Fault | None:
+    width, height = size
+    least, most = model.smallest_input, model.largest_input_megapixels
+    if length > LARGEST_BYTES:
+        return Fault(name, f"{length / 1e6:.1f} MB", "must be at most 20 MB", "shrink it or save it as JPEG")
+    if width * height > most * 1_000_000:
+        return Fault(name, f"{width}×{height}", f"must be at most {most} megapixels", "shrink it first")
+    if min(width, height) < least:
+        return Fault(name, f"{width}×{height}", f"must be at least {least} pixels on each side")
+    return None
+
+
+def _read(source: Json, name: str) -> bytes | Fault:
+    if isinstance(source, bytes | bytearray):
+        return bytes(source)
+    if isinstance(source, os.PathLike):
+        return _read_file(Path(cast("os.PathLike[str]", source)), name)
+    if isinstance(source, str):
+        return _read_text(source, name)
+    if hasattr(source, "read"):
+        data = source.read(LARGEST_BYTES + 1)
+        return data if isinstance(data, bytes) else Fault(name, None, "must be opened in binary mode")
+    if hasattr(source, "save"):
+        return _read_pil(source)
+    kind = type(source).__name__
+    return Fault(name, kind, "must be a path, bytes, a file, a PIL image, an http(s) URL, a data URI or base64")
+
+
+def _read_text(text: str, name: str) -> bytes | Fault:
+    """Tell a data URI, a path and base64 apart; base64 is what remains."""
+    head, comma, tail = text.partition(",")
+    if head.startswith("data:"):
+        if not comma or not head.endswith(";base64"):
+            return Fault(name, head, "a data URI must be base64: data:image/png;base64,…")
+        return _decode(tail, name)
+    if len(text) <= LONGEST_PATH and (_is_file(text) or Path(text).suffix.lower() in IMAGE_SUFFIXES):
+        return _read_file(Path(text), name)
+    return _decode(text, name)
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _read_file(path: Path, name: str) -> bytes | Fault:
+    try:
+        with path.expanduser().open("rb") as file:
+            return file.read(LARGEST_BYTES + 1)
+    except FileNotFoundError:
+        return Fault(name, str(path), "there is no such file")
+    except OSError as trouble:
+        return Fault(name, str(path), f"cannot be read: {trouble.strerror}")
+
+
+def _decode(text: str, name: str) -> bytes | Fault:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return Fault(name, text, "is no file, no URL, no data URI and no base64")
+
+
+def _read_pil(image: PilImage) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def _origin(source: ImageInput) -> str:
+    if isinstance(source, os.PathLike):
+        return os.fspath(source)
+    return source if isinstance(source, str) and len(source) <= LONGEST_PATH and _is_file(source) else ""

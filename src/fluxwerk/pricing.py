@@ -1,0 +1,65 @@
+"""What a request will cost, in credits (1 credit = 1 US cent), exactly.
+
+The rule is the guide's: (first + (out - 1) * more) + in * more.  A megapixel is 1024 * 1024 pixels; the output and
+each input are rounded up to whole ones, and each counts as at least one.  Every result is an estimate: the service's
+own `cost` is what is paid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from fluxwerk.catalog import Model, Price, find
+from fluxwerk.errors import UnknownPrice
+from fluxwerk.exchange import Request
+from fluxwerk.geometry import LARGEST_REFERENCE, MEGAPIXEL, SQUARE, Size, requested_size
+
+CENT = Decimal("0.01")
+
+
+def billed_megapixels(width: int, height: int) -> int:
+    """Whole megapixels that are billed for so many pixels, at least one."""
+    return max(1, -(-width * height // MEGAPIXEL))
+
+
+def reported_megapixels(*sizes: Size) -> Decimal:
+    """Megapixels as a submit answers them: the sum, rounded to two decimals."""
+    pixels = sum(width * height for width, height in sizes)
+    return (Decimal(pixels) / MEGAPIXEL).quantize(CENT)
+
+
+def estimate(
+    model: str | Model, width: int | None = None, height: int | None = None, inputs: Sequence[Size] = ()
+) -> Decimal:
+    """Estimate one image in credits; sizes in pixels, `inputs` the (width, height) of each reference.
+
+    Raises `UnknownPrice` when the price is not public, and `UnknownModel`.
+    """
+    row = find(model)
+    given = {"width": width, "height": height}
+    return _cost(row, requested_size(row, given, inputs), inputs)
+
+
+def estimate_request(request: Request, model: Model | None = None) -> Decimal:
+    """Estimate a request in credits; an image known only by its URL counts as one megapixel."""
+    row = model or find(request.model)
+    sizes = [size or SQUARE for size in request.sizes]
+    return _cost(row, requested_size(row, request.fields, sizes), sizes)
+
+
+def _cost(model: Model, output: Size, inputs: Sequence[Size]) -> Decimal:
+    price = _known(model)
+    if price.image is not None:
+        return price.image
+    assert price.first is not None
+    assert price.more is not None
+    used = sum(min(billed_megapixels(*size), LARGEST_REFERENCE // MEGAPIXEL) for size in inputs)
+    return price.first + (billed_megapixels(*output) - 1) * price.more + used * price.more
+
+
+def _known(model: Model) -> Price:
+    if model.price is None:
+        note = f" ({model.note})" if model.note else ""
+        raise UnknownPrice(f"The price of {model.name} is not public, so nothing can be estimated{note}.")
+    return model.price

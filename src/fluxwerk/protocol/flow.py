@@ -1,0 +1,205 @@
+"""The conversation itself: generators that yield calls and receive responses.
+
+A driver throws `Lost` in when no answer came, and `TimedOut` when the deadline leaves no room for the next call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from decimal import Decimal
+from urllib.parse import urljoin
+
+from fluxwerk import raster
+from fluxwerk.catalog import Model
+from fluxwerk.errors import Busy, Error, Expired, InDoubt, Refused, Unanswered, Unreachable
+from fluxwerk.exchange import (
+    Call,
+    Event,
+    Flow,
+    HttpRequest,
+    Outcome,
+    Request,
+    Response,
+    Status,
+    Task,
+    Tell,
+    silence,
+)
+from fluxwerk.protocol import patience, trust, wire
+
+OK = range(200, 300)
+REDIRECTING = range(300, 400)
+SERVER_ERRORS = range(500, 600)
+DEAD_LINK = frozenset({400, 401, 403, 404, 410})
+
+
+def submit(model: Model, request: Request, base: str, tell: Tell = silence) -> Flow[Task]:
+    """Ask for one image and return its task.
+
+    What never left is repeated, and so is a refusal that says when to come back.  What left and was not answered may
+    have been charged: it raises `InDoubt` and is never repeated.
+    """
+    http = wire.write_submit(model, request, base)
+    after, attempt = 0.0, 0
+    while True:
+        attempt += 1
+        try:
+            response = yield Call(http, after, patience.JITTER)
+        except Unreachable as lost:
+            if attempt >= patience.UNREACHABLE_SUBMITS:
+                raise
+            after = patience.backoff(attempt)
+            tell(Event("retrying", attempt=attempt, reason=str(lost)))
+            continue
+        except Unanswered as lost:
+            raise _in_doubt(model, str(lost)) from lost
+        if response.status in OK:
+            break
+        refusal = wire.read_refusal(response)
+        after = _pause_after_refusal(model, refusal, attempt)
+        tell(Event("retrying", attempt=attempt, reason=str(refusal)))
+    try:
+        task = wire.read_task(response, model.name, base)
+    except ValueError as unreadable:
+        raise _in_doubt(model, f"its answer could not be read: {unreadable}") from unreadable
+    tell(Event("submitted", task, attempt))
+    return task
+
+
+def wait(task: Task, base: str, tell: Tell = silence) -> Flow[Status]:
+    """Poll until the task is ready and return that status; raises how it ended otherwise.
+
+    A poll that fails costs nothing and is repeated until the deadline.
+    """
+    http = wire.write_poll(task)
+    pauses = patience.poll_pauses()
+    after, waited, attempt, failures, refusals = next(pauses), 0.0, 0, 0, 0
+    with _about(task):
+        trust.check_polling(task.polling_url, base)
+        while True:
+            attempt += 1
+            waited += after
+            try:
+                response = yield Call(http, after, patience.JITTER if failures else 0.0)
+                status = _read_poll(response, task)
+            except (Unanswered, Unreachable, ValueError, Refused) as trouble:
+                failures += 1
+                refusals = refusals + 1 if _is_final(trouble) else 0
+                if refusals >= patience.REFUSED_POLLS:
+                    raise
+                after = _pause_after_trouble(trouble, failures)
+                tell(Event("retrying", task, attempt, reason=str(trouble)))
+                continue
+            failures = refusals = 0
+            tell(Event("polled", task, attempt, status))
+            if status.outcome is Outcome.READY:
+                tell(Event("ready", task, attempt, status))
+                return status
+            ending = wire.read_ending(status)
+            if ending and not (status.outcome is Outcome.MISSING and waited < patience.GRACE):
+                raise ending
+            after = next(pauses)
+
+
+def download(status: Status, base: str, tell: Tell = silence) -> Flow[bytes]:
+    """Fetch the image of a ready task and return its bytes once they are whole.
+
+    A failed or cut-off download is repeated until the deadline; a dead link is replaced once by polling again.
+    """
+    task, url, failures, renewed = status.task, status.url or "", 0, False
+    with _about(task):
+        while True:
+            after = patience.backoff(failures) if failures else 0.0
+            try:
+                response = yield from _follow(url, base, after)
+            except (Unanswered, Unreachable) as lost:
+                reason = str(lost)
+            else:
+                fault = raster.fault(response.body) if response.status == 200 else f"answered {response.status}"
+                if fault is None:
+                    tell(Event("downloaded", task, failures + 1, status))
+                    return response.body
+                if response.status in DEAD_LINK and renewed:
+                    raise Expired("The delivery link was dead, and so was a fresh one; poll the task again later.")
+                if response.status in DEAD_LINK:
+                    url, renewed = (yield from wait(task, base)).url or "", True
+                reason = fault
+            failures += 1
+            tell(Event("retrying", task, failures, reason=f"download: {reason}"))
+
+
+def ask_credits(base: str) -> Flow[Decimal]:
+    """Ask for the account's balance in credits; repeated when lost, since it costs nothing."""
+    http = HttpRequest("GET", f"{base}/v1/credits", keyed=True)
+    failures = 0
+    while True:
+        try:
+            response = yield Call(http, patience.backoff(failures) if failures else 0.0, patience.JITTER)
+            if response.status in OK:
+                return wire.read_credits(response)
+            raise wire.read_refusal(response)
+        except (Unanswered, Unreachable, ValueError, Refused) as trouble:
+            failures += 1
+            if _is_final(trouble) or failures >= patience.UNREACHABLE_SUBMITS:
+                raise
+
+
+@contextmanager
+def _about(task: Task) -> Generator[None]:
+    """Let every error carry the task it concerns: the task is what was paid for."""
+    try:
+        yield
+    except Error as error:
+        error.task = error.task or task
+        raise
+
+
+def _in_doubt(model: Model, reason: str) -> InDoubt:
+    return InDoubt(
+        f"The submit to {model.name} left and may have been charged ({reason}). It was not repeated: "
+        "look at your account's usage before you send it again."
+    )
+
+
+def _pause_after_refusal(model: Model, refusal: Refused, attempt: int) -> float:
+    asked = refusal.retry_after
+    busy = isinstance(refusal, Busy) and (refusal.status == 429 or asked is not None)
+    if refusal.status in SERVER_ERRORS and not busy:
+        raise _in_doubt(model, str(refusal)) from refusal
+    if not busy or (asked or 0.0) > patience.LONGEST_RETRY_AFTER:
+        raise refusal
+    return patience.backoff(attempt) if asked is None else asked
+
+
+def _read_poll(response: Response, task: Task) -> Status:
+    try:
+        return wire.read_status(response, task)
+    except ValueError:
+        if response.status in OK:
+            raise
+        raise wire.read_refusal(response, task) from None
+
+
+def _is_final(trouble: Exception) -> bool:
+    return isinstance(trouble, Refused) and trouble.status not in SERVER_ERRORS and not isinstance(trouble, Busy)
+
+
+def _pause_after_trouble(trouble: Exception, failures: int) -> float:
+    asked = trouble.retry_after if isinstance(trouble, Busy) else None
+    if asked is None:
+        return patience.backoff(failures)
+    if asked > patience.LONGEST_RETRY_AFTER:
+        raise trouble
+    return asked
+
+
+def _follow(url: str, base: str, after: float) -> Flow[Response]:
+    hops = 0
+    while True:
+        trust.check_delivery(url, base)
+        response = yield Call(HttpRequest("GET", url), after, patience.JITTER)
+        target = response.headers.get("location")
+        if response.status not in REDIRECTING or not target or hops == patience.REDIRECTS:
+            return response
+        url, after, hops = urljoin(url, target), 0.0, hops + 1

@@ -1,0 +1,91 @@
+"""Which URL may see the key, which may be polled, which may be downloaded, and how a URL is shown.
+
+A response names the URLs that are asked next, so each of them is judged here before anything is sent.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import SplitResult, urlsplit
+
+from fluxwerk.errors import Misused, Untrusted
+
+HOME = ".bfl.ai"
+REGIONS = {
+    "global": "https://api.bfl.ai",
+    "eu": "https://api.eu.bfl.ai",
+    "us": "https://api.us.bfl.ai",
+}
+PORTS = {"http": 80, "https": 443}
+# White space, control characters and backslashes are where URL parsers disagree about the host.
+DISPUTED = re.compile(r"[\x00-\x20\x7f\\]")
+QUERY = re.compile(r"(?<=[?])[^\s\"'<>]+")
+
+
+def base_url(region: str | None, given: str | None) -> str:
+    """Choose the address of the service: `given`, or a region's; raises `Misused` for anything else."""
+    if given and region:
+        raise Misused("Give either a region or a base URL, not both.")
+    if given:
+        parts = _split(given)
+        if parts is None or parts.query or parts.fragment:
+            raise Misused(f"{given!r} is no base URL; it should look like https://api.bfl.ai")
+        return given.rstrip("/")
+    if (region or "global") not in REGIONS:
+        raise Misused(f"There is no region {region!r}; there are {', '.join(REGIONS)}.")
+    return REGIONS[region or "global"]
+
+
+def may_carry_key(url: str, base: str) -> bool:
+    """Whether the account's key may ride to this URL: the base's own origin, or BFL's hosts when the base is BFL."""
+    parts = _split(url)
+    if parts is None:
+        return False
+    return _origin(parts) == _origin_of(base) or (_is_home(parts) and _is_home(_split(base)))
+
+
+def check_polling(url: str, base: str) -> str:
+    """Return the URL if it may be polled; raises `Untrusted` otherwise."""
+    if not may_carry_key(url, base):
+        raise Untrusted(f"The service named a polling URL that is not its own ({redact(url)}); it was not asked.")
+    return url
+
+
+def check_delivery(url: str, base: str) -> str:
+    """Return the URL if an image may be fetched from it: any https host, or the base's own origin."""
+    parts = _split(url)
+    if parts is None or not (parts.scheme == "https" or _origin(parts) == _origin_of(base)):
+        raise Untrusted(f"The service named a delivery URL that may not be followed ({redact(url)}).")
+    return url
+
+
+def redact(text: str) -> str:
+    """Blank the query of every URL in a text: for ten minutes a signed query is the image's key."""
+    return QUERY.sub("…", text)
+
+
+def _split(url: str) -> SplitResult | None:
+    if DISPUTED.search(url):
+        return None
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    good = parts.scheme in PORTS and parts.hostname and parts.username is None and parts.password is None
+    return parts if good else None
+
+
+def _origin(parts: SplitResult) -> tuple[str, str | None, int]:
+    return parts.scheme, parts.hostname, parts.port or PORTS[parts.scheme]
+
+
+def _origin_of(base: str) -> tuple[str, str | None, int] | None:
+    parts = _split(base)
+    return _origin(parts) if parts else None
+
+
+def _is_home(parts: SplitResult | None) -> bool:
+    if parts is None or parts.scheme != "https" or parts.port not in (None, 443):
+        return False
+    return f".{parts.hostname}".endswith(HOME)

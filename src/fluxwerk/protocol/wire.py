@@ -1,0 +1,277 @@
+"""The service's JSON, both ways: the client uses one half of each pair, the server the other.
+
+Shapes are those of https://api.bfl.ai/openapi.json; where the guide differs, both are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import cast
+from urllib.parse import quote
+
+from fluxwerk.catalog import Model
+from fluxwerk.errors import (
+    Busy,
+    Error,
+    Failed,
+    Fault,
+    Forgotten,
+    Invalid,
+    Moderated,
+    NotAllowed,
+    OutOfCredits,
+    Refused,
+)
+from fluxwerk.exchange import HttpRequest, Json, Outcome, Request, Response, Status, Task
+from fluxwerk.protocol.patience import retry_after
+from fluxwerk.protocol.trust import redact
+
+JSON = {"content-type": "application/json"}
+# A word newer than this table counts as still running; the deadline bounds the wait.
+OUTCOMES = {
+    "Pending": Outcome.RUNNING,
+    "Reasoning": Outcome.RUNNING,
+    "Generating": Outcome.RUNNING,
+    "Ready": Outcome.READY,
+    "Request Moderated": Outcome.MODERATED,
+    "Content Moderated": Outcome.MODERATED,
+    "Error": Outcome.FAILED,
+    "Failed": Outcome.FAILED,
+    "Task not found": Outcome.MISSING,
+}
+ADVICE = {
+    401: "Check the key: BFL_API_KEY or api_key=; create one at https://dashboard.bfl.ai/get-started.",
+    402: "Add credits at https://dashboard.bfl.ai.",
+}
+LONGEST_QUOTE = 300
+MALFORMED_KEY = "invalid api key"
+
+
+def write_submit(model: Model, request: Request, base: str) -> HttpRequest:
+    """Write the POST that asks for an image."""
+    body = {**request.fields, **model.sends}
+    return HttpRequest("POST", base + model.path, dump(body), keyed=True, headers=JSON)
+
+
+def write_task(task: Task, extra: Mapping[str, Json] | None = None) -> Response:
+    """Write the answer to a submit; `extra` is what a webhook submit adds."""
+    body = {
+        "id": task.id,
+        "polling_url": task.polling_url,
+        "cost": task.cost,
+        "input_mp": task.input_mp,
+        "output_mp": task.output_mp,
+        **(extra or {}),
+    }
+    return Response(200, JSON, dump(body))
+
+
+def read_task(response: Response, model: str, base: str) -> Task:
+    """Read the answer to a submit; raises `ValueError` if it names no task.
+
+    A webhook submit may come without a polling URL: the task is then asked for at the base's own get_result.
+    """
+    body = _object(response.body)
+    identity, polling_url = body.get("id"), body.get("polling_url")
+    if not isinstance(identity, str) or not identity:
+        raise ValueError("the answer names no task")
+    if not isinstance(polling_url, str) or not polling_url:
+        polling_url = f"{base}/v1/get_result?id={quote(identity, safe='')}"
+    numbers = (_decimal(body.get(name)) for name in ("cost", "input_mp", "output_mp"))
+    return Task(identity, polling_url, model, *numbers)
+
+
+def write_poll(task: Task) -> HttpRequest:
+    """Write the GET that asks how a task stands, at exactly the URL the service named."""
+    return HttpRequest("GET", task.polling_url, keyed=True)
+
+
+def write_status(status: Status, *, result: Json = None) -> Response:
+    """Write the answer to a poll."""
+    body = {
+        "id": status.task.id,
+        "status": status.word,
+        "result": result,
+        "progress": status.progress,
+        "details": status.details,
+        "preview": None,
+        "cost": status.cost,
+    }
+    return Response(200, JSON, dump(body))
+
+
+def read_status(response: Response, task: Task) -> Status:
+    """Read what a poll says, whatever HTTP status carried it; raises `ValueError` if it says nothing.
+
+    Failed tasks are known to poll as 404, 422 or 500 with a body that still names the status.
+    """
+    body = _object(response.body)
+    word = body.get("status", body.get("state"))
+    if not isinstance(word, str):
+        raise ValueError("the poll names no status")  # noqa: TRY004  (what a caller repeats on)
+    outcome = OUTCOMES.get(word, Outcome.RUNNING)
+    result = cast("dict[str, Json]", body["result"]) if isinstance(body.get("result"), dict) else {}
+    url, seed, prompt, engine = (result.get(name) for name in ("sample", "seed", "prompt", "engine"))
+    if outcome is Outcome.READY and not (isinstance(url, str) and url):
+        raise ValueError("the task is ready but names no image")
+    cost = body.get("cost") if body.get("cost") is not None else result.get("cost")
+    progress = body.get("progress")
+    details = next((body[name] for name in ("details", "error", "message") if body.get(name)), None)
+    return Status(
+        task,
+        word,
+        outcome,
+        url=url if isinstance(url, str) else None,
+        seed=seed if isinstance(seed, int) else None,
+        prompt=prompt if isinstance(prompt, str) else None,
+        cost=_decimal(cost),
+        progress=float(progress) if isinstance(progress, int | float) else None,
+        details=details,
+        engine=engine if isinstance(engine, str) else None,
+    )
+
+
+def read_ending(status: Status) -> Error | None:
+    """Turn a bad ending into the error to raise, or `None` while it runs or is ready."""
+    said = f": {_text(status.details)}" if status.details else ""
+    if status.outcome is Outcome.MODERATED:
+        stage = "request" if status.word.startswith("Request") else "content"
+        what = "what was asked for" if stage == "request" else "the image that was made"
+        message = f"Moderation stopped {what}{said}. Repeating it unchanged will not help."
+        reasons = _reasons(status.details)
+        return Moderated(message, stage=stage, reasons=reasons, details=status.details, task=status.task)
+    if status.outcome is Outcome.FAILED:
+        return Failed(f"The task ended without an image{said}.", details=status.details, task=status.task)
+    if status.outcome is Outcome.MISSING:
+        message = f"The service does not know the task {status.task.id}; poll exactly the URL that the submit named."
+        return Forgotten(message, details=status.details, task=status.task)
+    return None
+
+
+def write_credits(credit: Decimal) -> Response:
+    """Write the answer to a question for the balance."""
+    return Response(200, JSON, dump({"credits": credit}))
+
+
+def read_credits(response: Response) -> Decimal:
+    """Read the balance in credits; raises `ValueError` if there is none."""
+    credit = _decimal(_object(response.body).get("credits"))
+    if credit is None:
+        raise ValueError("the answer names no credits")
+    return credit
+
+
+def write_refusal(
+    status: int,
+    detail: Json,
+    *,
+    error: str,
+    message: str,
+    retry_after: int | None = None,
+) -> Response:
+    """Write an error that both kinds of readers understand: `detail` as the live service, the rest as the guide."""
+    body: dict[str, Json] = {"detail": detail, "error": error, "message": message}
+    headers = dict(JSON)
+    if retry_after is not None:
+        body["retry_after"] = retry_after
+        headers["retry-after"] = str(retry_after)
+    return Response(status, headers, dump(body))
+
+
+def read_refusal(response: Response, task: Task | None = None) -> Refused:
+    """Turn an error answer into the error to raise: `detail` first, then `error` and `message`, then the text."""
+    said, faults = _complaint(response.body)
+    status = response.status
+    malformed_key = status == 422 and MALFORMED_KEY in said.lower()
+    kind: type[Refused] = {
+        400: Invalid,
+        401: NotAllowed,
+        402: OutOfCredits,
+        403: NotAllowed,
+        422: Invalid,
+    }.get(status, Refused)
+    if malformed_key:
+        kind = NotAllowed
+    if status in (429, 503):
+        kind = Busy
+    advice = ADVICE.get(401 if kind is NotAllowed else status, "")
+    message = f"The service answered {status}" + (f": {said}" if said else "")
+    text = f"{message.rstrip('.')}." + (f" {advice}" if advice else "")
+    return kind(text, status=status, faults=faults, retry_after=retry_after(response.headers), task=task)
+
+
+def dump(body: Json) -> bytes:
+    """Write JSON with numbers as numbers: a Decimal loses nothing a credit could notice."""
+    return json.dumps(body, default=_number, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def _number(value: object) -> float | int:
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    raise TypeError(f"{type(value).__name__} has no place in a request")
+
+
+def _object(body: bytes) -> dict[str, Json]:
+    value: Json = json.loads(body)
+    if not isinstance(value, dict):
+        raise ValueError("the answer is no JSON object")  # noqa: TRY004  (what a caller repeats on)
+    return cast("dict[str, Json]", value)
+
+
+def _decimal(value: Json) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+def _complaint(body: bytes) -> tuple[str, tuple[Fault, ...]]:
+    try:
+        said = _object(body)
+    except ValueError:
+        return _quote(body.decode("utf-8", "replace")), ()
+    detail = said.get("detail")
+    if isinstance(detail, list):
+        faults = tuple(_fault(item) for item in cast("list[Json]", detail))
+        return "; ".join(f"{fault.field}: {fault.allowed}" for fault in faults), faults
+    if detail:
+        return _text(detail), ()
+    fields = said.get("details")
+    faults = ()
+    if isinstance(fields, dict):
+        pairs = cast("dict[str, Json]", fields).items()
+        faults = tuple(Fault(name, None, _text(text)) for name, text in pairs)
+    words = [_text(said[name]) for name in ("error", "message") if said.get(name)]
+    words += [f"{fault.field}: {fault.allowed}" for fault in faults]
+    return ": ".join(words) or _quote(body.decode("utf-8", "replace")), faults
+
+
+def _fault(item: Json) -> Fault:
+    if not isinstance(item, dict):
+        return Fault("request", None, _text(item))
+    entry = cast("dict[str, Json]", item)
+    place = entry.get("loc")
+    path = [str(part) for part in cast("list[Json]", place)] if isinstance(place, list) else []
+    name = ".".join(path[1:] if path[:1] == ["body"] else path)
+    return Fault(name or "request", None, _text(entry.get("msg", "is wrong")))
+
+
+def _reasons(details: Json) -> tuple[str, ...]:
+    if not isinstance(details, dict):
+        return ()
+    found = cast("dict[str, Json]", details).get("Moderation Reasons")
+    return tuple(str(reason) for reason in cast("list[Json]", found)) if isinstance(found, list) else ()
+
+
+def _text(value: Json) -> str:
+    return _quote(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _quote(text: str) -> str:
+    flat = redact(" ".join(text.split()))
+    return flat if len(flat) <= LONGEST_QUOTE else f"{flat[:LONGEST_QUOTE]}…"

@@ -1,0 +1,137 @@
+"""What image bytes say about themselves: type, size, and whether they are all there.
+
+Pure Python over PNG, JPEG and WebP headers, so that an image is measured before anything decodes it.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SUFFIX = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
+JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+JPEG_BARE = frozenset(range(0xD0, 0xD9)) | {0x01}
+WEBP_HEADER = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Raster:
+    """The type and the size in pixels that an image file claims."""
+
+    content_type: str
+    width: int
+    height: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.width, self.height
+
+
+def measure(data: bytes) -> Raster | None:
+    """Read type and size from the header alone, or `None` if this is no PNG, JPEG or WebP."""
+    try:
+        if data.startswith(PNG_SIGNATURE):
+            return _png(data)
+        if data.startswith(b"\xff\xd8\xff"):
+            return _jpeg(data)
+        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            return _webp(data)
+    except (IndexError, struct.error):
+        return None
+    return None
+
+
+def fault(data: bytes) -> str | None:
+    """Say what keeps these bytes from being a whole image, or `None` when nothing does.
+
+    A PNG is checked to its last checksum; a JPEG and a WebP to their end, since they carry no checksums.
+    """
+    if not data:
+        return "it is empty"
+    raster = measure(data)
+    if raster is None:
+        head = data[:64].lstrip().lower()
+        return "it is a web page, not an image" if head.startswith((b"<!doctype", b"<html")) else "it is no image"
+    if raster.width < 1 or raster.height < 1:
+        return "it has no pixels"
+    whole = {"image/png": _png_is_whole, "image/jpeg": _jpeg_is_whole, "image/webp": _webp_is_whole}
+    return None if whole[raster.content_type](data) else "it is cut off or damaged"
+
+
+def _png(data: bytes) -> Raster | None:
+    if data[12:16] != b"IHDR":
+        return None
+    width, height = struct.unpack(">II", data[16:24])
+    return Raster("image/png", width, height)
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield marker, start and end of each segment's payload, up to the first scan."""
+    at = 2
+    while True:
+        if data[at] != 0xFF:
+            return
+        while data[at] == 0xFF:
+            at += 1
+        marker = data[at]
+        at += 1
+        if marker in JPEG_BARE:
+            continue
+        (length,) = struct.unpack(">H", data[at : at + 2])
+        yield marker, at + 2, at + length
+        if marker == 0xDA:
+            return
+        at += length
+
+
+def _jpeg(data: bytes) -> Raster | None:
+    for marker, start, _ in _jpeg_segments(data):
+        if marker in JPEG_FRAMES:
+            height, width = struct.unpack(">HH", data[start + 1 : start + 5])
+            return Raster("image/jpeg", width, height)
+    return None
+
+
+def _webp(data: bytes) -> Raster | None:
+    kind = data[12:16]
+    if len(data) < WEBP_HEADER:
+        return None
+    if kind == b"VP8X":
+        width = 1 + int.from_bytes(data[24:27], "little")
+        height = 1 + int.from_bytes(data[27:30], "little")
+    elif kind == b"VP8L" and data[20] == 0x2F:
+        bits = int.from_bytes(data[21:25], "little")
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    elif kind == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
+        width, height = (side & 0x3FFF for side in struct.unpack("<HH", data[26:30]))
+    else:
+        return None
+    return Raster("image/webp", width, height)
+
+
+def _png_is_whole(data: bytes) -> bool:
+    at = len(PNG_SIGNATURE)
+    while at + 12 <= len(data):
+        (length,) = struct.unpack(">I", data[at : at + 4])
+        end = at + 12 + length
+        if end > len(data):
+            return False
+        if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            return False
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at = end
+    return False
+
+
+def _jpeg_is_whole(data: bytes) -> bool:
+    # Some encoders pad the end, so the end marker is looked for in the tail.
+    return data.rfind(b"\xff\xd9", max(0, len(data) - 64)) > 0
+
+
+def _webp_is_whole(data: bytes) -> bool:
+    return len(data) >= int.from_bytes(data[4:8], "little") + 8

@@ -1,0 +1,171 @@
+"""The guard: fetches what a stranger's URL names without being led to a machine that is none of theirs.
+
+The name is resolved once, every address is judged, and the connection goes to an address that was judged.  Redirects
+are followed by hand, each through the same guard; bytes and seconds are bounded over all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import httpcore2
+
+from fluxwerk.errors import Unanswered, Untrusted
+from fluxwerk.exchange import HttpRequest, Response
+from fluxwerk.input import LARGEST_BYTES
+from fluxwerk.protocol.trust import DISPUTED
+
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+DEADLINE = 20.0
+CONNECT = 5.0
+HOPS = 3
+ADDRESSES = 4
+PORTS = frozenset({80, 443})
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# Ranges that lead back inside although Python calls some of them global: translation, tunnels, benchmarks.
+INSIDE = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "0.0.0.0/8",
+        "100.64.0.0/10",
+        "192.0.0.0/24",
+        "192.88.99.0/24",
+        "198.18.0.0/15",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+        "::/96",
+        "64:ff9b::/96",
+        "64:ff9b:1::/48",
+        "2001::/23",
+        "2002::/16",
+        "fec0::/10",
+        "ff00::/8",
+    )
+)
+
+
+class Guard:
+    """Fetches URLs from outside; `allow` are networks inside which the operator opens, such as 127.0.0.0/8."""
+
+    def __init__(self, allow: Iterable[str] = (), resolve: Resolve | None = None, deadline: float = DEADLINE) -> None:
+        self._backend = _Backend(tuple(ipaddress.ip_network(text) for text in allow), resolve or _look_up)
+        self._deadline = deadline
+
+    async def fetch(self, request: HttpRequest, _budget: float | None = None) -> Response:
+        """Send a GET and return the answer; raises `Untrusted` for what must not be followed, `Unanswered` else.
+
+        The texts name no address, so that nobody can map the network behind the server by asking.
+        """
+        try:
+            async with (
+                asyncio.timeout(self._deadline),
+                httpcore2.AsyncConnectionPool(network_backend=self._backend, max_connections=4) as pool,
+            ):
+                return await self._follow(pool, request.url)
+        except TimeoutError:
+            raise Unanswered("it did not answer in time") from None
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError):
+            raise Unanswered("it could not be reached") from None
+
+    async def _follow(self, pool: httpcore2.AsyncConnectionPool, url: str) -> Response:
+        for _ in range(HOPS + 1):
+            _check(url)
+            # identity: a compressed body could unpack to any size.
+            headers: dict[str | bytes, str | bytes] = {
+                "host": urlsplit(url).netloc,
+                "accept-encoding": "identity",
+                "user-agent": "fluxwerk",
+            }
+            async with pool.stream("GET", url, headers=headers) as answer:
+                names = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in answer.headers}
+                if answer.status in REDIRECTS and "location" in names:
+                    url = urljoin(url, names["location"])
+                    continue
+                return Response(answer.status, names, await _read(answer, names))
+        raise Untrusted("it redirects too often")
+
+
+class _Backend(httpcore2.AsyncNetworkBackend):
+    def __init__(self, allow: tuple[Network, ...], resolve: Resolve) -> None:
+        self._inner: httpcore2.AsyncNetworkBackend = httpcore2.AnyIOBackend()  # pyright: ignore[reportAttributeAccessIssue]
+        self._allow = allow
+        self._resolve = resolve
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        addresses = await self._resolve(host, port)
+        # One bad address condemns the name: the next look-up might answer with that one alone.
+        if not addresses or not all(self._may_reach(address, port) for address in addresses):
+            raise Untrusted("its address is not a public one")
+        trouble: Exception = httpcore2.ConnectError("no address answered")
+        for address in addresses[:ADDRESSES]:
+            try:
+                return await self._inner.connect_tcp(address, port, CONNECT, local_address, socket_options)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as refused:
+                trouble = refused
+        raise trouble
+
+    async def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        raise Untrusted("it is a local socket")
+
+    async def sleep(self, seconds: float) -> None:
+        await self._inner.sleep(seconds)
+
+    def _may_reach(self, text: str, port: int) -> bool:
+        address = ipaddress.ip_address(text.partition("%")[0])
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        address = mapped or address
+        if any(address in network for network in self._allow if network.version == address.version):
+            return True
+        inside = any(address in network for network in INSIDE if network.version == address.version)
+        return port in PORTS and address.is_global and not address.is_multicast and not inside
+
+
+def _check(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    else:
+        good = good and parts.username is None and parts.password is None
+    if not good or DISPUTED.search(url) or not url.isascii():
+        raise Untrusted("it is no plain http or https URL")
+
+
+async def _read(answer: httpcore2.Response, headers: dict[str, str]) -> bytes:
+    if headers.get("content-encoding", "identity") != "identity":
+        raise Untrusted("its body is compressed")
+    body = bytearray()
+    async for part in answer.aiter_stream():
+        body += part
+        if len(body) > LARGEST_BYTES:
+            raise Untrusted("it is larger than 20 MB")
+    return bytes(body)
+
+
+async def _look_up(host: str, port: int) -> list[str]:
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        raise httpcore2.ConnectError("the name does not resolve") from None
+    return [str(entry[4][0]) for entry in found]

@@ -1,0 +1,61 @@
+"""A server of one's own for as long as it is needed: real HTTP on a free port of this machine."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from fluxwerk.engines import Engine
+from fluxwerk.server.books import Books
+from fluxwerk.server.service import Pace, Service
+
+if TYPE_CHECKING:
+    import fastapi
+    import uvicorn
+
+BACKLOG = 2048
+HOME = "127.0.0.1"
+
+log = logging.getLogger("fluxwerk.server")
+
+
+@contextmanager
+def loopback(
+    engine: Engine | None = None,
+    *,
+    books: Books | None = None,
+    pace: Pace = lambda _: 0.0,
+    allow: Iterable[str] = ("127.0.0.0/8",),
+) -> Generator[str]:
+    """Run the server in a thread and yield its base URL; the offline engine renders unless another is given.
+
+    `allow` names the networks from which input images may be fetched beside the public ones.
+    """
+    from fluxwerk.engines.offline import Offline  # noqa: PLC0415  (other engines do without)
+    from fluxwerk.server.app import build  # noqa: PLC0415  (FastAPI takes half a second)
+    from fluxwerk.server.fetch import Guard  # noqa: PLC0415
+
+    engine = engine or Offline()
+    service = Service(books or Books(), time.time, engine=engine.name, pace=pace)
+    with socket.create_server((HOME, 0), backlog=BACKLOG) as listening:
+        server = _server(build(service, engine, Guard(allow)))
+        thread = threading.Thread(target=server.run, args=([listening],), name="fluxwerk-server", daemon=True)
+        thread.start()
+        try:
+            # The socket listens already, so a client that comes early waits in its backlog.
+            yield f"http://{HOME}:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def _server(app: fastapi.FastAPI) -> uvicorn.Server:
+    import uvicorn  # noqa: PLC0415
+
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    return uvicorn.Server(config)

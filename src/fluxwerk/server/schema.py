@@ -1,0 +1,106 @@
+"""What a submit may hold: one pydantic model for each row of the catalogue.
+
+FastAPI publishes their JSON schemas and its 422 bodies have the shape of theirs, as those of the live service do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import create_model as create
+
+from fluxwerk import catalog
+from fluxwerk.catalog import Model, Option
+from fluxwerk.exchange import Json
+
+TYPES: dict[str, Any] = {
+    "string": str,
+    "secret": str,
+    "image": str,
+    "images": list[str] | str,
+    "url": str,
+    "ratio": str,
+    "integer": int,
+    "number": float,
+    "boolean": bool,
+}
+
+
+class Unfit(Exception):
+    """The body of a submit is wrong; `detail` says where and how, in the shape of FastAPI's 422."""
+
+    def __init__(self, detail: list[dict[str, Json]]) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+def read(model: Model, body: bytes) -> dict[str, Json]:
+    """Read a submit's body into checked fields with the model's defaults; raises `Unfit`."""
+    try:
+        given: Json = json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as fault:
+        at, said = getattr(fault, "pos", 0), getattr(fault, "msg", str(fault))
+        entry = {"type": "json_invalid", "loc": ["body", at], "msg": "JSON decode error", "ctx": {"error": said}}
+        raise Unfit([entry]) from None
+    try:
+        fields = inputs(model.name).model_validate(given).model_dump()
+    except ValidationError as fault:
+        raise Unfit([_entry(error) for error in fault.errors(include_url=False, include_input=False)]) from None
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+@cache
+def inputs(name: str) -> type[BaseModel]:
+    """Build the pydantic model for the row of that name."""
+    model = catalog.find(name)
+    fields: dict[str, Any] = {option.name: _field(option) for option in model.options.values()}
+    title = "".join(part.capitalize() for part in name.replace(".", "-").split("-")) + "Inputs"
+    return create(title, __config__=ConfigDict(extra="forbid" if model.strict else "ignore"), **fields)
+
+
+def _field(option: Option) -> tuple[Any, Any]:
+    kind: Any = Literal[option.choices] if option.choices else TYPES[option.type]
+    bounds: dict[str, Any] = {
+        "ge": option.minimum,
+        "le": option.maximum,
+        "multiple_of": option.multiple,
+        "min_length": option.minimum_length,
+        "max_length": option.maximum_length,
+        "pattern": "^https?://" if option.type == "url" else None,
+    }
+    kind = Annotated[kind, Field(**{name: value for name, value in bounds.items() if value is not None})]
+    if option.type == "ratio" and not option.choices:
+        kind = Annotated[kind, AfterValidator(_ratio)]
+    if option.nullable or option.zero_is_auto:
+        kind = kind | None
+    if option.zero_is_auto:
+        kind = Annotated[kind, BeforeValidator(_zero_is_auto)]
+    extra: dict[str, Any] = {"description": option.note or None}
+    if option.also:
+        extra["validation_alias"] = AliasChoices(option.name, option.also)
+    return kind, Field(... if option.required else option.default, **extra)
+
+
+def _zero_is_auto(value: Json) -> Json:
+    return None if type(value) is int and value == 0 else value
+
+
+def _ratio(value: str) -> str:
+    if catalog.ratio(value) is None:
+        raise ValueError('should be a ratio such as "16:9", between 21:9 and 9:21')
+    return value
+
+
+def _entry(error: Any) -> dict[str, Json]:
+    entry: dict[str, Json] = {"type": error["type"], "loc": ["body", *error["loc"]], "msg": error["msg"]}
+    if error.get("ctx"):
+        entry["ctx"] = {name: str(value) for name, value in error["ctx"].items()}
+    return entry
+
+
+def _no_constant(text: str) -> Callable[[], None]:
+    raise ValueError(f"{text} is not JSON")

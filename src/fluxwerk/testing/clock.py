@@ -1,0 +1,28 @@
+"""A clock that jumps: hours pass in microseconds, and nothing is left to chance."""
+
+from __future__ import annotations
+
+from fluxwerk.exchange import Call
+
+
+class PretendClock:
+    """Stands still until someone sleeps; seconds, starting at `start` (by default the day FLUX.2 came out)."""
+
+    def __init__(self, start: float = 1_764_000_000.0) -> None:
+        self._now = start
+
+    def now(self) -> float:
+        """Say the pretend time."""
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        """Jump."""
+        self._now += seconds
+
+    def jump_to(self, moment: float) -> None:
+        """Go to a moment, never back."""
+        self._now = max(self._now, moment)
+
+    def stretch(self, call: Call) -> float:
+        """Add no jitter, so that every run is the same."""
+        return call.after

@@ -1,0 +1,148 @@
+"""Client and server face to face: no socket, no thread, no waiting, and the code of both as it is in production."""
+
+from __future__ import annotations
+
+import random
+import struct
+import zlib
+from collections.abc import Callable, Iterable
+from functools import cache
+from heapq import heapify, heappop, heappush
+from typing import TypeVar
+
+from fluxwerk.client import Client, Words
+from fluxwerk.drive import drive
+from fluxwerk.engines import Engine, Order
+from fluxwerk.errors import Error, Lost, TimedOut, Unreachable
+from fluxwerk.exchange import Call, Event, Flow, HttpRequest, Response
+from fluxwerk.raster import PNG_SIGNATURE
+from fluxwerk.server.books import Books, Job
+from fluxwerk.server.service import Pace, Service
+from fluxwerk.testing.clock import PretendClock
+
+T = TypeVar("T")
+BASE = "http://fluxwerk.test"
+KEY = "a-key-for-tests"
+
+Fetch = Callable[[HttpRequest], Response]
+
+
+class Blank:
+    """The quickest engine: one colour, always PNG, whatever was ordered."""
+
+    name = "blank"
+
+    def render(self, order: Order) -> bytes:
+        """Return a grey PNG of the ordered size."""
+        return blank(order.width, order.height)
+
+
+class FaceToFace(Client):
+    """A `Client` whose requests are answered by a `Service` in the same thread, on a pretend clock.
+
+    `seconds` says how long a task takes, `urls` answers what the server fetches, `meddle` sees each HTTP request and
+    the answer before the client does, and may change the answer, raise `Lost`, or let seconds pass.  `journal` holds
+    every HTTP request that reached the server, `events` everything the client told.
+    """
+
+    def __init__(
+        self,
+        *,
+        seconds: float | Pace = 0.0,
+        books: Books | None = None,
+        engine: Engine | None = None,
+        urls: dict[str, bytes] | None = None,
+        meddle: Callable[[HttpRequest, Response], Response] = lambda _, response: response,
+        timeout: float = 600.0,
+    ) -> None:
+        self.events: list[Event] = []
+        Words.__init__(self, KEY, None, BASE, timeout, self.events.append)
+        self.clock = PretendClock()
+        self.journal: list[HttpRequest] = []
+        self.urls = urls or {}
+        self.meddle = meddle
+        self._engine = engine or Blank()
+        self.service = Service(
+            books or Books(),
+            self.clock.now,
+            engine=self._engine.name,
+            entropy=random.Random(0).randbytes,  # noqa: S311  (the same ids in every run)
+            pace=seconds if callable(seconds) else lambda _: seconds,
+            on_accept=self._render,
+        )
+
+    def send(self, request: HttpRequest, _budget: float | None = None) -> Response:
+        """Carry one HTTP request to the server and its answer back."""
+        self.journal.append(request)
+        arriving = HttpRequest(request.method, request.url, request.body, headers=self.access.headers(request))
+        answer = drive(self.service.answer(arriving), self._fetch, clock=self.clock)
+        return self.meddle(request, answer)
+
+    def together(self, flows: Iterable[Flow[T]], timeout: float | None = None) -> list[T | Error]:
+        """Run many flows side by side on the pretend clock; each ends in its result or its error, in their order."""
+        return _together(list(flows), self.send, self.clock, self.clock.now() + (timeout or self.timeout))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _drive(self, steps: Flow[T], timeout: float | None) -> T:
+        deadline = self.clock.now() + (self.timeout if timeout is None else timeout)
+        return drive(steps, self.send, deadline, self.clock)
+
+    def _render(self, job: Job) -> None:
+        self.service.finish(job, self._engine.render(job.order))
+
+    def _fetch(self, request: HttpRequest, _budget: float | None) -> Response:
+        if request.url not in self.urls:
+            raise Unreachable("it could not be reached")
+        return Response(200, {}, self.urls[request.url])
+
+
+@cache
+def blank(width: int, height: int) -> bytes:
+    """Make the smallest whole PNG of that size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = zlib.compress(b"\0" * ((width + 1) * height), 9)
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return PNG_SIGNATURE + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def _together(
+    flows: list[Flow[T]], send: Callable[[HttpRequest], Response], clock: PretendClock, deadline: float
+) -> list[T | Error]:
+    results: dict[int, T | Error] = {}
+    queue: list[tuple[float, int, int, Call]] = []
+    ticket = 0
+
+    def advance(number: int, move: Callable[[], Call]) -> None:
+        nonlocal ticket
+        try:
+            call = move()
+        except StopIteration as done:
+            results[number] = done.value
+        except Error as error:
+            results[number] = error
+        else:
+            ticket += 1
+            heappush(queue, (clock.now() + call.after, ticket, number, call))
+
+    for number, flow in enumerate(flows):
+        advance(number, flow.__next__)
+    heapify(queue)
+    while queue:
+        moment, _, number, call = heappop(queue)
+        flow = flows[number]
+        if moment >= deadline:
+            advance(number, lambda flow=flow: flow.throw(TimedOut("The deadline passed before the image was there.")))
+            continue
+        clock.jump_to(moment)
+        try:
+            answer = send(call.request)
+        except Lost as loss:
+            advance(number, lambda flow=flow, loss=loss: flow.throw(loss))
+        else:
+            advance(number, lambda flow=flow, answer=answer: flow.send(answer))
+    return [results[number] for number in range(len(flows))]

@@ -1,0 +1,28 @@
+"""Fixtures for pytest, found by its entry point once fluxwerk is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from fluxwerk.testing.face import FaceToFace
+
+
+@pytest.fixture(scope="session")
+def fluxwerk_server() -> Generator[str]:
+    """The base URL of a fluxwerk server with the offline engine: real HTTP, any key, no bill."""
+    from fluxwerk.server.loopback import loopback  # noqa: PLC0415  (only suites that ask for it pay)
+
+    with loopback() as base:
+        yield base
+
+
+@pytest.fixture
+def face_to_face() -> FaceToFace:
+    """A client and a server in one thread on a pretend clock, for tests in which hours pass."""
+    from fluxwerk.testing.face import FaceToFace  # noqa: PLC0415
+
+    return FaceToFace()
