@@ -104,13 +104,13 @@ class Words:
         """Estimate one image in credits without asking the service; raises `UnknownPrice`."""
         return pricing.estimate(model, width, height, inputs)
 
-    def _generating(self, prompt: str | None, wanted: Wanted) -> Flow[Image]:
+    def _generating(self, prompt: str | Request | None, wanted: Wanted) -> Flow[Image]:
         base, tell = self.access.base, self._teller()
         task = yield from flow.submit(*_compose(prompt, wanted), base, tell)
         status = yield from flow.wait(task, base, tell)
         return develop(status, (yield from flow.download(status, base, tell)))
 
-    def _submitting(self, prompt: str | None, wanted: Wanted) -> Flow[Task]:
+    def _submitting(self, prompt: str | Request | None, wanted: Wanted) -> Flow[Task]:
         return flow.submit(*_compose(prompt, wanted), self.access.base, self._teller())
 
     def _waiting(self, task: Task) -> Flow[Status]:
@@ -157,11 +157,11 @@ class Client(Words):
         self._http = http_client or httpx2.Client(limits=httpx2.Limits(max_keepalive_connections=64))
         self._owned = http_client is None
 
-    def generate(self, prompt: str | None = None, **wanted: Unpack[Wanted]) -> Image:
-        """Submit, wait and download: one paid image."""
+    def generate(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Image:
+        """Submit, wait and download: one paid image, from a prompt with options or from a request made before."""
         return self._drive(self._generating(prompt, wanted), wanted.get("timeout"))
 
-    def submit(self, prompt: str | None = None, **wanted: Unpack[Wanted]) -> Task:
+    def submit(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Task:
         """Ask for one image and return its task, a plain value to store; raises `InDoubt` if nobody answered."""
         return self._drive(self._submitting(prompt, wanted), wanted.get("timeout"))
 
@@ -217,7 +217,7 @@ class AsyncClient(Words):
         self._made: tuple[object, httpx2.AsyncClient] | None = None
 
     async def generate(self, prompt: str | None = None, **wanted: Unpack[Wanted]) -> Image:
-        """Submit, wait and download: one paid image."""
+        """Submit, wait and download: one paid image, from a prompt with options or from a request made before."""
         return await self._drive(self._generating(prompt, wanted), wanted.get("timeout"))
 
     async def submit(self, prompt: str | None = None, **wanted: Unpack[Wanted]) -> Task:
@@ -274,7 +274,9 @@ class AsyncClient(Words):
         return self._made[1]
 
 
-def _compose(prompt: str | None, wanted: Wanted) -> tuple[Model, Request]:
+def _compose(prompt: str | Request | None, wanted: Wanted) -> tuple[Model, Request]:
+    if isinstance(prompt, Request):
+        return catalog.find(wanted.get("model", prompt.model)), prompt
     model = catalog.find(wanted.get("model", DEFAULT_MODEL))
     options = {name: value for name, value in wanted.items() if name not in NOT_OPTIONS}
     images, extra = wanted.get("images", ()), wanted.get("extra")

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 LARGEST = 20_000_000
-# Pillow warns of broken EXIF before it fails on it.
-ORIENTATION_FAULTS = (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error, UserWarning)
+ORIENTATION_FAULTS = (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error)
 # The EXIF (TIFF) tags that a viewer shows as description and software.
 DESCRIPTION, SOFTWARE = 0x010E, 0x0131
 

@@ -7,14 +7,15 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable
 from functools import cache
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
+from itertools import count
 from typing import TypeVar
 
 from fluxwerk.client import Client, Words
 from fluxwerk.drive import drive
 from fluxwerk.engines import Engine, Order
 from fluxwerk.errors import Error, Lost, TimedOut, Unreachable
-from fluxwerk.exchange import Call, Event, Flow, HttpRequest, Response
+from fluxwerk.exchange import Event, Flow, HttpRequest, Response
 from fluxwerk.raster import PNG_SIGNATURE
 from fluxwerk.server.books import Books, Job
 from fluxwerk.server.service import Pace, Service
@@ -114,35 +115,30 @@ def _together(
     flows: list[Flow[T]], send: Callable[[HttpRequest], Response], clock: PretendClock, deadline: float
 ) -> list[T | Error]:
     results: dict[int, T | Error] = {}
-    queue: list[tuple[float, int, int, Call]] = []
-    ticket = 0
+    queue: list[tuple[float, int, int, HttpRequest]] = []
+    tickets = count()
 
-    def advance(number: int, move: Callable[[], Call]) -> None:
-        nonlocal ticket
+    def advance(number: int, reply: Response | Error | None) -> None:
+        flow = flows[number]
         try:
-            call = move()
+            call = flow.throw(reply) if isinstance(reply, Error) else flow.send(reply) if reply else next(flow)
         except StopIteration as done:
             results[number] = done.value
         except Error as error:
             results[number] = error
         else:
-            ticket += 1
-            heappush(queue, (clock.now() + call.after, ticket, number, call))
+            heappush(queue, (clock.now() + call.after, next(tickets), number, call.request))
 
-    for number, flow in enumerate(flows):
-        advance(number, flow.__next__)
-    heapify(queue)
+    for number in range(len(flows)):
+        advance(number, None)
     while queue:
-        moment, _, number, call = heappop(queue)
-        flow = flows[number]
+        moment, _, number, request = heappop(queue)
         if moment >= deadline:
-            advance(number, lambda flow=flow: flow.throw(TimedOut("The deadline passed before the image was there.")))
+            advance(number, TimedOut("The deadline passed before the image was there."))
             continue
         clock.jump_to(moment)
         try:
-            answer = send(call.request)
+            advance(number, send(request))
         except Lost as loss:
-            advance(number, lambda flow=flow, loss=loss: flow.throw(loss))
-        else:
-            advance(number, lambda flow=flow, answer=answer: flow.send(answer))
+            advance(number, loss)
     return [results[number] for number in range(len(flows))]

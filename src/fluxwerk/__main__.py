@@ -1,0 +1,7 @@
+"""`python -m fluxwerk` is the command line."""
+
+from __future__ import annotations
+
+from fluxwerk.cli import main
+
+main()

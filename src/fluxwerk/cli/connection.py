@@ -1,0 +1,100 @@
+"""Where a command's requests go: the BFL service, another address, or a server that lives as long as the command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from fluxwerk.errors import Misused
+from fluxwerk.exchange import Tell, silence
+
+F = TypeVar("F", bound=Callable[..., Any])
+ENV_FILE = Path(".env")
+OFFLINE_KEY = "offline"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What the common options say."""
+
+    region: str | None
+    base_url: str | None
+    env_file: Path | None
+    offline: bool
+    timeout: float
+
+
+def connection_options(command: F) -> F:
+    """Add the options that every command with a server shares, as one argument `connection`."""
+
+    def gather(**given: Any) -> Any:
+        names = ("region", "base_url", "env_file", "offline", "timeout")
+        return command(connection=Connection(*(given.pop(name) for name in names)), **given)
+
+    gather.__name__, gather.__doc__ = command.__name__, command.__doc__
+    gather.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    for option in reversed(_OPTIONS):
+        option(gather)
+    return gather  # type: ignore[return-value]
+
+
+_OPTIONS = (
+    click.option("--offline", is_flag=True, help="Let a renderer on this machine make a placeholder: no key, no bill."),
+    click.option("--region", type=click.Choice(["global", "eu", "us"]), help="Which of the service's endpoints."),
+    click.option("--base-url", metavar="URL", help="Another server that speaks the same API."),
+    click.option(
+        "--env-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Where to look for BFL_API_KEY if it is not set; .env in this folder by default.",
+    ),
+    click.option("--timeout", type=click.FloatRange(min=0.1), default=600.0, show_default=True, help="Seconds in all."),
+)
+
+
+@contextmanager
+def connected(connection: Connection, on_event: Tell = silence) -> Generator[Any]:
+    """Yield a client, with a server of its own behind it when the command runs offline."""
+    from fluxwerk.client import Client  # noqa: PLC0415  (only commands that send pay for it)
+
+    if connection.offline:
+        if connection.region or connection.base_url:
+            raise Misused("--offline brings its own server; leave out --region and --base-url.")
+        with (
+            _loopback() as base,
+            Client(OFFLINE_KEY, base_url=base, timeout=connection.timeout, on_event=on_event) as c,
+        ):
+            yield c
+        return
+    key = os.environ.get("BFL_API_KEY") or _key_from_file(connection.env_file)
+    with Client(
+        key,
+        region=connection.region,
+        base_url=connection.base_url,
+        timeout=connection.timeout,
+        on_event=on_event,
+    ) as client:
+        yield client
+
+
+def _loopback() -> Any:
+    try:
+        from fluxwerk.server.loopback import loopback  # noqa: PLC0415
+
+        return loopback()
+    except ModuleNotFoundError as missing:
+        raise Misused(f"--offline needs one more package ({missing.name}): pip install 'fluxwerk[all]'") from None
+
+
+def _key_from_file(given: Path | None) -> str | None:
+    file = given or ENV_FILE
+    if not file.is_file():
+        return None
+    from dotenv import dotenv_values  # noqa: PLC0415
+
+    return dotenv_values(file).get("BFL_API_KEY")

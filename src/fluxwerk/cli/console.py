@@ -1,0 +1,133 @@
+"""What a person sees: progress on stderr, results on stdout, JSON for machines."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import click
+
+from fluxwerk.errors import collect_later
+from fluxwerk.exchange import Event, Json, Outcome, Task
+from fluxwerk.protocol.wire import dump
+
+if TYPE_CHECKING:
+    from fluxwerk.image import Image
+
+
+def money(credit: Decimal) -> str:
+    """Write credits with their dollars: 4.5 credits ($0.045)."""
+    plain = f"{credit.normalize():f}"
+    dollars = (credit / 100).normalize()
+    cents = f"{dollars:.2f}" if -dollars.as_tuple().exponent < 2 else f"{dollars:f}"  # type: ignore[operator]  # noqa: PLR2004
+    return f"{plain} credit{'' if credit == 1 else 's'} (${cents})"
+
+
+def put_json(value: Mapping[str, Json]) -> None:
+    """Print one JSON object on one line of stdout."""
+    click.echo(dump(value).decode())
+
+
+class Watch:
+    """Follows one task: a live line on a terminal, a few plain ones elsewhere; remembers what is paid for."""
+
+    def __init__(self, *, offline: bool, quiet: bool) -> None:
+        self.task: Task | None = None
+        self._offline = offline
+        self._quiet = quiet
+        self._show: Callable[[str], None] = lambda _: None
+
+    def hear(self, event: Event) -> None:
+        """Take the client's event."""
+        self.task = event.task or self.task
+        if event.kind == "submitted" and event.task:
+            self._show(f"submitted as {event.task.id}")
+        elif event.kind == "polled" and event.status and event.status.outcome is Outcome.RUNNING:
+            share = f" {event.status.progress:.0%}" if event.status.progress else ""
+            self._show(f"{event.status.word}{share} after {event.seconds:.1f} s, poll {event.attempt}")
+        elif event.kind == "retrying":
+            self._show(f"trying again: {event.reason}")
+        elif event.kind == "ready":
+            self._show("ready, downloading")
+
+    @contextmanager
+    def live(self, what: str) -> Generator[None]:
+        """Show progress while something is made; on Ctrl-C say how to collect what is paid for."""
+        try:
+            with self._line(what):
+                yield
+        except KeyboardInterrupt:
+            click.echo(f"\nInterrupted. {self._consequence()}", err=True)
+            sys.exit(130)
+
+    @contextmanager
+    def _line(self, what: str) -> Generator[None]:
+        if self._quiet:
+            yield
+        elif not sys.stderr.isatty():
+            self._show = _plain()
+            yield
+        else:
+            from rich.console import Console  # noqa: PLC0415  (only a terminal pays for it)
+            from rich.markup import escape  # noqa: PLC0415
+
+            with Console(stderr=True).status(escape(what)) as status:
+                self._show = lambda text: status.update(escape(f"{what}: {text}"))
+                yield
+
+    def _consequence(self) -> str:
+        if self._offline:
+            return "Nothing was charged; the offline server is gone with this command."
+        if self.task:
+            return f"The image is paid for; {collect_later(self.task)}"
+        return "Nothing was answered yet: if the submit had left, it may have been charged; look at your usage."
+
+
+def _plain() -> Callable[[str], None]:
+    """Print only what is new, so that a log is not filled by polls."""
+    seen: set[str] = set()
+
+    def show(text: str) -> None:
+        kind = text.partition(" after ")[0]
+        if kind not in seen:
+            seen.add(kind)
+            click.echo(text, err=True)
+
+    return show
+
+
+def summary(image: Image, file: str, estimate: Decimal | None, began: float, *, offline: bool) -> dict[str, Json]:
+    """Say what was made, for machines."""
+    return {
+        "file": file,
+        "model": image.model,
+        "engine": image.engine or "bfl",
+        "is_flux": image.engine not in ("offline", "blank"),
+        "seed": image.seed,
+        "width": image.width,
+        "height": image.height,
+        "content_type": image.content_type,
+        "estimated_cost": estimate,
+        "cost": image.cost,
+        "charged": not offline,
+        "seconds": round(time.monotonic() - began, 3),
+        "task": {"id": image.task.id, "polling_url": image.task.polling_url},
+    }
+
+
+def sentence(facts: Mapping[str, Json]) -> str:
+    """Say what was made, for people, on one line."""
+    estimate = facts["estimated_cost"]
+    price = f"estimated {money(estimate)}" if estimate is not None else "price not public"
+    if not facts["charged"]:
+        price += ", nothing charged"
+    elif facts["cost"] is not None:
+        price += f", cost {money(facts['cost'])}"
+    maker = "" if facts["is_flux"] else f"made by the {facts['engine']} engine, not by FLUX; "
+    size = f"{facts['width']}×{facts['height']}"
+    seed = "unknown" if facts["seed"] is None else facts["seed"]
+    return f"{facts['file']}: {size}, {maker}model {facts['model']}, seed {seed}, {price}, {facts['seconds']:.1f} s"

@@ -1,0 +1,22 @@
+"""`fluxwerk credits`: the account's balance."""
+
+from __future__ import annotations
+
+import click
+
+from fluxwerk.cli.connection import Connection, connected, connection_options
+from fluxwerk.cli.console import money, put_json
+from fluxwerk.cli.making import json_option
+
+
+@click.command("credits")
+@json_option
+@connection_options
+def command(connection: Connection, *, as_json: bool) -> None:
+    """Show how many credits the account has left."""
+    with connected(connection) as client:
+        balance = client.credits()
+    if as_json:
+        put_json({"credits": balance})
+    else:
+        click.echo(money(balance))

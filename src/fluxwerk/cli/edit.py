@@ -1,0 +1,38 @@
+"""`fluxwerk edit`: change images by a prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from fluxwerk.cli.connection import Connection, connection_options
+from fluxwerk.cli.making import make, making_options
+from fluxwerk.client import DEFAULT_MODEL
+
+
+@click.command("edit")
+@click.argument("prompt")
+@click.option(
+    "-i",
+    "--image",
+    "images",
+    multiple=True,
+    required=True,
+    metavar="FILE|URL",
+    help="An image to change or to refer to as image 1, image 2 …; may be repeated.",
+)
+@click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, help="`fluxwerk models` lists them.")
+@click.option("--width", type=int, help="In pixels; by default that of the first image.")
+@click.option("--height", type=int, help="In pixels; by default that of the first image.")
+@click.option("--aspect-ratio", metavar="W:H", help="For the models that take a ratio instead of a size.")
+@making_options
+@connection_options
+def command(prompt: str, model: str, connection: Connection, **given: Any) -> None:
+    r"""Change one or several images by a PROMPT.
+
+    \b
+    fluxwerk edit "Change the background to a sunset" -i photo.jpg -o sunset.png
+    fluxwerk edit "The cat from image 1 in the room from image 2" -i cat.jpg -i room.jpg
+    """
+    make(model, prompt, connection, **given)

@@ -1,0 +1,26 @@
+"""`fluxwerk fill`: repaint what a mask covers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from fluxwerk.cli.connection import Connection, connection_options
+from fluxwerk.cli.making import make, making_options
+
+
+@click.command("fill")
+@click.argument("prompt", default="")
+@click.option("-i", "--image", "images", required=True, multiple=True, metavar="FILE|URL", help="The image to change.")
+@click.option("--mask", metavar="FILE|URL", help="White is repainted; without one, the image's transparent part.")
+@click.option("-m", "--model", default="flux-pro-1.0-fill", show_default=True, help="`fluxwerk models` lists them.")
+@making_options
+@connection_options
+def command(prompt: str, model: str, connection: Connection, **given: Any) -> None:
+    r"""Repaint what a mask covers with what the PROMPT says.
+
+    \b
+    fluxwerk fill "a wooden bench" -i garden.png --mask mask.png -o bench.png
+    """
+    make(model, prompt, connection, **given)

@@ -1,0 +1,78 @@
+"""The list of commands, so that `--help` need not load any of them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from fluxwerk.cli.exit import EXITS, explained
+
+# name: (module, one line of help)
+COMMANDS = {
+    "generate": ("generate", "Make an image from a prompt."),
+    "edit": ("edit", "Change one or several images by a prompt."),
+    "fill": ("fill", "Repaint what a mask covers."),
+    "wait": ("wait", "Collect the image of a task that was submitted before."),
+    "models": ("models", "List the models, or show what one of them takes."),
+    "price": ("price", "Estimate what images will cost; asks nobody."),
+    "credits": ("credits", "Show the account's balance."),
+    "serve": ("serve", "Run the same API on this machine."),
+}
+EPILOG = "Exit codes: 0 done, " + ", ".join(f"{code} {words}" for code, words in EXITS) + "."
+
+
+class Commands(click.Group):
+    """A group that knows its commands by name and loads the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands in the order of their use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load one command, or none by that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"fluxwerk.cli.{COMMANDS[cmd_name][0]}")
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list from the table above."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, words) for name, (_, words) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command and turn what it raises into one message and an exit code."""
+        with explained():
+            return super().invoke(ctx)
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001  (click's signature)
+    if wanted and not ctx.resilient_parsing:
+        from fluxwerk.version import VERSION  # noqa: PLC0415
+
+        click.echo(f"fluxwerk {VERSION}")
+        ctx.exit()
+
+
+@click.group(
+    cls=Commands,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the release."
+)
+def group() -> None:
+    """FLUX in production: generate images, price them, serve them.
+
+    \b
+    fluxwerk generate "A serene mountain landscape at sunset" -o sunset.png --offline
+    fluxwerk edit "Change the background to a sunset" -i photo.jpg -o out.png
+    fluxwerk price flux-2-pro --width 1920 --height 1080
+
+    With a key in BFL_API_KEY the BFL service makes the images; with --offline a renderer on this machine makes
+    placeholders, without a key and without a bill.
+    """  # noqa: D301  (\b is click's, and keeps the lines as they are)

@@ -1,0 +1,113 @@
+"""`fluxwerk models`: the catalogue as a table, or one row of it."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import click
+
+from fluxwerk import catalog
+from fluxwerk.catalog import Model
+from fluxwerk.cli.console import put_json
+from fluxwerk.cli.making import json_option
+from fluxwerk.exchange import Json
+
+# For pipes and files, which have none of their own.
+WIDTH = 120
+
+
+@click.command("models")
+@click.argument("model", required=False)
+@json_option
+def command(model: str | None, *, as_json: bool) -> None:
+    """List the models, or show what one MODEL takes."""
+    rows = [catalog.find(model)] if model else list(catalog.models().values())
+    if as_json:
+        for row in rows:
+            put_json(facts(row))
+    elif model:
+        _show(rows[0])
+    else:
+        _list(rows)
+
+
+def price_of(model: Model) -> str:
+    """Say a model's price in credits, in a few characters."""
+    price = model.price
+    if price is None:
+        return "not public"
+    doubt = " ?" if "price" in model.unconfirmed else ""
+    if price.image is not None:
+        return (f"{_plain(price.image)} an image" if price.image else "free, local") + doubt
+    assert price.first is not None
+    assert price.more is not None
+    return f"{_plain(price.first)} + {_plain(price.more)}/MP{doubt}"
+
+
+def facts(model: Model) -> dict[str, Json]:
+    """Turn a row into JSON."""
+    price = model.price
+    return {
+        "name": model.name,
+        "title": model.title,
+        "path": model.path,
+        "also": list(model.also),
+        "aliases": list(model.aliases),
+        "hosted": model.hosted,
+        "slots": model.slots,
+        "references": model.references,
+        "price": None if price is None else {"first": price.first, "more": price.more, "image": price.image},
+        "options": {name: option.allowed() for name, option in model.options.items()},
+        "unconfirmed": list(model.unconfirmed),
+        "note": model.note,
+        "source": model.source,
+        "checked": str(model.checked),
+    }
+
+
+def _plain(number: Decimal) -> str:
+    return f"{number.normalize():f}"
+
+
+def _list(rows: list[Model]) -> None:
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model", no_wrap=True, style="bold")
+    table.add_column("credits", no_wrap=True)
+    table.add_column("images in", justify="right")
+    table.add_column("slots", justify="right")
+    table.add_column("best for", overflow="fold")
+    for row in rows:
+        taken = row.references or sum(option.type == "image" for option in row.options.values())
+        table.add_row(row.name, price_of(row), str(taken or "–"), str(row.slots), row.best_for)
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    console.print(table)
+    click.echo("first MP + each further MP, references included; ? = unconfirmed. 1 credit = $0.01.")
+
+
+def _show(model: Model) -> None:
+    lines = [
+        ("model", f"{model.name} ({model.title})"),
+        ("path", ", ".join(dict.fromkeys((model.path, *model.also))) + ("" if model.hosted else " (local only)")),
+        ("aliases", ", ".join(model.aliases) or "–"),
+        ("credits", price_of(model)),
+        ("slots", str(model.slots)),
+        ("references", str(model.references)),
+        ("licence", model.licence),
+        ("note", model.note),
+        ("unconfirmed", ", ".join(model.unconfirmed)),
+        ("source", f"{model.source} (checked {model.checked})"),
+    ]
+    for name, text in lines:
+        if text:
+            click.echo(f"{name:12} {text}")
+    click.echo("options")
+    for option in model.options.values():
+        default = "required" if option.required else f"default {option.default}" if option.default is not None else ""
+        told = "; ".join(part for part in (default, option.note) if part)
+        click.echo(f"  {option.name:24} {option.allowed()}" + (f" ({told})" if told else ""))

@@ -1,0 +1,52 @@
+"""`fluxwerk price`: what images will cost, without asking anyone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fluxwerk import catalog, pricing, raster
+from fluxwerk.cli.console import money, put_json
+from fluxwerk.cli.making import json_option
+from fluxwerk.errors import Fault, Misused
+from fluxwerk.geometry import Size
+
+# Enough of a file to find its size in, whatever metadata comes first.
+HEAD = 1024 * 1024
+
+
+@click.command("price")
+@click.argument("model")
+@click.option("--width", type=click.IntRange(min=1), help="In pixels; 1024 or the first image's by default.")
+@click.option("--height", type=click.IntRange(min=1), help="In pixels; 1024 or the first image's by default.")
+@click.option("-i", "--image", "images", multiple=True, metavar="FILE|WxH", help="A reference, as a file or its size.")
+@click.option("-n", "--count", type=click.IntRange(min=1), default=1, show_default=True, help="How many images.")
+@json_option
+def command(
+    model: str, width: int | None, height: int | None, images: tuple[str, ...], count: int, *, as_json: bool
+) -> None:
+    """Estimate what images of a MODEL will cost; the service's own figure is what is paid."""
+    row = catalog.find(model)
+    one = pricing.estimate(row, width, height, [_size(text) for text in images])
+    total = one * count
+    if as_json:
+        put_json({"model": row.name, "count": count, "estimated_cost_each": one, "estimated_cost": total})
+        return
+    each = f", {money(one)} each" if count > 1 else ""
+    doubt = "; the price is unconfirmed" if "price" in row.unconfirmed else ""
+    click.echo(f"{count} × {row.name}: about {money(total)}{each}{doubt}")
+
+
+def _size(text: str) -> Size:
+    width, cross, height = text.lower().partition("x")
+    if cross and width.isdigit() and height.isdigit():
+        return int(width), int(height)
+    file = Path(text)
+    if not file.is_file():
+        raise Misused("", faults=[Fault("--image", text, "must be a file or a size such as 1024x768")])
+    with file.open("rb") as opened:
+        found = raster.measure(opened.read(HEAD))
+    if found is None:
+        raise Misused("", faults=[Fault("--image", text, "is no PNG, JPEG or WebP")])
+    return found.size
