@@ -28,9 +28,7 @@ ROUNDS = 10
 
 
 def main() -> None:
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d} {platform.machine()} {_processor()} Python {platform.python_version()}"
-    )
+    print(f"{datetime.now(UTC):%Y-%m-%d} {platform.machine()} {_processor()} Python {platform.python_version()}")
     print(f"1024 x 1024, milliseconds, best and median of {ROUNDS}")
     print(f"{'scene':12}" + "".join(f"{name:>16}" for name in FORMATS))
     for scene, prompt in PROMPTS.items():
