@@ -36,8 +36,8 @@ from fluxwerk import (
     Unreachable,
     Untrusted,
     catalog,
-    client,
     geometry,
+    seam,
 )
 from fluxwerk.exchange import HttpRequest
 
@@ -284,7 +284,7 @@ def test_nobody_listening_is_unreachable_and_tried_again_until_the_deadline(aske
     of = asked.client(base_url=f"http://127.0.0.1:{port}", on_event=events.append)
     with pytest.raises((Unreachable, TimedOut)):
         asked.do(of, "submit", "x", timeout=0.7)
-    assert {event.kind for event in events} == {"retrying"}
+    assert {event.kind for event in events} == {"retrying", "failed"}
 
 
 NEVER_LEFT = [
@@ -319,7 +319,7 @@ def test_what_left_and_was_lost_is_unanswered(asked, trouble):
 
 def lost(asked: Asked, trouble: Exception) -> Lost:
     with pytest.raises(Lost) as caught:
-        asked.do(asked.client(raising(trouble)), "_send", HttpRequest("GET", BFL), 1.0)
+        asked.do(asked.client(raising(trouble)), "send", HttpRequest("GET", BFL), 1.0)
     assert chain(caught.value) == [caught.value]
     return caught.value
 
@@ -382,12 +382,12 @@ def test_the_deadline_counts_the_wait_for_the_head_too(asked):
     with host(slow) as base:
         began = time.monotonic()
         with pytest.raises(Unanswered):
-            asked.do(asked.client(base_url=base), "_send", HttpRequest("GET", base), 0.4)
+            asked.do(asked.client(base_url=base), "send", HttpRequest("GET", base), 0.4)
     assert time.monotonic() - began < 0.65
 
 
 def test_without_a_deadline_a_body_may_take_its_time(asked):
-    assert asked.do(asked.client(conversation()), "_send", HttpRequest("GET", SAMPLE), None).body == PICTURE
+    assert asked.do(asked.client(conversation()), "send", HttpRequest("GET", SAMPLE), None).body == PICTURE
 
 
 def test_an_answer_without_end_is_cut_off(asked):
@@ -402,8 +402,8 @@ def test_an_answer_without_end_is_cut_off(asked):
             while True:
                 yield part
 
-    with pytest.raises(Unanswered, match=str(client.LARGEST_BODY)):
-        asked.do(asked.client(lambda _: httpx2.Response(200, stream=Endless())), "_send", HttpRequest("GET", BFL), None)
+    with pytest.raises(Unanswered, match=str(seam.LARGEST_BODY)):
+        asked.do(asked.client(lambda _: httpx2.Response(200, stream=Endless())), "send", HttpRequest("GET", BFL), None)
 
 
 def test_an_asyncio_client_outlives_its_event_loops(fluxwerk_server):

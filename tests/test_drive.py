@@ -159,15 +159,17 @@ def test_the_deadline_passes_for_the_whole_flow():
     assert watch.heard == [OK, OK, TimedOut]
 
 
-def test_an_answer_that_does_not_come_by_the_deadline_is_a_loss():
-    watch = Watch(0)
+def test_the_sender_is_told_how_many_seconds_are_left():
+    watch, told = Watch(4, 4), []
 
-    async def never(request, budget):
-        await asyncio.Event().wait()
+    def send(request, budget):
+        told.append(budget)
+        return OK
 
-    asyncio.run(drive_async(watch.flow(), never, WALL.now() + 0.01))
+    drive(watch.flow(), send, deadline=10, clock=(clock := PretendClock(0)))
 
-    assert watch.heard == [Unanswered]
+    assert told == [6, 2]
+    assert clock.now() == 8
 
 
 def test_a_pause_lets_the_loop_go_on():

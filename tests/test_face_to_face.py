@@ -67,7 +67,7 @@ def test_patience_ends_at_the_deadline_with_the_task_to_collect_later():
 
 def test_a_full_house_is_waited_for():
     face = FaceToFace(seconds=5)
-    results = face.together(face._generating("x", {"seed": n}) for n in range(100))
+    results = face.together(face.begin("x", seed=n) for n in range(100))
     assert [image.seed for image in results] == list(range(100))
     assert sum(event.kind == "retrying" for event in face.events) > 0
     assert face.credits() == 1_000_000 - 300
@@ -85,7 +85,7 @@ def test_every_job_of_many_is_paid_once_and_never_more_than_24_are_in_flight(cou
         return response
 
     face = FaceToFace(seconds=seconds, meddle=watch)
-    results = face.together(face._generating("x", {}) for _ in range(count))
+    results = face.together(face.begin("x") for _ in range(count))
     assert all(isinstance(result, Image) for result in results)
     assert len(face.service.books.jobs) == count
     assert most <= 24
@@ -93,7 +93,7 @@ def test_every_job_of_many_is_paid_once_and_never_more_than_24_are_in_flight(cou
 
 def test_a_deadline_for_many_ends_those_that_are_late():
     face = FaceToFace(seconds=5)
-    results = face.together((face._generating("x", {}) for _ in range(30)), timeout=7)
+    results = face.together((face.begin("x") for _ in range(30)), timeout=7)
     assert sum(isinstance(result, Image) for result in results) == 24
     assert {type(result) for result in results} == {Image, TimedOut}
 
@@ -195,7 +195,7 @@ def test_every_run_is_the_same():
 
 def test_many_flows_keep_their_losses_apart():
     face = FaceToFace(meddle=losing("POST", Unanswered("gone")))
-    first, second = face.together(face._generating("x", {}) for _ in range(2))
+    first, second = face.together(face.begin("x") for _ in range(2))
     assert (type(first), type(second)) == (InDoubt, Image)
 
 

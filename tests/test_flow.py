@@ -649,7 +649,7 @@ def test_a_submit_whose_answer_is_lost_reaches_the_service_once():
 def test_more_tasks_than_slots_wait_their_turn_and_all_arrive():
     pair = FaceToFace(seconds=4.0)
 
-    images = pair.together([pair._generating(f"fox {n}", {"width": 64, "height": 64}) for n in range(60)])
+    images = pair.together([pair.begin(f"fox {n}", width=64, height=64) for n in range(60)])
 
     assert all(image.width == 64 for image in images)
     assert len({image.task.id for image in images}) == 60
@@ -675,3 +675,36 @@ def test_a_link_that_died_is_renewed_by_the_service():
 
     assert pair.download(status).width == 64
     assert ["get_result" in http.url for http in pair.journal] == [False, True, False]
+
+
+def test_a_submit_that_never_left_turns_to_another_region():
+    steps = flow.submit(
+        find("flux-2-pro"), Request("flux-2-pro", {"prompt": "x"}), BASE, others=("https://api.eu.bfl.ai",)
+    )
+    first = next(steps)
+    second = steps.throw(Unreachable("no route"))
+    third = steps.throw(Unreachable("no route"))
+
+    assert first.request.url.startswith(f"{BASE}/")
+    assert second.request.url.startswith("https://api.eu.bfl.ai/")
+    assert third.request.url.startswith(f"{BASE}/")
+
+
+def test_a_glance_polls_once_and_raises_no_ending():
+    steps = flow.glance(TASK, BASE)
+    next(steps)
+    with pytest.raises(StopIteration) as done:
+        steps.send(Response(200, {}, b'{"id":"abc","status":"Error"}'))
+    assert done.value.value.outcome is Outcome.FAILED
+
+
+def test_a_glance_that_sees_nothing_says_so():
+    lost, broken = flow.glance(TASK, BASE), flow.glance(TASK, BASE)
+    next(lost)
+    next(broken)
+    with pytest.raises(StopIteration) as nothing:
+        lost.throw(Unanswered("lost"))
+    assert nothing.value.value is None
+    with pytest.raises(StopIteration) as nothing:
+        broken.send(Response(502, {}, b"<html>"))
+    assert nothing.value.value is None

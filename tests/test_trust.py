@@ -102,7 +102,7 @@ def test_what_is_polled_may_carry_the_key_and_nothing_else_is_polled(url, base):
     except Untrusted:
         polled = False
 
-    assert polled == may_carry_key(url, base)
+    assert polled == (may_carry_key(url, base) and trust.residence(base) in (None, trust.residence(url)))
 
 
 @given(TRICKY, BASES)
@@ -259,3 +259,40 @@ def test_a_text_without_a_query_stays_as_it_is(text):
 
 def test_the_regions_are_all_https_hosts_of_the_service():
     assert all(is_home(base) for base in trust.REGIONS.values())
+
+
+@pytest.mark.parametrize(
+    ("url", "region"),
+    [
+        ("https://api.eu.bfl.ai/v1/get_result?id=1", "eu"),
+        ("https://api.eu4.bfl.ai/v1/get_result?id=1", "eu"),
+        ("https://delivery-us1.bfl.ai/results/a", "us"),
+        ("https://delivery.us-east.bfl.ai/results/a", "us"),
+        ("https://api.bfl.ai/v1/get_result?id=1", None),
+        ("https://gateway.bfl.ai/v1/get_result?id=1", None),
+        ("https://europe.bfl.ai/", None),
+        ("https://api.eu.evil.example/", None),
+    ],
+)
+def test_the_residence_of_a_url_is_read_from_its_host(url, region):
+    assert trust.residence(url) == region
+
+
+def test_a_pinned_region_follows_only_urls_that_are_bound_to_it():
+    eu = trust.REGIONS["eu"]
+    assert trust.check_polling("https://api.eu2.bfl.ai/v1/get_result?id=1", eu)
+    assert trust.check_delivery("https://delivery-eu1.bfl.ai/results/a", eu)
+    for check, url in (
+        (trust.check_polling, "https://api.us.bfl.ai/v1/get_result?id=1"),
+        (trust.check_polling, "https://gateway.bfl.ai/v1/get_result?id=1"),
+        (trust.check_delivery, "https://delivery-us1.bfl.ai/results/a"),
+        (trust.check_delivery, "https://storage.example/results/a"),
+    ):
+        with pytest.raises(Untrusted, match="pinned to eu"):
+            check(url, eu)
+
+
+def test_only_the_global_region_has_others_to_turn_to():
+    assert trust.fallbacks(trust.REGIONS["global"]) == (trust.REGIONS["eu"], trust.REGIONS["us"])
+    assert trust.fallbacks(trust.REGIONS["eu"]) == ()
+    assert trust.fallbacks("http://127.0.0.1:8000") == ()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fluxwerk.catalog import Model, find, models
-    from fluxwerk.client import AsyncClient, Client
+    from fluxwerk.client import AsyncClient, Client, Made
     from fluxwerk.errors import (
         Busy,
         Error,
@@ -52,6 +52,7 @@ __all__ = [
     "InDoubt",
     "Invalid",
     "Lost",
+    "Made",
     "Misused",
     "Model",
     "Moderated",
@@ -76,7 +77,7 @@ __all__ = [
 
 _HOMES = {
     "catalog": ("Model", "find", "models"),
-    "client": ("AsyncClient", "Client"),
+    "client": ("AsyncClient", "Client", "Made"),
     "exchange": ("Event", "Outcome", "Request", "Status", "Task"),
     "image": ("Image",),
     "pricing": ("estimate",),

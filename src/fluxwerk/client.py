@@ -1,23 +1,37 @@
-"""`Client` and `AsyncClient`: the same words, and the one seam through which HTTP requests leave."""
+"""`Client` and `AsyncClient`: the same words, driven in this thread or on an event loop."""
 
 from __future__ import annotations
 
 import logging
-import os
-import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent import futures
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from fluxwerk import catalog, pricing
+from fluxwerk import catalog, pricing, seam
+from fluxwerk.access import open_access
 from fluxwerk.catalog import Model
-from fluxwerk.drive import WALL, drive, drive_async
-from fluxwerk.errors import Error, Lost, NoKey, Unanswered, Unreachable
-from fluxwerk.exchange import Event, Flow, HttpRequest, Request, Response, Status, Task, Tell, silence
+from fluxwerk.drive import WALL, Clock, drive, drive_async
+from fluxwerk.errors import Error, Failed, Misused, TimedOut
+from fluxwerk.exchange import (
+    Event,
+    Flow,
+    HttpRequest,
+    Outcome,
+    Pool,
+    Request,
+    Response,
+    Status,
+    Task,
+    Tell,
+    silence,
+)
 from fluxwerk.image import Image, develop
 from fluxwerk.input import Wanted, compose
-from fluxwerk.protocol import flow, trust
+from fluxwerk.protocol import flow, patience
+from fluxwerk.slots import Seat, Slots
 
 if TYPE_CHECKING:
     from typing import Self, Unpack
@@ -28,65 +42,45 @@ T = TypeVar("T")
 DEFAULT_MODEL = "flux-2-pro"
 # Large images at 50 steps take minutes when the service is busy.
 PATIENCE = 600.0
-# No single read may hang longer than this, even when the deadline is far.
-LONGEST_READ = 60.0
-LONGEST_CONNECT = 10.0
 NOT_OPTIONS = frozenset({"model", "images", "extra", "timeout"})
-LARGEST_BODY = 128 * 1024 * 1024
-QUIET = (
-    "httpx2",
-    "httpcore2.connection",
-    "httpcore2.http11",
-    "httpcore2.http2",
-    "httpcore2.proxy",
-    "httpcore2.socks",
-)
+RUNNING = frozenset({Outcome.RUNNING, Outcome.MISSING})
+# While it waits for a slot, a submit looks this often whether a task that nobody waits for has ended.
+LOOK_AROUND = 1.0
+# How many requests `generate_many` prepares and carries at a time, unless the client has more slots than that.
+AT_A_TIME = 32
 
 log = logging.getLogger("fluxwerk")
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
-    """Where the requests go and whose key they carry."""
+class Made:
+    """What became of one of many: the request or prompt as it was given, and its image or the error that ended it."""
 
-    base: str
-    key: str = field(repr=False)
-
-    def headers(self, request: HttpRequest) -> dict[str, str]:
-        """Add the key to those requests that want it and whose host may see it."""
-        from fluxwerk.version import USER_AGENT  # noqa: PLC0415  (reading the version costs start-up time)
-
-        headers = {"user-agent": USER_AGENT, **request.headers}
-        if request.keyed and trust.may_carry_key(request.url, self.base):
-            headers["x-key"] = self.key
-        return headers
-
-
-def open_access(api_key: str | None, region: str | None, base: str | None) -> Access:
-    """Find address and key in the arguments, or else in BFL_BASE_URL and BFL_API_KEY; raises `NoKey`."""
-    key = (api_key or os.environ.get("BFL_API_KEY", "")).strip()
-    if not key:
-        raise NoKey(
-            "No API key. Create one at https://dashboard.bfl.ai/get-started and set it: export BFL_API_KEY=...  "
-            "To try everything without a key, use the offline engine: fluxwerk generate ... --offline"
-        )
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise NoKey("The API key holds white space or characters that no key has; copy it again from the dashboard.")
-    if not (base or region):
-        base = os.environ.get("BFL_BASE_URL")
-    return Access(trust.base_url(region, base or None), key)
+    request: Request | str
+    image: Image | None = None
+    error: Error | None = None
 
 
 class Words:
     """What both clients say in the same way: everything but driving."""
 
     def __init__(
-        self, api_key: str | None, region: str | None, base_url: str | None, timeout: float, on_event: Tell
+        self,
+        api_key: str | None,
+        region: str | None,
+        base_url: str | None,
+        timeout: float,
+        on_event: Tell,
+        slots: int | None = None,
+        clock: Clock = WALL,
     ) -> None:
         self.access = open_access(api_key, region, base_url)
         self.timeout = timeout
-        self._on_event = on_event
-        _keep_urls_out_of_logs()
+        self.on_event = on_event
+        self.clock = clock
+        self.slots = Slots(clock.now, slots)
+        self._at_a_time = max(AT_A_TIME, slots or 0)
+        seam.keep_urls_out_of_logs()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self.access.base!r})"
@@ -105,41 +99,73 @@ class Words:
         """Estimate one image in credits without asking the service; raises `UnknownPrice`."""
         return pricing.estimate(model, width, height, inputs)
 
-    def _generating(self, prompt: str | Request | None, wanted: Wanted) -> Flow[Image]:
-        base, tell = self.access.base, self._teller()
-        task = yield from flow.submit(*_compose(prompt, wanted), base, tell)
-        status = yield from flow.wait(task, base, tell)
-        return develop(status, (yield from flow.download(status, base, tell)))
+    def _generating(self, tell: Tell, prompt: str | Request | None, wanted: Wanted) -> Flow[Image]:
+        task = yield from self._submitting(tell, prompt, wanted)
+        return (yield from self._downloading(tell, task))
 
-    def _submitting(self, prompt: str | Request | None, wanted: Wanted) -> Flow[Task]:
-        return flow.submit(*_compose(prompt, wanted), self.access.base, self._teller())
+    def _submitting(self, tell: Tell, prompt: str | Request | None, wanted: Wanted) -> Flow[Task]:
+        model, request = _compose(prompt, wanted)
+        return flow.submit(model, request, self.access.base, tell, self.access.others)
 
-    def _waiting(self, task: Task) -> Flow[Status]:
-        return flow.wait(task, self.access.base, self._teller())
+    def _waiting(self, tell: Tell, task: Task) -> Flow[Status]:
+        return flow.wait(task, self.access.base, tell)
 
-    def _downloading(self, ready: Status | Task) -> Flow[Image]:
-        base, tell = self.access.base, self._teller()
-        status = (yield from flow.wait(ready, base, tell)) if isinstance(ready, Task) else ready
-        return develop(status, (yield from flow.download(status, base, tell)))
+    def _downloading(self, tell: Tell, ready: Status | Task) -> Flow[Image]:
+        status = (yield from self._waiting(tell, ready)) if isinstance(ready, Task) else ready
+        return develop(status, (yield from flow.download(status, self.access.base, tell)))
 
     def _deadline(self, timeout: float | None) -> float:
-        return WALL.now() + (self.timeout if timeout is None else timeout)
+        return self.clock.now() + (self.timeout if timeout is None else timeout)
 
-    def _teller(self) -> Tell:
-        began = time.monotonic()
 
-        def tell(event: Event) -> None:
-            told = replace(event, seconds=time.monotonic() - began)
-            log.debug("%s %s", told.kind, told.task.id if told.task else told.reason)
-            self._on_event(told)
+class Conversation:
+    """One drive of a flow: tells what happens, and holds the slot of the task that comes of it."""
 
-        return tell
+    def __init__(self, words: Words) -> None:
+        self._words = words
+        self._began = words.clock.now()
+        self._task: Task | None = None
+        self.seat: Seat | None = None
+
+    def tell(self, event: Event) -> None:
+        """Pass an event on, with its seconds, and keep the books of the slots."""
+        if event.kind == "submitted" and event.task and self.seat:
+            self._words.slots.hold(self.seat, event.task)
+            self._task, self.seat = event.task, None
+        if event.kind == "polled" and event.status and event.status.outcome not in RUNNING:
+            self._words.slots.ended(event.status.task)
+        told = replace(event, seconds=self._words.clock.now() - self._began)
+        log.debug("%s %s", told.kind, told.task.id if told.task else told.reason)
+        self._words.on_event(told)
+
+    def answered(self, response: Response) -> None:
+        """Give the slot back after a submit that was refused; one that is too busy cools the whole pool down."""
+        if self.seat and response.status not in flow.OK:
+            busy = response.status in flow.BUSY
+            asked = patience.retry_after(response.headers) or patience.FIRST_BACKOFF
+            self._words.slots.give_back(self.seat, min(asked, patience.LONGEST_RETRY_AFTER) if busy else None)
+            self.seat = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
+        if self.seat:
+            self._words.slots.give_back(self.seat)
+        if isinstance(error, Failed) and error.task:
+            self._words.slots.ended(error.task)
+        elif self._task:
+            self._words.slots.leave(self._task)
+        if isinstance(error, Error):
+            self.tell(Event("failed", error.task, reason=f"{type(error).__name__}: {error}"))
 
 
 class Client(Words):
     """The blocking client; safe to share between threads.
 
     `timeout` is the deadline in seconds for everything a method does.  `on_event` hears what happens on the way.
+    `slots` replaces the catalogue's number of tasks in flight, for a server of your own.  `http_client` is your own
+    httpx2 client, with its proxies and certificates.
     """
 
     def __init__(
@@ -150,38 +176,60 @@ class Client(Words):
         base_url: str | None = None,
         timeout: float = PATIENCE,
         on_event: Tell = silence,
+        slots: int | None = None,
         http_client: httpx2.Client | None = None,
     ) -> None:
-        super().__init__(api_key, region, base_url, timeout, on_event)
-        import httpx2  # noqa: PLC0415  (a tenth of a second that only senders pay)
-
-        self._http = http_client or httpx2.Client(limits=httpx2.Limits(max_keepalive_connections=64))
-        self._owned = http_client is None
+        super().__init__(api_key, region, base_url, timeout, on_event, slots)
+        self._line = seam.open_line(http_client)
 
     def generate(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Image:
         """Submit, wait and download: one paid image, from a prompt with options or from a request made before."""
-        return self._drive(self._generating(prompt, wanted), wanted.get("timeout"))
+        return self._drive(lambda tell: self._generating(tell, prompt, wanted), wanted.get("timeout"))
+
+    def generate_many(self, requests: Iterable[Request | str], **wanted: Unpack[Wanted]) -> Iterator[Made]:
+        """Make many images at once and yield each as it finishes, with its request; one failure stops no other.
+
+        `requests` are requests or prompts, which share the options given here.  They are read as slots become free, so
+        there may be endlessly many.  Whoever stops listening lets what is in flight finish unseen.
+        """
+
+        def make(request: Request | str) -> Made:
+            try:
+                return Made(request, self.generate(request, **_of_each(request, wanted)))
+            except Error as error:
+                return Made(request, error=error)
+
+        pool = futures.ThreadPoolExecutor(self._at_a_time, thread_name_prefix="fluxwerk")
+        try:
+            running: set[futures.Future[Made]] = set()
+            for request in requests:
+                running.add(pool.submit(make, request))
+                if len(running) >= self._at_a_time:
+                    done, running = futures.wait(running, return_when=futures.FIRST_COMPLETED)
+                    yield from (one.result() for one in done)
+            yield from (one.result() for one in futures.as_completed(running))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def submit(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Task:
         """Ask for one image and return its task, a plain value to store; raises `InDoubt` if nobody answered."""
-        return self._drive(self._submitting(prompt, wanted), wanted.get("timeout"))
+        return self._drive(lambda tell: self._submitting(tell, prompt, wanted), wanted.get("timeout"))
 
     def wait(self, task: Task, *, timeout: float | None = None) -> Status:
         """Poll until the task is ready; raises how it ended otherwise, and `TimedOut` with the task."""
-        return self._drive(self._waiting(task), timeout)
+        return self._drive(lambda tell: self._waiting(tell, task), timeout)
 
     def download(self, ready: Status | Task, *, timeout: float | None = None) -> Image:
         """Fetch the image of a ready task; a bare task is waited for first."""
-        return self._drive(self._downloading(ready), timeout)
+        return self._drive(lambda tell: self._downloading(tell, ready), timeout)
 
     def credits(self, *, timeout: float | None = None) -> Decimal:
         """Ask for the account's balance in credits."""
-        return self._drive(flow.ask_credits(self.access.base), timeout)
+        return self._drive(lambda _: flow.ask_credits(self.access.base), timeout)
 
     def close(self) -> None:
         """Close the connections, unless they are those of a client that was handed in."""
-        if self._owned:
-            self._http.close()
+        self._line.close()
 
     def __enter__(self) -> Self:
         return self
@@ -189,16 +237,49 @@ class Client(Words):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _drive(self, steps: Flow[T], timeout: float | None) -> T:
-        return drive(steps, self._send, self._deadline(timeout))
+    def send(self, request: HttpRequest, budget: float | None = None) -> Response:
+        """Carry one HTTP request, for whoever drives flows step by step; `budget` in seconds; raises `Lost`."""
+        return self._line.send(self.access, request, budget)
 
-    def _send(self, request: HttpRequest, budget: float | None) -> Response:
-        body = _Body(budget)
-        with _Losses() as losses, self._http.stream(**_arguments(self.access, request, budget)) as answer:
-            for part in answer.iter_bytes():
-                body.add(part)
-            return _response(answer, body.data)
-        raise losses.loss
+    def _drive(self, begin: Callable[[Tell], Flow[T]], timeout: float | None) -> T:
+        with Conversation(self) as talk:
+            deadline = self._deadline(timeout)
+            return drive(begin(talk.tell), lambda request, left: self._send(talk, request, left), deadline, self.clock)
+
+    def _send(self, talk: Conversation, request: HttpRequest, budget: float | None) -> Response:
+        if request.pool is None:
+            return self.send(request, budget)
+        began = self.clock.now()
+        talk.seat = self._take_seat(request.pool, budget)
+        left = None if budget is None else budget - (self.clock.now() - began)
+        response = self.send(request, left)
+        talk.answered(response)
+        return response
+
+    def _take_seat(self, pool: Pool, budget: float | None) -> Seat:
+        granted = threading.Event()
+        seat = self.slots.ask(pool, granted.set)
+        until = None if budget is None else self.clock.now() + budget
+        try:
+            while not seat.granted:
+                left = LOOK_AROUND if until is None else until - self.clock.now()
+                if left <= 0:
+                    raise _no_slot(pool)
+                if not granted.wait(min(left, LOOK_AROUND)):
+                    self._look_around(pool, left)
+        except BaseException:
+            self.slots.give_back(seat)
+            raise
+        return seat
+
+    def _look_around(self, pool: Pool, left: float) -> None:
+        task = self.slots.unattended(pool)
+        if task:
+            look = flow.glance(task, self.access.base)
+            status = drive(look, self.send, self.clock.now() + left, self.clock)
+            if status and status.outcome not in RUNNING:
+                self.slots.ended(task)
+        self.slots.nudge(pool)
 
 
 class AsyncClient(Words):
@@ -212,37 +293,68 @@ class AsyncClient(Words):
         base_url: str | None = None,
         timeout: float = PATIENCE,
         on_event: Tell = silence,
+        slots: int | None = None,
         http_client: httpx2.AsyncClient | None = None,
     ) -> None:
-        super().__init__(api_key, region, base_url, timeout, on_event)
-        self._given = http_client
-        self._made: tuple[object, httpx2.AsyncClient, AsyncGenerator[httpx2.AsyncClient]] | None = None
+        super().__init__(api_key, region, base_url, timeout, on_event, slots)
+        self._lent = http_client
+        self._opened: tuple[object, seam.AsyncLine, AsyncGenerator[seam.AsyncLine]] | None = None
 
-    async def generate(self, prompt: str | None = None, **wanted: Unpack[Wanted]) -> Image:
+    async def generate(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Image:
         """Submit, wait and download: one paid image, from a prompt with options or from a request made before."""
-        return await self._drive(self._generating(prompt, wanted), wanted.get("timeout"))
+        return await self._drive(lambda tell: self._generating(tell, prompt, wanted), wanted.get("timeout"))
 
-    async def submit(self, prompt: str | None = None, **wanted: Unpack[Wanted]) -> Task:
+    async def generate_many(self, requests: Iterable[Request | str], **wanted: Unpack[Wanted]) -> AsyncIterator[Made]:
+        """Make many images at once and yield each as it finishes, with its request; one failure stops no other.
+
+        `requests` are requests or prompts, which share the options given here.  They are read as slots become free, so
+        there may be endlessly many.  Closing the iterator cancels the waiting, not the tasks.
+        """
+        import asyncio  # noqa: PLC0415
+
+        async def make(request: Request | str) -> Made:
+            try:
+                return Made(request, await self.generate(request, **_of_each(request, wanted)))
+            except Error as error:
+                return Made(request, error=error)
+
+        running: set[asyncio.Task[Made]] = set()
+        try:
+            for request in requests:
+                running.add(asyncio.create_task(make(request)))
+                if len(running) >= self._at_a_time:
+                    done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                    for one in done:
+                        yield one.result()
+            while running:
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for one in done:
+                    yield one.result()
+        finally:
+            for one in running:
+                one.cancel()
+
+    async def submit(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Task:
         """Ask for one image and return its task, a plain value to store; raises `InDoubt` if nobody answered."""
-        return await self._drive(self._submitting(prompt, wanted), wanted.get("timeout"))
+        return await self._drive(lambda tell: self._submitting(tell, prompt, wanted), wanted.get("timeout"))
 
     async def wait(self, task: Task, *, timeout: float | None = None) -> Status:
         """Poll until the task is ready; raises how it ended otherwise, and `TimedOut` with the task."""
-        return await self._drive(self._waiting(task), timeout)
+        return await self._drive(lambda tell: self._waiting(tell, task), timeout)
 
     async def download(self, ready: Status | Task, *, timeout: float | None = None) -> Image:
         """Fetch the image of a ready task; a bare task is waited for first."""
-        return await self._drive(self._downloading(ready), timeout)
+        return await self._drive(lambda tell: self._downloading(tell, ready), timeout)
 
     async def credits(self, *, timeout: float | None = None) -> Decimal:
         """Ask for the account's balance in credits."""
-        return await self._drive(flow.ask_credits(self.access.base), timeout)
+        return await self._drive(lambda _: flow.ask_credits(self.access.base), timeout)
 
     async def close(self) -> None:
         """Close the connections, unless they are those of a client that was handed in."""
-        if self._made:
-            await self._made[2].aclose()
-            self._made = None
+        if self._opened:
+            await self._opened[2].aclose()
+            self._opened = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -250,141 +362,101 @@ class AsyncClient(Words):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _drive(self, steps: Flow[T], timeout: float | None) -> T:
-        return await drive_async(steps, self._send, self._deadline(timeout))
+    async def send(self, request: HttpRequest, budget: float | None = None) -> Response:
+        """Carry one HTTP request, for whoever drives flows step by step; `budget` in seconds; raises `Lost`."""
+        return await (await self._open()).send(self.access, request, budget)
 
-    async def _send(self, request: HttpRequest, budget: float | None) -> Response:
-        body, http = _Body(budget), await self._http()
-        with _Losses() as losses:
-            async with http.stream(**_arguments(self.access, request, budget)) as answer:
-                async for part in answer.aiter_bytes():
-                    body.add(part)
-                return _response(answer, body.data)
-        raise losses.loss
+    async def _drive(self, begin: Callable[[Tell], Flow[T]], timeout: float | None) -> T:
+        with Conversation(self) as talk:
 
-    async def _http(self) -> httpx2.AsyncClient:
+            async def send(request: HttpRequest, left: float | None) -> Response:
+                return await self._send(talk, request, left)
+
+            return await drive_async(begin(talk.tell), send, self._deadline(timeout), self.clock)
+
+    async def _send(self, talk: Conversation, request: HttpRequest, budget: float | None) -> Response:
+        if request.pool is None:
+            return await self.send(request, budget)
+        began = self.clock.now()
+        talk.seat = await self._take_seat(request.pool, budget)
+        left = None if budget is None else budget - (self.clock.now() - began)
+        response = await self.send(request, left)
+        talk.answered(response)
+        return response
+
+    async def _take_seat(self, pool: Pool, budget: float | None) -> Seat:
+        import asyncio  # noqa: PLC0415
+
+        granted, loop = asyncio.Event(), asyncio.get_running_loop()
+        seat = self.slots.ask(pool, lambda: loop.call_soon_threadsafe(granted.set))
+        until = None if budget is None else self.clock.now() + budget
+        try:
+            while not seat.granted:
+                left = LOOK_AROUND if until is None else until - self.clock.now()
+                if left <= 0:
+                    raise _no_slot(pool)
+                try:
+                    async with asyncio.timeout(min(left, LOOK_AROUND)):
+                        await granted.wait()
+                except TimeoutError:
+                    await self._look_around(pool, left)
+        except BaseException:
+            self.slots.give_back(seat)
+            raise
+        return seat
+
+    async def _look_around(self, pool: Pool, left: float) -> None:
+        task = self.slots.unattended(pool)
+        if task:
+            look = flow.glance(task, self.access.base)
+            status = await drive_async(look, self.send, self.clock.now() + left, self.clock)
+            if status and status.outcome not in RUNNING:
+                self.slots.ended(task)
+        self.slots.nudge(pool)
+
+    async def _open(self) -> seam.AsyncLine:
         """Find the connections of this event loop: a pool belongs to the loop it was opened on."""
-        if self._given:
-            return self._given
         import asyncio  # noqa: PLC0415
 
         loop = asyncio.get_running_loop()
-        if self._made is None or self._made[0] is not loop:
-            holding = _hold()
-            self._made = loop, await anext(holding), holding
-        return self._made[1]
+        if self._opened is None or self._opened[0] is not loop:
+            holding = _hold(self._lent)
+            self._opened = loop, await anext(holding), holding
+        return self._opened[1]
 
 
-async def _hold() -> AsyncGenerator[httpx2.AsyncClient]:
+async def _hold(lent: httpx2.AsyncClient | None) -> AsyncGenerator[seam.AsyncLine]:
     """Hold connections open until closed; a loop that ends closes its generators, and so these, by itself."""
-    import httpx2  # noqa: PLC0415
-
-    http = httpx2.AsyncClient(limits=httpx2.Limits(max_connections=256, max_keepalive_connections=64))
+    line = seam.open_async_line(lent)
     try:
-        yield http
+        yield line
     finally:
-        await http.aclose()
+        await line.close()
 
 
 def _compose(prompt: str | Request | None, wanted: Wanted) -> tuple[Model, Request]:
-    if isinstance(prompt, Request):
-        return catalog.find(wanted.get("model", prompt.model)), prompt
-    model = catalog.find(wanted.get("model", DEFAULT_MODEL))
     options = {name: value for name, value in wanted.items() if name not in NOT_OPTIONS}
     images, extra = wanted.get("images", ()), wanted.get("extra")
-    return model, compose(model, prompt, images=images, options=options, extra=extra)
+    if not isinstance(prompt, Request):
+        model = catalog.find(wanted.get("model", DEFAULT_MODEL))
+        return model, compose(model, prompt, images=images, options=options, extra=extra)
+    if options or images or extra:
+        raise Misused(f"A request is complete: give {', '.join(options) or 'images and extra'} when it is made.")
+    return catalog.find(wanted.get("model", prompt.model)), prompt
 
 
-class _Body:
-    """What has arrived of a body, bounded in bytes and in seconds."""
-
-    def __init__(self, budget: float | None) -> None:
-        self.data = bytearray()
-        self._until = None if budget is None else time.monotonic() + budget
-
-    def add(self, part: bytes) -> None:
-        self.data += part
-        if len(self.data) > LARGEST_BODY:
-            raise Unanswered(f"the answer is larger than {LARGEST_BODY} bytes")
-        if self._until is not None and time.monotonic() > self._until:
-            raise Unanswered("the answer was still dripping at the deadline")
+def _of_each(request: Request | str, wanted: Wanted) -> Wanted:
+    """Take from the options of many what goes with this one: a request has its own."""
+    if isinstance(request, str):
+        return wanted
+    mine = Wanted()
+    if "timeout" in wanted:
+        mine["timeout"] = wanted["timeout"]
+    model = wanted.get("model")
+    if isinstance(model, Model) and model.name == request.model:
+        mine["model"] = model
+    return mine
 
 
-def _arguments(access: Access, request: HttpRequest, budget: float | None) -> dict[str, Any]:
-    import httpx2  # noqa: PLC0415
-
-    left = LONGEST_READ if budget is None else max(0.001, min(LONGEST_READ, budget))
-    return {
-        "method": request.method,
-        "url": request.url,
-        "content": request.body or None,
-        "headers": access.headers(request),
-        # httpx2 would carry x-key along a redirect to another host.
-        "follow_redirects": False,
-        "timeout": httpx2.Timeout(left, connect=min(left, LONGEST_CONNECT)),
-    }
-
-
-def _response(answer: httpx2.Response, body: bytearray) -> Response:
-    return Response(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, bytes(body))
-
-
-class _Losses:
-    """Keeps the HTTP library's exceptions in, since they carry URLs and headers; `loss` is to be raised instead.
-
-    It is raised after the `with`, so that the library's exception does not hang on ours as its context.
-    """
-
-    loss: Lost
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _: object, trouble: BaseException | None, trace: object) -> bool:
-        if not isinstance(trouble, Exception) or isinstance(trouble, Error):
-            return False
-        loss = _loss(trouble)
-        if loss is None:
-            return False
-        self.loss = loss
-        return True
-
-
-def _loss(trouble: Exception) -> Lost | None:
-    import ssl  # noqa: PLC0415
-
-    import anyio  # noqa: PLC0415
-    import httpx2  # noqa: PLC0415
-
-    reason = f"{type(trouble).__name__}: {trust.redact(str(trouble))}".rstrip(": ")
-    never_left = (
-        httpx2.ConnectError,
-        httpx2.ConnectTimeout,
-        httpx2.PoolTimeout,
-        httpx2.ProxyError,
-        httpx2.UnsupportedProtocol,
-        httpx2.LocalProtocolError,
-        httpx2.InvalidURL,
-    )
-    if isinstance(trouble, never_left):
-        return Unreachable(f"The service could not be reached ({reason}).")
-    if isinstance(trouble, httpx2.HTTPError | ssl.SSLError | anyio.EndOfStream | anyio.BrokenResourceError):
-        return Unanswered(f"the answer was lost ({reason})")
-    return None
-
-
-def _keep_urls_out_of_logs() -> None:
-    """Redact the HTTP library's own log records: it logs complete signed URLs."""
-    for name in QUIET:
-        logger = logging.getLogger(name)
-        if _redact_record not in logger.filters:
-            logger.addFilter(_redact_record)
-
-
-def _redact_record(record: logging.LogRecord) -> bool:
-    shown: Callable[[], str] = record.getMessage
-    text = trust.redact(shown())
-    if "x-key" in text or "location" in text.lower():
-        text = text.split("headers", 1)[0].split("[(", 1)[0] + "…"
-    record.msg, record.args = text, ()
-    return True
+def _no_slot(pool: Pool) -> TimedOut:
+    return TimedOut(f"No slot became free: {pool.slots} tasks of {pool.name} are in flight. Nothing was sent.")

@@ -10,20 +10,31 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 T = TypeVar("T")
 Json: TypeAlias = Any
 
 
+class Pool(NamedTuple):
+    """Which tasks share slots, and how many of them an account may have in flight."""
+
+    name: str
+    slots: int
+
+
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """What leaves for a host: method, absolute URL and a JSON body; `keyed` asks the seam for the account's key."""
+    """What leaves for a host: method, absolute URL and a JSON body.
+
+    `keyed` asks the send seam for the account's key, `pool` for a slot: only a submit asks for one.
+    """
 
     method: str
     url: str = field(repr=False)
     body: bytes = field(default=b"", repr=False)
     keyed: bool = False
+    pool: Pool | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
 
@@ -112,7 +123,8 @@ class Status:
 class Event:
     """One thing that happened on the way to an image, for progress bars, logs and traces.
 
-    `kind` is one of submitted, polled, retrying, ready, downloaded; `seconds` counts from the start of the drive.
+    `kind` is one of submitted, polled, retrying, ready, downloaded and failed; `attempt` counts the tries of a step,
+    `seconds` from the start of the conversation.  `status` says what a poll said, with the cost once it is settled.
     """
 
     kind: str

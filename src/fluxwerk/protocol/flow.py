@@ -5,14 +5,14 @@ A driver throws `Lost` in when no answer came, and `TimedOut` when the deadline 
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from urllib.parse import urljoin
 
 from fluxwerk import raster
 from fluxwerk.catalog import Model
-from fluxwerk.errors import Busy, Error, Expired, InDoubt, Refused, Unanswered, Unreachable
+from fluxwerk.errors import Busy, Error, Expired, InDoubt, Lost, Refused, Unanswered, Unreachable
 from fluxwerk.exchange import (
     Call,
     Event,
@@ -27,29 +27,33 @@ from fluxwerk.exchange import (
     silence,
 )
 from fluxwerk.protocol import patience, trust, wire
+from fluxwerk.protocol.patience import Plan
 
 OK = range(200, 300)
+# The service is too busy for another task; the same submit is welcome later.
+BUSY = frozenset({429, 503})
 REDIRECTING = range(300, 400)
 SERVER_ERRORS = range(500, 600)
 DEAD_LINK = frozenset({400, 401, 403, 404, 410})
 
 
-def submit(model: Model, request: Request, base: str, tell: Tell = silence) -> Flow[Task]:
+def submit(model: Model, request: Request, base: str, tell: Tell = silence, others: Sequence[str] = ()) -> Flow[Task]:
     """Ask for one image and return its task.
 
-    What never left is repeated, and so is a refusal that says when to come back.  What left and was not answered may
-    have been charged: it raises `InDoubt` and is never repeated.
+    What never left is repeated, at the `others` in turn if there are any, and so is a refusal that says when to come
+    back.  What left and was not answered may have been charged: it raises `InDoubt` and is never repeated.
     """
-    http = wire.write_submit(model, request, base)
-    after, attempt = 0.0, 0
+    bases, failures, attempt, after = (base, *others), 0, 0, 0.0
     while True:
         attempt += 1
+        http = wire.write_submit(model, request, bases[failures % len(bases)])
         try:
             response = yield Call(http, after, patience.JITTER)
         except Unreachable as lost:
-            if attempt >= patience.UNREACHABLE_SUBMITS:
+            failures += 1
+            if failures >= patience.UNREACHABLE_SUBMITS:
                 raise
-            after = patience.backoff(attempt)
+            after = patience.backoff(failures)
             tell(Event("retrying", attempt=attempt, reason=str(lost)))
             continue
         except Unanswered as lost:
@@ -67,14 +71,14 @@ def submit(model: Model, request: Request, base: str, tell: Tell = silence) -> F
     return task
 
 
-def wait(task: Task, base: str, tell: Tell = silence) -> Flow[Status]:
+def wait(task: Task, base: str, tell: Tell = silence, plan: Plan | None = None) -> Flow[Status]:
     """Poll until the task is ready and return that status; raises how it ended otherwise.
 
-    A poll that fails costs nothing and is repeated until the deadline.
+    A poll that fails costs nothing and is repeated until the deadline.  `plan` says how long to pause before each.
     """
     http = wire.write_poll(task)
-    pauses = patience.poll_pauses()
-    after, waited, attempt, failures, refusals = next(pauses), 0.0, 0, 0, 0
+    plan = plan or patience.geometric()
+    after, waited, attempt, failures, refusals = plan(None), 0.0, 0, 0, 0
     with _about(task):
         trust.check_polling(task.polling_url, base)
         while True:
@@ -99,7 +103,7 @@ def wait(task: Task, base: str, tell: Tell = silence) -> Flow[Status]:
             ending = wire.read_ending(status)
             if ending and not (status.outcome is Outcome.MISSING and waited < patience.GRACE):
                 raise ending
-            after = next(pauses)
+            after = plan(status)
 
 
 def download(status: Status, base: str, tell: Tell = silence) -> Flow[bytes]:
@@ -127,6 +131,15 @@ def download(status: Status, base: str, tell: Tell = silence) -> Flow[bytes]:
                 reason = fault
             failures += 1
             tell(Event("retrying", task, failures, reason=f"download: {reason}"))
+
+
+def glance(task: Task, base: str) -> Flow[Status | None]:
+    """Poll once and return what it says, or `None` if it says nothing; raises no ending and repeats nothing."""
+    trust.check_polling(task.polling_url, base)
+    try:
+        return wire.read_status((yield Call(wire.write_poll(task))), task)
+    except (Lost, ValueError):
+        return None
 
 
 def ask_credits(base: str) -> Flow[Decimal]:

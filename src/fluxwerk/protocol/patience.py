@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from fluxwerk.exchange import Status
+
+# Says how many seconds to pause before the next poll, given what the last one said; `None` before the first.
+Plan: TypeAlias = Callable[[Status | None], float]
 
 # A service that asks for more than this is better asked again by a person.
 LONGEST_RETRY_AFTER = 120.0
@@ -22,12 +28,16 @@ BACKOFF_GROWTH = 2.0
 LONGEST_BACKOFF = 8.0
 
 
-def poll_pauses() -> Iterator[float]:
-    """Yield the pause before each poll of a task about which nothing is known: geometric up to two seconds."""
-    pause = FIRST_POLL
-    while True:
-        yield pause
-        pause = min(LONGEST_POLL, pause * POLL_GROWTH)
+def geometric(first: float = FIRST_POLL, longest: float = LONGEST_POLL) -> Plan:
+    """Plan the polls of a task about which nothing is known: from a tenth of a second, growing by half, to two."""
+    pause = first / POLL_GROWTH
+
+    def plan(_: Status | None) -> float:
+        nonlocal pause
+        pause = min(longest, pause * POLL_GROWTH)
+        return pause
+
+    return plan
 
 
 def backoff(failures: int) -> float:

@@ -6,6 +6,7 @@ A response names the URLs that are asked next, so each of them is judged here be
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
 from fluxwerk.errors import Misused, Untrusted
@@ -19,6 +20,7 @@ REGIONS = {
 PORTS = {"http": 80, "https": 443}
 # White space, control characters and backslashes are where URL parsers disagree about the host.
 DISPUTED = re.compile(r"[\x00-\x20\x7f\\]")
+RESIDENCE = re.compile(r"(?:^|[.-])(eu|us)\d*(?=[.-])")
 QUERY = re.compile(r"(?<=[?])[^\s\"<>]+")
 # A host with any other character is read in one way here, in another by a proxy, and not at all by the HTTP library.
 PLAIN_HOST = re.compile(r"([a-z0-9_:-]{1,63}\.)*[a-z0-9_:-]{1,63}\.?")
@@ -38,6 +40,20 @@ def base_url(region: str | None, given: str | None) -> str:
     return REGIONS[region or "global"]
 
 
+def fallbacks(base: str) -> tuple[str, ...]:
+    """Name the regions to which a submit may turn that could not reach `base`: none, when a region was pinned."""
+    return tuple(other for other in REGIONS.values() if other != base) if base == REGIONS["global"] else ()
+
+
+def residence(url: str) -> str | None:
+    """Name the region in which BFL keeps what goes to this URL, "eu" or "us", if its host is bound to one."""
+    parts = _split(url)
+    if parts is None or not _is_home(parts):
+        return None
+    found = RESIDENCE.search(parts.hostname or "")
+    return found[1] if found else None
+
+
 def may_carry_key(url: str, base: str) -> bool:
     """Whether the account's key may ride to this URL: the base's own origin, or BFL's hosts when the base is BFL."""
     parts = _split(url)
@@ -50,7 +66,7 @@ def check_polling(url: str, base: str) -> str:
     """Return the URL if it may be polled; raises `Untrusted` otherwise."""
     if not may_carry_key(url, base):
         raise Untrusted(f"The service named a polling URL that is not its own ({redact(url)}); it was not asked.")
-    return url
+    return _check_residence(url, base)
 
 
 def check_delivery(url: str, base: str) -> str:
@@ -58,7 +74,7 @@ def check_delivery(url: str, base: str) -> str:
     parts = _split(url)
     if parts is None or not (parts.scheme == "https" or _origin(parts) == _origin_of(base)):
         raise Untrusted(f"The service named a delivery URL that may not be followed ({redact(url)}).")
-    return url
+    return _check_residence(url, base)
 
 
 def redact(text: str) -> str:
@@ -66,6 +82,17 @@ def redact(text: str) -> str:
     return QUERY.sub("…", text)
 
 
+def _check_residence(url: str, base: str) -> str:
+    pinned = residence(base)
+    if pinned and residence(url) != pinned:
+        raise Untrusted(
+            f"The region is pinned to {pinned}, but the service named a URL that is not bound to it ({redact(url)}). "
+            "It was not followed; the global region would follow it."
+        )
+    return url
+
+
+@lru_cache(maxsize=512)
 def _split(url: str) -> SplitResult | None:
     if DISPUTED.search(url):
         return None

@@ -24,7 +24,7 @@ from fluxwerk.errors import (
     OutOfCredits,
     Refused,
 )
-from fluxwerk.exchange import HttpRequest, Json, Outcome, Request, Response, Status, Task
+from fluxwerk.exchange import HttpRequest, Json, Outcome, Pool, Request, Response, Status, Task
 from fluxwerk.protocol.patience import retry_after
 from fluxwerk.protocol.trust import redact
 
@@ -52,7 +52,14 @@ MALFORMED_KEY = "invalid api key"
 def write_submit(model: Model, request: Request, base: str) -> HttpRequest:
     """Write the POST that asks for an image."""
     body = {**request.fields, **model.sends}
-    return HttpRequest("POST", f"{base}/{model.path.lstrip('/')}", dump(body), keyed=True, headers=JSON)
+    return HttpRequest(
+        "POST",
+        f"{base}/{model.path.lstrip('/')}",
+        dump(body),
+        keyed=True,
+        pool=Pool(model.pool, model.slots),
+        headers=JSON,
+    )
 
 
 def write_task(task: Task, extra: Mapping[str, Json] | None = None) -> Response:

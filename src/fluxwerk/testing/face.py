@@ -9,17 +9,22 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from heapq import heappop, heappush
 from itertools import count
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from fluxwerk.client import Client, Words
+from fluxwerk.client import Client, Conversation, Words
 from fluxwerk.drive import drive
 from fluxwerk.engines import Engine, Order
 from fluxwerk.errors import Error, Lost, TimedOut, Unreachable
-from fluxwerk.exchange import Event, Flow, HttpRequest, Response
+from fluxwerk.exchange import Event, Flow, HttpRequest, Request, Response, Tell
+from fluxwerk.image import Image
+from fluxwerk.input import Wanted
 from fluxwerk.raster import PNG_SIGNATURE
 from fluxwerk.server.books import Books, Job
 from fluxwerk.server.service import Pace, Service
 from fluxwerk.testing.clock import PretendClock
+
+if TYPE_CHECKING:
+    from typing import Unpack
 
 T = TypeVar("T")
 BASE = "http://fluxwerk.test"
@@ -57,8 +62,9 @@ class FaceToFace(Client):
         timeout: float = 600.0,
     ) -> None:
         self.events: list[Event] = []
-        Words.__init__(self, KEY, None, BASE, timeout, self.events.append)
-        self.clock = PretendClock()
+        clock = PretendClock()
+        Words.__init__(self, KEY, None, BASE, timeout, self.events.append, clock=clock)
+        self.clock: PretendClock = clock
         self.journal: list[HttpRequest] = []
         self.urls = {} if urls is None else urls
         self.meddle = meddle
@@ -83,12 +89,16 @@ class FaceToFace(Client):
         """Run many flows side by side on the pretend clock; each ends in its result or its error, in their order."""
         return _together(list(flows), self.send, self.clock, self.clock.now() + (timeout or self.timeout))
 
+    def begin(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Flow[Image]:
+        """Return the flow that `generate` would run, for `together`."""
+        return self._generating(self.on_event, prompt, wanted)
+
     def close(self) -> None:
         """Nothing is open."""
 
-    def _drive(self, steps: Flow[T], timeout: float | None) -> T:
-        deadline = self.clock.now() + (self.timeout if timeout is None else timeout)
-        return drive(steps, self.send, deadline, self.clock)
+    def _drive(self, begin: Callable[[Tell], Flow[T]], timeout: float | None) -> T:
+        with Conversation(self) as talk:
+            return drive(begin(talk.tell), self.send, self._deadline(timeout), self.clock)
 
     def _render(self, job: Job) -> None:
         try:

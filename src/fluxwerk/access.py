@@ -1,0 +1,49 @@
+"""Where the requests go and whose key they carry."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from fluxwerk.errors import NoKey
+from fluxwerk.exchange import HttpRequest
+from fluxwerk.protocol import trust
+
+
+@dataclass(frozen=True)
+class Access:
+    """The base URL of the service and the account's key; `others` are the regions that a submit may fail over to."""
+
+    base: str
+    key: str = field(repr=False)
+    others: tuple[str, ...] = ()
+
+    def headers(self, request: HttpRequest) -> dict[str, str]:
+        """Add the key to those requests that want it and whose host may see it."""
+        headers = {"user-agent": self._user_agent, **request.headers}
+        if request.keyed and trust.may_carry_key(request.url, self.base):
+            headers["x-key"] = self.key
+        return headers
+
+    @cached_property
+    def _user_agent(self) -> str:
+        from fluxwerk.version import USER_AGENT  # noqa: PLC0415  (reading the version costs start-up time)
+
+        return USER_AGENT
+
+
+def open_access(api_key: str | None, region: str | None, base: str | None) -> Access:
+    """Find address and key in the arguments, or else in BFL_BASE_URL and BFL_API_KEY; raises `NoKey`."""
+    key = (api_key or os.environ.get("BFL_API_KEY", "")).strip()
+    if not key:
+        raise NoKey(
+            "No API key. Create one at https://dashboard.bfl.ai/get-started and set it: export BFL_API_KEY=...  "
+            "To try everything without a key, use the offline engine: fluxwerk generate ... --offline"
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise NoKey("The API key holds white space or characters that no key has; copy it again from the dashboard.")
+    if not (base or region):
+        base = os.environ.get("BFL_BASE_URL")
+    chosen = trust.base_url(region, base or None)
+    return Access(chosen, key, trust.fallbacks(chosen))

@@ -1,0 +1,327 @@
+"""The one seam through which HTTP requests leave: the HTTP library's side of it.
+
+Our own connections are httpcore2's, the engine room of httpx2: a request costs a third less than through httpx2, and
+its sockets can be told the deadline.  A client that was handed in, and one for a proxy, is httpx2's own.
+Nothing of either passes upwards: their exceptions become `Lost`, and their logs are redacted.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
+
+from fluxwerk.access import Access
+from fluxwerk.errors import Error, Lost, Unanswered, Unreachable
+from fluxwerk.exchange import HttpRequest, Response
+from fluxwerk.protocol import trust
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    import httpcore2
+    import httpx2
+
+# No single read may hang longer than this, even when the deadline is far.
+LONGEST_READ = 60.0
+LONGEST_CONNECT = 10.0
+LARGEST_BODY = 128 * 1024 * 1024
+KEPT_ALIVE = 64
+KEPT_SECONDS = 5.0
+QUIET = ("httpx2", *(f"httpcore2.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")), "hpack")
+NEVER_LEFT = frozenset(
+    {
+        "ConnectError",
+        "ConnectTimeout",
+        "PoolTimeout",
+        "ProxyError",
+        "UnsupportedProtocol",
+        "LocalProtocolError",
+        "InvalidURL",
+        "UnicodeEncodeError",
+        "UnicodeError",
+    }
+)
+# What a URL may hold as it stands; anything else is written in percent.
+PLAIN = "%/:=&?~#+!$,;'@()*[]"
+
+# When the request that this thread is sending must be over, on the monotonic clock.
+_deadline: ContextVar[float] = ContextVar("deadline", default=float("inf"))
+
+
+class Line(Protocol):
+    """Connections of a blocking client."""
+
+    def send(self, access: Access, request: HttpRequest, budget: float | None) -> Response:
+        """Send a request and read its answer within `budget` seconds; raises `Lost`."""
+        ...
+
+    def close(self) -> None:
+        """Close what was opened here."""
+        ...
+
+
+class AsyncLine(Protocol):
+    """Connections of an asyncio client, on one event loop."""
+
+    async def send(self, access: Access, request: HttpRequest, budget: float | None) -> Response:
+        """Send a request and read its answer within `budget` seconds; raises `Lost`."""
+        ...
+
+    async def close(self) -> None:
+        """Close what was opened here."""
+        ...
+
+
+def open_line(lent: httpx2.Client | None = None) -> Line:
+    """Open connections, or use those of a client that was handed in."""
+    if lent:
+        return _Lent(lent, owned=False)
+    if _has_proxy():
+        import httpx2  # noqa: PLC0415  (slow to import, and only proxies need it)
+
+        return _Lent(httpx2.Client(limits=httpx2.Limits(max_connections=None)), owned=True)
+    return _Own()
+
+
+def open_async_line(lent: httpx2.AsyncClient | None = None) -> AsyncLine:
+    """Open connections for the running event loop, or use those of a client that was handed in."""
+    if lent:
+        return _AsyncLent(lent, owned=False)
+    if _has_proxy():
+        import httpx2  # noqa: PLC0415
+
+        return _AsyncLent(httpx2.AsyncClient(limits=httpx2.Limits(max_connections=None)), owned=True)
+    return _AsyncOwn()
+
+
+def keep_urls_out_of_logs() -> None:
+    """Redact the HTTP libraries' own log records: they hold complete signed URLs, and at DEBUG headers."""
+    for name in QUIET:
+        logger = logging.getLogger(name)
+        if _redact_record not in logger.filters:
+            logger.addFilter(_redact_record)
+
+
+class _Own:
+    def __init__(self) -> None:
+        import httpcore2  # noqa: PLC0415  (only senders pay for it)
+
+        self._pool = httpcore2.ConnectionPool(
+            max_keepalive_connections=KEPT_ALIVE, keepalive_expiry=KEPT_SECONDS, network_backend=_backend()
+        )
+
+    def send(self, access: Access, request: HttpRequest, budget: float | None) -> Response:
+        body = _Body(budget)
+        _deadline.set(body.until)
+        with _Losses() as losses, self._pool.stream(**_core(access, request, budget)) as answer:
+            for part in answer.iter_stream():
+                body.add(part)
+            return _response(answer.status, answer.headers, body)
+        raise losses.loss
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+class _AsyncOwn:
+    def __init__(self) -> None:
+        import httpcore2  # noqa: PLC0415
+
+        self._pool = httpcore2.AsyncConnectionPool(max_keepalive_connections=KEPT_ALIVE, keepalive_expiry=KEPT_SECONDS)
+
+    async def send(self, access: Access, request: HttpRequest, budget: float | None) -> Response:
+        import asyncio  # noqa: PLC0415  (a blocking client never needs it)
+
+        body = _Body(budget)
+        with _Losses() as losses:
+            async with asyncio.timeout(budget), self._pool.stream(**_core(access, request, budget)) as answer:
+                async for part in answer.aiter_stream():
+                    body.add(part)
+                return _response(answer.status, answer.headers, body)
+        raise losses.loss
+
+    async def close(self) -> None:
+        await self._pool.aclose()
+
+
+class _Lent:
+    def __init__(self, http: httpx2.Client, *, owned: bool) -> None:
+        self._http = http
+        self._owned = owned
+
+    def send(self, access: Access, request: HttpRequest, budget: float | None) -> Response:
+        body = _Body(budget)
+        with _Losses() as losses, self._http.stream(**_lent(access, request, budget)) as answer:
+            for part in answer.iter_bytes():
+                body.add(part)
+            return Response(answer.status_code, dict(answer.headers), bytes(body.data))
+        raise losses.loss
+
+    def close(self) -> None:
+        if self._owned:
+            self._http.close()
+
+
+class _AsyncLent:
+    def __init__(self, http: httpx2.AsyncClient, *, owned: bool) -> None:
+        self._http = http
+        self._owned = owned
+
+    async def send(self, access: Access, request: HttpRequest, budget: float | None) -> Response:
+        import asyncio  # noqa: PLC0415
+
+        body = _Body(budget)
+        with _Losses() as losses:
+            async with asyncio.timeout(budget), self._http.stream(**_lent(access, request, budget)) as answer:
+                async for part in answer.aiter_bytes():
+                    body.add(part)
+                return Response(answer.status_code, dict(answer.headers), bytes(body.data))
+        raise losses.loss
+
+    async def close(self) -> None:
+        if self._owned:
+            await self._http.aclose()
+
+
+def _has_proxy() -> bool:
+    from urllib.request import getproxies  # noqa: PLC0415
+
+    return bool(getproxies().keys() & {"http", "https", "all"})
+
+
+class _Body:
+    """What has arrived of a body, bounded in bytes and in seconds."""
+
+    def __init__(self, budget: float | None) -> None:
+        self.data = bytearray()
+        self.until = float("inf") if budget is None else time.monotonic() + budget
+
+    def add(self, part: bytes) -> None:
+        self.data += part
+        if len(self.data) > LARGEST_BODY:
+            raise Unanswered(f"the answer is larger than {LARGEST_BODY} bytes")
+        if time.monotonic() > self.until:
+            raise Unanswered("the answer was still dripping at the deadline")
+
+
+def _limits(budget: float | None) -> dict[str, float]:
+    left = LONGEST_READ if budget is None else max(0.001, min(LONGEST_READ, budget))
+    # A little less than all, so that a connection that never stood is told apart from an answer that never came.
+    connect = min(left * 0.9, LONGEST_CONNECT)
+    return {"connect": connect, "read": left, "write": left, "pool": connect}
+
+
+def _core(access: Access, request: HttpRequest, budget: float | None) -> dict[str, Any]:
+    url = request.url if request.url.isascii() else quote(request.url, safe=PLAIN)
+    # identity: nothing that arrives has to be unpacked, and so nothing can unpack to any size.
+    headers = {"accept": "*/*", "accept-encoding": "identity", **access.headers(request)}
+    return {
+        "method": request.method,
+        "url": url,
+        "headers": headers,
+        "content": request.body or None,
+        "extensions": {"timeout": _limits(budget)},
+    }
+
+
+def _lent(access: Access, request: HttpRequest, budget: float | None) -> dict[str, Any]:
+    limits = _limits(budget)
+    return {
+        "method": request.method,
+        "url": request.url,
+        "content": request.body or None,
+        "headers": access.headers(request),
+        # httpx2 would carry x-key along a redirect to another host.
+        "follow_redirects": False,
+        "timeout": (limits["connect"], limits["read"], limits["write"], limits["pool"]),
+    }
+
+
+def _response(status: int, headers: list[tuple[bytes, bytes]], body: _Body) -> Response:
+    names = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
+    return Response(status, names, bytes(body.data))
+
+
+class _Losses:
+    """Keeps the HTTP library's exceptions in, since they carry URLs and headers; `loss` is to be raised instead.
+
+    It is raised after the `with`, so that the library's exception does not hang on ours as its context.
+    """
+
+    loss: Lost
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, trouble: BaseException | None, trace: object) -> bool:
+        if not isinstance(trouble, Exception) or isinstance(trouble, Error):
+            return False
+        loss = _loss(trouble)
+        if loss is None:
+            return False
+        self.loss = loss
+        return True
+
+
+def _loss(trouble: Exception) -> Lost | None:
+    kind = type(trouble).__name__
+    reason = f"{kind}: {trust.redact(str(trouble))}".rstrip(": ")
+    if kind in NEVER_LEFT:
+        return Unreachable(f"The service could not be reached ({reason}).")
+    if kind == "TimeoutError":
+        return Unanswered("no whole answer came before the deadline")
+    # httpx2 and httpcore2 name their exceptions alike; the rest is what they let through from below.
+    library = type(trouble).__module__.partition(".")[0]
+    if library in ("httpx2", "httpcore2", "ssl", "anyio", "h11", "h2") or isinstance(trouble, OSError):
+        return Unanswered(f"the answer was lost ({reason})")
+    return None
+
+
+def _redact_record(record: logging.LogRecord) -> bool:
+    shown: Callable[[], str] = record.getMessage
+    text = trust.redact(shown())
+    if "x-key" in text or "location" in text.lower():
+        text = text.split("headers", 1)[0].split("[(", 1)[0] + "…"
+    record.msg, record.args = text, ()
+    return True
+
+
+def _backend() -> httpcore2.NetworkBackend:
+    """Make sockets that know the deadline of the thread that reads them: a stalled answer is given up in time."""
+    import httpcore2  # noqa: PLC0415
+
+    class Stream(httpcore2.NetworkStream):
+        def __init__(self, inner: httpcore2.NetworkStream) -> None:
+            self._inner = inner
+
+        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+            return self._inner.read(max_bytes, _left(timeout, httpcore2.ReadTimeout))
+
+        def write(self, buffer: bytes, timeout: float | None = None) -> None:
+            self._inner.write(buffer, _left(timeout, httpcore2.WriteTimeout))
+
+        def close(self) -> None:
+            self._inner.close()
+
+        def start_tls(self, *rest: Any, **named: Any) -> httpcore2.NetworkStream:
+            return Stream(self._inner.start_tls(*rest, **named))
+
+        def get_extra_info(self, info: str) -> Any:
+            return self._inner.get_extra_info(info)
+
+    class Backend(httpcore2.SyncBackend):
+        def connect_tcp(self, *rest: Any, **named: Any) -> httpcore2.NetworkStream:
+            return Stream(super().connect_tcp(*rest, **named))
+
+    return Backend()
+
+
+def _left(timeout: float | None, late: type[Exception]) -> float | None:
+    left = _deadline.get() - time.monotonic()
+    if left <= 0:
+        raise late("the deadline has passed")
+    return left if timeout is None else min(timeout, left)

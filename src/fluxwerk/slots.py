@@ -1,0 +1,127 @@
+"""Who may submit now: as many tasks in flight as the account has slots, however many threads or coroutines ask.
+
+A slot belongs to the remote task, not to whoever waits for it: it is held from before the submit until a poll has said
+that the task has ended, even when nobody waits any more.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fluxwerk.exchange import Pool, Task
+
+
+@dataclass(eq=False, slots=True)
+class Seat:
+    """One claim to a slot: waiting until `granted`, then held for a submit and for the task that comes of it."""
+
+    pool: Pool
+    wake: Callable[[], object] = field(repr=False)
+    granted: bool = False
+
+
+@dataclass(slots=True)
+class _Queue:
+    """What is known of one pool: seats granted, seats waiting, and a cool-down until a moment on the clock."""
+
+    busy: int = 0
+    waiting: deque[Seat] = field(default_factory=deque[Seat])
+    cooling: bool = False
+    until: float = 0.0
+    probe: Seat | None = None
+
+
+class Slots:
+    """The slots of one account in one process; safe to share between threads and event loops.
+
+    `most` replaces the catalogue's number for every pool, for a server of one's own.  `now` tells the time in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float], most: int | None = None) -> None:
+        self._now = now
+        self._most = most
+        self._lock = threading.Lock()
+        self._queues: dict[str, _Queue] = {}
+        self._held: dict[str, tuple[Seat, Task]] = {}
+        self._attended: set[str] = set()
+
+    def ask(self, pool: Pool, wake: Callable[[], object]) -> Seat:
+        """Claim a slot in the order of asking; `wake` is called, from any thread, when the seat is granted."""
+        seat = Seat(pool, wake)
+        with self._lock:
+            queue = self._queues.setdefault(pool.name, _Queue())
+            queue.waiting.append(seat)
+        self.nudge(pool)
+        return seat
+
+    def nudge(self, pool: Pool) -> None:
+        """Grant what can be granted by now; a cool-down ends by time alone, so whoever waits looks again."""
+        granted: list[Seat] = []
+        with self._lock:
+            queue = self._queues[pool.name]
+            while queue.waiting and queue.busy < (self._most or pool.slots) and self._may_grant(queue):
+                seat = queue.waiting.popleft()
+                seat.granted = True
+                queue.busy += 1
+                queue.probe = seat if queue.cooling else None
+                granted.append(seat)
+        for seat in granted:
+            seat.wake()
+
+    def hold(self, seat: Seat, task: Task) -> None:
+        """Tie a seat to the task that its submit became; a cool-down that this submit probed is over."""
+        with self._lock:
+            self._held[task.id] = seat, task
+            self._attended.add(task.id)
+            queue = self._queues[seat.pool.name]
+            if queue.probe is seat:
+                queue.cooling, queue.probe = False, None
+        self.nudge(seat.pool)
+
+    def give_back(self, seat: Seat, cool: float | None = None) -> None:
+        """Return a seat whose submit did not become a task, or that is not wanted any more.
+
+        `cool` are the seconds for which nobody of this pool shall submit: the service said that it is too busy.
+        """
+        with self._lock:
+            queue = self._queues[seat.pool.name]
+            if seat.granted:
+                queue.busy -= 1
+            else:
+                queue.waiting.remove(seat)
+            if queue.probe is seat:
+                queue.probe = None
+            if cool is not None:
+                queue.cooling, queue.until = True, max(queue.until, self._now() + cool)
+        self.nudge(seat.pool)
+
+    def ended(self, task: Task) -> None:
+        """Free the slot of a task that has ended; a task that holds none changes nothing."""
+        with self._lock:
+            held = self._held.pop(task.id, None)
+            self._attended.discard(task.id)
+            if held:
+                self._queues[held[0].pool.name].busy -= 1
+        if held:
+            self.nudge(held[0].pool)
+
+    def leave(self, task: Task) -> None:
+        """Note that nobody waits for a task any more; it keeps its slot until someone learns that it has ended."""
+        with self._lock:
+            self._attended.discard(task.id)
+
+    def unattended(self, pool: Pool) -> Task | None:
+        """Name a task of the pool for which nobody waits, each in turn, so that whoever wants its slot can look."""
+        with self._lock:
+            for key, (seat, task) in self._held.items():
+                if seat.pool.name == pool.name and key not in self._attended:
+                    self._held[key] = self._held.pop(key)
+                    return task
+        return None
+
+    def _may_grant(self, queue: _Queue) -> bool:
+        # After a cool-down one submit goes first; the rest follow when the service has taken it.
+        return not queue.cooling or (self._now() >= queue.until and queue.probe is None)
