@@ -75,7 +75,7 @@ def test_litellm(fluxwerk_server, desk):
 
 
 def test_huggingface_hub(fluxwerk_server, desk):
-    own = peer.python(desk / "venv", HUGGINGFACE)
+    own = peer.python(desk / "venv", HUGGINGFACE, "pillow")
     hub_answers = {ASKED_OF_THE_HUB: json.dumps(ON_THE_HUB).encode()}
     with front(fluxwerk_server, desk) as (environment, seen), hosting(hub_answers) as hub:
         told = {**environment, "HF_ENDPOINT": hub}
