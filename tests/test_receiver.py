@@ -177,8 +177,10 @@ def test_a_news_that_the_task_still_runs_is_acknowledged_and_does_not_count_as_i
     task = client.submit("a fox")
     receiver.expect(task)
     running = json.dumps({"id": task.id, "status": "Generating", "progress": 0.5}).encode()
+    assert post(receiver, running) == [200]
+    assert heard == client.waited == []
     assert post(receiver, running, ready(task.id), running) == [200] * 3
-    assert len(heard) == 1
+    assert len(heard) == len(client.waited) == 1
 
 
 def test_how_a_task_ended_badly_is_a_status_like_any_other(heard):
