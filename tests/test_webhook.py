@@ -127,11 +127,9 @@ def test_a_wrong_signature_is_not_made_good_by_the_secret_beside_it():
 
 
 def test_an_empty_secret_is_a_mistake_and_not_an_open_door():
-    for call in (lambda: sign(b"", ""), lambda: verify(b"", {SIGNATURE: sign(b"", "x")}, "")):
+    for headers in ({SIGNATURE: sign(b"{}", "")}, {"x-webhook-secret": ""}, {}):
         with pytest.raises(Misused, match="secret is needed"):
-            call()
-    with pytest.raises(Misused):
-        verify(b"{}", {"x-webhook-secret": ""}, "", accept_secret_header=True)
+            verify(b"{}", headers, "", accept_secret_header=True)
 
 
 @given(bodies, st.text(max_size=90))

@@ -14,7 +14,7 @@ from fluxwerk.cli.making import json_option
 from fluxwerk.errors import Error, Fault, Misused
 from fluxwerk.exchange import Json
 from fluxwerk.protocol import trust
-from fluxwerk.protocol.webhook import LARGEST, SIGNATURE, read, sign, verify
+from fluxwerk.protocol.webhook import LARGEST, SIGNATURE, check, read, sign, verify
 
 # Not sent on: they belong to one connection, or are said anew by the HTTP library.
 HOP = frozenset({"host", "connection", "content-length", "transfer-encoding", "accept-encoding", "user-agent"})
@@ -45,6 +45,7 @@ def command() -> None:
 @secret_option
 def sign_file(file: Any, secret: str) -> None:
     """Print the header that signs FILE, byte for byte; - reads the standard input."""
+    check(secret)
     click.echo(f"{SIGNATURE}: {sign(file.read(), secret)}")
 
 
@@ -59,6 +60,7 @@ def sign_file(file: Any, secret: str) -> None:
 @json_option
 def listen(host: str, port: int, *, count: int | None, as_json: bool, **how: Any) -> None:
     """Show every webhook that arrives and whether it is proven, until Ctrl-C."""
+    check(how["secret"])
     try:
         server = _Server((host, port), _Take)
     except OSError as trouble:

@@ -28,7 +28,13 @@ WORDS = {"READY": "Ready", "SUCCESS": "Ready", "FAILED": "Failed", "FAILURE": "F
 
 def sign(body: bytes, secret: str) -> str:
     """Return the value of `X-BFL-Signature` for this body: "sha256=" and 64 hexadecimal digits."""
-    return PREFIX + hmac.digest(_key(secret), body, "sha256").hex()
+    return PREFIX + hmac.digest(_bytes(secret), body, "sha256").hex()
+
+
+def check(secret: str) -> None:
+    """Raise `Misused` for the secret that everybody knows."""
+    if not secret:
+        raise Misused("A webhook secret is needed: the one that was sent as webhook_secret with the submit.")
 
 
 def verify(body: bytes, headers: Mapping[str, str], secret: str, *, accept_secret_header: bool = False) -> None:
@@ -38,6 +44,7 @@ def verify(body: bytes, headers: Mapping[str, str], secret: str, *, accept_secre
     an equal `X-Webhook-Secret` for a proof where no signature came; it proves the sender and not the body, so read the
     result again from the service before you act.
     """
+    check(secret)
     signature, told = _header(headers, SIGNATURE), _header(headers, SECRET)
     if signature is not None:
         if not _equal(signature.strip(), sign(body, secret)):
@@ -79,15 +86,13 @@ def read(body: bytes, task: Task | None = None) -> Status:
         raise Garbled(f"The webhook about the task {identity} cannot be read.", task=task) from None
 
 
-def _key(secret: str) -> bytes:
-    if not secret:
-        raise Misused("A webhook secret is needed: the one that was sent as webhook_secret with the submit.")
-    return secret.encode("utf-8", "surrogatepass")
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _equal(given: str, expected: str) -> bool:
     # Bytes, since compare_digest refuses text that is not ASCII, which a forger may well send.
-    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), _key(expected))
+    return hmac.compare_digest(_bytes(given), _bytes(expected))
 
 
 def _header(headers: Mapping[str, str], name: str) -> str | None:

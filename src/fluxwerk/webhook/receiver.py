@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypedDict
 from fluxwerk.bell import Bell
 from fluxwerk.errors import Forged, Garbled, Misused
 from fluxwerk.exchange import Task
-from fluxwerk.protocol.webhook import LARGEST, read, sign, verify
+from fluxwerk.protocol.webhook import LARGEST, check, read, verify
 from fluxwerk.protocol.wire import dump
 from fluxwerk.webhook.inbox import Find, Inbox, OnStatus
 
@@ -58,7 +58,7 @@ class Receiver:
         accept_secret_header: bool = False,
         bell: Bell | None = None,
     ) -> None:
-        sign(b"", secret)  # raises now what would otherwise refuse every webhook later
+        check(secret)
         self.bell = bell or Bell()
         self._inbox = Inbox(self.bell, on_status, client, find)
         self._secret = secret
