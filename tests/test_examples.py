@@ -137,6 +137,15 @@ def test_curl_shows_the_key_to_nobody_else(base, url, is_trusted):
     assert (done.returncode == 0) is is_trusted
 
 
+def test_the_python_on_the_page_about_webhooks_runs_as_far_as_it_can_stand_alone(environment):
+    page = (EXAMPLES.parent / "docs" / "how-to" / "webhooks.md").read_text(encoding="utf-8")
+    whole, *fragments = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    program = whole + "\nassert receiver.options['webhook_url'].startswith('https://your.host/hooks/an-')"
+    subprocess.run([sys.executable, "-W", "error", "-c", program], env=environment, check=True, timeout=60)
+    for fragment in fragments:
+        compile(fragment, "webhooks.md", "exec")
+
+
 @contextmanager
 def serving(command: list[str], environment: dict[str, str]) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Run a web application's own server until the block ends, and let it finish what it has taken in."""

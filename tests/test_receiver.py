@@ -192,10 +192,15 @@ def test_how_a_task_ended_badly_is_a_status_like_any_other(heard):
                 )
             return super().wait(task, timeout=timeout)
 
-    client = Ending()
+    class Broken:
+        name = "broken"
+
+        def render(self, _: object) -> bytes:
+            raise RuntimeError("the engine fell over")
+
+    client = Ending(engine=Broken())
     receiver = Receiver(KEY, heard.append, client=client)
     bad = client.submit("x")
-    client.service.fail(client.service.books.jobs[bad.id], "the engine fell over")
     unknown = Task("u", f"{client.access.base}/v1/get_result?id=u")
     for task in (Task("m", unknown.polling_url), bad, unknown):
         receiver.expect(task)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Iterable, Mapping
+from typing import Protocol, cast
 
 from fluxwerk.errors import Forged, Garbled, Misused, shorten
 from fluxwerk.exchange import Json, Outcome, Response, Status, Task
@@ -26,6 +26,14 @@ LONGEST_ID = 256
 WORDS = {"READY": "Ready", "SUCCESS": "Ready", "FAILED": "Failed", "FAILURE": "Failed", "ERROR": "Error"}
 
 
+class Headers(Protocol):
+    """What any framework calls the headers of a request: a dict, Starlette's, Django's, Werkzeug's."""
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        """Pairs of name and value; the case of the names does not matter."""
+        ...
+
+
 def sign(body: bytes, secret: str) -> str:
     """Return the value of `X-BFL-Signature` for this body: "sha256=" and 64 hexadecimal digits."""
     return PREFIX + hmac.digest(_bytes(secret), body, "sha256").hex()
@@ -37,7 +45,7 @@ def check(secret: str) -> None:
         raise Misused("A webhook secret is needed: the one that was sent as webhook_secret with the submit.")
 
 
-def verify(body: bytes, headers: Mapping[str, str], secret: str, *, accept_secret_header: bool = False) -> None:
+def verify(body: bytes, headers: Headers, secret: str, *, accept_secret_header: bool = False) -> None:
     """Raise `Forged` unless the headers prove that whoever knows the secret sent exactly this body.
 
     `body` is the raw body: JSON that was parsed and written again has another signature.  `accept_secret_header` takes
@@ -95,7 +103,7 @@ def _equal(given: str, expected: str) -> bool:
     return hmac.compare_digest(_bytes(given), _bytes(expected))
 
 
-def _header(headers: Mapping[str, str], name: str) -> str | None:
+def _header(headers: Headers, name: str) -> str | None:
     return next((value for key, value in headers.items() if key.lower() == name.lower()), None)
 
 
