@@ -73,6 +73,10 @@ def test_importing_the_package_loads_nothing_heavy():
     assert loaded_by("from fluxwerk import Task, Request, Error, models, find, estimate; models()") == set()
 
 
+def test_verifying_a_webhook_loads_nothing_heavy():
+    assert loaded_by("from fluxwerk.webhook import Receiver, verify; Receiver('secret')") == set()
+
+
 def test_a_blocking_client_needs_no_server_and_no_pillow():
     assert not loaded_by("import fluxwerk; fluxwerk.Client('key')") & {"fastapi", "pydantic", "uvicorn", "PIL", "rich"}
 
@@ -86,7 +90,16 @@ def test_the_package_is_typed():
 
 
 @pytest.mark.parametrize(
-    "name", ["fluxwerk.client", "fluxwerk.server.app", "fluxwerk.server.service", "fluxwerk.testing.face"]
+    "name",
+    [
+        "fluxwerk.client",
+        "fluxwerk.bell",
+        "fluxwerk.webhook.receiver",
+        "fluxwerk.webhook.inbox",
+        "fluxwerk.server.app",
+        "fluxwerk.server.service",
+        "fluxwerk.testing.face",
+    ],
 )
 def test_every_public_method_says_what_it_does(name):
     module = importlib.import_module(name)

@@ -18,6 +18,8 @@ Error:
     │   ├── Moderated      `stage` is "request" or "content", with `reasons`
     │   └── Forgotten      the service does not know the task
     ├── Untrusted          a response named a URL that must not be followed
+    ├── Forged             a webhook does not prove that the service sent it
+    ├── Garbled            a webhook is proven and still says nothing: too large, no JSON, no task
     ├── Expired            the link died, and a fresh one died as well
     └── TimedOut           our patience ran out; the task may still finish
 
@@ -180,6 +182,14 @@ class Forgotten(Failed):
 
 class Untrusted(Error):
     """A response named a URL that must not be followed."""
+
+
+class Forged(Error):
+    """A webhook does not prove that the service sent it: its signature is missing or wrong."""
+
+
+class Garbled(Error):
+    """A webhook says nothing that can be read: too large, no JSON, no task or no status."""
 
 
 class Expired(Error):

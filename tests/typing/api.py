@@ -30,6 +30,7 @@ from fluxwerk import (
 )
 from fluxwerk.server.books import Books
 from fluxwerk.testing import FaceToFace, PretendClock, loopback
+from fluxwerk.webhook import Bell, Receiver, read, sign, verify
 
 
 def blocking() -> None:
@@ -120,3 +121,19 @@ def for_tests() -> Generator[Any]:
     with loopback() as base:
         assert_type(base, str)
         yield base
+
+
+async def hooked(client: AsyncClient, headers: dict[str, str]) -> None:
+    async def on_status(status: Status) -> None:
+        assert_type(status.outcome, Outcome)
+
+    receiver = Receiver(
+        "secret", on_status, client=client, url="https://your.host/hooks", find={"id": Task("id", "")}.get
+    )
+    Receiver("secret", print, client=Client(), bell=Bell())
+    receiver.expect(await client.submit("a fox", **receiver.options))
+    await receiver.bell.nap_async("id", 30)
+    verify(b"{}", headers, "secret", accept_secret_header=True)
+    verify(b"{}", httpx2.Headers(headers), "secret")
+    assert_type(read(b"{}"), Status)
+    assert_type(sign(b"{}", "secret"), str)

@@ -78,7 +78,7 @@ class FaceToFace(Client):
             on_accept=self._render,
         )
 
-    def send(self, request: HttpRequest, _budget: float | None = None) -> Response:
+    def send(self, request: HttpRequest, budget: float | None = None) -> Response:  # noqa: ARG002  (a pretend answer takes no time)
         """Carry one HTTP request to the server and its answer back."""
         self.journal.append(request)
         arriving = HttpRequest(request.method, request.url, request.body, headers=self.access.headers(request))

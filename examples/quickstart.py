@@ -1,0 +1,30 @@
+"""One image: `BFL_API_KEY=… python quickstart.py "A red fox"`.
+
+With `BFL_BASE_URL=http://127.0.0.1:8000` the same lines speak to `fluxwerk serve`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from fluxwerk import Client, Error, Moderated, TimedOut
+
+
+def main(prompt: str) -> None:
+    """Estimate, generate, save."""
+    with Client() as client:
+        print(f"about {client.estimate('flux-2-pro', 1024, 768)} credits")
+        try:
+            image = client.generate(prompt, model="flux-2-pro", width=1024, height=768)
+        except Moderated as refused:
+            sys.exit(f"Moderation stopped the {refused.stage}: {', '.join(refused.reasons) or 'no reasons given'}")
+        except TimedOut as late:
+            sys.exit(f"{late}")  # says how to collect the image later: it is paid for
+        except Error as error:
+            sys.exit(f"{type(error).__name__}: {error}")
+    file = image.save(f"quickstart.{image.suffix}")
+    print(f"{file}: {image.width}×{image.height}, seed {image.seed}, cost {image.cost} credits")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "A serene mountain landscape at sunset")

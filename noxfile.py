@@ -1,0 +1,13 @@
+"""Checks that need more than this package and this machine: `nox -s interop`."""
+
+from __future__ import annotations
+
+import nox
+
+
+@nox.session
+def interop(session: nox.Session) -> None:
+    """Run other people's clients and our own examples, unchanged, against our server; needs the package registries."""
+    session.install("-e", ".[test]", "trustme>=1.2,<2")
+    tests = session.posargs or ["tests/interop", "tests/test_examples.py"]
+    session.run("pytest", "-rs", "-v", *tests, env={"FLUXWERK_GROUPS": "interop"})

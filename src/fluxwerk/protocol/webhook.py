@@ -1,0 +1,144 @@
+"""A webhook as values: sign a body, verify one that came, read what it says.
+
+Two schemes are known.  BFL's guide signs the raw body (`X-BFL-Signature: sha256=<hex HMAC-SHA256>`), BFL's
+documentation sends the secret itself (`X-Webhook-Secret`).  Neither carries a time or a delivery number, so nothing
+here can tell a repeated webhook from a new one: whoever acts on one counts the task ids.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Iterable, Mapping
+from typing import Protocol, cast
+
+from fluxwerk.errors import Forged, Garbled, Misused, shorten
+from fluxwerk.exchange import Json, Outcome, Response, Status, Task
+from fluxwerk.protocol import wire
+
+SIGNATURE = "X-BFL-Signature"
+SECRET = "X-Webhook-Secret"  # noqa: S105  (the name of a header)
+PREFIX = "sha256="
+# A webhook names a result and never holds one; a prompt of 32,000 tokens still fits.
+LARGEST = 256 * 1024
+LONGEST_ID = 256
+# What other deliverers of the same API call an ending, in the words that a poll has for it.
+WORDS = {"READY": "Ready", "SUCCESS": "Ready", "FAILED": "Failed", "FAILURE": "Failed", "ERROR": "Error"}
+
+
+class Headers(Protocol):
+    """What any framework calls the headers of a request: a dict, Starlette's, Django's, Werkzeug's."""
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        """Pairs of name and value; the case of the names does not matter."""
+        ...
+
+
+def sign(body: bytes, secret: str) -> str:
+    """Return the value of `X-BFL-Signature` for this body: "sha256=" and 64 hexadecimal digits."""
+    return PREFIX + hmac.digest(_bytes(secret), body, "sha256").hex()
+
+
+def check(secret: str) -> None:
+    """Raise `Misused` for the secret that everybody knows."""
+    if not secret:
+        raise Misused("A webhook secret is needed: the one that was sent as webhook_secret with the submit.")
+
+
+def verify(body: bytes, headers: Headers, secret: str, *, accept_secret_header: bool = False) -> None:
+    """Raise `Forged` unless the headers prove that whoever knows the secret sent exactly this body.
+
+    `body` is the raw body: JSON that was parsed and written again has another signature.  `accept_secret_header` takes
+    an equal `X-Webhook-Secret` for a proof where no signature came; it proves the sender and not the body, so read the
+    result again from the service before you act.
+    """
+    check(secret)
+    signature, told = _header(headers, SIGNATURE), _header(headers, SECRET)
+    if signature is not None:
+        if not _equal(signature.strip(), sign(body, secret)):
+            raise Forged(_wrong_signature(signature))
+    elif told is None:
+        also = f" and no {SECRET}" if accept_secret_header else ""
+        raise Forged(f"The webhook has no {SIGNATURE}{also}: it may be anyone's. {_advice()}")
+    elif not accept_secret_header:
+        raise Forged(
+            f"The webhook has no {SIGNATURE}, only a {SECRET}, which proves nothing about the body. "
+            "Pass accept_secret_header=True if your sender has nothing better."
+        )
+    elif not _equal(told.strip(), secret):
+        raise Forged(f"The webhook's {SECRET} is not the secret. {_advice()}")
+
+
+def read(body: bytes, task: Task | None = None) -> Status:
+    """Read what a verified webhook says, in either of the two shapes that are known; raises `Garbled`.
+
+    `id` or `task_id`, `Ready` or `SUCCESS`, `Error` or `FAILED` come out as one `Status`.  Its task is `task` if given,
+    and otherwise has no polling URL: a webhook is not believed about where to ask.
+    """
+    said = _object(body)
+    identity = _identity(said)
+    if task is not None and task.id != identity:
+        raise Garbled(f"The webhook is about the task {identity}, not about {task.id}.", task=task)
+    task = task or Task(identity, "")
+    word = said.get("status")
+    if not isinstance(word, str) or not word:
+        raise Garbled(f"The webhook about the task {identity} names no status.", task=task)
+    word = WORDS.get(word.upper(), word)
+    result = said.get("result")
+    if word == "Ready" and not (isinstance(result, dict) and cast("dict[str, Json]", result).get("sample")):
+        # Enough to go and ask, which is all that a webhook is for.
+        return Status(task, word, Outcome.READY)
+    try:
+        return wire.read_status(Response(200, body=wire.dump({**said, "status": word})), task)
+    except (ValueError, RecursionError):
+        raise Garbled(f"The webhook about the task {identity} cannot be read.", task=task) from None
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _equal(given: str, expected: str) -> bool:
+    # Bytes, since compare_digest refuses text that is not ASCII, which a forger may well send.
+    return hmac.compare_digest(_bytes(given), _bytes(expected))
+
+
+def _header(headers: Headers, name: str) -> str | None:
+    return next((value for key, value in headers.items() if key.lower() == name.lower()), None)
+
+
+def _wrong_signature(signature: str) -> str:
+    if not signature.strip().startswith(PREFIX):
+        return f"The webhook's {SIGNATURE} does not begin with {PREFIX!r}; no other scheme is known."
+    return (
+        f"The webhook's {SIGNATURE} does not fit its body: the secret is another one, or the body was changed. "
+        "Verify the raw body, before any framework has parsed it."
+    )
+
+
+def _advice() -> str:
+    return "Send webhook_secret with every submit, and give the same secret here."
+
+
+def _object(body: bytes) -> dict[str, Json]:
+    if len(body) > LARGEST:
+        raise Garbled(f"The webhook has {len(body)} bytes; at most {LARGEST} are read.")
+    try:
+        said: Json = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Garbled("The webhook's body is no JSON.") from None
+    if not isinstance(said, dict):
+        raise Garbled("The webhook's body is no JSON object.")
+    return cast("dict[str, Json]", said)
+
+
+def _identity(said: Mapping[str, Json]) -> str:
+    names = [said[name] for name in ("id", "task_id") if said.get(name) is not None]
+    if not names:
+        raise Garbled("The webhook names no task: neither id nor task_id.")
+    identity = names[0]
+    if not isinstance(identity, str) or not 0 < len(identity) <= LONGEST_ID or not identity.isprintable():
+        raise Garbled(f"The webhook's task id is no id: {shorten(identity)}.")
+    if names[-1] != identity:
+        raise Garbled("The webhook names two tasks: its id and its task_id differ.")
+    return identity

@@ -1,0 +1,9 @@
+"""Webhooks in: `verify`, `read` and `sign` for any framework, and `Receiver`, an ASGI application that does it all."""
+
+from __future__ import annotations
+
+from fluxwerk.bell import Bell
+from fluxwerk.protocol.webhook import SIGNATURE, read, sign, verify
+from fluxwerk.webhook.receiver import Receiver
+
+__all__ = ["SIGNATURE", "Bell", "Receiver", "read", "sign", "verify"]
