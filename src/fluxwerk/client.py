@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, TypeVar
 from fluxwerk import catalog, pricing, seam
 from fluxwerk.access import open_access
 from fluxwerk.catalog import Model
+from fluxwerk.conversation import RUNNING, Conversation, Hooks
 from fluxwerk.drive import WALL, Clock, drive, drive_async
-from fluxwerk.errors import Error, Failed, Misused, TimedOut
+from fluxwerk.errors import Error, Misused, TimedOut
 from fluxwerk.exchange import (
-    Event,
     Flow,
     HttpRequest,
-    Outcome,
     Pool,
     Request,
     Response,
@@ -43,7 +42,8 @@ DEFAULT_MODEL = "flux-2-pro"
 # Large images at 50 steps take minutes when the service is busy.
 PATIENCE = 600.0
 NOT_OPTIONS = frozenset({"model", "images", "extra", "timeout"})
-RUNNING = frozenset({Outcome.RUNNING, Outcome.MISSING})
+# With webhooks the polls behind them: the first after so many seconds, and the longest pause.
+BEHIND_A_HOOK = (3.0, 30.0)
 # While it waits for a slot, a submit looks this often whether a task that nobody waits for has ended.
 LOOK_AROUND = 1.0
 # How many requests `generate_many` prepares and carries at a time, unless the client has more slots than that.
@@ -72,8 +72,10 @@ class Words:
         timeout: float,
         on_event: Tell,
         slots: int | None = None,
+        webhook: Hooks | None = None,
         clock: Clock = WALL,
     ) -> None:
+        self.webhook = webhook
         self.access = open_access(api_key, region, base_url)
         self.timeout = timeout
         self.on_event = on_event
@@ -105,67 +107,32 @@ class Words:
 
     def _submitting(self, tell: Tell, prompt: str | Request | None, wanted: Wanted) -> Flow[Task]:
         model, request = _compose(prompt, wanted)
+        if self.webhook and (not model.options or "webhook_url" in model.options):
+            request = replace(request, fields={**self.webhook.options, **request.fields})
         return flow.submit(model, request, self.access.base, tell, self.access.others)
 
     def _waiting(self, tell: Tell, task: Task) -> Flow[Status]:
-        return flow.wait(task, self.access.base, tell)
+        plan = patience.geometric(*BEHIND_A_HOOK) if self.webhook else None
+        return flow.wait(task, self.access.base, tell, plan)
 
     def _downloading(self, tell: Tell, ready: Status | Task) -> Flow[Image]:
         status = (yield from self._waiting(tell, ready)) if isinstance(ready, Task) else ready
         return develop(status, (yield from flow.download(status, self.access.base, tell)))
 
+    def _conversation(self, task: Task | None) -> Conversation:
+        return Conversation(self.clock, self.slots, self.on_event, self.webhook, task)
+
     def _deadline(self, timeout: float | None) -> float:
         return self.clock.now() + (self.timeout if timeout is None else timeout)
-
-
-class Conversation:
-    """One drive of a flow: tells what happens, and holds the slot of the task that comes of it."""
-
-    def __init__(self, words: Words) -> None:
-        self._words = words
-        self._began = words.clock.now()
-        self._task: Task | None = None
-        self.seat: Seat | None = None
-
-    def tell(self, event: Event) -> None:
-        """Pass an event on, with its seconds, and keep the books of the slots."""
-        if event.kind == "submitted" and event.task and self.seat:
-            self._words.slots.hold(self.seat, event.task)
-            self._task, self.seat = event.task, None
-        if event.kind == "polled" and event.status and event.status.outcome not in RUNNING:
-            self._words.slots.ended(event.status.task)
-        told = replace(event, seconds=self._words.clock.now() - self._began)
-        log.debug("%s %s", told.kind, told.task.id if told.task else told.reason)
-        self._words.on_event(told)
-
-    def answered(self, response: Response) -> None:
-        """Give the slot back after a submit that was refused; one that is too busy cools the whole pool down."""
-        if self.seat and response.status not in flow.OK:
-            busy = response.status in flow.BUSY
-            asked = patience.retry_after(response.headers) or patience.FIRST_BACKOFF
-            self._words.slots.give_back(self.seat, min(asked, patience.LONGEST_RETRY_AFTER) if busy else None)
-            self.seat = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
-        if self.seat:
-            self._words.slots.give_back(self.seat)
-        if isinstance(error, Failed) and error.task:
-            self._words.slots.ended(error.task)
-        elif self._task:
-            self._words.slots.leave(self._task)
-        if isinstance(error, Error):
-            self.tell(Event("failed", error.task, reason=f"{type(error).__name__}: {error}"))
 
 
 class Client(Words):
     """The blocking client; safe to share between threads.
 
     `timeout` is the deadline in seconds for everything a method does.  `on_event` hears what happens on the way.
-    `slots` replaces the catalogue's number of tasks in flight, for a server of your own.  `http_client` is your own
-    httpx2 client, with its proxies and certificates.
+    `slots` replaces the catalogue's number of tasks in flight, for a server of your own.  `webhook` is where webhooks
+    come in: then polls are few, and a webhook that is lost, forged or late changes nothing but speed.  `http_client`
+    is your own httpx2 client, with its proxies and certificates.
     """
 
     def __init__(
@@ -177,9 +144,10 @@ class Client(Words):
         timeout: float = PATIENCE,
         on_event: Tell = silence,
         slots: int | None = None,
+        webhook: Hooks | None = None,
         http_client: httpx2.Client | None = None,
     ) -> None:
-        super().__init__(api_key, region, base_url, timeout, on_event, slots)
+        super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook)
         self._line = seam.open_line(http_client)
 
     def generate(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Image:
@@ -217,11 +185,11 @@ class Client(Words):
 
     def wait(self, task: Task, *, timeout: float | None = None) -> Status:
         """Poll until the task is ready; raises how it ended otherwise, and `TimedOut` with the task."""
-        return self._drive(lambda tell: self._waiting(tell, task), timeout)
+        return self._drive(lambda tell: self._waiting(tell, task), timeout, task)
 
     def download(self, ready: Status | Task, *, timeout: float | None = None) -> Image:
         """Fetch the image of a ready task; a bare task is waited for first."""
-        return self._drive(lambda tell: self._downloading(tell, ready), timeout)
+        return self._drive(lambda tell: self._downloading(tell, ready), timeout, _task_of(ready))
 
     def credits(self, *, timeout: float | None = None) -> Decimal:
         """Ask for the account's balance in credits."""
@@ -241,10 +209,10 @@ class Client(Words):
         """Carry one HTTP request, for whoever drives flows step by step; `budget` in seconds; raises `Lost`."""
         return self._line.send(self.access, request, budget)
 
-    def _drive(self, begin: Callable[[Tell], Flow[T]], timeout: float | None) -> T:
-        with Conversation(self) as talk:
+    def _drive(self, begin: Callable[[Tell], Flow[T]], timeout: float | None, task: Task | None = None) -> T:
+        with self._conversation(task) as talk:
             deadline = self._deadline(timeout)
-            return drive(begin(talk.tell), lambda request, left: self._send(talk, request, left), deadline, self.clock)
+            return drive(begin(talk.tell), lambda request, left: self._send(talk, request, left), deadline, talk.clock)
 
     def _send(self, talk: Conversation, request: HttpRequest, budget: float | None) -> Response:
         if request.pool is None:
@@ -294,9 +262,10 @@ class AsyncClient(Words):
         timeout: float = PATIENCE,
         on_event: Tell = silence,
         slots: int | None = None,
+        webhook: Hooks | None = None,
         http_client: httpx2.AsyncClient | None = None,
     ) -> None:
-        super().__init__(api_key, region, base_url, timeout, on_event, slots)
+        super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook)
         self._lent = http_client
         self._opened: tuple[object, seam.AsyncLine, AsyncGenerator[seam.AsyncLine]] | None = None
 
@@ -340,11 +309,11 @@ class AsyncClient(Words):
 
     async def wait(self, task: Task, *, timeout: float | None = None) -> Status:
         """Poll until the task is ready; raises how it ended otherwise, and `TimedOut` with the task."""
-        return await self._drive(lambda tell: self._waiting(tell, task), timeout)
+        return await self._drive(lambda tell: self._waiting(tell, task), timeout, task)
 
     async def download(self, ready: Status | Task, *, timeout: float | None = None) -> Image:
         """Fetch the image of a ready task; a bare task is waited for first."""
-        return await self._drive(lambda tell: self._downloading(tell, ready), timeout)
+        return await self._drive(lambda tell: self._downloading(tell, ready), timeout, _task_of(ready))
 
     async def credits(self, *, timeout: float | None = None) -> Decimal:
         """Ask for the account's balance in credits."""
@@ -366,13 +335,13 @@ class AsyncClient(Words):
         """Carry one HTTP request, for whoever drives flows step by step; `budget` in seconds; raises `Lost`."""
         return await (await self._open()).send(self.access, request, budget)
 
-    async def _drive(self, begin: Callable[[Tell], Flow[T]], timeout: float | None) -> T:
-        with Conversation(self) as talk:
+    async def _drive(self, begin: Callable[[Tell], Flow[T]], timeout: float | None, task: Task | None = None) -> T:
+        with self._conversation(task) as talk:
 
             async def send(request: HttpRequest, left: float | None) -> Response:
                 return await self._send(talk, request, left)
 
-            return await drive_async(begin(talk.tell), send, self._deadline(timeout), self.clock)
+            return await drive_async(begin(talk.tell), send, self._deadline(timeout), talk.clock)
 
     async def _send(self, talk: Conversation, request: HttpRequest, budget: float | None) -> Response:
         if request.pool is None:
@@ -443,6 +412,10 @@ def _compose(prompt: str | Request | None, wanted: Wanted) -> tuple[Model, Reque
     if options or images or extra:
         raise Misused(f"A request is complete: give {', '.join(options) or 'images and extra'} when it is made.")
     return catalog.find(wanted.get("model", prompt.model)), prompt
+
+
+def _task_of(ready: Status | Task) -> Task:
+    return ready if isinstance(ready, Task) else ready.task
 
 
 def _of_each(request: Request | str, wanted: Wanted) -> Wanted:

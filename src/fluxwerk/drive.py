@@ -30,6 +30,10 @@ class Clock(Protocol):
         """Come back after so many seconds."""
         ...
 
+    async def nap(self, seconds: float) -> None:
+        """Come back after so many seconds, and let the event loop go on meanwhile."""
+        ...
+
     def stretch(self, call: Call) -> float:
         """Lengthen the call's pause by its share of jitter, and return it in seconds."""
         ...
@@ -45,6 +49,12 @@ class WallClock:
     def sleep(self, seconds: float) -> None:
         """Block this thread."""
         time.sleep(seconds)
+
+    async def nap(self, seconds: float) -> None:
+        """Let the event loop go on."""
+        import asyncio  # noqa: PLC0415  (a blocking client never needs it)
+
+        await asyncio.sleep(seconds)
 
     def stretch(self, call: Call) -> float:
         """Lengthen the pause by chance, so that many clients do not come back at once."""
@@ -80,8 +90,6 @@ def drive(flow: Flow[T], send: Send, deadline: float | None = None, clock: Clock
 
 async def drive_async(flow: Flow[T], send: AsyncSend, deadline: float | None = None, clock: Clock = WALL) -> T:
     """Run a flow on the running event loop and return its result; `deadline` as in `drive`."""
-    import asyncio  # noqa: PLC0415  (a blocking client never needs it)
-
     with closing(flow):
         step = _Step(flow)
         while step.call is not None:
@@ -91,7 +99,7 @@ async def drive_async(flow: Flow[T], send: AsyncSend, deadline: float | None = N
                 step.throw(_out_of_time())
                 continue
             if pause:
-                await asyncio.sleep(pause)
+                await clock.nap(pause)
             budget = None if left is None else left - pause
             try:
                 response = await send(step.call.request, budget)

@@ -19,6 +19,13 @@ class PretendClock:
         """Jump."""
         self._now += seconds
 
+    async def nap(self, seconds: float) -> None:
+        """Jump, and let whatever else is ready on the event loop go first."""
+        import asyncio  # noqa: PLC0415
+
+        self.sleep(seconds)
+        await asyncio.sleep(0)
+
     def jump_to(self, moment: float) -> None:
         """Go to a moment, never back."""
         self._now = max(self._now, moment)

@@ -11,11 +11,11 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
-from fluxwerk.client import Client, Conversation, Words
+from fluxwerk.client import Client, Words
 from fluxwerk.drive import drive
 from fluxwerk.engines import Engine, Order
 from fluxwerk.errors import Error, Lost, TimedOut, Unreachable
-from fluxwerk.exchange import Event, Flow, HttpRequest, Request, Response, Tell
+from fluxwerk.exchange import Event, Flow, HttpRequest, Request, Response, Task, Tell
 from fluxwerk.image import Image
 from fluxwerk.input import Wanted
 from fluxwerk.raster import PNG_SIGNATURE
@@ -96,9 +96,9 @@ class FaceToFace(Client):
     def close(self) -> None:
         """Nothing is open."""
 
-    def _drive(self, begin: Callable[[Tell], Flow[T]], timeout: float | None) -> T:
-        with Conversation(self) as talk:
-            return drive(begin(talk.tell), self.send, self._deadline(timeout), self.clock)
+    def _drive(self, begin: Callable[[Tell], Flow[T]], timeout: float | None, task: Task | None = None) -> T:
+        with self._conversation(task) as talk:
+            return drive(begin(talk.tell), self.send, self._deadline(timeout), talk.clock)
 
     def _render(self, job: Job) -> None:
         try:

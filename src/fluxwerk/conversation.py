@@ -1,0 +1,124 @@
+"""One drive of a flow, as a client sees it: what is told of it, whose slot it takes, and what may end its pauses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from fluxwerk.bell import Bell
+from fluxwerk.drive import Clock
+from fluxwerk.errors import Error, Failed
+from fluxwerk.exchange import Event, Json, Outcome, Response, Task, Tell
+from fluxwerk.protocol import flow, patience
+from fluxwerk.slots import Seat, Slots
+
+if TYPE_CHECKING:
+    from typing import Self
+
+RUNNING = frozenset({Outcome.RUNNING, Outcome.MISSING})
+
+log = logging.getLogger("fluxwerk")
+
+
+class Hooks(Protocol):
+    """Where webhooks come in: a `fluxwerk.webhook.Receiver`, or anything else that rings a bell for a task's end."""
+
+    @property
+    def bell(self) -> Bell:
+        """What is rung when a webhook has come."""
+        ...
+
+    @property
+    def options(self) -> Mapping[str, Json]:
+        """What a submit has to say so that its webhook comes here."""
+        ...
+
+    def expect(self, task: Task) -> None:
+        """Hear of a task that was submitted."""
+        ...
+
+
+class Conversation:
+    """One drive of a flow: tells what happens, and holds the slot of the task that comes of it."""
+
+    def __init__(
+        self, clock: Clock, slots: Slots, on_event: Tell, webhook: Hooks | None = None, task: Task | None = None
+    ) -> None:
+        self._clock = clock
+        self._slots = slots
+        self._on_event = on_event
+        self._webhook = webhook
+        self._began = clock.now()
+        self._task = task
+        self.seat: Seat | None = None
+
+    @property
+    def clock(self) -> Clock:
+        """The clock to drive by: with webhooks one whose pauses end early when the task's bell rings."""
+        return _Listening(self._clock, self._webhook.bell, lambda: self._task) if self._webhook else self._clock
+
+    def tell(self, event: Event) -> None:
+        """Pass an event on, with its seconds, and keep the books of the slots."""
+        if event.kind == "submitted" and event.task:
+            self._submitted(event.task)
+        if event.kind == "polled" and event.status and event.status.outcome not in RUNNING:
+            self._slots.ended(event.status.task)
+        told = replace(event, seconds=self._clock.now() - self._began)
+        log.debug("%s %s", told.kind, told.task.id if told.task else told.reason)
+        self._on_event(told)
+
+    def _submitted(self, task: Task) -> None:
+        self._task = task
+        if self._webhook:
+            self._webhook.expect(task)
+        if self.seat:
+            self._slots.hold(self.seat, task)
+            self.seat = None
+
+    def answered(self, response: Response) -> None:
+        """Give the slot back after a submit that was refused; one that is too busy cools the whole pool down."""
+        if self.seat and response.status not in flow.OK:
+            busy = response.status in flow.BUSY
+            asked = patience.retry_after(response.headers) or patience.FIRST_BACKOFF
+            self._slots.give_back(self.seat, min(asked, patience.LONGEST_RETRY_AFTER) if busy else None)
+            self.seat = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
+        if self.seat:
+            self._slots.give_back(self.seat)
+        if isinstance(error, Failed) and error.task:
+            self._slots.ended(error.task)
+        elif self._task:
+            self._slots.leave(self._task)
+        if isinstance(error, Error):
+            self.tell(Event("failed", error.task, reason=f"{type(error).__name__}: {error}"))
+
+
+class _Listening:
+    """A clock whose pauses end early when the bell rings for the task that is waited for."""
+
+    def __init__(self, clock: Clock, bell: Bell, task: Callable[[], Task | None]) -> None:
+        self._clock = clock
+        self._bell = bell
+        self._task = task
+        self.now = clock.now
+        self.stretch = clock.stretch
+
+    def sleep(self, seconds: float) -> None:
+        task = self._task()
+        if task:
+            self._bell.nap(task.id, seconds)
+        else:
+            self._clock.sleep(seconds)
+
+    async def nap(self, seconds: float) -> None:
+        task = self._task()
+        if task:
+            await self._bell.nap_async(task.id, seconds)
+        else:
+            await self._clock.nap(seconds)
