@@ -251,6 +251,10 @@ class AsyncClient(Words):
     async def _drive(self, steps: Flow[T], timeout: float | None) -> T:
         return await drive_async(steps, self._send, self._deadline(timeout))
 
+    async def send(self, request: HttpRequest, budget: float | None = None) -> Response:
+        """Carry one HTTP request, for whoever drives flows step by step; `budget` is in seconds, and raises `Lost`."""
+        return await self._send(request, budget)
+
     async def _send(self, request: HttpRequest, budget: float | None) -> Response:
         with _losses():
             async with self._http().stream(**_arguments(self.access, request, budget)) as answer:
