@@ -9,7 +9,7 @@ import errno
 import os
 import tempfile
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -117,21 +117,26 @@ def open_storage(place: str | os.PathLike[str]) -> Storage:
     return Folder(text)
 
 
-def save(
-    data: bytes, path: str | os.PathLike[str], *, overwrite: bool = True, lasting: bool = False
-) -> Path:
+def save(data: bytes, path: str | os.PathLike[str], *, overwrite: bool = True, lasting: bool = False) -> Path:
     """Write a file under a temporary name in the same folder, flush it, rename it, and return its path.
 
     A crash at any moment leaves the old file or the new one, never half of one.  Without `overwrite` a name that is
-    taken raises `FileExistsError`.  With `lasting` the folder is flushed too, so that a power cut does not lose the name.
+    taken raises `FileExistsError`.  With `lasting` the folder is flushed too, so a power cut does not lose the name.
     """
+    return stream([data], path, overwrite=overwrite, lasting=lasting)
+
+
+def stream(
+    parts: Iterable[bytes], path: str | os.PathLike[str], *, overwrite: bool = True, lasting: bool = False
+) -> Path:
+    """Write a file part by part, whole or not at all, as `save` does."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:64]}.", suffix=".part")
     part = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         part.chmod(0o666 & ~_umask())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -196,5 +195,3 @@ def default_ledger(manifest: str | os.PathLike[str]) -> Path:
     """Name the ledger of a manifest: prompts.csv is kept in prompts.ledger beside it."""
     return Path(manifest).with_suffix(".ledger")
 
-
-__all__ = ["Batch", "Result", "aclosing", "default_ledger", "terms"]

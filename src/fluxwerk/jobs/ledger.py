@@ -6,6 +6,7 @@ Intent is written before the submit leaves, and the task before anything else af
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from fluxwerk.errors import Error, Misused, Stale
-from fluxwerk.exchange import Status, Task
+from fluxwerk.exchange import Json, Status, Task
 from fluxwerk.jobs import schema
 from fluxwerk.jobs.budget import SET as AGREE
 from fluxwerk.jobs.budget import Budget, room
@@ -119,6 +120,12 @@ class Ledger:
             if len(rows) < chunk:
                 return
             last = rows[-1]["id"]
+
+    @staticmethod
+    def job_fields(row: Row) -> dict[str, Json]:
+        """Read the request's fields of a row, with local images as their hashes."""
+        fields: dict[str, Json] = json.loads(row["request"])
+        return fields
 
     def setting(self, name: str) -> str | None:
         """Read what was agreed on for this ledger, or `None`."""
