@@ -50,7 +50,7 @@ class Batch:
 
     def __init__(
         self,
-        ledger: str | os.PathLike[str],
+        ledger: str | os.PathLike[str] | Ledger,
         *,
         output: str | os.PathLike[str] | Storage = "images",
         client: AsyncClient | None = None,
@@ -69,7 +69,7 @@ class Batch:
         self._client = client
         self._tell = tell
         self._worker: Worker | None = None
-        self.ledger = Ledger.open(ledger)
+        self.ledger = ledger if isinstance(ledger, Ledger) else Ledger.open(ledger)
         if max_cost is not None:
             self.ledger.budget.set_cap(Decimal(str(max_cost)))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import quote
@@ -23,7 +23,7 @@ from fluxwerk.jobs.database import Database, Row, Sqlite, Transaction
 from fluxwerk.jobs.job import Job, Stage, read_job, to_micro
 
 from fluxwerk.jobs.move import BOOKED, move
-from fluxwerk.jobs.slots import Slots, doubt, free_slots
+from fluxwerk.jobs.slots import Slots, doubt
 
 S = Stage
 TOKEN_BYTES = 24
@@ -153,7 +153,7 @@ class Ledger:
             if transaction.one("select id from workers where id = :id", id=worker) is None:
                 raise Stale("This worker's lease ran out and others have taken its jobs over.")
             left, jobs = room(transaction), list[Job]()
-            for row in _candidates(transaction, most):
+            for row in _candidates(transaction, self.slots.free(transaction), most):
                 price = row["estimate"]
                 if left is not None and (price is None or price > left):
                     return Claim(tuple(jobs), capped=True)
@@ -292,10 +292,10 @@ class Ledger:
                           reason=str(error), **columns)  # fmt: skip
 
 
-def _candidates(transaction: Transaction, most: int) -> list[Row]:
+def _candidates(transaction: Transaction, slots: Mapping[str, int], most: int) -> list[Row]:
     """Choose the first planned jobs for which there are slots, in the order of their numbers."""
     found: list[Row] = []
-    for pool, free in free_slots(transaction).items():
+    for pool, free in slots.items():
         if free:
             found += transaction.all(PLANNED, stage=S.PLANNED, pool=pool, most=min(free, most))
     return sorted(found, key=lambda row: row["id"])[:most]

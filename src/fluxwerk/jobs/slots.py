@@ -15,7 +15,6 @@ from fluxwerk.jobs.move import move
 
 # A lease is renewed three times in its life, so one heartbeat may be lost.
 LEASE = 6.0
-# A task in doubt may be running: it holds its slot as long as such a task usually takes, in seconds.
 DOUBT_HOLDS = 60.0
 CROWD = """
     select pool, sum(jobs) as busy from tally where stage in (:submitting, :submitted) group by pool
@@ -32,10 +31,14 @@ LET_GO = """
 
 
 class Slots:
-    """The processes at work on one ledger, and the slots they share."""
+    """The processes at work on one ledger, and the slots they share.
 
-    def __init__(self, database: Database) -> None:
+    A task in doubt may be running: it holds its slot for `doubt_holds` seconds, as long as such a task usually takes.
+    """
+
+    def __init__(self, database: Database, doubt_holds: float = DOUBT_HOLDS) -> None:
         self._database = database
+        self.doubt_holds = doubt_holds
 
     def enrol(self, lease: float = LEASE) -> str:
         """Begin a lease of so many seconds and return the name of the new worker."""
@@ -72,16 +75,15 @@ class Slots:
         with self._database.write() as transaction:
             bury(transaction, worker, "the run was stopped while the submit was under way")
 
-
-def free_slots(transaction: Transaction) -> dict[str, int]:
-    """Count the free slots of each pool over all processes."""
-    busy: dict[str, int] = {}
-    counts = transaction.all(CROWD, submitting=IN_FLIGHT[0], submitted=IN_FLIGHT[1])
-    counts += transaction.all(DOUBTS, doubtful=Stage.DOUBTFUL, since=transaction.now() - DOUBT_HOLDS)
-    for row in counts:
-        busy[row["pool"]] = busy.get(row["pool"], 0) + row["busy"]
-    pools = transaction.all("select name, slots from pools")
-    return {row["name"]: max(0, row["slots"] - busy.get(row["name"], 0)) for row in pools}
+    def free(self, transaction: Transaction) -> dict[str, int]:
+        """Count the free slots of each pool over all processes."""
+        busy: dict[str, int] = {}
+        counts = transaction.all(CROWD, submitting=IN_FLIGHT[0], submitted=IN_FLIGHT[1])
+        counts += transaction.all(DOUBTS, doubtful=Stage.DOUBTFUL, since=transaction.now() - self.doubt_holds)
+        for row in counts:
+            busy[row["pool"]] = busy.get(row["pool"], 0) + row["busy"]
+        pools = transaction.all("select name, slots from pools")
+        return {row["name"]: max(0, row["slots"] - busy.get(row["name"], 0)) for row in pools}
 
 
 def bury(transaction: Transaction, worker: str, reason: str) -> None:

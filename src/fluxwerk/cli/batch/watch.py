@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from fluxwerk.batch.batch import OFFLINE
 from fluxwerk.batch.report import facts_of, rate
 from fluxwerk.cli.batch.table import summary_lines, table
 from fluxwerk.cli.console import put_json
@@ -49,7 +50,8 @@ class Watch:
     def finish(self, ended: str, sums: Sums) -> None:
         """Say how it ended, on stdout."""
         counts, money = summary_lines(sums, rate(self._ledger, sums))
-        click.echo(f"{counts}; {money.split(', ')[0]}.")
+        free = " on paper; the offline server charges nothing" if self._ledger.setting("base") == OFFLINE else ""
+        click.echo(f"{counts}; {money.split(', ')[0]}{free}.")
         for line in _next_steps(ended, sums):
             click.echo(line)
 
