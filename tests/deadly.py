@@ -108,7 +108,9 @@ class DeadlyKeeper(Keeper):
         return saved
 
 
-def work(ledger: str, base: str, folder: str, key: str, point: Point | None = None, breath: Connection | None = None) -> None:
+def work(
+    ledger: str, base: str, folder: str, key: str, point: Point | None = None, breath: Connection | None = None
+) -> None:
     """Carry a ledger's jobs until nothing is left or fate strikes."""
     fate = Fate(point, breath)
     opened = DeadlyLedger(Sqlite(ledger))

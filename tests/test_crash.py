@@ -13,10 +13,10 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-import deadly
-import judge
 import pytest
 
+import deadly
+import judge
 from fluxwerk.batch import plan
 from fluxwerk.jobs.job import Stage
 from fluxwerk.jobs.ledger import Ledger
@@ -188,7 +188,7 @@ def test_the_jobs_of_a_dead_process_are_taken_over_when_its_lease_ends(house: Ho
 
 
 def test_a_storm_of_fifty_kills_over_a_thousand_jobs_loses_nothing(house: House) -> None:
-    chance = random.Random(20261123)  # noqa: S311  (the same storm every time)
+    chance = random.Random(20261123)
     house.plan([f"image {number}" for number in range(1000)])
     places = ["before submitted", "inside submitting", "after submit", "after poll", "before ready", "inside saved",
               "after keep", "told submitted", "before fetch", "inside submitted"]  # fmt: skip

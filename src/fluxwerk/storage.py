@@ -185,7 +185,7 @@ def _explained(url: str) -> Generator[None]:
         yield
     except known.AlreadyExistsError:
         raise FileExistsError(errno.EEXIST, "exists already", url) from None
-    except (known.NotFoundError, FileNotFoundError):
+    except FileNotFoundError:
         raise FileNotFoundError(errno.ENOENT, "is not there", url) from None
     except known.BaseError as trouble:
         raise Unwritable(f"{url} takes nothing now ({type(trouble).__name__}); check its rights and network.") from None

@@ -194,4 +194,3 @@ def terms(**given: Any) -> Terms:
 def default_ledger(manifest: str | os.PathLike[str]) -> Path:
     """Name the ledger of a manifest: prompts.csv is kept in prompts.ledger beside it."""
     return Path(manifest).with_suffix(".ledger")
-

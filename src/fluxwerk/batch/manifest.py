@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from fluxwerk.errors import Fault, Misused
 from fluxwerk.exchange import Json
@@ -20,7 +20,6 @@ from fluxwerk.exchange import Json
 BLOCK = 1024 * 1024
 # No model reads a longer prompt; the csv module stops at the same length.
 LONGEST_FIELD = 131_072
-PARQUET_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ def _header(path: Path, cells: list[str]) -> list[str]:
     names = [cell.strip().lower() for cell in cells]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        raise _unreadable(path, 1, f"the column {sorted(twice)[0]!r} is there twice")
+        raise _unreadable(path, 1, f"the column {min(twice)!r} is there twice")
     if "prompt" not in names and len(names) == 1:
         raise _unreadable(path, 1, f"the first line must name the columns, such as prompt,model; it is {cells[0]!r}")
     return names
@@ -104,7 +103,7 @@ def _header(path: Path, cells: list[str]) -> list[str]:
 def _row(path: Path, number: int, names: list[str], cells: list[str]) -> Line:
     if len(cells) > len(names):
         raise _unreadable(path, number, f"there are {len(cells)} values for {len(names)} columns; quote commas")
-    return Line(number, {name: cell for name, cell in zip(names, cells, strict=False) if cell != ""})  # noqa: PLC1901
+    return Line(number, {name: cell for name, cell in zip(names, cells, strict=False) if cell != ""})
 
 
 def _in_words(trouble: csv.Error) -> str:
@@ -137,20 +136,10 @@ def _text(path: Path) -> Iterator[Line]:
 
 
 def _parquet(path: Path) -> Iterator[Line]:
-    try:
-        import pyarrow  # noqa: PLC0415  (an extra)
-        from pyarrow import parquet  # noqa: PLC0415
-    except ModuleNotFoundError:
-        raise Misused(f"{path} needs one more package: pip install 'fluxwerk[parquet]'") from None
-    library: Any = parquet
-    try:
-        number = 0
-        for batch in library.ParquetFile(path).iter_batches(batch_size=PARQUET_ROWS):
-            for columns in batch.to_pylist():
-                number += 1
-                yield Line(number, {name: value for name, value in columns.items() if value is not None})
-    except pyarrow.ArrowInvalid as trouble:
-        raise Misused("", faults=[Fault("manifest", str(path), f"is no whole Parquet file: {trouble}")]) from None
+    from fluxwerk.batch.parquet import read_rows  # noqa: PLC0415  (only Parquet files pay for it)
+
+    for number, columns in enumerate(read_rows(path), 1):
+        yield Line(number, {name: value for name, value in columns.items() if value is not None})
 
 
 READERS: Mapping[str, Read] = {

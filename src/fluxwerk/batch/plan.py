@@ -151,9 +151,7 @@ class _Planner:
             # The images of one row without a seed are wanted side by side.
             repeats = first or (f"line {line}" if line not in (None, draft.line) else None)
             here.setdefault(draft.hash, draft.line)
-            if repeats is None:
-                yield draft
-            elif self._repeated(draft, repeats):
+            if repeats is None or self._repeated(draft, repeats):
                 yield draft
 
     def _repeated(self, draft: Draft, repeats: str) -> bool:

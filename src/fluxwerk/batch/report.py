@@ -28,7 +28,6 @@ COLUMNS = (
     "engine", "request_hash", "kind", "reason",
 )  # fmt: skip
 FORMATS = (".csv", ".jsonl", ".parquet")
-PARQUET_ROWS = 4096
 RATE_OVER = 60.0
 RECENT = "select count(*) as jobs, min(at) as since from moves where id > :last and at > :since and after = :saved"
 LAST = "select coalesce(max(id), 0) as last from moves"
@@ -206,24 +205,6 @@ def _streamed(
 
 
 def _parquet(path: Path, rows: Iterator[dict[str, Json]], names: list[str]) -> int:
-    try:
-        import pyarrow  # noqa: PLC0415  (an extra)
-        from pyarrow import parquet  # noqa: PLC0415
-    except ModuleNotFoundError:
-        raise Misused(f"{path} needs one more package: pip install 'fluxwerk[parquet]'") from None
-    whole, fraction = ("job", "line", "item", "seed"), ("cost", "seconds")
-    kinds = {name: pyarrow.int64() for name in whole} | {name: pyarrow.float64() for name in fraction}
-    shape: Any = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in names])
-    count, chunk = 0, list[dict[str, Json]]()
-    part = path.with_name(f".{path.name}.part")
-    library: Any = parquet
-    with library.ParquetWriter(part, shape) as writer:
-        for row in rows:
-            chunk.append({**row, "cost": None if row["cost"] is None else float(row["cost"])})
-            count += 1
-            if len(chunk) == PARQUET_ROWS:
-                writer.write_table(pyarrow.Table.from_pylist(chunk, schema=shape))
-                chunk = []
-        writer.write_table(pyarrow.Table.from_pylist(chunk, schema=shape))
-    part.replace(path)
-    return count
+    from fluxwerk.batch.parquet import write_rows  # noqa: PLC0415  (only Parquet files pay for it)
+
+    return write_rows(path, rows, names)

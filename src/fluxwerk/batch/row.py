@@ -176,9 +176,13 @@ def _converted(kind: str, value: Json) -> Json:
     if not isinstance(value, str):
         return value
     try:
-        return {"integer": int, "number": float, "boolean": lambda text: WORDS[text.lower()]}.get(kind, str)(value)
-    except (KeyError, ValueError):
+        if kind == "integer":
+            return int(value)
+        if kind == "number":
+            return float(value)
+    except ValueError:
         return value
+    return WORDS.get(value.lower(), value) if kind == "boolean" else value
 
 
 def _measured(path: str, name: str, model: Model) -> Input | Fault:

@@ -21,6 +21,7 @@ RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 def check_template(template: str) -> str:
     """Return a template that names no unknown field and cannot lead out of the folder; raises `Misused`."""
     sample = {"index": 1, "line": 1, "item": 1, "model": "m", "seed": 1, "tag": "t", "hash": "h", "ext": "png"}
+    fields: list[str] = []
     try:
         fields = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
         strange = [name for name in fields if name not in FIELDS]

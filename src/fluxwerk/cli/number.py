@@ -1,34 +1,23 @@
-"""Amounts of credits as they are typed."""
+"""Amounts of credits as they are typed, read exactly."""
 
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
-from typing import Any
 
 import click
 
 
-class Credits(click.ParamType):
-    """A number of credits, exact; `none` where that is allowed lifts a limit."""
-
-    name = "credits"
-
-    def __init__(self, *, or_none: bool = False) -> None:
-        self._or_none = or_none
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Read what was typed."""
-        if isinstance(value, Decimal) or (self._or_none and value == "none"):
-            return value
-        try:
-            amount = Decimal(value)
-        except InvalidOperation:
-            amount = Decimal(-1)
-        if not amount.is_finite() or amount < 0:
-            also = ", or none" if self._or_none else ""
-            self.fail(f"{value!r} must be a number of credits such as 500{also}; 1 credit = $0.01", param, ctx)
-        return amount
+def credit(text: str) -> Decimal:
+    """Read a number of credits; raises `click.BadParameter` with what is allowed."""
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal(-1)
+    if not amount.is_finite() or amount < 0:
+        raise click.BadParameter(f"{text!r} must be a number of credits such as 500; 1 credit = $0.01.")
+    return amount
 
 
-CREDITS = Credits()
-CAP = Credits(or_none=True)
+def cap(text: str) -> Decimal | str:
+    """Read a cap in credits, or the word `none`, which lifts it."""
+    return text if text == "none" else credit(text)

@@ -19,7 +19,9 @@ from fluxwerk.jobs.inputs import is_mark
 
 @click.command("replay")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Make the image again, into this.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Make the image again, into this."
+)
 @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON object on stdout.")
 @connection_options
 def command(file: Path, output: Path | None, connection: Connection, *, as_json: bool) -> None:
@@ -34,9 +36,7 @@ def command(file: Path, output: Path | None, connection: Connection, *, as_json:
         return
     _check(file, fields)
     given: dict[str, Any] = {name: value for name, value in fields.items() if name != "prompt"}
-    make(
-        str(facts["model"]), fields.get("prompt"), connection, output=output, dry_run=False, as_json=as_json, **given
-    )
+    make(str(facts["model"]), fields.get("prompt"), connection, output=output, dry_run=False, as_json=as_json, **given)
 
 
 def _fields(facts: Mapping[str, Json]) -> dict[str, Json]:

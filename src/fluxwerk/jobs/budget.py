@@ -97,7 +97,7 @@ class Budget:
         """Group what left `planned` by day (since 1970), model, tag or stage: key, jobs, credits, of these in doubt."""
         group = GROUPS[by]
         ask = (
-            f"select {group} as label, count(*) as jobs, sum({BOOKED} + earlier) as credits, "  # noqa: S608
+            f"select {group} as label, count(*) as jobs, sum({BOOKED} + earlier) as credits, "
             f"sum(case when stage = :doubtful then {BOOKED} else 0 end) as doubtful "
             f"from jobs where stage <> :planned group by {group} order by {group}"
         )

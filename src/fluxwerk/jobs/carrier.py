@@ -122,6 +122,7 @@ class Carrier:
                 f"{trouble} Job {job.id} was accepted as task {task.id}; once the ledger can be written say "
                 f"`fluxwerk batch settle ... {job.id} --collect {task.id}`."
             ) from None
+        shift.doubts_in_a_row = 0
         if accepted:
             shift.tell(Progress("submitted", accepted))
         return accepted
@@ -133,7 +134,7 @@ class Carrier:
     async def _doubt(self, job: Job, reason: str) -> None:
         shift = self._shift
         await shift.record(lambda: shift.ledger.doubted(job, reason))
-        shift.tell(Progress("in doubt", job, reason))
+        shift.count_doubt(job, reason)
 
     def _cool(self, back: Withdrawn) -> None:
         """Pause all submits together: one refusal speaks for all that were under way."""

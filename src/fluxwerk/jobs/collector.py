@@ -1,4 +1,4 @@
-"""From ready to saved: downloads by nearest expiry, apart from the slots, and a storage that may be full for a while."""
+"""From ready to saved: downloads by nearest expiry, apart from the slots, into a storage that may be full a while."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -56,11 +56,11 @@ class Transaction(Protocol):
 class Database(Protocol):
     """Where transactions come from; inside one, both methods join it."""
 
-    def write(self) -> Any:
+    def write(self) -> AbstractContextManager[Transaction]:
         """Begin a transaction that is the only writer until it commits; a context manager of `Transaction`."""
         ...
 
-    def read(self) -> Any:
+    def read(self) -> AbstractContextManager[Transaction]:
         """Begin a transaction that sees one moment of the database; a context manager of `Transaction`."""
         ...
 
@@ -205,8 +205,9 @@ def _explained(path: str) -> Generator[None]:
 
 def _statements(sql: str) -> Generator[str]:
     statement = ""
-    for line in sql.splitlines(keepends=True):
-        statement += line
+    for part in sql.split(";")[:-1]:
+        statement += f"{part};"
+        # A semicolon in a comment or a text ends nothing.
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""

@@ -21,7 +21,6 @@ from fluxwerk.jobs.budget import SET as AGREE
 from fluxwerk.jobs.budget import Budget, room
 from fluxwerk.jobs.database import Database, Row, Sqlite, Transaction
 from fluxwerk.jobs.job import Job, Stage, read_job, to_micro
-
 from fluxwerk.jobs.move import BOOKED, move
 from fluxwerk.jobs.slots import Slots, doubt
 
@@ -111,7 +110,7 @@ class Ledger:
     def rows(self, *stages: Stage, chunk: int = 1000) -> Iterator[Row]:
         """Go through the jobs in these stages by their number, a chunk at a time; through all if none is named."""
         named = ", ".join(f"'{stage}'" for stage in stages or Stage)
-        ask = f"select * from jobs where id > :last and stage in ({named}) order by id limit :chunk"  # noqa: S608
+        ask = f"select * from jobs where id > :last and stage in ({named}) order by id limit :chunk"
         last = 0
         while True:
             with self.database.read() as transaction:
@@ -231,9 +230,7 @@ class Ledger:
 
     def saved(self, job: Job, saved: Saved) -> Job:
         """Note where the image was saved; its link is forgotten."""
-        return self._move(
-            job, S.SAVED, note=saved.path, worker=None, url=None, path=saved.path, sha256=saved.sha256
-        )
+        return self._move(job, S.SAVED, note=saved.path, worker=None, url=None, path=saved.path, sha256=saved.sha256)
 
     def retried(self, identity: int) -> Job:
         """Try a failed job again: collect its task if it may still have an image, else plan a new submit.
@@ -243,13 +240,17 @@ class Ledger:
         with self.database.write() as transaction:
             row = _require(transaction, identity, S.FAILED)
             if row["task"] is not None and row["kind"] in COLLECTABLE:
-                back = {"note": "to be collected again", "kind": None, "reason": None, "url": None, "worker": None}
+                back: dict[str, Any] = {
+                    "note": "to be collected again",
+                    "kind": None,
+                    "reason": None,
+                    "url": None,
+                    "worker": None,
+                }
                 now = transaction.now()
                 return move(transaction, identity, S.FAILED, S.SUBMITTED, submitted=now, settled=None, **back)
             spent = row["earlier"] + row["booked"]
-            return move(
-                transaction, identity, S.FAILED, S.PLANNED, note="to be tried again", earlier=spent, **FRESH
-            )
+            return move(transaction, identity, S.FAILED, S.PLANNED, note="to be tried again", earlier=spent, **FRESH)
 
     def charged(self, identity: int) -> Job:
         """Settle a job in doubt by a person's word: it was charged, and its image is lost."""
@@ -311,8 +312,12 @@ def _accept(transaction: Transaction, job: Job, task: Task, **columns: Any) -> J
         polling_url=task.polling_url,
         cost=to_micro(task.cost),
         submitted=transaction.now(),
-        **{"note": f"task {task.id}", **columns},
+        **_noted(f"task {task.id}", columns),
     )
+
+
+def _noted(note: str, columns: dict[str, Any]) -> dict[str, Any]:
+    return {"note": note, **columns}
 
 
 def _witness(transaction: Transaction, token: str, task: Task | str) -> Job | None:
@@ -330,7 +335,7 @@ def _task_at(job: Job, task: str) -> Task:
 
 
 def _require(transaction: Transaction, identity: int, stage: Stage) -> Row:
-    ask = f"select *, {BOOKED} as booked from jobs where id = :id"  # noqa: S608
+    ask = f"select *, {BOOKED} as booked from jobs where id = :id"
     row = transaction.one(ask, id=identity)
     if row is None:
         raise Misused(f"There is no job {identity} in this ledger; `fluxwerk batch export` lists them all.")

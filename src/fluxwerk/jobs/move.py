@@ -9,7 +9,7 @@ from fluxwerk.jobs.database import Row, Transaction
 from fluxwerk.jobs.job import MOVES, Job, Stage, read_job
 
 BOOKED = "coalesce(settled, cost, estimate, 0)"
-LOOK = f"select pool, fence, worker, earlier, {BOOKED} as booked from jobs where id = :id and stage = :before"  # noqa: S608
+LOOK = f"select pool, fence, worker, earlier, {BOOKED} as booked from jobs where id = :id and stage = :before"
 STORY = """
     insert into moves (job, at, before, after, worker, note) values (:job, :at, :before, :after, :worker, :note)
 """
@@ -42,7 +42,7 @@ def move(
         raise Stale(f"Job {identity} is no longer {before}, or somebody else carries it now.")
     names = "".join(f", {name} = :{name}" for name in columns)
     moved = transaction.one(
-        f"update jobs set stage = :after, moved = :now, fence = fence + 1{names} "  # noqa: S608  (the names are this package's own)
+        f"update jobs set stage = :after, moved = :now, fence = fence + 1{names} "
         f"where id = :id and stage = :before and fence = :held returning *, {BOOKED} as booked",
         id=identity,
         before=before,

@@ -4,13 +4,13 @@
 
 -- What this file is and what was agreed on: schema, cap (of the budget), base (where its tasks live).
 create table settings (
-    name  text primary key,
-    value text not null
+    name  text primary key,             -- which agreement
+    value text not null                 -- what was agreed on
 );
 
 -- One row for each manifest that was planned.
 create table sheets (
-    id      integer primary key,
+    id      integer primary key,        -- counts up
     name    text not null,              -- what the manifest is called, for people
     sha256  text not null,              -- its content, so that planning it twice adds nothing
     touched real not null,              -- when its last chunk was written; an old one that never opened is dead
@@ -20,34 +20,34 @@ create index sheets_by_content on sheets (sha256);
 
 -- One row for each distinct content of an input image; the bytes stay where they are.
 create table inputs (
-    sha256 text primary key,
+    sha256 text primary key,            -- of the whole file, as hexadecimal digits
     path   text not null,               -- the absolute path at which the content was found first
     width  integer not null,            -- in pixels
-    height integer not null
+    height integer not null             -- in pixels
 );
 
 -- Who shares which slots.
 create table pools (
-    name  text primary key,
+    name  text primary key,             -- as the catalogue calls it
     slots integer not null              -- tasks in flight at most, over all processes
 );
 
 -- One row for each process that is at work; it is dead once its lease has run out.
 create table workers (
     id      text primary key,           -- host, process id and chance
-    started real not null,
+    started real not null,              -- when it enrolled
     lease   real not null,              -- how many seconds each heartbeat is good for
     expires real not null               -- when the lease runs out unless it is renewed
 );
 
 -- One row for each image that is wanted.
 create table jobs (
-    id           integer primary key,
-    sheet        integer not null references sheets (id),
+    id           integer primary key,   -- the job's number, also for its file name
+    sheet        integer not null references sheets (id),  -- the manifest that asked for it
     line         integer not null,      -- of the manifest, from 1
     item         integer not null,      -- which of the line's images, from 1
     model        text not null,         -- a row of the catalogue
-    pool         text not null references pools (name),
+    pool         text not null references pools (name),    -- whose slots its task takes
     request      text not null,         -- JSON: the fields to send; a local image is written sha256:...
     request_hash text not null,         -- SHA-256 of the canonical request, to find duplicates
     output       text,                  -- the file name that the manifest asks for
@@ -62,7 +62,7 @@ create table jobs (
     base         text,                  -- the service to which the submit went
     submitted    real,                  -- when its task was accepted
     task         text,                  -- the service's id
-    polling_url  text,
+    polling_url  text,                  -- where the service wants to be asked about it
     cost         integer,               -- as the submit's answer named it
     settled      integer,               -- as the final status named it
     earlier      integer not null,      -- what earlier attempts of this job have cost
@@ -81,31 +81,31 @@ create unique index jobs_by_output on jobs (output) where output is not null;
 
 -- The story of each job: every move that was made.
 create table moves (
-    id     integer primary key,
-    job    integer not null references jobs (id),
-    at     real not null,
-    before text not null,
-    after  text not null,
-    worker text,
-    note   text
+    id     integer primary key,         -- counts up
+    job    integer not null references jobs (id),  -- which job moved
+    at     real not null,               -- when
+    before text not null,               -- the stage it left
+    after  text not null,               -- the stage it reached
+    worker text,                        -- who moved it; null for a person or a webhook
+    note   text                         -- why, in words
 );
 create index moves_by_job on moves (job);
 
 -- The sums over jobs, kept in the same transaction as each move, so that asking for them costs nothing.
 -- booked is settled, else cost, else estimate, else nothing.
 create table tally (
-    pool    text not null,
-    stage   text not null,
-    jobs    integer not null,
-    booked  integer not null,
-    earlier integer not null,
+    pool    text not null,              -- as in jobs
+    stage   text not null,              -- as in jobs
+    jobs    integer not null,           -- how many
+    booked  integer not null,           -- what they are booked with
+    earlier integer not null,           -- what their earlier attempts have cost
     primary key (pool, stage)
 );
 
 -- The account's balance as the service told it, beside what the ledger said at that moment.
 create table readings (
-    at      real not null,
-    balance integer not null,
+    at      real not null,              -- when it was told
+    balance integer not null,           -- what the account has left
     spent   integer not null            -- booked by all jobs that had left planned, and by earlier attempts
 );
 

@@ -9,6 +9,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 from fluxwerk.errors import Stale
@@ -60,11 +61,9 @@ class Scribe:
                 self._loop.call_soon_threadsafe(_answer, results)
 
     def _commit(self, entries: list[Entry]) -> list[Result]:
-        if len(entries) > 1:
-            try:
-                return self._together(entries)
-            except Exception:  # noqa: BLE001  (one of them; each is tried by itself, and tells its own caller)
-                pass
+        with suppress(Exception):
+            return self._together(entries)
+        # One of them is to blame: each is tried by itself, and tells its own caller.
         return [self._alone(entry) for entry in entries]
 
     def _together(self, entries: list[Entry]) -> list[Result]:

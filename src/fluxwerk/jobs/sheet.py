@@ -149,7 +149,7 @@ def known(database: Database, column: str, values: Iterable[str], sheet: int) ->
             names = {f"v{n}": value for n, value in enumerate(chunk)}
             marks = ", ".join(f":{name}" for name in names)
             ask = (
-                f"select {column} as value, jobs.id as id, line, sheets.name as sheet, sheets.id as number from jobs "  # noqa: S608
+                f"select {column} as value, jobs.id as id, line, sheets.name as sheet, sheets.id as number from jobs "
                 f"join sheets on sheets.id = jobs.sheet where {column} in ({marks}) order by jobs.id desc"
             )
             for row in transaction.all(ask, **names):

@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias, TypeVar
 
 from fluxwerk.catalog import Model
 from fluxwerk.drive import AsyncSend
-from fluxwerk.errors import Error, Unwritable
+from fluxwerk.errors import Error, InDoubt, Unwritable
 from fluxwerk.exchange import Request, Status
 from fluxwerk.jobs.job import Job
 from fluxwerk.jobs.ledger import Ledger, Saved
@@ -26,13 +26,14 @@ class Terms:
     """How a run goes about its work; times in seconds.
 
     `concurrency` tasks are carried by this process at most, `downloads` images fetched side by side. A task is waited
-    for during `patience`. Trouble with the disk, the storage or the service is sat out during `endurance`. `offline`
+    for during `patience`. After `max_doubts` unanswered submits in a row nothing more is submitted. Trouble with the disk, the storage or the service is sat out during `endurance`. `offline`
     says that the server ends with this run and charges nothing, so that what it forgot may be asked for again.
     """
 
     concurrency: int = 64
     downloads: int = 8
     max_failures: int | None = None
+    max_doubts: int = 10
     webhook: str | None = None
     lease: float = LEASE
     patience: float = 3600.0
@@ -98,6 +99,7 @@ class Shift:
     stopping: str = ""
     error: Error | None = None
     failures: int = 0
+    doubts_in_a_row: int = 0
 
     def hold(self, what: str, trouble: Error) -> None:
         """Stop submitting until `release`; after `endurance` the run gives up."""
@@ -139,6 +141,13 @@ class Shift:
             else:
                 self.release("ledger")
                 return result
+
+    def count_doubt(self, job: Job, reason: str) -> None:
+        """Tell of a job in doubt, and stop when a service that answers nothing would put all of them in doubt."""
+        self.doubts_in_a_row += 1
+        self.tell(Progress("in doubt", job, reason))
+        if self.doubts_in_a_row >= self.terms.max_doubts:
+            self.stop(f"{self.doubts_in_a_row} submits in a row were not answered", InDoubt(reason))
 
     def count_failure(self, job: Job, error: Error) -> None:
         """Tell of a failed job, and stop when there were too many."""

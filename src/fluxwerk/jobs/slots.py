@@ -99,6 +99,4 @@ def bury(transaction: Transaction, worker: str, reason: str) -> None:
 
 def doubt(transaction: Transaction, identity: int, fence: int, reason: str) -> None:
     """Move a job from submitting to in doubt: it may have been charged, and only a person or a webhook knows."""
-    move(
-        transaction, identity, Stage.SUBMITTING, Stage.DOUBTFUL, fence=fence, note=reason, worker=None, reason=reason
-    )
+    move(transaction, identity, Stage.SUBMITTING, Stage.DOUBTFUL, fence=fence, note=reason, worker=None, reason=reason)

@@ -14,7 +14,7 @@ from fluxwerk.batch.plan import DUPLICATES, Plan, plan
 from fluxwerk.cli.batch.place import ledger_of, ledger_option
 from fluxwerk.cli.console import money, put_json
 from fluxwerk.cli.making import json_option
-from fluxwerk.cli.number import CREDITS
+from fluxwerk.cli.number import credit
 from fluxwerk.client import DEFAULT_MODEL
 from fluxwerk.errors import Misused
 from fluxwerk.jobs.ledger import Ledger
@@ -30,7 +30,7 @@ _PLANNING = (
         show_default=True,
         help="What to do with rows that ask for the same as an earlier one.",
     ),
-    click.option("--assume-price", type=CREDITS, metavar="CREDITS", help="For models whose price is not public."),
+    click.option("--assume-price", type=credit, metavar="CREDITS", help="For models whose price is not public."),
 )
 
 

@@ -22,7 +22,7 @@ from fluxwerk.cli.batch.watch import Watch, open_watch
 from fluxwerk.cli.connection import Connection, connected_async, connection_options
 from fluxwerk.cli.exit import CREDITS, IN_DOUBT, INTERRUPTED
 from fluxwerk.cli.making import json_option
-from fluxwerk.cli.number import CAP
+from fluxwerk.cli.number import cap
 from fluxwerk.errors import Fault, Misused
 from fluxwerk.jobs.budget import Sums
 from fluxwerk.jobs.database import is_database
@@ -42,7 +42,7 @@ LASTING = ("output", "name", "provenance", "prompts")
 @click.option("--provenance", type=click.Choice(PROVENANCE), help="How each image's origin is kept with it.")
 @click.option("--no-prompts", is_flag=True, help="Keep the prompts out of the images' origins.")
 @click.option("--overwrite", is_flag=True, help="Replace files that are there already.")
-@click.option("--max-cost", type=CAP, metavar="CREDITS", help="What all runs together may spend; none lifts the cap.")
+@click.option("--max-cost", type=cap, metavar="CREDITS", help="What all runs together may spend; none lifts the cap.")
 @click.option("--max-failures", type=click.IntRange(min=0), help="Stop submitting after more failures than this.")
 @click.option("--concurrency", type=click.IntRange(1, 256), help="Tasks this process carries at a time; 64 at most.")
 @click.option("--retry-moderated", type=click.Choice(["yes", "no"]), default="no", show_default=True,
@@ -141,10 +141,10 @@ def _agreed(ledger: Ledger, path: Path, given: dict[str, Any]) -> dict[str, Any]
     return kept
 
 
-def _set_cap(ledger: Ledger, cap: Decimal | str | None) -> None:
-    if cap is None:
+def _set_cap(ledger: Ledger, wanted: Decimal | str | None) -> None:
+    if wanted is None:
         return
-    amount = None if isinstance(cap, str) else cap
+    amount = None if isinstance(wanted, str) else wanted
     committed = ledger.budget.sums().committed
     if amount is not None and committed > amount:
         fault = Fault("--max-cost", str(amount), f"is less than the {committed} credits that are spent already")

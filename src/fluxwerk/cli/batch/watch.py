@@ -1,4 +1,4 @@
-"""What a person sees while a batch runs: a live table on a terminal, a line now and then elsewhere, JSON for machines."""
+"""What a person sees while a batch runs: a live table on a terminal, a line now and then elsewhere, or JSON."""
 
 from __future__ import annotations
 
