@@ -35,8 +35,6 @@ from fluxwerk.protocol import flow, patience, wire
 
 # An answer to a submit that takes longer than this is lost.
 ANSWER = 120.0
-# However late a job is taken up again, its task is asked for at least so long.
-LAST_LOOK = 60.0
 STAMP = "%Y-%m-%dT%H:%M:%SZ"
 TASK_ENDED = (Failed, TimedOut, Untrusted, Expired)
 
@@ -169,7 +167,7 @@ class Carrier:
         began = job.submitted or time.time()
         # A clock that was set back or forward must not end the wait, nor make it endless.
         waited = min(max(0.0, time.time() - began), self._shift.terms.patience)
-        return max(LAST_LOOK if waited > 0 else 0.0, self._shift.terms.patience - waited)
+        return max(self._shift.terms.last_look, self._shift.terms.patience - waited)
 
 
 def expiry(url: str | None) -> float | None:

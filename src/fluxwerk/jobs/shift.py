@@ -26,7 +26,7 @@ class Terms:
     """How a run goes about its work; times in seconds.
 
     `concurrency` tasks are carried by this process at most, `downloads` images fetched side by side. A task is waited
-    for during `patience`. After `max_doubts` unanswered submits in a row nothing more is submitted. Trouble with the disk, the storage or the service is sat out during `endurance`. `offline`
+    for during `patience`, and however late it is taken up again at least for `last_look`. After `max_doubts` unanswered submits in a row nothing more is submitted. Trouble with the disk, the storage or the service is sat out during `endurance`. `offline`
     says that the server ends with this run and charges nothing, so that what it forgot may be asked for again.
     """
 
@@ -37,6 +37,7 @@ class Terms:
     webhook: str | None = None
     lease: float = LEASE
     patience: float = 3600.0
+    last_look: float = 60.0
     endurance: float = 900.0
     offline: bool = False
     first_pause: float = 0.5

@@ -74,7 +74,7 @@ class Worker:
         self._asked_to_stop += 1
         if self._shift:
             self._shift.stop(reason)
-        if self._asked_to_stop > 1 and self._main:
+        if self._asked_to_stop == 2 and self._main:  # noqa: PLR2004  (a third time changes nothing)
             self._main.cancel()
 
     async def _work_side_by_side(self) -> None:
@@ -191,5 +191,7 @@ class Worker:
         shift = self._the_shift
         longest = shift.terms.lease / BEATS
         cooling = self._cooling()
+        # Not `wait_for`, which in Python 3.11 swallows a cancellation that comes together with the event.
         with suppress(TimeoutError):
-            await asyncio.wait_for(shift.wake.wait(), min(longest, cooling) if cooling > 0 else longest)
+            async with asyncio.timeout(min(longest, cooling) if cooling > 0 else longest):
+                await shift.wake.wait()
