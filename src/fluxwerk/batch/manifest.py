@@ -45,7 +45,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Iterator[Line]:
     try:
         yield from read(file)
     except OSError as trouble:
-        raise Misused("", faults=[Fault("manifest", str(file), f"cannot be read: {trouble.strerror}")]) from None
+        raise Misused(f"The manifest {file} cannot be read: {trouble.strerror}.") from None
 
 
 def fingerprint(path: str | os.PathLike[str]) -> str:
@@ -56,7 +56,7 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
             while block := file.read(BLOCK):
                 digest.update(block)
     except OSError as trouble:
-        raise Misused("", faults=[Fault("manifest", str(path), f"cannot be read: {trouble.strerror}")]) from None
+        raise Misused(f"The manifest {path} cannot be read: {trouble.strerror}.") from None
     return digest.hexdigest()
 
 
