@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from work import ledger_with, status, task
 
 from fluxwerk import raster
 from fluxwerk.batch.keeper import Keeper
@@ -22,6 +21,7 @@ from fluxwerk.errors import Misused, Unwritable
 from fluxwerk.jobs.job import Job
 from fluxwerk.storage import Bucket, Folder, open_storage, save
 from fluxwerk.testing.face import blank
+from work import ledger_with, status, task
 
 PNG = blank(64, 48)
 
@@ -113,7 +113,10 @@ def test_where_nothing_fits_inside_the_origin_lies_beside(tmp_path: Path):
 
 
 def test_a_jpeg_without_a_jfif_header_takes_an_origin_too():
-    assert extract(embed(b"\xff\xd8\xff\xdb\0\0", {"fluxwerk": 1, "model": "m"}) or b"") == {"fluxwerk": 1, "model": "m"}
+    assert extract(embed(b"\xff\xd8\xff\xdb\0\0", {"fluxwerk": 1, "model": "m"}) or b"") == {
+        "fluxwerk": 1,
+        "model": "m",
+    }
 
 
 @given(st.text(), st.text())
@@ -164,7 +167,8 @@ def test_no_tag_makes_a_folder_of_its_own(tag: str):
 
 
 @pytest.mark.parametrize(
-    "template", ["{index}/../{seed}", "{nothing}", "{index", "{index:z}", "/{index}", "{seed}.{ext}", "{index.__class__}"]
+    "template",
+    ["{index}/../{seed}", "{nothing}", "{index", "{index:z}", "/{index}", "{seed}.{ext}", "{index.__class__}"],
 )
 def test_a_template_that_cannot_be_kept_is_refused(template: str):
     with pytest.raises(Misused, match="--name"):
@@ -235,10 +239,9 @@ def test_an_image_is_kept_in_a_bucket_as_in_a_folder():
 
 def test_a_bucket_that_cannot_be_reached_takes_nothing_and_says_so():
     pytest.importorskip("obstore", reason="the extra storage is not installed")
-    from obstore.store import S3Store
-
+    s3 = pytest.importorskip("obstore.store").S3Store
     bucket = Bucket("memory:///")
-    bucket._store = S3Store(
+    bucket._store = s3(
         "b", endpoint="http://127.0.0.1:9", region="x", access_key_id="a", secret_access_key="b",
         client_options={"allow_http": True, "timeout": "1s"}, retry_config={"max_retries": 0},
     )  # fmt: skip

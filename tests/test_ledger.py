@@ -4,21 +4,22 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
 from decimal import Decimal
 from pathlib import Path
 
-import judge
 import pytest
-import work
-from work import BASE, ledger_with, status, task
 
+import judge
 from fluxwerk.batch import plan
 from fluxwerk.errors import Expired, Failed, Invalid, Misused, Moderated, Stale, TimedOut, Unwritable
 from fluxwerk.jobs import schema
 from fluxwerk.jobs.database import Sqlite, is_database
 from fluxwerk.jobs.job import MOVES, Job, Stage
 from fluxwerk.jobs.ledger import Ledger, Saved
+from fluxwerk.jobs.move import move
 from fluxwerk.testing import PretendClock
+from work import BASE, ledger_with, status, task
 
 SAVED = Saved("/images/1.png", "ab" * 32)
 
@@ -104,8 +105,6 @@ def test_a_dead_link_sends_the_job_back_to_ask_its_task_again():
     ("before", "after"), [(before, after) for before in Stage for after in Stage if after not in MOVES[before]]
 )
 def test_a_move_that_is_not_in_the_table_is_not_made(before: Stage, after: Stage):
-    from fluxwerk.jobs.move import move
-
     ledger = ledger_with(1)
     with ledger.database.write() as transaction, pytest.raises(AssertionError, match="may not become"):
         move(transaction, 1, before, after)
@@ -398,15 +397,17 @@ def test_a_ledger_in_a_folder_that_is_not_there_is_an_error_that_says_so(tmp_pat
 
 def test_a_transaction_that_fails_leaves_nothing_behind():
     ledger = ledger_with(1)
-    with pytest.raises(ZeroDivisionError), ledger.database.write() as transaction:
-        transaction.run("update jobs set tag = 'changed'")
-        _ = 1 / 0
+
+    def change_and_fail() -> None:
+        with ledger.database.write() as transaction:
+            transaction.run("update jobs set tag = 'changed'")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        change_and_fail()
     assert ledger.job(1).tag is None
 
 
 def test_the_database_tells_the_time_in_seconds_since_1970():
-    import time
-
     with Ledger.open(":memory:") as ledger, ledger.database.read() as transaction:
         assert abs(transaction.now() - time.time()) < 5
-    assert work.BASE == BASE

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from work import ledger_with
 
 from fluxwerk.batch import plan
 from fluxwerk.batch.manifest import fingerprint, read_manifest
@@ -16,6 +15,7 @@ from fluxwerk.batch.row import request_hash
 from fluxwerk.errors import Misused
 from fluxwerk.jobs.ledger import Ledger
 from fluxwerk.testing.face import blank
+from work import ledger_with
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -212,7 +212,9 @@ def test_input_images_are_found_beside_the_manifest_and_known_by_their_content(t
     write(tmp_path, "in/cat.png", blank(100, 80))
     write(tmp_path, "in/same.png", blank(100, 80))
     write(tmp_path, "in/dog.png", blank(80, 100))
-    text = "prompt,images\nfirst,in/cat.png;in/dog.png\nsecond,https://example.com/a.png\nfirst,in/same.png;in/dog.png\n"
+    text = (
+        "prompt,images\nfirst,in/cat.png;in/dog.png\nsecond,https://example.com/a.png\nfirst,in/same.png;in/dog.png\n"
+    )
     assert "line 4: asks for the same as line 2" in faults(write(tmp_path, "a.csv", text))
     ledger = ledger_with(0)
     plan(ledger, tmp_path / "a.csv", duplicates="skip")

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from work import BASE, ledger_with, status, task
 
 from fluxwerk.batch import plan
 from fluxwerk.errors import Misused
 from fluxwerk.jobs.job import Stage
 from fluxwerk.testing import PretendClock
+from work import BASE, ledger_with, status, task
 
 
 def test_twenty_four_tasks_are_in_flight_over_all_processes():

@@ -9,11 +9,11 @@ import os
 from collections.abc import Callable
 from decimal import Decimal
 
-import judge
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
+import judge
 from fluxwerk import catalog
 from fluxwerk.batch import plan
 from fluxwerk.drive import drive

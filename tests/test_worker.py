@@ -8,9 +8,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import judge
 import pytest
 
+import judge
 from fluxwerk import catalog
 from fluxwerk.batch import Batch, plan
 from fluxwerk.batch.keeper import Keeper
@@ -321,14 +321,18 @@ def test_a_storage_that_stays_full_ends_the_run_with_its_reason_and_nothing_is_l
     assert (site.count(Stage.SAVED), len(site.submits)) == (5, 5)
 
 
-@pytest.mark.skipif(not Path("/proc/mounts").exists() or os.geteuid() != 0, reason="mounting a disk needs root on Linux")
+@pytest.mark.skipif(
+    not Path("/proc/mounts").exists() or os.geteuid() != 0, reason="mounting a disk needs root on Linux"
+)
 def test_a_disk_that_is_really_full_pauses_the_work_until_there_is_room(tmp_path: Path):
     import subprocess
 
     site = Site(tmp_path, 6)
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", small], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", small], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("mounting is not allowed here")
     try:

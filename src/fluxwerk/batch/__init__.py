@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from fluxwerk.batch.batch import Batch, Result
-from fluxwerk.batch.plan import Plan, plan
+from fluxwerk.batch.planner import Plan, plan
 
 __all__ = ["Batch", "Plan", "Result", "plan"]

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from fluxwerk import catalog
 from fluxwerk.batch.keeper import Keeper
-from fluxwerk.batch.plan import Plan, plan
+from fluxwerk.batch.planner import Plan, plan
 from fluxwerk.batch.template import DEFAULT
 from fluxwerk.catalog import Model
 from fluxwerk.client import DEFAULT_MODEL, AsyncClient

@@ -88,8 +88,12 @@ class Sqlite:
                 self.path, timeout=BUSY, isolation_level=None, check_same_thread=False, cached_statements=256
             )
             self._connection.row_factory = sqlite3.Row
-            for setting in SETTINGS:
-                self._connection.execute(f"pragma {setting}")
+            try:
+                for setting in SETTINGS:
+                    self._connection.execute(f"pragma {setting}")
+            except BaseException:
+                self._connection.close()
+                raise
 
     @contextmanager
     def write(self) -> Generator[Transaction]:

@@ -25,9 +25,12 @@ LONGEST_PAUSE = 15.0
 class Terms:
     """How a run goes about its work; times in seconds.
 
-    `concurrency` tasks are carried by this process at most, `downloads` images fetched side by side. A task is waited
-    for during `patience`, and however late it is taken up again at least for `last_look`. After `max_doubts` unanswered submits in a row nothing more is submitted. Trouble with the disk, the storage or the service is sat out during `endurance`. `offline`
-    says that the server ends with this run and charges nothing, so that what it forgot may be asked for again.
+    `concurrency` tasks are carried by this process at most, `downloads` images fetched side by side.  After
+    `max_failures` jobs have failed, or `max_doubts` submits in a row were not answered, nothing more is submitted.
+    `lease` is after how long a silent process counts as dead.  A task is waited for during `patience`, and however
+    late it is taken up again at least for `last_look`.  Trouble with the disk, the storage or the service is sat out
+    during `endurance`, with pauses that grow from `first_pause`.  `offline` says that the server ends with this run
+    and charges nothing, so that what it forgot may be asked for again.
     """
 
     concurrency: int = 64

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from fluxwerk.batch.plan import DUPLICATES, Plan, plan
+from fluxwerk.batch.planner import DUPLICATES, Plan, plan
 from fluxwerk.cli.batch.place import ledger_of, ledger_option
 from fluxwerk.cli.console import money, put_json
 from fluxwerk.cli.making import json_option
