@@ -5,6 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from fluxwerk.batch.report import Rate, csv_lines, export, facts_of, rate, why
 from fluxwerk.cli.batch.table import summary_lines, table, time_left
@@ -14,6 +15,7 @@ from fluxwerk.jobs.budget import Sums
 from fluxwerk.jobs.job import Stage, credits_of, to_micro
 from fluxwerk.jobs.ledger import Ledger, Saved
 from fluxwerk.jobs.shift import Progress
+from fluxwerk.storage import stream
 from fluxwerk.testing import PretendClock
 from work import BASE, ledger_with, status, task
 
@@ -83,8 +85,6 @@ def test_the_time_left_is_told_in_hours(seconds: float | None, words: str):
 
 
 def test_the_table_shows_every_stage_and_the_money():
-    from rich.console import Console
-
     sums = carried().budget.sums()
     file = io.StringIO()
     Console(file=file, width=100).print(table(sums, Rate(2.0, 30.0), "held: [the disk] is full"))
@@ -142,8 +142,6 @@ def test_an_export_of_nothing_still_names_its_columns(tmp_path: Path):
 
 
 def test_an_export_that_fails_leaves_no_half_file(tmp_path: Path):
-    from fluxwerk.storage import stream
-
     def parts():
         yield b"half"
         raise Misused("broken")

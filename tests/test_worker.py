@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from decimal import Decimal
@@ -70,7 +71,7 @@ class Site:
         def prepare(job: Job) -> Any:
             return catalog.find(job.model), inputs.fill_in(job)
 
-        self.worker = Worker(opened, self.send, base, prepare, lambda *given: self.keep(*given), terms, tell)
+        self.worker = Worker(opened, self.send, base, prepare, self.keep, terms, tell)
         return self.worker
 
     def run(self, terms: Terms = QUICK, base: str = BASE) -> str:
@@ -325,8 +326,6 @@ def test_a_storage_that_stays_full_ends_the_run_with_its_reason_and_nothing_is_l
     not Path("/proc/mounts").exists() or os.geteuid() != 0, reason="mounting a disk needs root on Linux"
 )
 def test_a_disk_that_is_really_full_pauses_the_work_until_there_is_room(tmp_path: Path):
-    import subprocess
-
     site = Site(tmp_path, 6)
     small = tmp_path / "small"
     small.mkdir()
@@ -339,7 +338,7 @@ def test_a_disk_that_is_really_full_pauses_the_work_until_there_is_room(tmp_path
         ballast = small / "ballast"
         ballast.write_bytes(b"x" * 60_000)
         site.keep = Keeper(Folder(small), provenance="none")
-        site.on_told = lambda progress: ballast.unlink() if progress.kind == "held" else None
+        site.on_told = lambda progress: ballast.unlink(missing_ok=True) if progress.kind == "held" else None
         assert site.run() == ""
         assert "No space left" in next(progress.text for progress in site.told if progress.kind == "held")
         judge.assert_files(site.ledger)
@@ -367,7 +366,7 @@ def test_a_ledger_whose_disk_is_full_keeps_what_was_paid_for_until_it_can_be_wri
 
 def test_a_ledger_that_stays_full_names_the_task_that_it_could_not_write_down(tmp_path: Path):
     class Full(Ledger):
-        def submitted(self, job: Job, task: Any) -> Job | None:
+        def submitted(self, *_: Any) -> Job | None:
             raise Unwritable("database or disk is full")
 
     site = Site(tmp_path, 1)
