@@ -62,8 +62,8 @@ class LedgerAgainstServer(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Settle every doubt by the books, work to the end, and compare to the credit."""
         self.ledger.budget.set_cap(None)
-        for worker in list(self.held):
-            self.held.pop(worker)
+        self.held.clear()
+        self.answers.clear()
         # Twice, since a lease that a jump of the clock made endless is cut to its length first.
         for _ in range(2):
             self.ledger.slots.take_over()

@@ -112,7 +112,6 @@ class _Planner:
         self._policy = policy
         self._faults: list[Fault] = []
         self._chunk: list[Draft] = []
-        self._outputs: dict[str, int] = {}
 
     def write(self, lines: Iterable[Line], on_line: Callable[[int], None]) -> None:
         for line in lines:

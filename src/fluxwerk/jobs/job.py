@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from fluxwerk.exchange import Json, Outcome, Request, Status, Task
@@ -139,6 +140,7 @@ def credits_of(micro: int) -> Decimal:
     return amount.quantize(ONE) if amount == amount.to_integral() else amount.normalize()
 
 
+@lru_cache(1024)
 def to_micro(amount: Decimal | None) -> int | None:
     """Write an amount for the database, rounded to a millionth of a credit."""
     return None if amount is None else int((amount * MICRO).to_integral_value())

@@ -99,7 +99,7 @@ def _carry(path: Path, connection: Connection, kept: dict[str, Any], given: dict
 
 
 async def _work(batch: Batch, client: Any, watch: Watch) -> str:
-    with _signals(batch, watch):
+    with _signals(batch):
         refreshing = asyncio.create_task(watch.refresh())
         try:
             return await batch.work()
@@ -109,7 +109,7 @@ async def _work(batch: Batch, client: Any, watch: Watch) -> str:
 
 
 @contextmanager
-def _signals(batch: Batch, watch: Watch) -> Generator[None]:
+def _signals(batch: Batch) -> Generator[None]:
     """Let Ctrl-C and SIGTERM stop in good order: the first collects what is in flight, the second does not wait."""
     import signal  # noqa: PLC0415  (only a run needs it)
 
@@ -117,7 +117,6 @@ def _signals(batch: Batch, watch: Watch) -> Generator[None]:
     handled = (signal.SIGINT, signal.SIGTERM)
 
     def stop(*_: object) -> None:
-        watch.interrupted = True
         loop.call_soon_threadsafe(batch.stop, "interrupted; collecting what is in flight, once more to stop at once")
 
     before = {number: signal.signal(number, stop) for number in handled}

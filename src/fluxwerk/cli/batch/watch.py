@@ -34,7 +34,6 @@ class Watch:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._told = time.monotonic()
-        self.interrupted = False
 
     def hear(self, progress: Progress) -> None:
         """Take one thing that happened."""
