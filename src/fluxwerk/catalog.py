@@ -187,20 +187,23 @@ def ratio(text: str) -> Decimal | None:
 
 def _check_value(option: Option, value: Json) -> Iterator[Fault]:
     kinds, _ = KINDS[option.type]
-    fault = Fault(option.name, "…" if option.type == "secret" else value, f"must be {option.allowed()}")
     right = isinstance(value, kinds) and (isinstance(value, bool) == (option.type == "boolean"))
     if not right or (option.choices and value not in option.choices):
-        yield fault
+        yield _unfit(option, value)
         return
     if option.type == "ratio" and not option.choices and ratio(value) is None:
         yield Fault(option.name, value, 'must be a ratio such as "16:9", between 21:9 and 9:21')
     if option.type == "url" and not value.startswith(("http://", "https://")):
-        yield fault
+        yield _unfit(option, value)
     if option.type in ("integer", "number") and not _within(option, value):
-        yield fault
+        yield _unfit(option, value)
     length = len(value) if isinstance(value, str) else 0
     if option.maximum_length and not (option.minimum_length or 0) <= length <= option.maximum_length:
-        yield fault
+        yield _unfit(option, value)
+
+
+def _unfit(option: Option, value: Json) -> Fault:
+    return Fault(option.name, "…" if option.type == "secret" else value, f"must be {option.allowed()}")
 
 
 def _within(option: Option, value: float | Decimal) -> bool:

@@ -21,7 +21,9 @@ Error:
     ├── Forged             a webhook does not prove that the service sent it
     ├── Garbled            a webhook is proven and still says nothing: too large, no JSON, no task
     ├── Expired            the link died, and a fresh one died as well
-    └── TimedOut           our patience ran out; the task may still finish
+    ├── TimedOut           our patience ran out; the task may still finish
+    ├── Stale              another process has moved the job on; nothing was written
+    └── Unwritable         the ledger or the storage takes nothing now: a full disk, a lost right, a lost network
 
 Each carries the `task` if there is one, because the task is what was paid for.
 
@@ -203,3 +205,11 @@ class TimedOut(Error):
         """Say how to collect later what has been paid for."""
         text = super().__str__()
         return f"{text} The task goes on: {collect_later(self.task)}" if self.task else text
+
+
+class Stale(Error):
+    """Another process has moved the job on, so this move was not written."""
+
+
+class Unwritable(Error):
+    """The ledger or the storage takes nothing now: its disk is full, read-only or gone."""

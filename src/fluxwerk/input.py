@@ -22,7 +22,7 @@ from fluxwerk.geometry import Size
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
-ImageInput: TypeAlias = "str | bytes | os.PathLike[str] | BinaryIO | PilImage"
+ImageInput: TypeAlias = "str | bytes | os.PathLike[str] | BinaryIO | PilImage | Attached"
 
 # The service takes 20 MB or 20 megapixels an image, by its documentation.
 LARGEST_BYTES = 20 * 1024 * 1024
@@ -141,6 +141,8 @@ def compose(
 
 def attach(source: ImageInput, name: str, model: Model) -> Attached | Fault:
     """Read one image and measure it against what the model takes; the fault says what is wrong with it."""
+    if isinstance(source, Attached):
+        return source
     if isinstance(source, str) and source.startswith(("http://", "https://")):
         return Attached(source)
     data = _read(source, name)

@@ -82,6 +82,21 @@ def connected(connection: Connection, on_event: Tell = silence) -> Generator[Any
         yield client
 
 
+@contextmanager
+def connected_async(connection: Connection) -> Generator[Any]:
+    """Yield an `AsyncClient`, with a server of its own behind it when the command runs offline."""
+    from fluxwerk.client import AsyncClient  # noqa: PLC0415
+
+    if connection.offline:
+        if connection.region or connection.base_url:
+            raise Misused("--offline brings its own server; leave out --region and --base-url.")
+        with _loopback() as base:
+            yield AsyncClient(OFFLINE_KEY, base_url=base, timeout=connection.timeout)
+        return
+    key = os.environ.get("BFL_API_KEY") or _key_from_file(connection.env_file)
+    yield AsyncClient(key, region=connection.region, base_url=connection.base_url, timeout=connection.timeout)
+
+
 def _loopback() -> Any:
     try:
         from fluxwerk.server.loopback import loopback  # noqa: PLC0415

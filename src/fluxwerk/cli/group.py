@@ -14,6 +14,9 @@ COMMANDS = {
     "edit": ("edit", "Change one or several images by a prompt."),
     "fill": ("fill", "Repaint what a mask covers."),
     "wait": ("wait", "Collect the image of a task that was submitted before."),
+    "batch": ("batch", "Make many images from a file, whatever happens on the way."),
+    "costs": ("costs", "Add up what a batch has cost."),
+    "replay": ("replay", "Rebuild the request that an image came from."),
     "models": ("models", "List the models, or show what one of them takes."),
     "price": ("price", "Estimate what images will cost; asks nobody."),
     "credits": ("credits", "Show the account's balance."),
@@ -26,15 +29,18 @@ EPILOG = "Exit codes: 0 done, " + ", ".join(f"{code} {words}" for code, words in
 class Commands(click.Group):
     """A group that knows its commands by name and loads the one that is called."""
 
+    package = "fluxwerk.cli"
+    table = COMMANDS
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the commands in the order of their use."""
-        return list(COMMANDS)
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load one command, or none by that name."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.table:
             return None
-        module = import_module(f"fluxwerk.cli.{COMMANDS[cmd_name][0]}")
+        module = import_module(f"{self.package}.{self.table[cmd_name][0]}")
         command = module.command
         assert isinstance(command, click.Command)
         return command
@@ -42,7 +48,7 @@ class Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list from the table above."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, words) for name, (_, words) in COMMANDS.items()])
+            formatter.write_dl([(name, words) for name, (_, words) in self.table.items()])
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command and turn what it raises into one message and an exit code."""

@@ -1,0 +1,8 @@
+"""Many images from one file: a manifest is planned into a ledger, and a run carries every job of it to the storage."""
+
+from __future__ import annotations
+
+from fluxwerk.batch.batch import Batch, Result
+from fluxwerk.batch.planner import Plan, plan
+
+__all__ = ["Batch", "Plan", "Result", "plan"]

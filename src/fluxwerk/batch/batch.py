@@ -1,0 +1,196 @@
+"""`Batch`: the command line's words for Python, with results as they finish."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Self
+
+from fluxwerk import catalog
+from fluxwerk.batch.keeper import Keeper
+from fluxwerk.batch.planner import Plan, plan
+from fluxwerk.batch.template import DEFAULT
+from fluxwerk.catalog import Model
+from fluxwerk.client import DEFAULT_MODEL, AsyncClient
+from fluxwerk.errors import Error, Misused, UnknownPrice
+from fluxwerk.exchange import Json, Request
+from fluxwerk.jobs.budget import Sums
+from fluxwerk.jobs.inputs import Inputs
+from fluxwerk.jobs.job import UNFINISHED, Job, Stage
+from fluxwerk.jobs.ledger import Ledger, Saved
+from fluxwerk.jobs.shift import Keep, Progress, Tell, Terms
+from fluxwerk.jobs.worker import Worker
+from fluxwerk.storage import Storage, open_storage
+
+OFFLINE = "offline"
+ENDINGS = frozenset({"saved", "failed", "in doubt"})
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one job ended: `saved` if its image is in the storage, else `text` says why not."""
+
+    job: Job
+    kind: str
+    saved: Saved | None = None
+    text: str = ""
+
+
+class Batch:
+    """A ledger with what a run of it needs; running it again goes on where it stopped, whatever stopped it.
+
+    `ledger` is its file, `output` a folder or a bucket URL, `name` the template of file names, `max_cost` the cap in
+    credits for everything this ledger ever buys, over all processes.  `client` is whose key pays; by default one with
+    the key in BFL_API_KEY.  Use it as a context manager, or call `close`.
+    """
+
+    def __init__(
+        self,
+        ledger: str | os.PathLike[str] | Ledger,
+        *,
+        output: str | os.PathLike[str] | Storage = "images",
+        client: AsyncClient | None = None,
+        name: str = DEFAULT,
+        provenance: str = "sidecar",
+        prompts: bool = True,
+        overwrite: bool = False,
+        max_cost: Decimal | float | None = None,
+        terms: Terms | None = None,
+        tell: Tell = lambda _: None,
+        keep: Keep | None = None,
+    ) -> None:
+        storage = open_storage(output) if isinstance(output, str | os.PathLike) else output
+        self._keep = keep or Keeper(storage, name, provenance=provenance, prompts=prompts, overwrite=overwrite)
+        self._terms = terms or Terms()
+        self._client = client
+        self._tell = tell
+        self._worker: Worker | None = None
+        self.ledger = ledger if isinstance(ledger, Ledger) else Ledger.open(ledger)
+        if max_cost is not None:
+            self.ledger.budget.set_cap(Decimal(str(max_cost)))
+
+    def plan(
+        self,
+        manifest: str | os.PathLike[str] | Iterable[Mapping[str, Json]],
+        *,
+        model: str = DEFAULT_MODEL,
+        duplicates: str = "refuse",
+        **options: Json,
+    ) -> Plan:
+        """Check a manifest, or a list of rows, and plan its jobs; `options` hold where a row is silent."""
+        return plan(self.ledger, manifest, model=model, options=options, duplicates=duplicates)
+
+    def run(self) -> Sums:
+        """Carry every job to the storage and return the sums; not inside a running event loop."""
+        asyncio.run(self.work())
+        return self.sums()
+
+    async def work(self) -> str:
+        """Carry every job to the storage; returns why it ended early, or nothing."""
+        self._check()
+        client = self._client or AsyncClient()
+        self._settle_base(client.access.base)
+        inputs = Inputs(self.ledger.database)
+
+        def prepare(job: Job) -> tuple[Model, Request]:
+            return catalog.find(job.model), inputs.fill_in(job)
+
+        self._worker = Worker(
+            self.ledger, client.send, client.access.base, prepare, self._keep, self._terms, self._tell
+        )
+        try:
+            await self._note_balance(client)
+            ended = await self._worker.run()
+            await self._note_balance(client)
+            return ended
+        finally:
+            if self._client is None:
+                await client.close()
+
+    async def results(self) -> AsyncGenerator[Result]:
+        """Work, and yield each job as it ends; leaving the loop stops the work, and loses nothing."""
+        ended: asyncio.Queue[Result | None] = asyncio.Queue()
+        tell = self._tell
+
+        def hear(progress: Progress) -> None:
+            tell(progress)
+            if progress.job and progress.kind in ENDINGS:
+                ended.put_nowait(Result(progress.job, progress.kind, progress.saved, progress.text))
+
+        self._tell = hear
+        work = asyncio.create_task(self.work())
+        work.add_done_callback(lambda _: ended.put_nowait(None))
+        try:
+            while result := await ended.get():
+                yield result
+        finally:
+            self._tell = tell
+            if not work.done():
+                self.stop()
+                self.stop()
+            await work
+
+    def stop(self, reason: str = "stopped") -> None:
+        """Submit nothing more and collect what is in flight; called again, stop at once and lose nothing."""
+        if self._worker:
+            self._worker.stop(reason)
+
+    def sums(self) -> Sums:
+        """Count the jobs of each stage and their money."""
+        return self.ledger.budget.sums()
+
+    def close(self) -> None:
+        """Let go of the ledger."""
+        self.ledger.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check(self) -> None:
+        """Refuse what could not be kept: a cap over prices that nobody knows."""
+        unpriced = self.ledger.budget.unpriced() if self.sums().cap is not None else []
+        if unpriced:
+            names = ", ".join(f"{jobs} × {model}" for model, jobs in unpriced)
+            raise UnknownPrice(
+                f"A cap cannot be kept over jobs whose price is not public ({names}): plan them with --assume-price, "
+                "or lift the cap with --max-cost none."
+            )
+
+    def _settle_base(self, base: str) -> None:
+        """Keep the tasks of one service together: another one does not know them."""
+        place = OFFLINE if self._terms.offline else base
+        before = self.ledger.setting("base")
+        if before not in (None, place):
+            if OFFLINE in (before, place):
+                raise Misused(
+                    "An offline server's placeholders and the service's images do not belong into one ledger; "
+                    "plan the manifest into another one with --ledger."
+                )
+            if self.sums().count(*UNFINISHED, Stage.DOUBTFUL):
+                raise Misused(f"This ledger has tasks at {before}, which {base} does not know; go on there first.")
+        self.ledger.agree(base=place)
+
+    async def _note_balance(self, client: AsyncClient) -> None:
+        """Ask what the account has left, to compare the bills later; nobody has to answer."""
+        try:
+            balance = await client.credits(timeout=5.0)
+        except Error:
+            return
+        self.ledger.budget.note_balance(balance)
+
+
+def terms(**given: Any) -> Terms:
+    """Make terms, leaving out what was not said."""
+    return replace(Terms(), **{name: value for name, value in given.items() if value is not None})
+
+
+def default_ledger(manifest: str | os.PathLike[str]) -> Path:
+    """Name the ledger of a manifest: prompts.csv is kept in prompts.ledger beside it."""
+    return Path(manifest).with_suffix(".ledger")

@@ -1,0 +1,80 @@
+"""How an image is kept: under its name, with its origin, whole or not at all, and over nothing that was there."""
+
+from __future__ import annotations
+
+import hashlib
+
+from fluxwerk import raster
+from fluxwerk.batch.provenance import SUFFIX, embed, origin, write_sidecar
+from fluxwerk.batch.template import DEFAULT, beside, check_template, file_name
+from fluxwerk.errors import Fault, Misused
+from fluxwerk.exchange import Status
+from fluxwerk.jobs.job import Job
+from fluxwerk.jobs.ledger import Saved
+from fluxwerk.storage import Storage
+
+PROVENANCE = ("sidecar", "embed", "none")
+HASH_SHOWN = 12
+
+
+class Keeper:
+    """Stores images by a name template; `provenance` is sidecar, embed or none.
+
+    A name that is taken by other bytes is left alone, and the image gets a number: an image that was paid for is
+    never lost to a name.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        template: str = DEFAULT,
+        *,
+        provenance: str = "sidecar",
+        prompts: bool = True,
+        overwrite: bool = False,
+    ) -> None:
+        if provenance not in PROVENANCE:
+            raise Misused("", faults=[Fault("provenance", provenance, f"must be one of {', '.join(PROVENANCE)}")])
+        self._storage = storage
+        self._template = check_template(template)
+        self._provenance = provenance
+        self._prompts = prompts
+        self._overwrite = overwrite
+
+    def __call__(self, job: Job, status: Status, data: bytes) -> Saved:
+        """Store one image; raises `Unwritable`, after which it may be tried again."""
+        facts = origin(job, status, prompts=self._prompts)
+        inside = embed(data, facts) if self._provenance == "embed" else None
+        whole = inside or data
+        name, address = self._put(self._name(job, status, data), whole)
+        if self._provenance != "none" and inside is None:
+            self._storage.put(name + SUFFIX, write_sidecar(facts), overwrite=True)
+        return Saved(address, hashlib.sha256(whole).hexdigest())
+
+    def _name(self, job: Job, status: Status, data: bytes) -> str:
+        found = raster.measure(data)
+        assert found is not None, "a download is measured before it counts"
+        seed = job.fields.get("seed") if status.seed is None else status.seed
+        facts = {
+            "index": job.id,
+            "line": job.line,
+            "item": job.item,
+            "model": job.model,
+            "seed": "none" if seed is None else seed,
+            "tag": job.tag or "none",
+            "hash": job.hash[:HASH_SHOWN],
+            "ext": raster.SUFFIX[found.content_type],
+        }
+        return file_name(self._template, facts, job.output)
+
+    def _put(self, wanted: str, data: bytes) -> tuple[str, str]:
+        """Store under the wanted name, or beside it; bytes that are there already were saved before a crash."""
+        name, number = wanted, 1
+        while True:
+            try:
+                return name, self._storage.put(name, data, overwrite=self._overwrite)
+            except FileExistsError:
+                if self._storage.get(name) == data:
+                    return name, self._storage.put(name, data, overwrite=True)
+                number += 1
+                name = beside(wanted, number)

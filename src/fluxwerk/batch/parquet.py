@@ -1,0 +1,68 @@
+"""Parquet tables in and out, a few thousand rows at a time; needs the extra `parquet`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from fluxwerk.errors import Fault, Misused
+from fluxwerk.exchange import Json
+
+ROWS = 4096
+WHOLE = frozenset({"job", "line", "item", "seed"})
+FRACTION = frozenset({"cost", "seconds"})
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Json]]:
+    """Go through the rows of a file; raises `Misused` if it is no whole Parquet file."""
+    library = _load(path)
+    try:
+        for batch in library.parquet.ParquetFile(path).iter_batches(batch_size=ROWS):
+            yield from batch.to_pylist()
+    except library.ArrowInvalid as trouble:
+        raise Misused("", faults=[Fault("manifest", str(path), f"is no whole Parquet file: {trouble}")]) from None
+
+
+def write_rows(path: Path, rows: Iterator[dict[str, Json]], names: Sequence[str]) -> int:
+    """Write rows to a file, whole or not at all, and return how many there were."""
+    library = _load(path)
+    shape = library.schema([(name, _kind(library, name)) for name in names])
+    part = path.with_name(f".{path.name}.part")
+    count = 0
+    try:
+        with library.parquet.ParquetWriter(part, shape) as writer:
+            for chunk in _chunks(rows):
+                writer.write_table(library.Table.from_pylist(chunk, schema=shape))
+                count += len(chunk)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return count
+
+
+def _kind(library: Any, name: str) -> Any:
+    if name in WHOLE:
+        return library.int64()
+    return library.float64() if name in FRACTION else library.string()
+
+
+def _chunks(rows: Iterator[dict[str, Json]]) -> Iterator[list[dict[str, Json]]]:
+    chunk: list[dict[str, Json]] = []
+    for row in rows:
+        cost = row.get("cost")
+        chunk.append({**row, "cost": None if cost is None else float(cost)})
+        if len(chunk) == ROWS:
+            yield chunk
+            chunk = []
+    yield chunk
+
+
+def _load(path: Path) -> Any:
+    # Loaded by name, since the library has no types for a checker to read.
+    try:
+        import_module("pyarrow.parquet")
+        return import_module("pyarrow")
+    except ModuleNotFoundError:
+        raise Misused(f"{path} needs one more package: pip install 'fluxwerk[parquet]'") from None

@@ -1,0 +1,191 @@
+"""From a manifest to planned jobs: every fault found, every duplicate named and every price added up, before a cent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+from fluxwerk.batch.manifest import Line, fingerprint, read_manifest
+from fluxwerk.batch.row import Defaults, Rows, dump, named
+from fluxwerk.client import DEFAULT_MODEL
+from fluxwerk.errors import Fault, Misused
+from fluxwerk.exchange import Json
+from fluxwerk.jobs.inputs import Inputs
+from fluxwerk.jobs.ledger import Ledger
+from fluxwerk.jobs.sheet import CHUNK, Bill, Draft, Sheet, is_planned, known, sweep
+
+DUPLICATES = ("refuse", "skip", "keep")
+# So many faults are told; a manifest with more has one mistake in every row.
+MOST_FAULTS = 50
+MOST_SHOWN = 20
+
+
+@dataclass(slots=True)
+class Plan:
+    """What planning found: `already` says that the same manifest was planned before, and nothing was added.
+
+    `duplicates` holds (line, the line or job it repeats) of the rows that were skipped or kept.
+    """
+
+    name: str
+    jobs: int = 0
+    lines: int = 0
+    already: bool = False
+    skipped: int = 0
+    kept: int = 0
+    duplicates: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    bills: list[Bill] = field(default_factory=list[Bill])
+
+    @property
+    def total(self) -> Decimal:
+        """What all of it should cost, in credits, as far as prices are public."""
+        return sum((bill.credits for bill in self.bills), Decimal(0))
+
+
+def plan(
+    ledger: Ledger,
+    manifest: str | os.PathLike[str] | Iterable[Mapping[str, Json]],
+    *,
+    model: str = DEFAULT_MODEL,
+    options: Mapping[str, Json] | None = None,
+    duplicates: str = "refuse",
+    assume_price: Decimal | None = None,
+    on_line: Callable[[int], None] = lambda _: None,
+) -> Plan:
+    """Check every row of a manifest and write its jobs into the ledger, all of them or none.
+
+    `manifest` is a file or a list of rows; `model` and `options` hold where a row is silent. Rows that repeat an
+    earlier request are refused, skipped or kept. Raises `Misused` with the line of every fault.
+    """
+    if duplicates not in DUPLICATES:
+        raise Misused("", faults=[Fault("duplicates", duplicates, f"must be one of {', '.join(DUPLICATES)}")])
+    source = _Source.of(manifest)
+    found = Plan(source.name)
+    sweep(ledger.database)
+    if is_planned(ledger.database, source.sha256):
+        found.already = True
+        return found
+    rows = Rows(Defaults(model, source.folder, options or {}, assume_price))
+    sheet = Sheet(ledger.database, source.name, source.sha256)
+    try:
+        planner = _Planner(ledger, sheet, rows, found, duplicates)
+        planner.write(source.lines, on_line)
+        found.bills = sheet.bills()
+        if not sheet.open():
+            found.already = True
+    finally:
+        # Takes nothing back from a sheet that was opened.
+        sheet.discard()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    name: str
+    sha256: str
+    folder: Path
+    lines: Iterable[Line]
+
+    @classmethod
+    def of(cls, manifest: str | os.PathLike[str] | Iterable[Mapping[str, Json]]) -> _Source:
+        if isinstance(manifest, str | os.PathLike):
+            path = Path(manifest)
+            return cls(path.name, fingerprint(path), path.absolute().parent, read_manifest(path))
+        rows = [{name: value for name, value in row.items() if value is not None} for row in manifest]
+        digest = hashlib.sha256("\n".join(dump(row) for row in rows).encode()).hexdigest()
+        return cls("rows", digest, Path.cwd(), [Line(number, row) for number, row in enumerate(rows, 1)])
+
+
+class _Planner:
+    """Writes a manifest a chunk at a time; the first fault ends the writing, not the search for more."""
+
+    def __init__(self, ledger: Ledger, sheet: Sheet, rows: Rows, found: Plan, policy: str) -> None:
+        self._database = ledger.database
+        self._inputs = Inputs(ledger.database)
+        self._sheet = sheet
+        self._rows = rows
+        self._found = found
+        self._policy = policy
+        self._faults: list[Fault] = []
+        self._chunk: list[Draft] = []
+
+    def write(self, lines: Iterable[Line], on_line: Callable[[int], None]) -> None:
+        for line in lines:
+            self._found.lines += 1
+            try:
+                self._chunk += self._rows.drafts(line)
+            except Misused as fault:
+                self._note(named(fault.faults or [Fault("model", None, str(fault))], line.number))
+            if len(self._chunk) >= CHUNK:
+                self._flush()
+                on_line(line.number)
+        self._flush()
+        if not self._found.lines:
+            self._note([Fault(self._found.name, None, "holds no rows")])
+        self._refuse()
+
+    def _flush(self) -> None:
+        chunk, self._chunk = self._chunk, []
+        self._check_outputs(chunk)
+        wanted = list(self._unrepeated(chunk))
+        if not self._faults and wanted:
+            for found in self._rows.found:
+                self._inputs.note(found)
+            self._rows.found.clear()
+            self._sheet.add(wanted, self._rows.pools)
+            self._found.jobs += len(wanted)
+
+    def _unrepeated(self, chunk: Sequence[Draft]) -> Iterator[Draft]:
+        """Leave out what was asked for before, in this manifest or in another one of the ledger."""
+        before = known(self._database, "request_hash", {draft.hash for draft in chunk}, self._sheet.id)
+        here: dict[str, int] = {}
+        for draft in chunk:
+            where = before.get(draft.hash)
+            first = f"job {where.job} of {where.sheet}" if where and not where.own else None
+            line = where.line if where and where.own else here.get(draft.hash)
+            # The images of one row without a seed are wanted side by side.
+            repeats = first or (f"line {line}" if line not in (None, draft.line) else None)
+            here.setdefault(draft.hash, draft.line)
+            if repeats is None or self._repeated(draft, repeats):
+                yield draft
+
+    def _repeated(self, draft: Draft, repeats: str) -> bool:
+        if len(self._found.duplicates) < MOST_SHOWN:
+            self._found.duplicates.append((draft.line, repeats))
+        if self._policy == "keep":
+            self._found.kept += 1
+            return True
+        self._found.skipped += 1
+        if self._policy == "refuse":
+            hint = "say --duplicates skip or keep, or write a count"
+            self._note([Fault(f"line {draft.line}", None, f"asks for the same as {repeats}", hint)])
+        return False
+
+    def _check_outputs(self, chunk: Sequence[Draft]) -> None:
+        outputs = {draft.output for draft in chunk if draft.output is not None}
+        before = known(self._database, "output", outputs, self._sheet.id)
+        here: dict[str, int] = {}
+        for draft in chunk:
+            if draft.output is None:
+                continue
+            where = before.get(draft.output)
+            other = f"line {here[draft.output]}" if draft.output in here else where and f"job {where.job}"
+            if other:
+                wrong = f"is the name of another image already: that of {other}"
+                self._note([Fault(f"line {draft.line}, output", draft.output, wrong)])
+            here[draft.output] = draft.line
+
+    def _note(self, faults: list[Fault]) -> None:
+        self._faults += faults
+        if len(self._faults) >= MOST_FAULTS:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        if self._faults:
+            most = " (there may be more)" if len(self._faults) >= MOST_FAULTS else ""
+            name = self._found.name
+            raise Misused(f"{name} cannot be planned as it is{most}; nothing was written or sent:", faults=self._faults)

@@ -1,0 +1,119 @@
+"""Where an image came from, kept with it: a JSON file beside it, or XMP metadata inside a PNG or JPEG.
+
+The text is the same for the same task, so that saving twice after a crash gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import struct
+import zlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+from fluxwerk.errors import Misused
+from fluxwerk.exchange import Json, Status
+from fluxwerk.jobs.job import Job
+from fluxwerk.protocol.wire import dump
+from fluxwerk.raster import PNG_SIGNATURE
+
+FORMAT = 1
+SUFFIX = ".json"
+KEYWORD = b"XML:com.adobe.xmp"
+JPEG_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
+JPEG_START = b"\xff\xd8"
+# A segment of a JPEG counts its length in 16 bits.
+LONGEST_SEGMENT = 65_533
+PACKET = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description rdf:about="" xmlns:fluxwerk="urn:fluxwerk:provenance:1">'
+    "<fluxwerk:origin>{}</fluxwerk:origin>"
+    '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+)
+ORIGIN = re.compile(rb"<fluxwerk:origin>(.*?)</fluxwerk:origin>", re.DOTALL)
+LONGEST_READ = 64 * 1024 * 1024
+
+
+def origin(job: Job, status: Status, *, prompts: bool = True) -> dict[str, Json]:
+    """Say how an image came to be; without `prompts` neither the prompt nor a link to it is told."""
+    fields = {name: value for name, value in job.fields.items() if prompts or name != "prompt"}
+    return {
+        "fluxwerk": FORMAT,
+        "model": job.model,
+        "engine": status.engine or "bfl",
+        "is_flux": status.engine not in ("offline", "blank"),
+        "prompt": job.fields.get("prompt") if prompts else None,
+        "seed": job.fields.get("seed") if status.seed is None else status.seed,
+        "request": fields,
+        "request_hash": job.hash if prompts else None,
+        "job": job.id,
+        "tag": job.tag,
+        "task": status.task.id,
+        "cost": job.cost,
+        "submitted": None if job.submitted is None else datetime.fromtimestamp(job.submitted, UTC).isoformat(),
+    }
+
+
+def embed(data: bytes, facts: Mapping[str, Json]) -> bytes | None:
+    """Put the origin into a PNG or JPEG as XMP, or return `None` where there is no room for it."""
+    packet = PACKET.format(html.escape(dump(facts).decode("utf-8", "replace"), quote=False)).encode()
+    if data.startswith(PNG_SIGNATURE):
+        chunk = b"iTXt" + KEYWORD + b"\0\0\0\0\0" + packet
+        head_ends = len(PNG_SIGNATURE) + 25
+        whole = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        return data[:head_ends] + whole + data[head_ends:]
+    segment = JPEG_HEADER + packet
+    if data.startswith(JPEG_START) and len(segment) <= LONGEST_SEGMENT:
+        at = _after_jfif(data)
+        return data[:at] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[at:]
+    return None
+
+
+def extract(data: bytes) -> dict[str, Json] | None:
+    """Read the origin that `embed` wrote, or `None` if there is none."""
+    found = ORIGIN.search(data)
+    if found is None:
+        return None
+    return _parsed(html.unescape(found[1].decode("utf-8", "replace")))
+
+
+def write_sidecar(facts: Mapping[str, Json]) -> bytes:
+    """Write the origin as the JSON that lies beside an image."""
+    return (json.dumps(json.loads(dump(facts)), indent=2, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+
+
+def read_origin(path: Path) -> dict[str, Json]:
+    """Find the origin of an image file, in it or beside it; raises `Misused` if none was kept."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(LONGEST_READ)
+        beside = path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
+        text = beside.read_text(encoding="utf-8") if beside.is_file() else ""
+    except (OSError, UnicodeDecodeError) as trouble:
+        raise Misused(f"{path} cannot be read: {trouble}.") from None
+    facts = _parsed(text) if text else extract(data)
+    if facts is None:
+        raise Misused(f"{path} does not say where it came from: there is no {path.name}{SUFFIX}, and nothing inside.")
+    return facts
+
+
+def _parsed(text: str) -> dict[str, Json] | None:
+    try:
+        facts: Json = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(facts, dict) or "fluxwerk" not in facts or "model" not in facts:
+        return None
+    return cast("dict[str, Json]", facts)
+
+
+def _after_jfif(data: bytes) -> int:
+    """Find the end of a JPEG's first segment if that is JFIF's, which has to stay first."""
+    if data[2:4] != b"\xff\xe0":
+        return 2
+    return 4 + int(struct.unpack(">H", data[4:6])[0])

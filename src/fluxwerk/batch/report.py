@@ -1,0 +1,210 @@
+"""What a ledger says to people and machines: its sums, its rows as a table to take away, the story of one job."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from fluxwerk import storage
+from fluxwerk.errors import Fault, Misused
+from fluxwerk.exchange import Json
+from fluxwerk.jobs.budget import Sums
+from fluxwerk.jobs.database import Row
+from fluxwerk.jobs.job import Stage, to_credits
+from fluxwerk.jobs.ledger import Ledger
+from fluxwerk.protocol.trust import redact
+from fluxwerk.protocol.wire import dump
+
+MONEY = ("estimate", "cost", "settled", "earlier")
+MOMENTS = ("submitted", "moved")
+COLUMNS = (
+    "job", "line", "item", "stage", "model", "tag", "prompt", "path", "sha256", "seed", "cost", "task", "seconds",
+    "engine", "request_hash", "kind", "reason",
+)  # fmt: skip
+FORMATS = (".csv", ".jsonl", ".parquet")
+RATE_OVER = 60.0
+RECENT = "select count(*) as jobs, min(at) as since from moves where id > :last and at > :since and after = :saved"
+LAST = "select coalesce(max(id), 0) as last from moves"
+LOOKED_AT = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How fast images are saved, in jobs a second over the last minute, and how many seconds the rest takes."""
+
+    per_second: float
+    seconds_left: float | None
+
+
+def rate(ledger: Ledger, sums: Sums) -> Rate:
+    """Measure how fast the ledger moves now, whoever works on it."""
+    with ledger.database.read() as transaction:
+        now = transaction.now()
+        last = transaction.one(LAST)
+        start = (last["last"] if last else 0) - LOOKED_AT
+        row = transaction.one(RECENT, last=start, since=now - RATE_OVER, saved=Stage.SAVED)
+    saved = row["jobs"] if row else 0
+    if not row or not saved:
+        return Rate(0.0, None)
+    speed = saved / max(1.0, now - row["since"])
+    open_jobs = sums.count(Stage.PLANNED, Stage.SUBMITTING, Stage.SUBMITTED, Stage.READY)
+    return Rate(speed, open_jobs / speed)
+
+
+def facts_of(sums: Sums, speed: Rate | None = None) -> dict[str, Json]:
+    """Write the sums as JSON."""
+    return {
+        "jobs": {str(stage): sums.jobs.get(stage, 0) for stage in Stage},
+        "spent": sums.spent,
+        "reserved": sums.reserved,
+        "in_doubt": sums.doubtful,
+        "planned": sums.planned,
+        "cap": sums.cap,
+        "per_second": round(speed.per_second, 3) if speed else None,
+        "seconds_left": round(speed.seconds_left, 1) if speed and speed.seconds_left is not None else None,
+    }
+
+
+def exported(ledger: Ledger, *, prompts: bool = True) -> Iterator[dict[str, Json]]:
+    """Go through all jobs with what a manifest of results tells of each."""
+    for row in ledger.rows():
+        facts = export_row(ledger, row)
+        if not prompts:
+            del facts["prompt"]
+        yield facts
+
+
+def export_row(ledger: Ledger, row: Row) -> dict[str, Json]:
+    """Tell of one job: path, SHA-256, seed, cost in credits, task, and the seconds from submit to saved."""
+    fields = ledger.job_fields(row)
+    booked = row["settled"] if row["settled"] is not None else row["cost"]
+    seconds = row["moved"] - row["submitted"] if row["stage"] == Stage.SAVED and row["submitted"] else None
+    return {
+        "job": row["id"],
+        "line": row["line"],
+        "item": row["item"],
+        "stage": row["stage"],
+        "model": row["model"],
+        "tag": row["tag"],
+        "prompt": fields.get("prompt"),
+        "path": row["path"],
+        "sha256": row["sha256"],
+        "seed": fields.get("seed") if row["seed"] is None else row["seed"],
+        "cost": to_credits(booked + row["earlier"]) if booked is not None else None,
+        "task": row["task"],
+        "seconds": None if seconds is None else round(seconds, 3),
+        "engine": row["engine"],
+        "request_hash": row["request_hash"],
+        "kind": row["kind"],
+        "reason": row["reason"],
+    }
+
+
+def export(ledger: Ledger, path: Path, *, prompts: bool = True) -> int:
+    """Write all jobs to a CSV, JSON lines or Parquet file, whole or not at all; returns how many there are."""
+    write = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}.get(path.suffix.lower())
+    if write is None:
+        raise Misused("", faults=[Fault("--output", str(path), f"must end in one of {', '.join(FORMATS)}")])
+    return write(path, exported(ledger, prompts=prompts), [name for name in COLUMNS if prompts or name != "prompt"])
+
+
+def csv_lines(rows: Iterable[Mapping[str, Json]], names: Iterable[str]) -> Iterator[str]:
+    """Write rows as CSV, a line at a time; a text that a spreadsheet would run as a formula is quoted by a blank."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(names), lineterminator="\r\n", extrasaction="ignore")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _cell(value) for name, value in row.items()})
+        yield file.getvalue()
+        file.seek(0)
+        file.truncate()
+    if file.getvalue():
+        yield file.getvalue()
+
+
+def why(ledger: Ledger, identity: int) -> str:
+    """Tell the whole story of one job, for people."""
+    row = ledger.row(identity)
+    lines = [f"job {identity}, line {row['line']} of the manifest, image {row['item']}: {row['stage']}"]
+    for name in row.keys():  # noqa: SIM118  (a row of SQLite is no mapping to ruff's eye, and iterates over values)
+        shown = _shown(name, row[name])
+        if shown and name not in ("id", "line", "item", "stage", "sheet"):
+            lines.append(f"  {name:13} {shown}")
+    lines.append("what happened")
+    for told in ledger.story(identity):
+        note = f": {redact(told['note'])}" if told["note"] else ""
+        lines.append(f"  {_moment(told['at'])}  {told['before']} → {told['after']}{note}")
+    advice = _advice(identity, Stage(row["stage"]), row["worker"])
+    return "\n".join([*lines, *([advice] if advice else [])])
+
+
+def _advice(identity: int, stage: Stage, worker: str | None) -> str:
+    carried = f"Its submit, poll or download is under way ({worker})." if worker else "Nobody carries it now."
+    return {
+        Stage.PLANNED: "It waits for a slot: `fluxwerk batch run` submits it.",
+        Stage.SUBMITTING: f"{carried} If that process died, it will be listed as in doubt.",
+        Stage.SUBMITTED: f"{carried} `fluxwerk batch run` collects it; nothing more is charged.",
+        Stage.READY: f"{carried} `fluxwerk batch run` downloads it; nothing more is charged.",
+        Stage.FAILED: f"`fluxwerk batch retry {identity}` tries it again.",
+        Stage.DOUBTFUL: (
+            "It may have been charged. Look at your account's usage at the time above, then say one of\n"
+            f"  fluxwerk batch settle {identity} --charged        it was charged, and the image is lost\n"
+            f"  fluxwerk batch settle {identity} --resubmit       it was not charged: submit it again\n"
+            f"  fluxwerk batch settle {identity} --collect TASK   this is its task: fetch the image"
+        ),
+    }.get(stage, "")
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None or name in ("url", "token"):
+        return ""
+    if name in MONEY:
+        return f"{to_credits(value)} credits"
+    if name in MOMENTS or name == "expires":
+        return _moment(value)
+    return redact(str(value))
+
+
+def _moment(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3] + " UTC"
+
+
+def _cell(value: Json) -> Json:
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
+    return f"{value:f}" if isinstance(value, Decimal) else value
+
+
+def _csv(path: Path, rows: Iterator[dict[str, Json]], names: list[str]) -> int:
+    return _streamed(path, rows, lambda told: (line.encode() for line in csv_lines(told, names)))
+
+
+def _jsonl(path: Path, rows: Iterator[dict[str, Json]], _: list[str]) -> int:
+    return _streamed(path, rows, lambda told: (dump(row) + b"\n" for row in told))
+
+
+def _streamed(
+    path: Path, rows: Iterator[dict[str, Json]], lines: Callable[[Iterator[dict[str, Json]]], Iterator[bytes]]
+) -> int:
+    count = 0
+
+    def counted() -> Iterator[dict[str, Json]]:
+        nonlocal count
+        for row in rows:
+            count += 1
+            yield row
+
+    storage.stream(lines(counted()), path)
+    return count
+
+
+def _parquet(path: Path, rows: Iterator[dict[str, Json]], names: list[str]) -> int:
+    from fluxwerk.batch.parquet import write_rows  # noqa: PLC0415  (only Parquet files pay for it)
+
+    return write_rows(path, rows, names)

@@ -1,0 +1,217 @@
+"""From a manifest's row to the jobs it asks for: columns into options, files into hashes, every fault with its line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import cast
+
+from fluxwerk import catalog, pricing
+from fluxwerk.batch.manifest import LONGEST_FIELD, Line
+from fluxwerk.batch.template import fault_of_name
+from fluxwerk.catalog import IMAGE_TYPES, Model
+from fluxwerk.errors import Fault, Misused, UnknownPrice
+from fluxwerk.exchange import Json, Request
+from fluxwerk.input import Attached, attach, compose
+from fluxwerk.jobs.inputs import MARK, Input
+from fluxwerk.jobs.sheet import Draft
+
+# What a row may say beside the options of its model.
+OWN = ("prompt", "model", "size", "images", "count", "output", "tag")
+MOST_IMAGES = 10_000
+LONGEST_TAG = 200
+REMOTE = ("http://", "https://", "data:")
+# What says where an answer goes, not what is wanted.
+UNHASHED = frozenset({"webhook_url", "webhook_secret"})
+# Made once: json.dumps makes an encoder for each call with options of its own.
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=float).encode
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=float).encode
+WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What holds where a row is silent; `assumed` is the price in credits of a model whose price is not public."""
+
+    model: str
+    folder: Path
+    options: Mapping[str, Json]
+    assumed: Decimal | None = None
+
+
+class Rows:
+    """Reads rows against the catalogue; keeps of each distinct input image only its hash and size."""
+
+    def __init__(self, defaults: Defaults) -> None:
+        self._defaults = defaults
+        self._seen: dict[tuple[str, str], Input | Fault] = {}
+        self._noted: set[str] = set()
+        self.found: list[Input] = []
+        self.pools: dict[str, int] = {}
+
+    def drafts(self, line: Line) -> Iterator[Draft]:
+        """Turn a row into one draft for each image it asks for; raises `Misused` with every fault in it."""
+        columns = {**self._defaults.options, **line.columns}
+        model = catalog.find(str(columns.get("model", self._defaults.model)))
+        faults = list(_own_faults(columns))
+        options, wrong = self._options(model, columns)
+        request = _composed(model, columns, options, faults + wrong)
+        self.pools[model.pool] = model.slots
+        estimate = self._estimate(request, model)
+        count = int(columns.get("count", 1))
+        for item in range(count):
+            fields = _numbered(model, request.fields, item)
+            yield Draft(
+                line=line.number,
+                item=item + 1,
+                model=model.name,
+                pool=model.pool,
+                request=dump(fields),
+                hash=request_hash(model.name, fields),
+                estimate=estimate,
+                output=_output(columns.get("output"), item, count),
+                tag=columns.get("tag"),
+            )
+
+    def _options(self, model: Model, columns: Mapping[str, Json]) -> tuple[dict[str, Json], list[Fault]]:
+        options: dict[str, Json] = {}
+        faults: list[Fault] = []
+        for name, value in columns.items():
+            if name in OWN:
+                continue
+            option = model.options.get(name)
+            if option and option.type in IMAGE_TYPES:
+                options[name] = self._attached(model, name, value, faults)
+            else:
+                options[name] = _converted(option.type if option else "", value)
+        if "images" in columns:
+            options["images"] = self._attached(model, "images", columns["images"], faults, many=True)
+        if "size" in columns:
+            faults += _place_size(str(columns["size"]), options)
+        return options, faults
+
+    def _attached(self, model: Model, name: str, value: Json, faults: list[Fault], *, many: bool = False) -> Json:
+        texts = cast("list[Json]", value) if isinstance(value, list) else str(value).split(";") if many else [value]
+        attached = [self._attach(model, name, str(text).strip()) for text in texts]
+        faults += [one for one in attached if isinstance(one, Fault)]
+        good = [one for one in attached if isinstance(one, Attached)]
+        return good if many or isinstance(value, list) else next(iter(good), None)
+
+    def _attach(self, model: Model, name: str, text: str) -> Attached | Fault:
+        if text.startswith(REMOTE):
+            return Attached(text) if not text.startswith("data:") else attach(text, name, model)
+        path = str((self._defaults.folder / text).resolve())
+        key = path, model.name
+        if key not in self._seen:
+            self._seen[key] = _measured(path, name, model)
+        found = self._seen[key]
+        if isinstance(found, Fault):
+            return Fault(name, text, found.allowed, found.hint)
+        if found.sha256 not in self._noted:
+            self._noted.add(found.sha256)
+            self.found.append(found)
+        return Attached(MARK + found.sha256, found.size)
+
+    def _estimate(self, request: Request, model: Model) -> Decimal | None:
+        try:
+            return pricing.estimate_request(request, model)
+        except UnknownPrice:
+            return self._defaults.assumed
+
+
+def request_hash(model: str, fields: Mapping[str, Json]) -> str:
+    """Hash what is wanted: two requests with the same model, options and images have the same hash."""
+    wanted = {name: value for name, value in fields.items() if name not in UNHASHED}
+    return hashlib.sha256(_canonical([model, wanted]).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def dump(fields: Mapping[str, Json]) -> str:
+    """Write fields as the ledger keeps them."""
+    return _compact(fields)
+
+
+def _composed(model: Model, columns: Mapping[str, Json], options: dict[str, Json], faults: list[Fault]) -> Request:
+    images = options.pop("images", ())
+    prompt = columns.get("prompt")
+    try:
+        request = compose(model, None if prompt is None else str(prompt), images=images, options=options)
+    except Misused as fault:
+        named = {known.field for known in faults}
+        faults += [wrong for wrong in fault.faults if wrong.field not in named]
+    else:
+        if not faults:
+            return request
+    raise Misused("", faults=faults)
+
+
+def _own_faults(columns: Mapping[str, Json]) -> Iterator[Fault]:
+    count, output, tag = (columns.get(name) for name in ("count", "output", "tag"))
+    prompt = columns.get("prompt")
+    if count is not None and not (str(count).isascii() and str(count).isdigit() and 0 < int(count) <= MOST_IMAGES):
+        yield Fault("count", count, f"must be a whole number from 1 to {MOST_IMAGES}")
+    if output is not None and (wrong := fault_of_name(str(output))):
+        yield Fault("output", output, wrong)
+    if tag is not None and (not isinstance(tag, str) or len(tag) > LONGEST_TAG):
+        yield Fault("tag", tag, f"must be a text of at most {LONGEST_TAG} characters")
+    if isinstance(prompt, str) and len(prompt) > LONGEST_FIELD:
+        yield Fault("prompt", f"{len(prompt)} characters", f"must have at most {LONGEST_FIELD}, which no model reads")
+
+
+def _place_size(text: str, options: dict[str, Json]) -> Iterator[Fault]:
+    width, _, height = text.lower().replace("×", "x").partition("x")
+    if not (width.strip().isdigit() and height.strip().isdigit()):
+        yield Fault("size", text, "must look like 1024x768")
+    elif "width" in options or "height" in options:
+        yield Fault("size", text, "is given twice: once as size and once as width or height")
+    else:
+        options["width"], options["height"] = int(width), int(height)
+
+
+def _converted(kind: str, value: Json) -> Json:
+    """Read a cell of text as its option's type; what does not fit is left for the catalogue to judge."""
+    if not isinstance(value, str):
+        return value
+    try:
+        if kind == "integer":
+            return int(value)
+        if kind == "number":
+            return float(value)
+    except ValueError:
+        return value
+    return WORDS.get(value.lower(), value) if kind == "boolean" else value
+
+
+def _measured(path: str, name: str, model: Model) -> Input | Fault:
+    found = attach(Path(path), name, model)
+    if isinstance(found, Fault):
+        return found
+    assert found.size is not None
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return Input(digest, path, found.size)
+
+
+def _numbered(model: Model, fields: Mapping[str, Json], item: int) -> Mapping[str, Json]:
+    """Give each further image of a row a seed of its own; without a seed the service chooses."""
+    seed = fields.get("seed")
+    if not item or seed is None or "seed" not in model.options:
+        return fields
+    return {**fields, "seed": seed + item}
+
+
+def _output(wanted: Json, item: int, count: int) -> str | None:
+    if wanted is None:
+        return None
+    text = str(wanted)
+    if count == 1:
+        return text
+    path = Path(text)
+    return (path.parent / f"{path.stem}-{item + 1}{path.suffix}").as_posix()
+
+
+def named(faults: Iterable[Fault], line: int) -> list[Fault]:
+    """Say of each fault on which line it is."""
+    return [Fault(f"line {line}, {fault.field}", fault.value, fault.allowed, fault.hint) for fault in faults]

@@ -1,0 +1,52 @@
+"""Which ledger a command is about: that of the manifest, the one that was named, or the only one in this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from fluxwerk.errors import Fault, Misused
+from fluxwerk.jobs.database import is_database
+from fluxwerk.jobs.ledger import Ledger
+
+F = TypeVar("F", bound=Callable[..., Any])
+ENDING = ".ledger"
+
+
+def ledger_option(command: F) -> F:
+    """Add --ledger to a command."""
+    return click.option(
+        "-l",
+        "--ledger",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="The file that keeps the jobs; by default that of the manifest, or the only *.ledger in this folder.",
+    )(command)
+
+
+def file_argument(command: F) -> F:
+    """Add the optional argument FILE, a manifest or its ledger."""
+    return click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))(command)
+
+
+def ledger_of(file: Path | None, ledger: Path | None) -> Path:
+    """Find the ledger's path; raises `Misused` where it is not clear which is meant."""
+    if ledger:
+        return ledger
+    if file:
+        return file if is_database(file) or file.suffix == ENDING else file.with_suffix(ENDING)
+    found = sorted(Path.cwd().glob(f"*{ENDING}"))
+    if len(found) == 1:
+        return found[0]
+    said = "there is none in this folder" if not found else f"there are {len(found)} in this folder"
+    raise Misused("", faults=[Fault("--ledger", None, f"{said}; name one, or the manifest it was planned from")])
+
+
+def open_ledger(file: Path | None, ledger: Path | None) -> Ledger:
+    """Open a ledger that is there; raises `Misused` if it is not."""
+    path = ledger_of(file, ledger)
+    if not path.is_file():
+        raise Misused(f"There is no ledger {path}; `fluxwerk batch plan MANIFEST` makes one.")
+    return Ledger.open(path)

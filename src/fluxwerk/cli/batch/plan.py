@@ -1,0 +1,112 @@
+"""`fluxwerk batch plan`: from a manifest to a ledger, with every fault and the price."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from fluxwerk.batch.planner import DUPLICATES, Plan, plan
+from fluxwerk.cli.batch.place import ledger_of, ledger_option
+from fluxwerk.cli.console import money, put_json
+from fluxwerk.cli.making import json_option
+from fluxwerk.cli.number import credit
+from fluxwerk.client import DEFAULT_MODEL
+from fluxwerk.errors import Misused
+from fluxwerk.jobs.ledger import Ledger
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_PLANNING = (
+    click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, help="For rows that name none."),
+    click.option(
+        "--duplicates",
+        type=click.Choice(DUPLICATES),
+        default="refuse",
+        show_default=True,
+        help="What to do with rows that ask for the same as an earlier one.",
+    ),
+    click.option("--assume-price", type=credit, metavar="CREDITS", help="For models whose price is not public."),
+)
+
+
+def planning_options(command: F) -> F:
+    """Add the options of everything that plans."""
+    for option in reversed(_PLANNING):
+        command = option(command)
+    return command
+
+
+@click.command("plan")
+@click.argument("manifest", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@planning_options
+@ledger_option
+@json_option
+def command(
+    manifest: Path, ledger: Path | None, model: str, duplicates: str, assume_price: Decimal | None, *, as_json: bool
+) -> None:
+    """Check a MANIFEST (.csv, .tsv, .jsonl, .parquet, or .txt with a prompt a line) and plan its jobs.
+
+    A row may hold prompt, model, width and height or size, seed, images (reference files, with ; between them), count,
+    output (a file name), tag, and every other option of its model. Nothing is sent and nothing costs.
+    """
+    path = ledger_of(manifest, ledger)
+    found = plan_into(path, manifest, model, duplicates, assume_price)
+    show(found, path, as_json=as_json)
+
+
+def plan_into(path: Path, manifest: Path, model: str, duplicates: str, assume_price: Decimal | None) -> Plan:
+    """Plan a manifest; a ledger that was made for nothing is not left behind."""
+    new = not path.exists()
+    ledger = Ledger.open(path)
+    try:
+        return plan(ledger, manifest, model=model, duplicates=duplicates, assume_price=assume_price)
+    except Misused:
+        if new:
+            ledger.close()
+            for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+                with suppress(OSError):
+                    file.unlink(missing_ok=True)
+        raise
+    finally:
+        ledger.close()
+
+
+def show(found: Plan, path: Path, *, as_json: bool) -> None:
+    """Say what was planned and what it should cost."""
+    if as_json:
+        put_json(_facts(found, path))
+        return
+    if found.already:
+        click.echo(f"{found.name} is planned in {path} already; nothing was added.")
+        return
+    for bill in found.bills:
+        open_ = f", {bill.unpriced} of them without a public price" if bill.unpriced else ""
+        click.echo(f"{bill.jobs} × {bill.model}: about {money(bill.credits)}{open_}")
+    what = "skipped" if found.skipped else "kept"
+    if found.duplicates:
+        named = ", ".join(f"line {line} ({other})" for line, other in found.duplicates)
+        more = " …" if found.skipped + found.kept > len(found.duplicates) else ""
+        click.echo(f"{found.skipped + found.kept} duplicates were {what}: {named}{more}")
+    click.echo(f"Planned {found.jobs} jobs in {path}, about {money(found.total)} in all. Nothing was sent.")
+
+
+def _facts(found: Plan, path: Path) -> dict[str, Any]:
+    return {
+        "ledger": str(path),
+        "jobs": found.jobs,
+        "lines": found.lines,
+        "already": found.already,
+        "estimated_cost": found.total,
+        "skipped": found.skipped,
+        "kept": found.kept,
+        "duplicates": [{"line": line, "repeats": other} for line, other in found.duplicates],
+        "models": [
+            {"model": bill.model, "jobs": bill.jobs, "estimated_cost": bill.credits, "unpriced": bill.unpriced}
+            for bill in found.bills
+        ],
+    }

@@ -1,0 +1,45 @@
+"""`fluxwerk batch retry`: failed jobs once more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fluxwerk.cli.batch.place import ledger_option, open_ledger
+from fluxwerk.cli.console import put_json
+from fluxwerk.cli.making import json_option
+from fluxwerk.errors import Misused
+from fluxwerk.jobs.job import Stage
+from fluxwerk.jobs.ledger import Ledger
+
+MODERATED = "Moderated"
+
+
+@click.command("retry")
+@click.argument("jobs", nargs=-1, type=click.IntRange(min=1))
+@click.option("--all", "all_", is_flag=True, help="Every failed job, but for those that moderation stopped.")
+@click.option("--moderated", is_flag=True, help="Those that moderation stopped, too.")
+@ledger_option
+@json_option
+def command(jobs: tuple[int, ...], ledger: Path | None, *, all_: bool, moderated: bool, as_json: bool) -> None:
+    """Try failed JOBS again: a task that may still have an image is asked for it, the others are submitted anew.
+
+    `fluxwerk batch run` then carries them on. What was spent on them counts as spent.
+    """
+    if not jobs and not all_:
+        raise Misused("Name the jobs to try again, or say --all; `fluxwerk batch status` counts the failed ones.")
+    with open_ledger(None, ledger) as opened:
+        chosen = list(jobs) or failed_jobs(opened, moderated=moderated)
+        again = [opened.retried(job) for job in chosen]
+    collected = sum(job.stage is Stage.SUBMITTED for job in again)
+    if as_json:
+        put_json({"planned": len(again) - collected, "collected": collected})
+    else:
+        click.echo(f"{len(again) - collected} will be submitted again, {collected} collected without a new charge.")
+
+
+def failed_jobs(ledger: Ledger, *, moderated: bool, others: bool = True) -> list[int]:
+    """List the numbers of failed jobs: those that moderation stopped, the others, or both."""
+    rows = ledger.rows(Stage.FAILED)
+    return [row["id"] for row in rows if (moderated if row["kind"] == MODERATED else others)]

@@ -1,0 +1,39 @@
+"""`fluxwerk batch settle`: a person's word about a job in doubt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fluxwerk.cli.batch.place import ledger_option, open_ledger
+from fluxwerk.cli.console import put_json
+from fluxwerk.cli.making import json_option
+from fluxwerk.errors import Misused
+
+
+@click.command("settle")
+@click.argument("job", type=click.IntRange(min=1))
+@click.option("--charged", is_flag=True, help="It was charged, and its image is lost.")
+@click.option("--resubmit", is_flag=True, help="It was not charged: submit it again.")
+@click.option("--collect", metavar="TASK", help="This is its task: fetch the image.")
+@ledger_option
+@json_option
+def command(
+    job: int, ledger: Path | None, collect: str | None, *, charged: bool, resubmit: bool, as_json: bool
+) -> None:
+    """Say what became of a JOB whose submit left and was never answered.
+
+    Look at your account's usage first: nobody else knows. `fluxwerk batch why JOB` says when it happened.
+    """
+    if charged + resubmit + (collect is not None) != 1:
+        raise Misused("Say exactly one of --charged, --resubmit and --collect TASK.")
+    with open_ledger(None, ledger) as opened:
+        if collect is not None:
+            settled = opened.collected(job, collect)
+        else:
+            settled = opened.charged(job) if charged else opened.resubmitted(job)
+    if as_json:
+        put_json({"job": job, "stage": settled.stage, "cost": settled.cost})
+    else:
+        click.echo(f"Job {job} is {settled.stage} now.")

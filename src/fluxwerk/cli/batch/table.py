@@ -1,0 +1,59 @@
+"""The sums of a ledger as a table for terminals, and as lines for everything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fluxwerk.batch.report import Rate
+from fluxwerk.cli.console import money
+from fluxwerk.jobs.budget import Sums
+from fluxwerk.jobs.job import Stage
+
+STYLES = {Stage.SAVED: "green", Stage.FAILED: "red", Stage.DOUBTFUL: "yellow"}
+
+
+def table(sums: Sums, speed: Rate, note: str = "") -> Any:
+    """Draw the live table with rich."""
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415  (only a terminal pays for it)
+    from rich.markup import escape  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False, caption=escape(note) or None, caption_justify="left")
+    drawn.add_column("stage")
+    drawn.add_column("jobs", justify="right")
+    drawn.add_column("money")
+    notes = {
+        Stage.PLANNED: f"about {money(sums.planned)} to come",
+        Stage.SUBMITTED: f"{money(sums.reserved)} reserved",
+        Stage.SAVED: f"{money(sums.spent)} spent",
+        Stage.DOUBTFUL: f"{money(sums.doubtful)} in doubt" if sums.doubtful else "",
+    }
+    for stage in Stage:
+        count = sums.jobs.get(stage, 0)
+        drawn.add_row(stage, str(count), notes.get(stage, ""), style=STYLES.get(stage, "") if count else "dim")
+    drawn.add_section()
+    drawn.add_row("", f"{speed.per_second:.1f}/s", ", ".join([*cap_words(sums), time_left(speed)]))
+    return drawn
+
+
+def summary_lines(sums: Sums, speed: Rate) -> list[str]:
+    """Say the same in two lines."""
+    counts = ", ".join(f"{sums.jobs[stage]} {stage}" for stage in Stage if sums.jobs.get(stage))
+    parts = [f"{money(sums.spent)} spent", f"{money(sums.reserved)} reserved", f"about {money(sums.planned)} to come"]
+    if sums.doubtful:
+        parts.insert(2, f"{money(sums.doubtful)} in doubt")
+    return [counts or "no jobs", ", ".join([*parts, *cap_words(sums), f"{speed.per_second:.1f}/s", time_left(speed)])]
+
+
+def cap_words(sums: Sums) -> list[str]:
+    """Say where the cap is, if there is one."""
+    return [] if sums.cap is None else [f"cap {money(sums.cap)}"]
+
+
+def time_left(speed: Rate) -> str:
+    """Say how long the rest takes."""
+    if speed.seconds_left is None:
+        return "time left unknown"
+    minutes, seconds = divmod(round(speed.seconds_left), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02} left"

@@ -1,0 +1,145 @@
+"""What a person sees while a batch runs: a live table on a terminal, a line now and then elsewhere, or JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fluxwerk.batch.batch import OFFLINE
+from fluxwerk.batch.report import facts_of, rate
+from fluxwerk.cli.batch.table import summary_lines, table
+from fluxwerk.cli.console import put_json
+from fluxwerk.exchange import Json
+from fluxwerk.jobs.budget import Sums
+from fluxwerk.jobs.job import Stage
+from fluxwerk.jobs.ledger import Ledger
+from fluxwerk.jobs.shift import Progress
+
+TOLD = frozenset({"failed", "in doubt", "held", "released", "stopping"})
+REFRESH = 0.5
+# Where nobody watches, a line every ten seconds fills no log.
+PLAIN = 10.0
+
+
+class Watch:
+    """Plain lines on stderr; what goes wrong is told at once."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._told = time.monotonic()
+
+    def hear(self, progress: Progress) -> None:
+        """Take one thing that happened."""
+        if progress.kind in TOLD:
+            self._say(_words(progress))
+
+    async def refresh(self) -> None:
+        """Show where the work is, now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(REFRESH)
+            self._show()
+
+    def finish(self, ended: str, sums: Sums) -> None:
+        """Say how it ended, on stdout."""
+        counts, money = summary_lines(sums, rate(self._ledger, sums))
+        free = " on paper; the offline server charges nothing" if self._ledger.setting("base") == OFFLINE else ""
+        click.echo(f"{counts}; {money.split(', ')[0]}{free}.")
+        for line in _next_steps(ended, sums):
+            click.echo(line)
+
+    def _say(self, line: str) -> None:
+        click.echo(line, err=True)
+
+    def _show(self) -> None:
+        if time.monotonic() - self._told >= PLAIN:
+            self._told = time.monotonic()
+            sums = self._ledger.budget.sums()
+            self._say("; ".join(summary_lines(sums, rate(self._ledger, sums))))
+
+
+class Live(Watch):
+    """A table that is drawn anew twice a second."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(ledger)
+        from rich.console import Console  # noqa: PLC0415  (only a terminal pays for it)
+        from rich.live import Live as Drawn  # noqa: PLC0415
+
+        self._note = ""
+        self.drawn = Drawn(self._table(), console=Console(stderr=True), auto_refresh=False, transient=True)
+
+    def _say(self, line: str) -> None:
+        from rich.markup import escape  # noqa: PLC0415
+
+        self._note = line
+        self.drawn.console.print(escape(line))
+
+    def _show(self) -> None:
+        self.drawn.update(self._table(), refresh=True)
+
+    def _table(self) -> Any:
+        sums = self._ledger.budget.sums()
+        return table(sums, rate(self._ledger, sums), self._note)
+
+
+class Machine(Watch):
+    """One JSON object for each thing that happens, on stdout."""
+
+    def hear(self, progress: Progress) -> None:
+        """Take one thing that happened."""
+        event: dict[str, Json] = {"event": progress.kind}
+        if progress.job:
+            job = progress.job
+            event |= {"job": job.id, "line": job.line, "model": job.model, "cost": job.cost}
+            event |= {"task": job.task.id} if job.task else {}
+        if progress.saved:
+            event |= {"path": progress.saved.path, "sha256": progress.saved.sha256}
+        if progress.text:
+            event["text"] = progress.text
+        put_json(event)
+        sys.stdout.flush()
+
+    def finish(self, ended: str, sums: Sums) -> None:
+        """Say how it ended."""
+        put_json({"event": "done", "ended": ended, **facts_of(sums, rate(self._ledger, sums))})
+
+    def _show(self) -> None:
+        """Nothing needs to be shown in between."""
+
+
+@contextmanager
+def open_watch(path: Path, *, as_json: bool) -> Generator[Watch]:
+    """Choose who watches, with an eye on the ledger of its own."""
+    with Ledger.open(path) as ledger:
+        if as_json:
+            yield Machine(ledger)
+        elif sys.stderr.isatty():
+            live = Live(ledger)
+            with live.drawn:
+                yield live
+        else:
+            yield Watch(ledger)
+
+
+def _words(progress: Progress) -> str:
+    if progress.job:
+        return f"job {progress.job.id} (line {progress.job.line}) {progress.kind}: {progress.text}"
+    return f"{progress.kind}: {progress.text}"
+
+
+def _next_steps(ended: str, sums: Sums) -> Generator[str]:
+    if ended:
+        yield f"It ended early: {ended}."
+    if sums.cap is not None and sums.count(Stage.PLANNED) and not ended.startswith("interrupted"):
+        yield f"{sums.count(Stage.PLANNED)} jobs are left; raise --max-cost to go on."
+    if sums.count(Stage.DOUBTFUL):
+        yield f"{sums.count(Stage.DOUBTFUL)} submits were never answered; `fluxwerk batch status` lists them."
+    if sums.count(Stage.FAILED):
+        yield f"{sums.count(Stage.FAILED)} jobs failed; `fluxwerk batch retry --all` tries them again."

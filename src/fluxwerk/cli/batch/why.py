@@ -1,0 +1,29 @@
+"""`fluxwerk batch why`: the story of one job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fluxwerk.batch.report import export_row, why
+from fluxwerk.cli.batch.place import ledger_option, open_ledger
+from fluxwerk.cli.console import put_json
+from fluxwerk.cli.making import json_option
+
+
+@click.command("why")
+@click.argument("job", type=click.IntRange(min=1))
+@ledger_option
+@json_option
+def command(job: int, ledger: Path | None, *, as_json: bool) -> None:
+    """Tell everything that happened to a JOB, and what can be done."""
+    with open_ledger(None, ledger) as opened:
+        if as_json:
+            moves = [
+                {"at": told["at"], "before": told["before"], "after": told["after"], "note": told["note"]}
+                for told in opened.story(job)
+            ]
+            put_json({**export_row(opened, opened.row(job)), "moves": moves})
+        else:
+            click.echo(why(opened, job))

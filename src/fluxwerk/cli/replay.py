@@ -1,0 +1,54 @@
+"""`fluxwerk replay`: from an image back to the request it came from, and on to the image again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fluxwerk.batch.provenance import read_origin
+from fluxwerk.cli.connection import Connection, connection_options
+from fluxwerk.cli.console import put_json
+from fluxwerk.cli.making import make
+from fluxwerk.errors import Misused
+from fluxwerk.exchange import Json
+from fluxwerk.jobs.inputs import is_mark
+
+
+@click.command("replay")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Make the image again, into this."
+)
+@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON object on stdout.")
+@connection_options
+def command(file: Path, output: Path | None, connection: Connection, *, as_json: bool) -> None:
+    """Rebuild the request that an image FILE came from; with -o it is sent, and costs what an image costs.
+
+    The origin is read from the file itself or from the JSON beside it.
+    """
+    facts = read_origin(file)
+    fields = _fields(facts)
+    if output is None:
+        put_json({"model": facts["model"], "request": fields})
+        return
+    _check(file, fields)
+    given: dict[str, Any] = {name: value for name, value in fields.items() if name != "prompt"}
+    make(str(facts["model"]), fields.get("prompt"), connection, output=output, dry_run=False, as_json=as_json, **given)
+
+
+def _fields(facts: Mapping[str, Json]) -> dict[str, Json]:
+    fields: dict[str, Json] = dict(facts.get("request") or {})
+    if facts.get("seed") is not None:
+        fields["seed"] = facts["seed"]
+    return fields
+
+
+def _check(file: Path, fields: Mapping[str, Json]) -> None:
+    inputs = [name for name, value in fields.items() if is_mark(value)]
+    if inputs:
+        raise Misused(f"{file} was made from local images ({', '.join(inputs)}); only their hashes were kept.")
+    if "prompt" not in fields:
+        raise Misused(f"The origin of {file} was kept without its prompt.")

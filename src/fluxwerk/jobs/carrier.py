@@ -1,0 +1,187 @@
+"""From submitting to ready: one POST for each time the ledger said `submitting`, then polls, and a row after each."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from urllib.parse import parse_qs, urlsplit
+
+from fluxwerk import catalog
+from fluxwerk.drive import WALL, drive_async
+from fluxwerk.errors import (
+    Busy,
+    Error,
+    Expired,
+    Failed,
+    InDoubt,
+    Lost,
+    Misused,
+    NotAllowed,
+    OutOfCredits,
+    Refused,
+    Stale,
+    TimedOut,
+    Unreachable,
+    Untrusted,
+)
+from fluxwerk.exchange import Event, HttpRequest, Request, Response, Status, Task
+from fluxwerk.jobs.inputs import needs_files
+from fluxwerk.jobs.job import Job, Stage, to_micro
+from fluxwerk.jobs.shift import Progress, Shift
+from fluxwerk.jobs.witness import address
+from fluxwerk.protocol import flow, patience, wire
+
+# An answer to a submit that takes longer than this is lost.
+ANSWER = 120.0
+STAMP = "%Y-%m-%dT%H:%M:%SZ"
+TASK_ENDED = (Failed, TimedOut, Untrusted, Expired)
+
+
+class Withdrawn(Exception):
+    """The submit certainly was not taken; it may be repeated after so many seconds."""
+
+    def __init__(self, trouble: Error, pause: float | None) -> None:
+        super().__init__(str(trouble))
+        self.trouble = trouble
+        self.pause = pause
+
+
+class Carrier:
+    """Carries jobs to ready, many at a time; `cool_until` is when the service wants to be asked again."""
+
+    def __init__(self, shift: Shift) -> None:
+        self._shift = shift
+        self._waves = 0
+        self.cool_until = 0.0
+
+    async def carry(self, job: Job) -> Job | None:
+        """Submit the job if it was not, wait for it, and return it when it is ready; `None` if it went elsewhere."""
+        try:
+            going: Job | None = job
+            if job.stage is Stage.SUBMITTING:
+                going = await self._submit(job)
+            return await self._wait(going) if going else None
+        except Stale:
+            # Whoever took it over has it in hand.
+            return None
+
+    async def _submit(self, job: Job) -> Job | None:
+        shift = self._shift
+        try:
+            model, request = await self._prepared(job)
+            steps = flow.submit(model, request, shift.base)
+            task = await drive_async(steps, self._once, WALL.now() + ANSWER)
+        except Withdrawn as back:
+            self._cool(back)
+            await self._withdraw(job, str(back))
+        except InDoubt as lost:
+            await self._doubt(job, str(lost))
+        except (NotAllowed, OutOfCredits) as refusal:
+            await self._withdraw(job, str(refusal))
+            shift.stop("the service takes no more", refusal)
+        except (Refused, Misused) as refusal:
+            error = refusal
+            failed = await shift.record(lambda: shift.ledger.refused(job, error))
+            shift.count_failure(failed, refusal)
+        else:
+            return await self._accept(job, task)
+        return None
+
+    async def _prepared(self, job: Job) -> tuple[catalog.Model, Request]:
+        prepare = self._shift.prepare
+        model, request = await asyncio.to_thread(prepare, job) if needs_files(job) else prepare(job)
+        webhook = self._shift.terms.webhook
+        if webhook and job.token:
+            request = Request(request.model, {**request.fields, "webhook_url": address(webhook, job.token)})
+        return model, request
+
+    async def _once(self, http: HttpRequest, budget: float | None) -> Response:
+        """Send a submit once: a repetition is a new intent, and the ledger has to hear of it first."""
+        try:
+            response = await self._shift.send(http, budget)
+        except Unreachable as trouble:
+            raise Withdrawn(trouble, None) from None
+        refusal = wire.read_refusal(response) if response.status in (429, 503) else None
+        # A 503 that does not say when to come back may hide an accepted task: the flow doubts it.
+        if isinstance(refusal, Busy) and (refusal.status == 429 or refusal.retry_after is not None):  # noqa: PLR2004
+            raise Withdrawn(refusal, refusal.retry_after)
+        self._waves = 0
+        self._shift.release("service")
+        return response
+
+    async def _accept(self, job: Job, task: Task) -> Job | None:
+        shift = self._shift
+        try:
+            accepted = await shift.record(lambda: shift.ledger.submitted(job, task))
+        except Error as trouble:
+            raise type(trouble)(
+                f"{trouble} Job {job.id} was accepted as task {task.id}; once the ledger can be written say "
+                f"`fluxwerk batch settle ... {job.id} --collect {task.id}`."
+            ) from None
+        shift.doubts_in_a_row = 0
+        if accepted:
+            shift.tell(Progress("submitted", accepted))
+        return accepted
+
+    async def _withdraw(self, job: Job, reason: str) -> None:
+        shift = self._shift
+        await shift.record(lambda: shift.ledger.withdrawn(job, reason))
+
+    async def _doubt(self, job: Job, reason: str) -> None:
+        shift = self._shift
+        await shift.record(lambda: shift.ledger.doubted(job, reason))
+        shift.count_doubt(job, reason)
+
+    def _cool(self, back: Withdrawn) -> None:
+        """Pause all submits together: one refusal speaks for all that were under way."""
+        now = time.monotonic()
+        if isinstance(back.trouble, Lost):
+            self._shift.hold("service", back.trouble)
+        if now >= self.cool_until:
+            self._waves += 1
+        pause = patience.backoff(self._waves) if back.pause is None else back.pause
+        self.cool_until = max(self.cool_until, now + min(pause, patience.LONGEST_RETRY_AFTER))
+
+    async def _wait(self, job: Job) -> Job | None:
+        shift = self._shift
+        assert job.task is not None
+        heard: list[Status] = []
+        steps = flow.wait(job.task, job.base or shift.base, _listener(heard))
+        try:
+            status = await drive_async(steps, shift.send, WALL.now() + self._left(job))
+        except NotAllowed as refusal:
+            shift.stop("the service refuses the key", refusal)
+            return None
+        except (*TASK_ENDED, Refused) as error:
+            ending, cost = error, to_micro(heard[-1].cost) if heard else None
+            failed = await shift.record(lambda: shift.ledger.failed(job, ending, cost))
+            shift.count_failure(failed, error)
+            return None
+        ready = await shift.record(lambda: shift.ledger.ready(job, status, expiry(status.url)))
+        shift.tell(Progress("ready", ready))
+        return ready
+
+    def _left(self, job: Job) -> float:
+        began = job.submitted or time.time()
+        # A clock that was set back or forward must not end the wait, nor make it endless.
+        waited = min(max(0.0, time.time() - began), self._shift.terms.patience)
+        return max(self._shift.terms.last_look, self._shift.terms.patience - waited)
+
+
+def expiry(url: str | None) -> float | None:
+    """Read from a signed link when it dies, in seconds since 1970, or `None` if it does not say."""
+    said = parse_qs(urlsplit(url or "").query).get("se", [""])[0]
+    try:
+        return datetime.strptime(said, STAMP).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+
+
+def _listener(heard: list[Status]) -> Callable[[Event], None]:
+    def hear(event: Event) -> None:
+        if event.status:
+            heard[:] = [event.status]
+
+    return hear

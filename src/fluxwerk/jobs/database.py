@@ -1,0 +1,217 @@
+"""The one seam to the database: transactions, its clock, and its troubles as our errors.
+
+The SQL of this package is what SQLite and PostgreSQL share: named parameters, `on conflict`, `returning`, partial
+indexes.  Writers take turns (SQLite: `begin immediate`; PostgreSQL: an advisory lock), so a count made in a
+transaction still holds when it commits.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+from fluxwerk.errors import Misused, Unwritable
+
+Row: TypeAlias = Mapping[str, Any]
+Values: TypeAlias = Mapping[str, Any]
+
+HEADER = b"SQLite format 3\0"
+CLOCK = "select (julianday('now') - 2440587.5) * 86400.0 as now"
+BUSY = 60.0
+# Every commit is on the disk before it counts; the log is folded into the file after some 40 MB, not 4.
+SETTINGS = ("journal_mode=wal", "synchronous=full", "foreign_keys=on", "wal_autocheckpoint=10000", "cache_size=-32768")
+# What SQLite says when the disk, not the program, is at fault.
+TROUBLES = ("readonly", "disk", "full", "unable to open", "locked", "i/o")
+
+
+class Transaction(Protocol):
+    """What can be said to the database between begin and commit."""
+
+    def now(self) -> float:
+        """Seconds since 1970 on the database's clock, the same throughout the transaction."""
+        ...
+
+    def run(self, sql: str, **values: Any) -> int:
+        """Execute one statement and return how many rows it changed."""
+        ...
+
+    def run_many(self, sql: str, rows: Iterable[Values]) -> None:
+        """Execute one statement for each row of values."""
+        ...
+
+    def all(self, sql: str, **values: Any) -> list[Row]:
+        """Return every row of the answer."""
+        ...
+
+    def one(self, sql: str, **values: Any) -> Row | None:
+        """Return the first row of the answer, if there is one."""
+        ...
+
+
+class Database(Protocol):
+    """Where transactions come from; inside one, both methods join it."""
+
+    def write(self) -> AbstractContextManager[Transaction]:
+        """Begin a transaction that is the only writer until it commits; a context manager of `Transaction`."""
+        ...
+
+    def read(self) -> AbstractContextManager[Transaction]:
+        """Begin a transaction that sees one moment of the database; a context manager of `Transaction`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the database."""
+        ...
+
+
+class Sqlite:
+    """One connection to one file, in write-ahead mode, every commit flushed; threads take turns.
+
+    `clock` stands in for the database's clock in tests.  Raises `Misused` for a file that is no ledger, `Unwritable`
+    when the disk is full, read-only or gone.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], clock: Callable[[], float] | None = None) -> None:
+        self.path = str(path)
+        self._lock = threading.RLock()
+        self._open: _Sqlite | None = None
+        self._clock = clock
+        if self.path != ":memory:":
+            _create_private(Path(self.path))
+        with _explained(self.path):
+            self._connection = sqlite3.connect(
+                self.path, timeout=BUSY, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+            self._connection.row_factory = sqlite3.Row
+            try:
+                for setting in SETTINGS:
+                    self._connection.execute(f"pragma {setting}")
+            except BaseException:
+                self._connection.close()
+                raise
+
+    @contextmanager
+    def write(self) -> Generator[Transaction]:
+        """Begin immediately: of all connections one writes."""
+        with self._begun("begin immediate") as transaction:
+            yield transaction
+
+    @contextmanager
+    def read(self) -> Generator[Transaction]:
+        """Begin a snapshot."""
+        with self._begun("begin") as transaction:
+            yield transaction
+
+    def script(self, sql: str) -> None:
+        """Execute the statements of a migration, inside the transaction that is open."""
+        for statement in _statements(sql):
+            self._connection.execute(statement)
+
+    def tables(self) -> set[str]:
+        """Name the tables that are there."""
+        with self.read() as transaction:
+            rows = transaction.all("select name from sqlite_master where type = 'table' and name not like 'sqlite%'")
+        return {row["name"] for row in rows}
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file and close it."""
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def _begun(self, begin: str) -> Generator[Transaction]:
+        with self._lock:
+            if self._open is not None:
+                yield self._open
+                return
+            with _explained(self.path):
+                self._connection.execute(begin)
+                self._open = _Sqlite(self._connection, self._clock)
+                try:
+                    yield self._open
+                    self._connection.execute("commit")
+                except BaseException:
+                    # A full disk has rolled back by itself.
+                    if self._connection.in_transaction:
+                        self._connection.execute("rollback")
+                    raise
+                finally:
+                    self._open = None
+
+
+class _Sqlite:
+    """A transaction on a connection of SQLite."""
+
+    def __init__(self, connection: sqlite3.Connection, clock: Callable[[], float] | None) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._now: float | None = None
+
+    def now(self) -> float:
+        if self._now is None:
+            self._now = self._clock() if self._clock else float(self._connection.execute(CLOCK).fetchone()["now"])
+        return self._now
+
+    def run(self, sql: str, **values: Any) -> int:
+        return self._connection.execute(sql, values).rowcount
+
+    def run_many(self, sql: str, rows: Iterable[Values]) -> None:
+        self._connection.executemany(sql, rows)
+
+    def all(self, sql: str, **values: Any) -> list[Row]:
+        rows: list[Any] = self._connection.execute(sql, values).fetchall()
+        return rows
+
+    def one(self, sql: str, **values: Any) -> Row | None:
+        # Fetched to the end, since a `returning` writes only what is read.
+        rows: list[Any] = self._connection.execute(sql, values).fetchall()
+        return rows[0] if rows else None
+
+
+def is_database(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is an SQLite database, by its first bytes."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(len(HEADER)) == HEADER
+    except OSError:
+        return False
+
+
+def _create_private(path: Path) -> None:
+    """Make the file readable to its owner alone: it holds prompts and links that open images."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDONLY, 0o600))
+    except OSError as trouble:
+        raise Unwritable(f"The ledger {path} cannot be opened: {trouble.strerror}.") from None
+
+
+@contextmanager
+def _explained(path: str) -> Generator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as trouble:
+        if not any(word in str(trouble).lower() for word in TROUBLES):
+            raise
+        raise Unwritable(
+            f"The ledger {path} cannot be written ({trouble}); check the disk's room and the file's rights. "
+            "What is in it is safe, and `fluxwerk batch run` goes on from there."
+        ) from None
+    except sqlite3.DatabaseError as trouble:
+        if "not a database" in str(trouble) or "malformed" in str(trouble):
+            raise Misused(f"{path} is no ledger, or a damaged one ({trouble}); restore it or name another.") from None
+        raise
+
+
+def _statements(sql: str) -> Generator[str]:
+    statement = ""
+    for part in sql.split(";")[:-1]:
+        statement += f"{part};"
+        # A semicolon in a comment or a text ends nothing.
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -1,0 +1,77 @@
+"""How a job goes from one stage to the next: the guard, the sums and the story, in the transaction of the caller."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fluxwerk.errors import Stale
+from fluxwerk.jobs.database import Row, Transaction
+from fluxwerk.jobs.job import MOVES, Job, Stage, read_job
+
+BOOKED = "coalesce(settled, cost, estimate, 0)"
+LOOK = f"select pool, fence, worker, earlier, {BOOKED} as booked from jobs where id = :id and stage = :before"
+STORY = """
+    insert into moves (job, at, before, after, worker, note) values (:job, :at, :before, :after, :worker, :note)
+"""
+TALLY = """
+    insert into tally (pool, stage, jobs, booked, earlier) values (:pool, :stage, :jobs, :booked, :earlier)
+    on conflict (pool, stage) do update set
+        jobs = tally.jobs + excluded.jobs,
+        booked = tally.booked + excluded.booked,
+        earlier = tally.earlier + excluded.earlier
+"""
+
+
+def move(
+    transaction: Transaction,
+    identity: int,
+    before: Stage,
+    after: Stage,
+    *,
+    fence: int | None = None,
+    note: str | None = None,
+    **columns: Any,
+) -> Job:
+    """Write one legal move with its new column values and return the job; raises `Stale` before anything is written.
+
+    With a `fence` only the carrier who holds it may move the job.  `note` is for the job's story.
+    """
+    assert after in MOVES[before], f"{before} may not become {after}"
+    found = transaction.one(LOOK, id=identity, before=before)
+    if found is None or fence not in (None, found["fence"]):
+        raise Stale(f"Job {identity} is no longer {before}, or somebody else carries it now.")
+    names = "".join(f", {name} = :{name}" for name in columns)
+    moved = transaction.one(
+        f"update jobs set stage = :after, moved = :now, fence = fence + 1{names} "
+        f"where id = :id and stage = :before and fence = :held returning *, {BOOKED} as booked",
+        id=identity,
+        before=before,
+        after=after,
+        now=transaction.now(),
+        held=found["fence"],
+        **columns,
+    )
+    assert moved is not None
+    _count(transaction, before, found, -1)
+    _count(transaction, after, moved, 1)
+    transaction.run(
+        STORY,
+        job=identity,
+        at=transaction.now(),
+        before=before,
+        after=after,
+        worker=columns.get("worker") or found["worker"],
+        note=note,
+    )
+    return read_job(moved)
+
+
+def _count(transaction: Transaction, stage: Stage, row: Row, sign: int) -> None:
+    transaction.run(
+        TALLY,
+        pool=row["pool"],
+        stage=stage,
+        jobs=sign,
+        booked=sign * row["booked"],
+        earlier=sign * row["earlier"],
+    )

@@ -1,0 +1,178 @@
+"""From checked requests to planned jobs: rows are written a chunk at a time, and opened all at once.
+
+Until its sheet is opened no job is touched, so a manifest with a fault in its last line has bought nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from fluxwerk.jobs.database import Database
+from fluxwerk.jobs.job import Stage, credits_of, to_micro
+from fluxwerk.jobs.move import TALLY
+
+CHUNK = 2000
+# SQLite takes 32,766 values in one statement, PostgreSQL 65,535.
+ASKED = 500
+# A sheet that grew no longer for so many seconds was left behind by a process that died.
+ABANDONED = 60.0
+INSERT = """
+    insert into jobs (sheet, line, item, model, pool, request, request_hash, output, tag, estimate,
+                      stage, moved, fence, attempt, earlier)
+    values (:sheet, :line, :item, :model, :pool, :request, :request_hash, :output, :tag, :estimate,
+            'planned', :moved, 0, 0, 0)
+"""
+POOL = "insert into pools (name, slots) values (:name, :slots) on conflict (name) do update set slots = excluded.slots"
+BEGIN = "insert into sheets (name, sha256, touched) values (:name, :sha256, :now) returning id"
+PLANNED = "select id from sheets where sha256 = :sha256 and opened is not null"
+OPENED = """
+    select pool, count(*) as jobs, coalesce(sum(estimate), 0) as booked
+    from jobs where sheet = :sheet group by pool
+"""
+BILL = """
+    select model, count(*) as jobs, sum(estimate) as credits, sum(case when estimate is null then 1 else 0 end) as open
+    from jobs where sheet = :sheet group by model order by model
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One image to plan: `request` is its JSON, `hash` that of the canonical request, `estimate` in credits."""
+
+    line: int
+    item: int
+    model: str
+    pool: str
+    request: str = field(repr=False)
+    hash: str
+    estimate: Decimal | None
+    output: str | None = None
+    tag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What the jobs of one model should cost: `unpriced` of them have no public price."""
+
+    model: str
+    jobs: int
+    credits: Decimal
+    unpriced: int = 0
+
+
+class Sheet:
+    """One manifest on its way into the ledger."""
+
+    def __init__(self, database: Database, name: str, sha256: str) -> None:
+        self._database = database
+        self._sha256 = sha256
+        with database.write() as transaction:
+            row = transaction.one(BEGIN, name=name, sha256=sha256, now=transaction.now())
+        assert row is not None
+        self.id = int(row["id"])
+
+    def add(self, drafts: Sequence[Draft], slots: Mapping[str, int]) -> None:
+        """Write a chunk of jobs that nobody touches yet; `slots` says how many tasks each pool may have in flight."""
+        with self._database.write() as transaction:
+            transaction.run_many(POOL, [{"name": pool, "slots": count} for pool, count in slots.items()])
+            moved = transaction.now()
+            transaction.run_many(INSERT, [_values(self.id, draft, moved) for draft in drafts])
+            transaction.run("update sheets set touched = :now where id = :id", now=moved, id=self.id)
+
+    def open(self) -> bool:
+        """Let the jobs be worked on; false if another process has opened the same manifest meanwhile."""
+        with self._database.write() as transaction:
+            if transaction.one(PLANNED, sha256=self._sha256):
+                return False
+            for row in transaction.all(OPENED, sheet=self.id):
+                counts = {"jobs": row["jobs"], "booked": row["booked"], "earlier": 0}
+                transaction.run(TALLY, pool=row["pool"], stage=Stage.PLANNED, **counts)
+            transaction.run("update sheets set opened = :now where id = :id", now=transaction.now(), id=self.id)
+        return True
+
+    def discard(self) -> None:
+        """Take everything back that was not opened."""
+        discard(self._database, self.id)
+
+    def bills(self) -> list[Bill]:
+        """Add up what it should cost, by model."""
+        with self._database.read() as transaction:
+            rows = transaction.all(BILL, sheet=self.id)
+        return [Bill(row["model"], row["jobs"], credits_of(row["credits"] or 0), row["open"]) for row in rows]
+
+
+def is_planned(database: Database, sha256: str) -> bool:
+    """Whether a manifest of this content was planned to its end."""
+    with database.read() as transaction:
+        return transaction.one(PLANNED, sha256=sha256) is not None
+
+
+def sweep(database: Database) -> None:
+    """Take back what a process left behind that died while it planned."""
+    ask = "select id from sheets where opened is null and touched < :since"
+    with database.read() as transaction:
+        left = [row["id"] for row in transaction.all(ask, since=transaction.now() - ABANDONED)]
+    for sheet in left:
+        discard(database, sheet)
+
+
+def discard(database: Database, sheet: int) -> None:
+    """Delete a sheet that was never opened, a chunk of jobs at a time; one that was opened is left alone."""
+    chunk = "delete from jobs where id in (select id from jobs where sheet = :sheet order by id desc limit :most)"
+    while True:
+        with database.write() as transaction:
+            if not transaction.one("select id from sheets where id = :sheet and opened is null", sheet=sheet):
+                return
+            if transaction.run(chunk, sheet=sheet, most=CHUNK) < CHUNK:
+                transaction.run("delete from sheets where id = :sheet", sheet=sheet)
+                return
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something was asked for before: in `own` sheet, or in another."""
+
+    job: int
+    line: int
+    sheet: str
+    own: bool
+
+
+def known(database: Database, column: str, values: Iterable[str], sheet: int) -> dict[str, Place]:
+    """Find the first job that has one of these values as `request_hash` or `output`, in any sheet."""
+    assert column in ("request_hash", "output")
+    found: dict[str, Place] = {}
+    with database.read() as transaction:
+        for chunk in _chunks(list(values)):
+            names = {f"v{n}": value for n, value in enumerate(chunk)}
+            marks = ", ".join(f":{name}" for name in names)
+            ask = (
+                f"select {column} as value, jobs.id as id, line, sheets.name as sheet, sheets.id as number from jobs "
+                f"join sheets on sheets.id = jobs.sheet where {column} in ({marks}) order by jobs.id desc"
+            )
+            for row in transaction.all(ask, **names):
+                found[row["value"]] = Place(row["id"], row["line"], row["sheet"], row["number"] == sheet)
+    return found
+
+
+def _values(sheet: int, draft: Draft, moved: float) -> dict[str, object]:
+    return {
+        "sheet": sheet,
+        "line": draft.line,
+        "item": draft.item,
+        "model": draft.model,
+        "pool": draft.pool,
+        "request": draft.request,
+        "request_hash": draft.hash,
+        "output": draft.output,
+        "tag": draft.tag,
+        "estimate": to_micro(draft.estimate),
+        "moved": moved,
+    }
+
+
+def _chunks(values: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(values), ASKED):
+        yield values[start : start + ASKED]

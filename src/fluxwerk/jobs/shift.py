@@ -1,0 +1,162 @@
+"""What the parts of one run share: the ledger's scribe, the send seam, what holds submitting back, and who listens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias, TypeVar
+
+from fluxwerk.catalog import Model
+from fluxwerk.drive import AsyncSend
+from fluxwerk.errors import Error, InDoubt, Unwritable
+from fluxwerk.exchange import Request, Status
+from fluxwerk.jobs.job import Job
+from fluxwerk.jobs.ledger import Ledger, Saved
+from fluxwerk.jobs.scribe import Scribe
+from fluxwerk.jobs.slots import LEASE
+
+T = TypeVar("T")
+LONGEST_PAUSE = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a run goes about its work; times in seconds.
+
+    `concurrency` tasks are carried by this process at most, `downloads` images fetched side by side.  After
+    `max_failures` jobs have failed, or `max_doubts` submits in a row were not answered, nothing more is submitted.
+    `lease` is after how long a silent process counts as dead.  A task is waited for during `patience`, and however
+    late it is taken up again at least for `last_look`.  Trouble with the disk, the storage or the service is sat out
+    during `endurance`, with pauses that grow from `first_pause`.  `offline` says that the server ends with this run
+    and charges nothing, so that what it forgot may be asked for again.
+    """
+
+    concurrency: int = 64
+    downloads: int = 8
+    max_failures: int | None = None
+    max_doubts: int = 10
+    webhook: str | None = None
+    lease: float = LEASE
+    patience: float = 3600.0
+    last_look: float = 60.0
+    endurance: float = 900.0
+    offline: bool = False
+    first_pause: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One thing that happened to a job or to the run.
+
+    `kind` is a stage of the job, or one of held, released, stopping; `text` says more, for people.
+    """
+
+    kind: str
+    job: Job | None = None
+    text: str = ""
+    saved: Saved | None = None
+
+
+Tell: TypeAlias = Callable[[Progress], None]
+
+
+class Prepare(Protocol):
+    """Turns a job into the model and the request to send; raises `Misused` if that is no longer possible."""
+
+    def __call__(self, job: Job) -> tuple[Model, Request]:
+        """Read what has to be read; blocking."""
+        ...
+
+
+class Keep(Protocol):
+    """Stores an image, whole or not at all."""
+
+    def __call__(self, job: Job, status: Status, data: bytes) -> Saved:
+        """Write it and return where it lies; blocking; raises `Unwritable`."""
+        ...
+
+
+@dataclass(slots=True)
+class Hold:
+    """A reason not to submit: since when, and in which words."""
+
+    since: float
+    text: str
+
+
+@dataclass(slots=True)
+class Shift:
+    """One run of one process."""
+
+    ledger: Ledger
+    scribe: Scribe
+    send: AsyncSend
+    base: str
+    prepare: Prepare
+    keep: Keep
+    terms: Terms
+    tell: Tell
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    holds: dict[str, Hold] = field(default_factory=dict[str, Hold])
+    stopping: str = ""
+    error: Error | None = None
+    failures: int = 0
+    doubts_in_a_row: int = 0
+
+    def hold(self, what: str, trouble: Error) -> None:
+        """Stop submitting until `release`; after `endurance` the run gives up."""
+        if what not in self.holds:
+            self.holds[what] = Hold(time.monotonic(), str(trouble))
+            self.tell(Progress("held", text=str(trouble)))
+        if time.monotonic() - self.holds[what].since >= self.terms.endurance:
+            self.stop("the trouble did not end", trouble)
+
+    def release(self, what: str) -> None:
+        """Submit again."""
+        if self.holds.pop(what, None):
+            self.tell(Progress("released", text=f"the {what} works again"))
+            self.wake.set()
+
+    def stop(self, reason: str, error: Error | None = None) -> None:
+        """Submit nothing more; what is in flight is still collected."""
+        if not self.stopping:
+            self.stopping, self.error = reason, error
+            self.tell(Progress("stopping", text=reason))
+        self.error = self.error or error
+        self.wake.set()
+
+    async def record(self, act: Callable[[], T]) -> T:
+        """Write to the ledger, however long its disk is full: what it is to hear may have been paid for.
+
+        Raises `Unwritable` only once the run has given up.
+        """
+        pause = self.terms.first_pause
+        while True:
+            try:
+                result = await self.scribe.write(act)
+            except Unwritable as trouble:
+                self.hold("ledger", trouble)
+                if self.error:
+                    raise
+                await asyncio.sleep(pause)
+                pause = min(LONGEST_PAUSE, pause * 2)
+            else:
+                self.release("ledger")
+                return result
+
+    def count_doubt(self, job: Job, reason: str) -> None:
+        """Tell of a job in doubt, and stop when a service that answers nothing would put all of them in doubt."""
+        self.doubts_in_a_row += 1
+        self.tell(Progress("in doubt", job, reason))
+        if self.doubts_in_a_row >= self.terms.max_doubts:
+            self.stop(f"{self.doubts_in_a_row} submits in a row were not answered", InDoubt(reason))
+
+    def count_failure(self, job: Job, error: Error) -> None:
+        """Tell of a failed job, and stop when there were too many."""
+        self.failures += 1
+        self.tell(Progress("failed", job, f"{type(error).__name__}: {error}"))
+        most = self.terms.max_failures
+        if most is not None and self.failures > most:
+            self.stop(f"{self.failures} jobs have failed, and at most {most} may")

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import csv
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fluxwerk import catalog
+from fluxwerk.batch import plan
+from fluxwerk.batch.manifest import fingerprint, read_manifest
+from fluxwerk.batch.row import request_hash
+from fluxwerk.errors import Misused
+from fluxwerk.jobs.ledger import Ledger
+from fluxwerk.testing.face import blank
+from work import ledger_with
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def planned(ledger: Ledger) -> list[dict[str, object]]:
+    return [{"line": row["line"], **Ledger.job_fields(row)} for row in ledger.rows()]
+
+
+def faults(path: Path, **options: object) -> str:
+    ledger = ledger_with(0)
+    with pytest.raises(Misused) as told:
+        plan(ledger, path, **options)
+    assert list(ledger.rows()) == [], "nothing is written when anything is wrong"
+    return str(told.value)
+
+
+def test_a_csv_from_a_spreadsheet_is_read_with_its_mark_its_line_ends_and_its_quotes(tmp_path: Path):
+    text = 'Prompt,model,seed\r\n"A ""red"" fox, asleep",flux-2-pro,1\r\n\r\n"two\r\nlines",klein-4b,\r\n'
+    path = write(tmp_path, "a.csv", b"\xef\xbb\xbf" + text.encode())
+    ledger = ledger_with(0)
+    assert plan(ledger, path).jobs == 2
+    assert planned(ledger) == [
+        {"line": 2, "prompt": 'A "red" fox, asleep', "seed": 1},
+        {"line": 4, "prompt": "two\r\nlines"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "prompt,size,seed,tag\na fox,512x768,7,x\n"),
+        ("a.tsv", "prompt\tsize\tseed\ttag\na fox\t512x768\t7\tx\n"),
+        ("a.jsonl", '{"prompt": "a fox", "width": 512, "height": 768, "seed": 7, "tag": "x"}\n'),
+    ],
+)
+def test_the_same_row_is_the_same_request_in_every_format(tmp_path: Path, name: str, content: str):
+    ledger = ledger_with(0)
+    plan(ledger, write(tmp_path, name, content))
+    job = ledger.job(1)
+    assert job.hash == request_hash("flux-2-pro", {"prompt": "a fox", "width": 512, "height": 768, "seed": 7})
+    assert job.tag == "x"
+
+
+def test_a_parquet_file_is_read_by_its_rows(tmp_path: Path):
+    pa = pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pa.table({"prompt": ["a", "b"], "seed": [1, None]}), tmp_path / "a.parquet")
+    ledger = ledger_with(0)
+    plan(ledger, tmp_path / "a.parquet")
+    assert planned(ledger) == [{"line": 1, "prompt": "a", "seed": 1}, {"line": 2, "prompt": "b"}]
+    whole = (tmp_path / "a.parquet").read_bytes()
+    assert "no whole Parquet file" in faults(write(tmp_path, "b.parquet", whole[:-50]))
+
+
+def test_a_text_file_holds_a_prompt_a_line(tmp_path: Path):
+    ledger = ledger_with(0)
+    plan(ledger, write(tmp_path, "a.txt", "a fox\n\n  a wolf, howling  \n"), model="klein-4b")
+    assert planned(ledger) == [{"line": 1, "prompt": "a fox"}, {"line": 3, "prompt": "a wolf, howling"}]
+    assert ledger.job(1).model == "flux-2-klein-4b"
+
+
+def test_every_fault_is_told_with_its_line_its_field_and_what_is_allowed(tmp_path: Path):
+    path = write(
+        tmp_path,
+        "a.csv",
+        "prompt,model,width,count,output,size\n"
+        "fox,flux-9,,,,\n"
+        "fox,flux-2-pro,63,,,\n"
+        "fox,flux-2-pro,wide,,,\n"
+        "fox,flux-2-pro,,0,,\n"
+        "fox,flux-2-pro,,,../fox.png,\n"
+        "fox,flux-2-pro,,,,12\n"
+        "fox,flux-2-pro,64,,,64x64\n"
+        ",flux-2-pro,,,,\n",
+    )
+    told = faults(path)
+    places = [
+        "line 2, model",
+        "line 3, width = 63",
+        "line 4, width = 'wide'",
+        "line 5, count = '0'",
+        "line 6, output = '../fox.png'",
+        "line 7, size = '12'",
+        "line 8, size",
+        "line 9, prompt",
+    ]
+    assert [place for place in places if place not in told] == []
+    assert "nothing was written or sent" in told
+
+
+def test_an_unknown_column_is_a_fault_with_a_suggestion(tmp_path: Path):
+    assert "did you mean 'seed'" in faults(write(tmp_path, "a.csv", "prompt,sead\nfox,1\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", "", "the file is empty"),
+        ("a.csv", "prompt\n", "holds no rows"),
+        ("a.csv", "a red fox\n", "must name the columns"),
+        ("a.csv", "prompt,prompt\na,b\n", "'prompt' is there twice"),
+        ("a.csv", "prompt,model\na,flux-2-pro,extra\n", "3 values for 2 columns"),
+        ("a.csv", 'prompt\n"never closed\n', "the quotes do not fit"),
+        ("a.csv", b"prompt\na \xff fox\n", "byte 0xff is not UTF-8"),
+        ("a.csv", b"\x00\x01\x02\x03PK\n", "must name the columns"),
+        ("a.jsonl", '{"prompt": "a"}\n{"prompt": \n', "line 2: this is not JSON"),
+        ("a.jsonl", "[1]\n", "each line must be an object"),
+        ("a.jsonl", '{"prompt": 7}\n{"prompt": "a", "tag": 7}\n', "line 2, tag"),
+        ("a.xlsx", "", "must end in one of .csv"),
+    ],
+)
+def test_a_damaged_manifest_is_refused_with_the_place(tmp_path: Path, name: str, content: str | bytes, words: str):
+    assert words in faults(write(tmp_path, name, content))
+
+
+def test_a_prompt_of_five_megabytes_is_a_fault_in_every_format(tmp_path: Path):
+    novel = "a fox " * 850_000
+    assert "longer than 131072" in faults(write(tmp_path, "a.csv", f'prompt\n"a"\n"{novel}"\n'))
+    assert "line 1, prompt" in faults(write(tmp_path, "a.jsonl", json.dumps({"prompt": novel})))
+    assert "at most 131072" in faults(write(tmp_path, "a.txt", novel))
+
+
+def test_a_manifest_that_is_missing_is_named(tmp_path: Path):
+    with pytest.raises(Misused, match=r"gone\.csv.*No such file"):
+        plan(ledger_with(0), tmp_path / "gone.csv")
+    with pytest.raises(Misused, match="cannot be read"):
+        list(read_manifest(tmp_path / "gone.csv"))
+    assert fingerprint(write(tmp_path, "a.txt", "a")) == fingerprint(write(tmp_path, "b.txt", "a"))
+
+
+def test_fifty_faults_are_enough(tmp_path: Path):
+    told = faults(write(tmp_path, "a.csv", "prompt,width\n" + "fox,1\n" * 500))
+    assert told.count("line ") == 50
+    assert "there may be more" in told
+
+
+def test_duplicates_are_refused_skipped_or_kept(tmp_path: Path):
+    path = write(tmp_path, "a.txt", "fox\nwolf\nfox\n")
+    assert "line 3: asks for the same as line 1" in faults(path)
+    ledger = ledger_with(0)
+    found = plan(ledger, path, duplicates="skip")
+    assert (found.jobs, found.skipped, found.duplicates) == (2, 1, [(3, "line 1")])
+    assert plan(ledger_with(0), path, duplicates="keep").jobs == 3
+    assert "must be one of" in faults(path, duplicates="maybe")
+
+
+def test_a_row_that_another_manifest_asked_for_is_a_duplicate_too(tmp_path: Path):
+    ledger = ledger_with(0)
+    plan(ledger, write(tmp_path, "a.txt", "fox\nwolf\n"))
+    grown = write(tmp_path, "b.txt", "fox\nwolf\nbear\n")
+    with pytest.raises(Misused, match=r"line 1: asks for the same as job 1 of a\.txt"):
+        plan(ledger, grown)
+    assert plan(ledger, grown, duplicates="skip").jobs == 1
+
+
+def test_planning_the_same_manifest_twice_adds_nothing(tmp_path: Path):
+    ledger = ledger_with(0)
+    path = write(tmp_path, "a.txt", "fox\nwolf\n")
+    assert not plan(ledger, path).already
+    assert plan(ledger, path).already
+    assert len(planned(ledger)) == 2
+
+
+def test_two_processes_that_plan_the_same_manifest_at_once_plan_it_once(tmp_path: Path):
+    path = write(tmp_path, "a.txt", "\n".join(f"fox {number}" for number in range(2500)))
+    ledger = ledger_with(0)
+    inner: list[bool] = []
+
+    def meanwhile(_: int) -> None:
+        if not inner:
+            inner.append(plan(ledger, path, duplicates="keep").already)
+
+    assert plan(ledger, path, duplicates="keep", on_line=meanwhile).already
+    assert (inner, len(planned(ledger))) == ([False], 2500)
+
+
+def test_a_row_may_ask_for_several_images_with_seeds_and_names_of_their_own(tmp_path: Path):
+    ledger = ledger_with(0)
+    text = "prompt,count,seed,output\nfox,3,5,foxes/fox.png\nwolf,2,,\n"
+    found = plan(ledger, write(tmp_path, "a.csv", text))
+    assert (found.jobs, found.total) == (5, 15)
+    jobs = [ledger.job(number) for number in range(1, 6)]
+    assert [job.fields.get("seed") for job in jobs] == [5, 6, 7, None, None]
+    assert [job.output for job in jobs[:3]] == ["foxes/fox-1.png", "foxes/fox-2.png", "foxes/fox-3.png"]
+
+
+def test_two_rows_with_one_name_are_a_fault(tmp_path: Path):
+    told = faults(write(tmp_path, "a.csv", "prompt,output\nfox,a.png\nwolf,a.png\n"))
+    assert "line 3, output = 'a.png': is the name of another image already: that of line 2" in told
+    ledger = ledger_with(0)
+    plan(ledger, write(tmp_path, "b.csv", "prompt,output\nfox,a.png\n"))
+    with pytest.raises(Misused, match="that of job 1"):
+        plan(ledger, write(tmp_path, "c.csv", "prompt,output\nbear,a.png\n"))
+
+
+def test_input_images_are_found_beside_the_manifest_and_known_by_their_content(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    write(tmp_path, "in/cat.png", blank(100, 80))
+    write(tmp_path, "in/same.png", blank(100, 80))
+    write(tmp_path, "in/dog.png", blank(80, 100))
+    text = (
+        "prompt,images\nfirst,in/cat.png;in/dog.png\nsecond,https://example.com/a.png\nfirst,in/same.png;in/dog.png\n"
+    )
+    assert "line 4: asks for the same as line 2" in faults(write(tmp_path, "a.csv", text))
+    ledger = ledger_with(0)
+    plan(ledger, tmp_path / "a.csv", duplicates="skip")
+    first, second = ledger.job(1).fields, ledger.job(2).fields
+    assert first["input_image"].startswith("sha256:")
+    assert first["input_image_2"] != first["input_image"]
+    assert second["input_image"] == "https://example.com/a.png"
+    assert ledger.job(1).estimate == Decimal(6)
+    assert first != second
+
+
+def test_faults_of_input_images_name_the_line_and_the_file(tmp_path: Path):
+    write(tmp_path, "small.png", blank(8, 8))
+    told = faults(write(tmp_path, "a.csv", "prompt,input_image\na,gone.png\nb,small.png\nc,gone.png\n"))
+    assert "line 2, input_image = 'gone.png': there is no such file" in told
+    assert "line 3, input_image = 'small.png': must be at least" in told
+    assert "line 4, input_image" in told
+
+
+def test_a_price_that_is_not_public_is_said_and_may_be_assumed(tmp_path: Path):
+    path = write(tmp_path, "a.csv", "prompt,model\nfox,flux-dev\n")
+    unpriced = next((name for name, row in catalog.models().items() if row.price is None and _takes_prompt(row)), None)
+    if unpriced is None:
+        pytest.skip("every model of the catalogue has a price")
+    path = write(tmp_path, "a.csv", f"prompt,model\nfox,{unpriced}\n")
+    [bill] = plan(ledger_with(0), path).bills
+    assert (bill.unpriced, bill.credits) == (1, 0)
+    [bill] = plan(ledger_with(0), path, assume_price=Decimal(9)).bills
+    assert (bill.unpriced, bill.credits) == (0, 9)
+
+
+def _takes_prompt(model) -> bool:
+    return {option.name for option in model.options.values() if option.required} <= {"prompt"}
+
+
+@given(st.dictionaries(st.text(min_size=1), st.none() | st.integers() | st.text(), max_size=5))
+def test_the_hash_does_not_depend_on_the_order_of_the_fields(fields: dict[str, object]):
+    turned = dict(reversed(fields.items()))
+    assert request_hash("m", fields) == request_hash("m", turned)
+    assert request_hash("m", fields) != request_hash("n", fields)
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).map(str.strip).filter(bool),
+                min_size=1, max_size=5, unique=True))  # fmt: skip
+def test_any_prompt_survives_a_csv(tmp_path_factory: pytest.TempPathFactory, prompts: list[str]):
+    path = tmp_path_factory.mktemp("csv") / "a.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["prompt"])
+        writer.writerows([prompt] for prompt in prompts)
+    assert [line.columns["prompt"] for line in read_manifest(path)] == prompts
+
+
+def test_the_same_image_is_measured_and_hashed_once(tmp_path: Path):
+    write(tmp_path, "cat.png", blank(100, 80))
+    path = write(tmp_path, "a.csv", "prompt,images\n" + "".join(f"{n},cat.png\n" for n in range(50)))
+    ledger = ledger_with(0)
+    plan(ledger, path)
+    with ledger.database.read() as transaction:
+        [row] = transaction.all("select * from inputs")
+    assert (row["width"], row["height"], row["path"]) == (100, 80, str((tmp_path / "cat.png").resolve()))

@@ -1,0 +1,324 @@
+"""Ledger, server, troubles and crashes in any order, on a pretend clock; the server's books are the judge.
+
+Workers here are nothing but what they hold in memory: a crash throws that away, and only the ledger remains.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from decimal import Decimal
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+import judge
+from fluxwerk import catalog
+from fluxwerk.batch import plan
+from fluxwerk.drive import drive
+from fluxwerk.errors import Error, Failed, InDoubt, Refused, Stale, TimedOut, Unanswered
+from fluxwerk.exchange import Flow, HttpRequest, Response, Task
+from fluxwerk.jobs.job import IN_FLIGHT, Job, Stage
+from fluxwerk.jobs.ledger import Ledger, Saved
+from fluxwerk.protocol import flow, wire
+from fluxwerk.server.books import Books
+from fluxwerk.server.books import Job as Accepted
+from fluxwerk.testing import FaceToFace
+from fluxwerk.testing.face import BASE, KEY
+
+# 200 runs of 50 steps are 10,000 steps; on a developer's machine a fifth of it.
+RUNS = 200 if os.environ.get("CI") else 40
+LEASE = 6.0
+CAP = Decimal(400)
+PRICE = Decimal(8)
+TROUBLES = ("none", "lost", "unreachable", "server error", "busy", "refused")
+
+
+class Late(Exception):
+    """The submit was refused for now, or never left."""
+
+
+class LedgerAgainstServer(RuleBasedStateMachine):
+    workers: Bundle[str] = Bundle("workers")
+
+    def __init__(self) -> None:
+        super().__init__()
+        # A server that forgets nothing, so that its books can be read at the end.
+        self.face = FaceToFace(seconds=2.0, books=Books(keep=1e12))
+        self.clock = self.face.clock
+        self.skew = 0.0
+        self.ledger = Ledger.open(":memory:", clock=lambda: self.clock.now() + self.skew)
+        # A pool of six slots is full after a few steps.
+        rows = [{"prompt": f"image {number}"} for number in range(60)]
+        plan(self.ledger, rows, model="flux-kontext-max")
+        self.ledger.budget.set_cap(CAP)
+        self.held: dict[str, list[Job]] = {}
+        self.answers: dict[int, tuple[str, Job, Task | None]] = {}
+        self.tokens: dict[str, str] = {}
+        self.granted: dict[int, int] = {}
+        self.images: dict[int, bytes] = {}
+
+    def teardown(self) -> None:
+        """Settle every doubt by the books, work to the end, and compare to the credit."""
+        self.ledger.budget.set_cap(None)
+        self.held.clear()
+        self.answers.clear()
+        # Twice, since a lease that a jump of the clock made endless is cut to its length first.
+        for _ in range(2):
+            self.ledger.slots.take_over()
+            self.clock.sleep(LEASE + 1)
+        self.ledger.slots.take_over()
+        for row in list(self.ledger.rows(Stage.DOUBTFUL)):
+            self._settle_truly(row["id"])
+        self._work_to_the_end()
+        sums = self.ledger.budget.sums()
+        assert sums.count(Stage.SAVED, Stage.FAILED) == 60
+        assert sums.committed == self._charged()
+        self.ledger.close()
+
+    # What may happen.
+
+    @initialize(target=workers)
+    def begin(self) -> str:
+        return self._enrol()
+
+    @rule(target=workers)
+    def another_process_starts(self) -> str:
+        return self._enrol()
+
+    @rule(worker=consumes(workers))
+    def a_process_is_killed(self, worker: str) -> None:
+        self.held.pop(worker)
+        self.answers = {number: entry for number, entry in self.answers.items() if entry[0] != worker}
+
+    @rule(worker=consumes(workers))
+    def a_process_ends_in_good_order(self, worker: str) -> None:
+        self.held.pop(worker)
+        self.answers = {number: entry for number, entry in self.answers.items() if entry[0] != worker}
+        self.ledger.slots.retire(worker)
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 2.0, 5.0, 7.0, 60.0, 700.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.sleep(seconds)
+
+    @rule(seconds=st.sampled_from([-3600.0, -5.0, 5.0, 3600.0]))
+    def the_clock_of_the_database_jumps(self, seconds: float) -> None:
+        self.skew += seconds
+
+    @rule(worker=workers)
+    def a_process_beats_and_buries_the_dead(self, worker: str) -> None:
+        if not self.ledger.slots.beat(worker):
+            self._hold(worker, [])
+        self.ledger.slots.take_over()
+
+    @rule(worker=workers, most=st.integers(1, 8))
+    def a_process_claims(self, worker: str, most: int) -> None:
+        try:
+            claim = self.ledger.submitting(worker, most, BASE)
+        except Stale:
+            return
+        for job in claim.jobs:
+            self.granted[job.id] = self.granted.get(job.id, 0)
+            self.tokens[f"image {job.id - 1}"] = job.token or ""
+        self._hold(worker, [*self.held[worker], *claim.jobs])
+
+    @rule(worker=workers, trouble=st.sampled_from(TROUBLES), answered=st.booleans())
+    def a_submit_leaves(self, worker: str, trouble: str, *, answered: bool) -> None:
+        for job in self._holding(worker, Stage.SUBMITTING):
+            if job.id not in self.answers:
+                self._submit(worker, job, trouble)
+                if answered:
+                    self._hear(job.id)
+                return
+
+    @rule()
+    def answers_arrive(self) -> None:
+        for number in list(self.answers):
+            self._hear(number)
+
+    @rule(worker=workers)
+    def a_process_polls(self, worker: str) -> None:
+        for job in self._holding(worker, Stage.SUBMITTED):
+            self._poll(worker, job)
+
+    @rule(worker=workers)
+    def a_process_downloads_and_saves(self, worker: str) -> None:
+        for job in self._holding(worker, Stage.READY):
+            self._save(worker, job)
+
+    @rule(worker=workers)
+    def a_process_adopts_orphans(self, worker: str) -> None:
+        self._hold(worker, [*self.held[worker], *self.ledger.adopt(worker, 10)])
+
+    @rule(chosen=st.integers(0, 59))
+    def a_webhook_comes(self, chosen: int) -> None:
+        prompt = f"image {chosen}"
+        task = next((job.task.id for job in self._accepted() if job.order.prompt == prompt), None)
+        if task and prompt in self.tokens:
+            self.ledger.witness(self.tokens[prompt], task)
+
+    @rule(chosen=st.integers(0, 59))
+    def a_person_settles_a_doubt_truly(self, chosen: int) -> None:
+        if self.ledger.job(chosen + 1).stage is Stage.DOUBTFUL and not self._under_way(chosen + 1):
+            self._settle_truly(chosen + 1)
+
+    # What holds whatever happened.
+
+    @invariant()
+    def nothing_is_bought_twice(self) -> None:
+        assert [prompt for prompt, times in judge.bought(self._accepted()).items() if times > 1] == []
+
+    @invariant()
+    def the_ledger_never_knows_less_than_the_bill_and_never_crosses_the_cap(self) -> None:
+        committed = self.ledger.budget.sums().committed
+        assert self._charged() <= committed
+        assert committed <= CAP
+
+    @invariant()
+    def no_more_tasks_are_in_flight_than_there_are_slots(self) -> None:
+        assert self.ledger.budget.sums().count(*IN_FLIGHT) <= 6
+
+    @invariant()
+    def the_sums_are_those_that_counting_gives(self) -> None:
+        judge.assert_sums(self.ledger)
+
+    @invariant()
+    def every_paid_task_is_known_or_its_job_is_in_doubt_or_still_submitting(self) -> None:
+        rows = {row["id"]: row for row in self.ledger.rows()}
+        for job in self._accepted():
+            row = rows[int(job.order.prompt.split()[1]) + 1]
+            assert row["task"] == job.task.id or row["stage"] in (Stage.DOUBTFUL, Stage.SUBMITTING)
+
+    @invariant()
+    def nobody_carries_what_another_carries(self) -> None:
+        carried = [job.id for jobs in self.held.values() for job in jobs if self.ledger.job(job.id).fence == job.fence]
+        assert len(carried) == len(set(carried))
+
+    # How it is done.
+
+    def _enrol(self) -> str:
+        worker = self.ledger.slots.enrol(LEASE)
+        self.held[worker] = []
+        return worker
+
+    def _hold(self, worker: str, jobs: list[Job]) -> None:
+        self.held[worker] = jobs
+
+    def _holding(self, worker: str, stage: Stage) -> list[Job]:
+        return [job for job in self.held[worker] if job.stage is stage]
+
+    def _accepted(self) -> list[Accepted]:
+        return list(self.face.service.books.jobs.values())
+
+    def _charged(self) -> Decimal:
+        account = self.face.service.books.account(KEY)
+        assert account
+        return Decimal(1_000_000) - account.credits
+
+    def _replace(self, worker: str, job: Job, move: Callable[[], Job | None]) -> None:
+        """Make a move as a process does: what another has moved on is dropped."""
+        try:
+            moved = move()
+        except Stale:
+            moved = None
+        rest = [other for other in self.held[worker] if other.id != job.id]
+        self._hold(worker, [*rest, moved] if moved and moved.stage is not Stage.PLANNED else rest)
+
+    def _submit(self, worker: str, job: Job, trouble: str) -> None:
+        def send(request: HttpRequest, _budget: float | None) -> Response:
+            if trouble in ("unreachable", "busy"):
+                raise Late
+            if trouble == "refused":
+                return wire.write_refusal(422, "no", error="no", message="no")
+            response = self.face.send(request)
+            if response.status == 429:
+                raise Late
+            if trouble == "lost":
+                raise Unanswered("dropped on purpose")
+            oops = wire.write_refusal(500, "oops", error="oops", message="oops")
+            return oops if trouble == "server error" else response
+
+        model = catalog.find(job.model)
+        try:
+            task = drive(flow.submit(model, job.request, BASE), send, None, self.clock)
+        except Late:
+            self._replace(worker, job, lambda: self.ledger.withdrawn(job, "busy"))
+        except InDoubt:
+            self._replace(worker, job, lambda: self.ledger.doubted(job, "lost"))
+        except Refused as refusal:
+            error: Error = refusal
+            self._replace(worker, job, lambda: self.ledger.refused(job, error))
+        else:
+            self.answers[job.id] = worker, job, task
+
+    def _hear(self, number: int) -> None:
+        if number in self.answers:
+            worker, job, task = self.answers.pop(number)
+            assert task
+            self._replace(worker, job, lambda: self.ledger.submitted(job, task))
+
+    def _under_way(self, number: int) -> bool:
+        return number in self.answers or any(
+            job.id == number and job.stage is Stage.SUBMITTING for jobs in self.held.values() for job in jobs
+        )
+
+    def _poll(self, worker: str, job: Job) -> None:
+        assert job.task
+        try:
+            status = self._drive(flow.wait(job.task, BASE), 1.0)
+        except TimedOut:
+            return
+        except Failed as ending:
+            error: Error = ending
+            self._replace(worker, job, lambda: self.ledger.failed(job, error))
+            return
+        self._replace(worker, job, lambda: self.ledger.ready(job, status))
+
+    def _save(self, worker: str, job: Job) -> None:
+        if job.expires is not None and job.expires <= self.clock.now() + self.skew:
+            self._replace(worker, job, lambda: self.ledger.expired(job))
+            return
+        try:
+            data = self._drive(flow.download(job.ready_status(), BASE), 60.0)
+        except Error as ending:
+            error = ending
+            self._replace(worker, job, lambda: self.ledger.failed(job, error))
+            return
+        self.images[job.id] = data
+        self._replace(worker, job, lambda: self.ledger.saved(job, Saved(f"{job.id}.png", "00")))
+
+    def _drive(self, steps: Flow[object], seconds: float) -> object:
+        return drive(steps, self.face.send, self.clock.now() + seconds, self.clock)
+
+    def _settle_truly(self, number: int) -> None:
+        prompt = f"image {number - 1}"
+        task = next((job.task.id for job in self._accepted() if job.order.prompt == prompt), None)
+        if task:
+            self.ledger.collected(number, task)
+        else:
+            self.ledger.resubmitted(number)
+
+    def _work_to_the_end(self) -> None:
+        worker = self.ledger.slots.enrol(1e9)
+        self.held[worker] = []
+        for _ in range(200):
+            self.a_process_adopts_orphans(worker)
+            self.a_process_claims(worker, 6)
+            for job in self._holding(worker, Stage.SUBMITTING):
+                self._submit(worker, job, "none")
+            self.answers_arrive()
+            self.clock.sleep(3)
+            self.a_process_polls(worker)
+            self.a_process_downloads_and_saves(worker)
+            if not self.ledger.budget.sums().count(Stage.PLANNED, *IN_FLIGHT, Stage.READY):
+                return
+
+
+TestLedgerAgainstServer = LedgerAgainstServer.TestCase
+TestLedgerAgainstServer.settings = settings(
+    max_examples=RUNS,
+    stateful_step_count=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
