@@ -18,6 +18,7 @@ COMMANDS = {
     "price": ("price", "Estimate what images will cost; asks nobody."),
     "credits": ("credits", "Show the account's balance."),
     "serve": ("serve", "Run the same API on this machine."),
+    "keys": ("keys", "Make, list and revoke the keys of a server of your own."),
 }
 EPILOG = "Exit codes: 0 done, " + ", ".join(f"{code} {words}" for code, words in EXITS) + "."
 

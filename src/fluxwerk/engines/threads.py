@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeGuard, cast
 
-from fluxwerk.engines import Engine, Everything, LiveEngine, Order, Report
+from fluxwerk.engines import Engine, Everything, LiveEngine, Order, Progress, Report
 
 
 class Threads(Everything):
@@ -30,10 +30,16 @@ class Threads(Everything):
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    async def paint(self, order: Order, report: Report) -> bytes:  # noqa: ARG002  (a thread tells nothing)
-        """Return the image that one of the threads renders."""
+    async def paint(self, order: Order, report: Report) -> bytes:
+        """Return the image that one of the threads renders; that it has begun is all it tells."""
         assert self._pool is not None, "open() comes first"
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._engine.render, order)
+        loop = asyncio.get_running_loop()
+
+        def render() -> bytes:
+            loop.call_soon_threadsafe(report, Progress(0.0))
+            return self._engine.render(order)
+
+        return await loop.run_in_executor(self._pool, render)
 
 
 def live(engine: Engine | LiveEngine, threads: int | None = None) -> LiveEngine:

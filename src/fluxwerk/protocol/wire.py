@@ -172,9 +172,14 @@ def write_refusal(
     error: str,
     message: str,
     retry_after: int | None = None,
+    details: Json = None,
 ) -> Response:
-    """Write an error that both kinds of readers understand: `detail` as the live service, the rest as the guide."""
-    body: dict[str, Json] = {"detail": detail, "error": error, "message": message}
+    """Write an error that both kinds of readers understand: `detail` as the live service, the rest as the guide.
+
+    A `detail` of `None` is left out, and so are `details`, which name each field as the guide does.
+    """
+    body: dict[str, Json] = {"detail": detail, "error": error, "message": message, "details": details}
+    body = {name: value for name, value in body.items() if value is not None}
     headers = dict(JSON)
     if retry_after is not None:
         body["retry_after"] = retry_after
