@@ -234,7 +234,7 @@ def test_every_path_of_the_catalogue_is_published_with_its_fields(spec):
             body = operation["requestBody"]["content"]["application/json"]["schema"]
             assert set(body["properties"]) == set(model.options)
             assert body.get("additionalProperties") is (False if model.strict else None)
-            assert {parameter["name"] for parameter in operation["parameters"]} == {"x-key"}
+            assert {parameter["name"] for parameter in operation["parameters"]} == {"x-key", "Idempotency-Key"}
             assert {"200", "402", "403", "422", "429"} <= set(operation["responses"])
 
 

@@ -93,7 +93,7 @@ class Guard:
         parts = urlsplit(request.url)
         backend = self._backend if parts.scheme == "https" or parts.hostname in self._plain else self._inside
         headers: dict[str | bytes, str | bytes] = {
-            **request.headers,
+            **dict[str | bytes, str | bytes](request.headers.items()),
             "host": parts.netloc,
             "content-length": str(len(request.body)),
         }

@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from fluxwerk.errors import Lost
@@ -75,13 +75,12 @@ class Policy:
     def fault(self, url: str) -> str | None:
         """Say why a webhook may not go to a URL, or `None` if it may be tried; the guard judges the address later."""
         try:
-            parts = urlsplit(url)
-            host = parts.hostname or ""
+            scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
         except ValueError:
-            host = ""
+            scheme, host = "", None
         if not host:
             return "Input should be an http or https URL with a host"
-        if parts.scheme == "https" or host in self.hosts or self._is_inside(host):
+        if scheme == "https" or host in self.hosts or self._is_inside(host):
             return None
         return "Webhooks go by https; plain http only to hosts that the operator of this server allows"
 
@@ -101,7 +100,7 @@ def tell(job: Job, result: Json, at: float) -> bytes:
     if job.word == "Ready":
         body["result"] = result
     else:
-        details: dict[str, Json] = job.details if isinstance(job.details, dict) else {}
+        details = cast("dict[str, Json]", job.details) if isinstance(job.details, dict) else {}
         body["error"] = details.get("error") or CODES.get(job.word, "internal_error")
         body["message"] = details.get("message") or job.word
         body["details"] = job.details
@@ -144,17 +143,18 @@ def deliver(
             return
         after = notice.pause(clock()) + (rule.seconds if rule and deed == "delay" else 0.0)
         sent = request(notice, GARBLED if deed == "garble" else body, policy, forged=deed == "forge")
-        yield from _attempt(notice, Call(sent, after), clock)
-        if deed == "duplicate" and notice.state == "delivered":
-            notice.state = "pending"
+        acknowledged = yield from _attempt(notice, Call(sent, after), clock)
+        if deed == "duplicate" and acknowledged:
             yield from _attempt(notice, Call(sent), clock)
         saved()
 
 
-def _attempt(notice: Notice, call: Call, clock: Callable[[], float]) -> Flow[None]:
+def _attempt(notice: Notice, call: Call, clock: Callable[[], float]) -> Flow[bool]:
     try:
         response = yield call
     except Lost as lost:
-        notice.note(str(lost), clock(), acknowledged=False)
+        acknowledged, outcome = False, str(lost)
     else:
-        notice.note(f"answered {response.status}", clock(), acknowledged=response.status in ACKNOWLEDGED)
+        acknowledged, outcome = response.status in ACKNOWLEDGED, f"answered {response.status}"
+    notice.note(outcome, clock(), acknowledged=acknowledged)
+    return acknowledged

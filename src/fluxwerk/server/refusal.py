@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from fluxwerk.exchange import Json, Response
 from fluxwerk.protocol import wire
@@ -80,5 +80,5 @@ def unfit(field: str, reason: str, kind: str = "value_error") -> Refusal:
 def _by_field(detail: Json) -> Json:
     if not isinstance(detail, list):
         return None
-    entries: list[Any] = detail
+    entries = cast("list[dict[str, Json]]", detail)
     return {".".join(str(part) for part in entry["loc"][1:]) or "body": entry["msg"] for entry in entries}

@@ -10,12 +10,12 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import cast
 
 from fluxwerk import catalog
 from fluxwerk.catalog import Model
 from fluxwerk.engines import Abilities, Everything, Order, Progress
-from fluxwerk.exchange import Flow, HttpRequest, Response
+from fluxwerk.exchange import Flow, HttpRequest, Json, Response
 from fluxwerk.protocol import wire
 from fluxwerk.server import delivery, effect, ending, extensions, notice, poll, submit, visit
 from fluxwerk.server.books import Account, Books, Job, is_well_formed
@@ -235,10 +235,10 @@ def _about(place: str, job: Job | None) -> Occasion:
 
 def _prompt(body: bytes) -> str:
     try:
-        given: Any = json.loads(body)
+        given: Json = json.loads(body)
     except (ValueError, RecursionError):
         return ""
-    prompt = given.get("prompt") if isinstance(given, dict) else None
+    prompt = cast("dict[str, Json]", given).get("prompt") if isinstance(given, dict) else None
     return prompt if isinstance(prompt, str) else ""
 
 

@@ -43,7 +43,7 @@ class Workshop:
                 yield
             finally:
                 service.closing = True
-                service.on_end = lambda _: None
+                service.on_end = _nobody
                 await _stop([*self._rendering.values(), *self._telling])
 
     def _render(self, job: Job) -> None:
@@ -93,6 +93,10 @@ class Workshop:
 def _advance(service: Service, job: Job, progress: Progress) -> None:
     if job.ready_at is None:
         service.advance(job, progress)
+
+
+def _nobody(_: Job) -> None:
+    """Tell nobody: whoever takes the state up will."""
 
 
 async def _stop(tasks: list[asyncio.Task[None]]) -> None:
