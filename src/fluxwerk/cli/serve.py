@@ -33,6 +33,7 @@ PACKAGES = "pip install 'fluxwerk[server]'"
     "--keep", type=click.FloatRange(min=1), default=3600.0, show_default=True, help="Seconds images are kept."
 )
 @click.option("--seconds", type=click.FloatRange(min=0), default=0.0, help="How long a task takes at least.")
+@click.option("--drain", type=click.FloatRange(min=0), default=60.0, help="How long SIGTERM waits for running tasks.")
 @click.option(
     "--dialect",
     type=click.Choice(["live", "guide"]),
@@ -61,6 +62,7 @@ def command(  # noqa: PLR0917  (click passes them by name)
     state: str | None,
     keep: float,
     seconds: float,
+    drain: float,
     dialect: str,
     trouble: str | None,
     magic: bool,  # noqa: FBT001
@@ -77,8 +79,9 @@ def command(  # noqa: PLR0917  (click passes them by name)
     try:
         from fluxwerk.engines.offline import Offline  # noqa: PLC0415
         from fluxwerk.server.app import build  # noqa: PLC0415
+        from fluxwerk.server.drain import Draining  # noqa: PLC0415
         from fluxwerk.server.fetch import Guard  # noqa: PLC0415
-        from fluxwerk.server.loopback import uvicorn_of  # noqa: PLC0415
+        from fluxwerk.server.loopback import config_of  # noqa: PLC0415
         from fluxwerk.server.notice import Policy  # noqa: PLC0415
         from fluxwerk.server.service import Service  # noqa: PLC0415
     except ModuleNotFoundError as missing:
@@ -112,7 +115,8 @@ def command(  # noqa: PLR0917  (click passes them by name)
         if script.rules:
             click.echo(f"Trouble on demand: {len(script.rules)} rules of {trouble}.", err=True)
         breakable = bool(script.rules)
-        uvicorn_of(app, breakable=breakable, log_level="warning", timeout_graceful_shutdown=10).run([listening])
+        config = config_of(app, breakable=breakable, log_level="warning", timeout_graceful_shutdown=10)
+        Draining(config, service, drain).run([listening])
     if disk:
         disk.close()
 

@@ -48,7 +48,7 @@ def build(
         http = HttpRequest(request.method, str(request.url), body, headers=headers)
         return _to_wire(await drive_async(service.answer(http), guard.fetch))
 
-    openapi.publish(app, service.models, carry)
+    openapi.publish(app, service.models, carry, service.abilities)
     return app
 
 

@@ -210,6 +210,13 @@ class Books:
         """List the jobs that nobody has ended, in the order of their acceptance."""
         return [job for job in self.jobs.values() if job.ready_at is None]
 
+    def is_quiet(self, now: float, linger: float) -> bool:
+        """Whether nothing runs, and nothing that became ready within the last `linger` seconds waits for collection."""
+        return all(
+            job.has_ended(now) and (job.delivered or job.word != "Ready" or now - (job.ready_at or now) > linger)
+            for job in self.jobs.values()
+        )
+
     def forget(self, now: float) -> None:
         """Drop the jobs whose images have been kept long enough."""
         while self._endings and self._endings[0][0] <= now:

@@ -43,6 +43,8 @@ def loopback(
     `allow` names the networks from which input images may be fetched, and to which webhooks may go by plain http,
     beside the public ones.  `trouble` is how the server misbehaves on purpose.
     """
+    import uvicorn  # noqa: PLC0415
+
     from fluxwerk.engines.offline import Offline  # noqa: PLC0415  (other engines do without)
     from fluxwerk.server.app import build  # noqa: PLC0415  (FastAPI takes half a second)
     from fluxwerk.server.fetch import Guard  # noqa: PLC0415
@@ -60,9 +62,8 @@ def loopback(
         dialect=dialect,
     )
     with listen(HOME, 0) as listening:
-        server = uvicorn_of(
-            build(service, engine, Guard(allow)), breakable=bool(trouble.rules), timeout_graceful_shutdown=5
-        )
+        app = build(service, engine, Guard(allow))
+        server = uvicorn.Server(config_of(app, breakable=bool(trouble.rules), timeout_graceful_shutdown=5))
         thread = threading.Thread(target=server.run, args=([listening],), name="fluxwerk-server", daemon=True)
         thread.start()
         try:
@@ -91,16 +92,15 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def uvicorn_of(app: fastapi.FastAPI, *, breakable: bool = False, **settings: Any) -> uvicorn.Server:
-    """Put an application on uvicorn, with a log that shows no signed query; `breakable` lines are for trouble."""
+def config_of(app: fastapi.FastAPI, *, breakable: bool = False, **settings: Any) -> uvicorn.Config:
+    """Set uvicorn up, with a log that shows no signed query; `breakable` lines are for trouble."""
     import uvicorn  # noqa: PLC0415
 
     from fluxwerk.server.wreck import Line  # noqa: PLC0415
 
-    config = uvicorn.Config(app, http=Line if breakable else "auto", log_config=None, access_log=False, **settings)
     # The log of requests is off, but whoever gives it a handler of their own gets it all the same.
     logging.getLogger("uvicorn.access").addFilter(_hide_queries)
-    return uvicorn.Server(config)
+    return uvicorn.Config(app, http=Line if breakable else "auto", log_config=None, access_log=False, **settings)
 
 
 def _hide_queries(record: logging.LogRecord) -> bool:

@@ -55,7 +55,7 @@ class Notice:
     def note(self, outcome: str, now: float, *, acknowledged: bool) -> None:
         """Write an attempt down."""
         self.attempts.append(Attempt(now, outcome))
-        if acknowledged:
+        if acknowledged or self.state == "delivered":
             self.state = "delivered"
         elif len(self.attempts) > len(PAUSES):
             self.state = "dropped"
@@ -100,9 +100,9 @@ def tell(job: Job, result: Json, at: float) -> bytes:
     if job.word == "Ready":
         body["result"] = result
     else:
-        details = cast("dict[str, Json]", job.details) if isinstance(job.details, dict) else {}
-        body["error"] = details.get("error") or CODES.get(job.word, "internal_error")
-        body["message"] = details.get("message") or job.word
+        said = cast("dict[str, Json]", job.details or {})
+        body["error"] = said.get("error") or CODES.get(job.word, "internal_error")
+        body["message"] = said.get("message") or job.word
         body["details"] = job.details
     body["cost"] = job.settled
     body["timestamp"] = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

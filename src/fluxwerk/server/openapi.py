@@ -9,6 +9,7 @@ import fastapi
 from fastapi.responses import Response as Answer
 
 from fluxwerk.catalog import Model
+from fluxwerk.engines import Abilities
 from fluxwerk.protocol import wire
 from fluxwerk.server import extensions, quote, schema
 
@@ -53,7 +54,8 @@ TASK: dict[str, Any] = {
         "stage": {"type": "string", "enum": ["queued", "running", "ended"]},
         "model": {"type": "string"},
         "webhook": {},
-        "outcome": {"type": "string", "enum": ["cancelled", "stopping", "ended"]},
+        "cancelled": {"type": "boolean"},
+        "was": {"type": "string", "enum": ["queued", "running", "ended"]},
     },
 }
 ANY: dict[str, Any] = {"type": "object"}
@@ -73,16 +75,19 @@ LIMITS = {
 Carry = Callable[[fastapi.Request], Awaitable[Answer]]
 
 
-def publish(app: fastapi.FastAPI, models: Mapping[str, Model], carry: Carry) -> None:
-    """Offer every path at the application, each with what it takes and what it answers."""
+def publish(app: fastapi.FastAPI, models: Mapping[str, Model], carry: Carry, abilities: Abilities) -> None:
+    """Offer every path at the application, each with what it takes and what it answers.
+
+    The paths of models that the engine does not serve say so when they are asked, and are not published.
+    """
     for path, model in models.items():
-        _offer_model(app, path, model, carry)
+        _offer_model(app, path, model, carry, shown=abilities.facts(model) is not None)
     _offer_reads(app, carry)
     _offer_extensions(app, carry)
     app.add_api_route("/results/{path:path}", carry, methods=["GET", "HEAD"], include_in_schema=False)
 
 
-def _offer_model(app: fastapi.FastAPI, path: str, model: Model, carry: Carry) -> None:
+def _offer_model(app: fastapi.FastAPI, path: str, model: Model, carry: Carry, *, shown: bool) -> None:
     once = _parameter("Idempotency-Key", "header", required=False)
     once["description"] = "An extension: the same key with the same body is the same task."
     app.add_api_route(
@@ -93,6 +98,7 @@ def _offer_model(app: fastapi.FastAPI, path: str, model: Model, carry: Carry) ->
         summary=model.title,
         description=f"{model.best_for.capitalize()}. {model.note}".strip(),
         name=path.removeprefix("/v1/"),
+        include_in_schema=shown,
         operation_id="submit_" + path.removeprefix("/v1/").replace("/", "_").replace("-", "_").replace(".", "_"),
         responses=_responses(SCHEMAS["AsyncResponse"], 400, 401, 402, 403, 409, 413, 422, 429, 503),
         openapi_extra={
@@ -127,11 +133,7 @@ def _offer_extensions(app: fastapi.FastAPI, carry: Carry) -> None:
     offers: dict[tuple[str, str], tuple[str, dict[int | str, dict[str, Any]], dict[str, Any]]] = {
         ("/v1/tasks", "GET"): ("list your tasks, the newest first", _responses(ANY, *refused), {"parameters": some}),
         ("/v1/tasks/{id}", "GET"): ("look at a task and its webhook", _responses(TASK, *refused), {"parameters": one}),
-        ("/v1/tasks/{id}", "DELETE"): (
-            "give a task up",
-            {**_responses(TASK, *refused), 202: _content(TASK, "the engine was asked to stop")},
-            {"parameters": one},
-        ),
+        ("/v1/tasks/{id}", "DELETE"): ("give a task up", _responses(TASK, *refused), {"parameters": one}),
         ("/v1/models", "GET"): ("ask which models are served, and what each honours", _responses(ANY), {}),
         ("/v1/price", "POST"): (
             "estimate what a request would cost",

@@ -36,20 +36,16 @@ def shown(service: Service, visit: Visit) -> Response:
 
 
 def cancelled(service: Service, visit: Visit) -> Response:
-    """Give a task up: one that waits ends at once, one that runs is the engine's to stop, one that ended stays so.
+    """Give a task up: one that waited never begins, the engine is asked to stop one that ran, one that ended stays so.
 
-    The `outcome` is cancelled, stopping or ended.
+    `was` says which of the three it was; the credits come back in the first two.
     """
     job = _own(service, visit)
-    outcome = "ended" if job.has_ended(service.clock()) else "stopping"
-    if outcome == "stopping":
+    was = _stage(service, job)
+    if was != "ended":
+        service.conclude(job, CANCELLED)
         service.on_cancel(job)
-        if job.began is None or job.ready_at is not None:
-            # It waits still, or its image is made and only held back.
-            service.conclude(job, CANCELLED)
-            outcome = "cancelled"
-    body = wire.dump({**_row(service, job), "outcome": outcome})
-    return Response(202 if outcome == "stopping" else 200, wire.JSON, body)
+    return Response(200, wire.JSON, wire.dump({**_row(service, job), "cancelled": was != "ended", "was": was}))
 
 
 def _own(service: Service, visit: Visit) -> Job:
@@ -59,6 +55,13 @@ def _own(service: Service, visit: Visit) -> Job:
     if job is None or job.account is not account:
         raise Refusal("not_found", "This account has no such task", detail="Task not found")
     return job
+
+
+def _stage(service: Service, job: Job) -> str:
+    """Say queued, running or ended; an image that is made and only held back counts as one that is being made."""
+    if job.has_ended(service.clock()):
+        return "ended"
+    return "queued" if job.began is None and job.ready_at is None else "running"
 
 
 def _limit(visit: Visit) -> int:
@@ -71,11 +74,10 @@ def _limit(visit: Visit) -> int:
 
 def _row(service: Service, job: Job) -> dict[str, Json]:
     ended = job.has_ended(service.clock())
-    running = job.began is not None or job.ready_at is not None
     return {
         "id": job.task.id,
         "status": job.word if ended else "Pending",
-        "stage": "ended" if ended else "running" if running else "queued",
+        "stage": _stage(service, job),
         "model": job.model.name,
         "polling_url": job.task.polling_url,
         "cost": job.settled if ended else job.task.cost,
