@@ -12,6 +12,7 @@ from fluxwerk.exchange import Json, Response
 from fluxwerk.protocol import wire
 from fluxwerk.server import schema
 from fluxwerk.server.refusal import invalid, unfit
+from fluxwerk.server.submit import check_area
 from fluxwerk.server.visit import Visit
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def price(_: Service, visit: Visit) -> Response:
     inputs = given.inputs
     billed = geometry.requested_size(model, fields, inputs)
     width, height = geometry.output_size(model, fields, inputs)
+    check_area(model, billed, (width, height))
     try:
         cost = pricing.estimate(model, *billed, inputs=inputs)
     except UnknownPrice:
@@ -70,4 +72,7 @@ def _read(body: bytes) -> Quote:
 def _sizes(model: catalog.Model, extra: dict[str, Any]) -> dict[str, Json]:
     """Check the options that set a size, as a submit does, and leave out the rest."""
     names = {"width", "height", "aspect_ratio", "resolution", "top", "bottom", "left", "right"} & set(model.options)
-    return schema.some(model, {name: extra[name] for name in names if name in extra})
+    try:
+        return schema.some(model, {name: extra[name] for name in names if name in extra})
+    except schema.Unfit as unfit_:
+        raise invalid(unfit_.detail) from None

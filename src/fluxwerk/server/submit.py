@@ -60,6 +60,15 @@ def entry(fault: Fault) -> dict[str, Json]:
     return {"type": "not_honoured", "loc": ["body", fault.field], "msg": f"{fault.allowed}{hint}"}
 
 
+def check_area(model: Model, *sizes: Size) -> None:
+    """Refuse sizes of more pixels than the model makes, or than the memory holds."""
+    most = model.maximum_pixels or LARGEST_OUTPUT
+    for width, height in sizes:
+        if width * height > most:
+            text = f"{width}×{height} is too large; at most {most} pixels are made"
+            raise invalid([{"type": "too_many_pixels", "loc": ["body"], "msg": text}])
+
+
 def _accept(
     service: Service, account: Account, model: Model, visit: Visit, rule: Rule | None, once: tuple[str, str] | None
 ) -> Flow[Response]:
@@ -146,7 +155,7 @@ def _job(
     priced = [one.size for one in attached if one.name != "mask"]
     billed = geometry.requested_size(model, fields, priced)
     size = geometry.output_size(model, fields, priced)
-    _check_area(model, billed, size)
+    check_area(model, billed, size)
     try:
         cost = pricing.estimate(model, *billed, inputs=priced)
     except UnknownPrice:
@@ -182,14 +191,6 @@ def _order(service: Service, model: Model, fields: dict[str, Json], attached: li
             if name not in COLUMNS and model.options[name].type not in IMAGE_TYPES
         },
     )
-
-
-def _check_area(model: Model, *sizes: Size) -> None:
-    most = model.maximum_pixels or LARGEST_OUTPUT
-    for width, height in sizes:
-        if width * height > most:
-            text = f"{width}×{height} is too large; at most {most} pixels are made"
-            raise invalid([{"type": "too_many_pixels", "loc": ["body"], "msg": text}])
 
 
 def _uuid(chance: bytes) -> str:
