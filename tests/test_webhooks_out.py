@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -135,20 +136,8 @@ def test_what_is_no_plain_url_is_never_told(url):
 
 
 def test_a_receiver_that_says_nothing_is_given_up():
-    async def run() -> None:
-        async def silent(reader, writer):
-            await reader.read()
-            writer.close()
-
-        server = await asyncio.start_server(silent, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        try:
-            with pytest.raises(Unanswered, match="in time"):
-                await Guard(HERE, patience=0.1).tell(HttpRequest("POST", f"http://127.0.0.1:{port}/", b"{}"))
-        finally:
-            server.close()
-
-    asyncio.run(run())
+    with socket.create_server(("127.0.0.1", 0)) as deaf, pytest.raises(Unanswered, match="in time"):
+        post(Guard(HERE, patience=0.1), f"http://127.0.0.1:{deaf.getsockname()[1]}/")
 
 
 def test_a_receiver_that_is_not_there_is_unreachable():
