@@ -65,7 +65,7 @@ def test_a_stall_sends_a_part_and_then_nothing():
 
 
 def test_a_drip_arrives_drop_by_drop_and_whole():
-    with loopback(trouble=[Rule(on="poll", do="drip", rate=4000)]) as base:
+    with loopback(trouble=[Rule(on="poll", do="drip", rate=1000)]) as base:
         poll = submitted(base).json()["polling_url"]
         with httpx2.stream("GET", poll) as answer:
             parts = list(answer.iter_raw())

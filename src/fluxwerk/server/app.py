@@ -48,6 +48,11 @@ def build(
         http = HttpRequest(request.method, str(request.url), body, headers=headers)
         return _to_wire(await drive_async(service.answer(http), guard.fetch))
 
+    async def stumble(_: fastapi.Request, __: Exception) -> Answer:
+        # The server's own log has the rest, and nobody else is to read it.
+        return _to_wire(Refusal("internal", "The server made a mistake; its log says which.").answer(service.dialect))
+
+    app.add_exception_handler(Exception, stumble)
     openapi.publish(app, service.models, carry, service.abilities)
     return app
 

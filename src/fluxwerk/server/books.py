@@ -171,9 +171,13 @@ class Books:
     def accept(self, job: Job) -> None:
         """Book a job: its slot and its cost."""
         self.forget(job.accepted)
-        self._enter(job)
         job.account.spent += job.task.cost or NOTHING
-        self._store.save(job)
+        try:
+            self._store.save(job)
+        except Exception:
+            job.account.spent -= job.task.cost or NOTHING
+            raise
+        self._enter(job)
 
     def finish(self, job: Job, picture: bytes, ready_at: float) -> None:
         """Keep the image; it is shown from `ready_at` on."""

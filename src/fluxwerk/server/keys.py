@@ -77,18 +77,18 @@ class Keyring:
             return ()
         stamp = status.st_mtime_ns, status.st_ino
         if stamp != self._stamp:
+            self._stamp = stamp
             self._entries = _read(self._path)
             self._granted = {one.sha256: Decimal(one.credits) for one in self._entries if one.revoked is None}
-            self._stamp = stamp
         return self._entries
 
     def granted(self, digest: str) -> Decimal | None:
         """Say how many credits the key with this SHA-256 was given, or `None` if it opens nothing."""
         try:
             self.entries()
-        except Misused:
-            # Somebody is writing the file by hand; what was read before holds until it can be read again.
-            log.exception("the keys file cannot be read")
+        except Misused as fault:
+            # Somebody is writing the file by hand; what was read before holds until it has changed again.
+            log.warning("the keys file cannot be read: %s", fault)
         return self._granted.get(digest)
 
     def add(self, name: str, credit: Decimal = PLENTY, key: str | None = None) -> str:
@@ -116,6 +116,7 @@ class Keyring:
     def _save(self, entries: tuple[Entry, ...]) -> None:
         text = json.dumps({"keys": [asdict(one) for one in entries]}, indent=2, ensure_ascii=False)
         save(text.encode() + b"\n", self._path).chmod(0o600)
+        self.entries()
 
 
 def _read(path: Path) -> tuple[Entry, ...]:

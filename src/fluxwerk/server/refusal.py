@@ -38,6 +38,7 @@ CASES = {
     "conflict": Case(409, 409, "conflict"),
     "too_large": Case(413, 413, "too_large"),
     "busy": Case(429, 429, "rate_limit_exceeded"),
+    "internal": Case(500, 500, "internal_error"),
     "closing": Case(503, 503, "closing"),
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from functools import cache
 from typing import Annotated, Any, Literal, cast
 
@@ -89,8 +90,8 @@ def inputs(name: str) -> type[BaseModel]:
 def _field(option: Option) -> tuple[Any, Any]:
     kind: Any = Literal[option.choices] if option.choices else TYPES[option.type]
     bounds: dict[str, Any] = {
-        "ge": option.minimum,
-        "le": option.maximum,
+        "ge": _number(option.minimum),
+        "le": _number(option.maximum),
         "multiple_of": option.multiple,
         "min_length": option.minimum_length,
         "max_length": option.maximum_length,
@@ -107,6 +108,11 @@ def _field(option: Option) -> tuple[Any, Any]:
     if option.also:
         extra["validation_alias"] = AliasChoices(option.name, option.also)
     return kind, Field(... if option.required else option.default, **extra)
+
+
+def _number(bound: Decimal | int | None) -> float | int | None:
+    """Return a bound as JSON has it; a Decimal would be published as a text."""
+    return float(bound) if isinstance(bound, Decimal) else bound
 
 
 def _zero_is_auto(value: Json) -> Json:

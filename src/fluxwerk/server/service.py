@@ -17,7 +17,7 @@ from fluxwerk.catalog import Model
 from fluxwerk.engines import Abilities, Everything, Order, Progress
 from fluxwerk.exchange import Flow, HttpRequest, Json, Response
 from fluxwerk.protocol import wire
-from fluxwerk.server import delivery, effect, ending, extensions, notice, poll, submit, visit
+from fluxwerk.server import delivery, effect, ending, extensions, keys, notice, poll, submit, visit
 from fluxwerk.server.books import Account, Books, Job, is_well_formed
 from fluxwerk.server.ending import Ending
 from fluxwerk.server.metrics import Meter
@@ -110,7 +110,8 @@ class Service:
         account = self.books.account(asked.key)
         if account is None:
             detail = "Not authenticated - Invalid Authentication"
-            raise Refusal("unknown_key", "This key is not known here, or was revoked.", detail=detail)
+            wrong = "is mistyped: its checksum is wrong" if keys.is_mistyped(asked.key) else "is unknown or revoked"
+            raise Refusal("unknown_key", f"This key {wrong}.", detail=detail)
         return account
 
     def begin(self, job: Job, rule: Rule | None = None) -> None:

@@ -39,6 +39,7 @@ class Disk:
     def __init__(self, folder: str | os.PathLike[str], entropy: Callable[[int], bytes] = os.urandom) -> None:
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._inputs_folder = self._folder / "inputs"
         file = self._folder / "state.db"
         os.close(os.open(file, os.O_CREAT | os.O_RDONLY, 0o600))
         self._connection = sqlite3.connect(file, timeout=0.5, isolation_level=None)
@@ -101,6 +102,11 @@ class Disk:
         """Read every job; one whose image was lost is rendered again, which is free."""
         rows = self._connection.execute("select account, body from task order by number").fetchall()
         jobs = [_read(json.loads(body, parse_float=Decimal), account(digest)) for digest, body in rows]
+        known = {job.task.id for job in jobs}
+        for folder in self._inputs_folder.glob("*"):
+            # Its submit was never answered: the process ended between the files and the row.
+            if folder.name not in known:
+                shutil.rmtree(folder)
         for job in jobs:
             if job.ready_at is not None and job.word == "Ready" and self.picture(job) is None:
                 job.word, job.ready_at, job.settled = "Pending", None, None
@@ -116,7 +122,7 @@ class Disk:
         return self._folder / "images" / job.folder[:2] / f"{job.folder}.{job.order.output_format}"
 
     def _inputs(self, job: Job) -> Path:
-        return self._folder / "inputs" / job.task.id
+        return self._inputs_folder / job.task.id
 
     def _save_inputs(self, job: Job) -> None:
         for name, data in _images(job.order).items():
