@@ -451,3 +451,12 @@ def test_a_render_is_timed_from_its_beginning() -> None:
     of.service.advance(job, Progress(0.5))
     of.service.finish(job, b"picture")
     assert of.service.meter.seconds == 3
+
+
+def test_a_task_that_ended_twice_is_forgotten_once() -> None:
+    of = FaceToFace(seconds=5)
+    identity = said(post(of, {"prompt": "x"}))["id"]
+    requested(of, "DELETE", f"/v1/tasks/{identity}")
+    of.clock.sleep(10_000)
+    assert tasks(of) == []
+    assert of.service.books.by_folder == {}

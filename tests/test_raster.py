@@ -216,3 +216,10 @@ def test_no_exif_makes_measuring_stumble(block, kind):
 def test_a_picture_that_is_cut_off_anywhere_is_measured_or_not(length):
     for kind in ("PNG", "JPEG", "WEBP"):
         assert raster.upright(turned(kind, 6)[:length]) in (None, (40, 30), (30, 40))
+
+
+def test_exif_that_says_nothing_of_an_orientation_turns_nothing():
+    block = exif(6)[:8] + struct.pack("<H", 1) + struct.pack("<HHII", 0x0100, 3, 1, 7) + b"\0" * 4
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(file, "PNG", exif=block)
+    assert raster.upright(file.getvalue()) == (40, 30)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,9 +117,12 @@ def command(  # noqa: PLR0917  (click passes them by name)
             click.echo(f"Trouble on demand: {len(script.rules)} rules of {trouble}.", err=True)
         breakable = bool(script.rules)
         config = config_of(app, breakable=breakable, log_level="warning", timeout_graceful_shutdown=10)
-        Draining(config, service, drain).run([listening])
-    if disk:
-        disk.close()
+        try:
+            with suppress(KeyboardInterrupt):
+                Draining(config, service, drain).run([listening])
+        finally:
+            if disk:
+                disk.close()
 
 
 def _books(keys: tuple[str, ...], keyring: str | None, credit: str, keep: float, disk: Disk | None) -> Books:

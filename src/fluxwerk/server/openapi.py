@@ -26,6 +26,19 @@ SCHEMAS: dict[str, Any] = {
             "output_mp": NUMBER,
         },
     },
+    "AsyncWebhookResponse": {
+        "type": "object",
+        "required": ["id", "status", "webhook_url"],
+        "properties": {
+            "id": {"type": "string"},
+            "polling_url": {"type": "string"},
+            "status": {"type": "string"},
+            "webhook_url": {"type": "string"},
+            "cost": NUMBER,
+            "input_mp": NUMBER,
+            "output_mp": NUMBER,
+        },
+    },
     "ResultResponse": {
         "type": "object",
         "required": ["id", "status"],
@@ -90,6 +103,7 @@ def publish(app: fastapi.FastAPI, models: Mapping[str, Model], carry: Carry, abi
 def _offer_model(app: fastapi.FastAPI, path: str, model: Model, carry: Carry, *, shown: bool) -> None:
     once = _parameter("Idempotency-Key", "header", required=False)
     once["description"] = "An extension: the same key with the same body is the same task."
+    accepted = {"anyOf": [SCHEMAS["AsyncResponse"], SCHEMAS["AsyncWebhookResponse"]]}
     app.add_api_route(
         path,
         carry,
@@ -100,7 +114,7 @@ def _offer_model(app: fastapi.FastAPI, path: str, model: Model, carry: Carry, *,
         name=path.removeprefix("/v1/"),
         include_in_schema=shown,
         operation_id="submit_" + path.removeprefix("/v1/").replace("/", "_").replace("-", "_").replace(".", "_"),
-        responses=_responses(SCHEMAS["AsyncResponse"], 400, 401, 402, 403, 409, 413, 422, 429, 503),
+        responses=_responses(accepted, 400, 401, 402, 403, 409, 413, 422, 429, 503),
         openapi_extra={
             "requestBody": _body(schema.inputs(model.name).model_json_schema()),
             "parameters": [_parameter("x-key", "header", required=True), once],
