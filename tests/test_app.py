@@ -234,7 +234,7 @@ def test_every_path_of_the_catalogue_is_published_with_its_fields(spec):
             body = operation["requestBody"]["content"]["application/json"]["schema"]
             assert set(body["properties"]) == set(model.options)
             assert body.get("additionalProperties") is (False if model.strict else None)
-            assert {parameter["name"] for parameter in operation["parameters"]} == {"x-key"}
+            assert {parameter["name"] for parameter in operation["parameters"]} == {"x-key", "Idempotency-Key"}
             assert {"200", "402", "403", "422", "429"} <= set(operation["responses"])
 
 
@@ -259,7 +259,10 @@ def test_the_docs_page_is_there(http):
 def test_an_answer_fits_its_published_schema(http, spec):
     submitted = http.post("/v1/flux-2-pro", json={"prompt": "x", "width": 64, "height": 64}, headers=KEY)
     published = spec["paths"]["/v1/flux-2-pro"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
-    assert set(submitted.json()) == set(published["properties"])
+    plain, hooked = (set(one["properties"]) for one in published["anyOf"])
+    assert set(submitted.json()) == plain
+    hook = {"prompt": "x", "width": 64, "height": 64, "webhook_url": "https://localhost/"}
+    assert set(http.post("/v1/flux-2-pro", json=hook, headers=KEY).json()) == hooked
     result = spec["paths"]["/v1/get_result"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
     body = finished(http, submitted)
     assert set(body) == set(result["properties"])

@@ -10,7 +10,7 @@ from functools import cache
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fluxwerk import raster
 from fluxwerk.raster import fault, measure
@@ -169,3 +169,57 @@ def test_a_webp_without_a_picture_in_front_is_no_image(kind):
 def test_a_webp_header_that_is_cut_off_is_no_image():
     assert measure(picture("lossy webp")[:29]) is None
     assert measure(picture("lossless webp")[:24]) is None
+
+
+def exif(orientation: int, order: str = "<") -> bytes:
+    """The smallest EXIF block that turns a picture, after a tag of no interest."""
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 8)
+    entries = [struct.pack(order + "HHII", 0x0100, 3, 1, 7), struct.pack(order + "HHIHH", 0x0112, 3, 1, orientation, 0)]
+    return head + struct.pack(order + "H", 2) + b"".join(entries) + b"\0" * 4
+
+
+def turned(kind: str, orientation: int, order: str = "<") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(file, kind, exif=b"Exif\0\0" + exif(orientation, order))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_that_lies_on_its_side_is_measured_as_a_viewer_shows_it(kind, order, orientation):
+    data = turned(kind, orientation, order)
+    shown = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert raster.upright(data) == shown.size == ((30, 40) if orientation > 4 else (40, 30))
+    assert raster.measure(data).size == (40, 30)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_picture_without_exif_stands_as_it_is(kind):
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(file, kind)
+    assert raster.upright(file.getvalue()) == (40, 30)
+
+
+def test_what_is_no_picture_has_no_upright_size():
+    assert raster.upright(b"no picture") is None
+
+
+@given(st.binary(max_size=60), st.sampled_from(["PNG", "JPEG", "WEBP"]))
+def test_no_exif_makes_measuring_stumble(block, kind):
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(file, kind, exif=b"Exif\0\0" + block)
+    assert sorted(raster.upright(file.getvalue())) == [30, 40]
+
+
+@given(st.integers(0, 400))
+def test_a_picture_that_is_cut_off_anywhere_is_measured_or_not(length):
+    for kind in ("PNG", "JPEG", "WEBP"):
+        assert raster.upright(turned(kind, 6)[:length]) in (None, (40, 30), (30, 40))
+
+
+def test_exif_that_says_nothing_of_an_orientation_turns_nothing():
+    block = exif(6)[:8] + struct.pack("<H", 1) + struct.pack("<HHII", 0x0100, 3, 1, 7) + b"\0" * 4
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(file, "PNG", exif=block)
+    assert raster.upright(file.getvalue()) == (40, 30)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asking import PRO, Broken, ask, face, fault, poll, post, said, size_of, submit_and_fetch
 from fluxwerk import catalog, find
 from fluxwerk.drive import drive
 from fluxwerk.exchange import HttpRequest, Response
@@ -19,56 +20,6 @@ from fluxwerk.server.books import Books
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face import BASE
 from pictures import giant, jpeg, png, text
-
-PRO = "/v1/flux-2-pro"
-
-
-class Broken:
-    name = "broken"
-
-    def render(self, _):
-        raise RuntimeError("no paint left")
-
-
-def face(**how) -> FaceToFace:
-    return FaceToFace(**how)
-
-
-def ask(
-    of: FaceToFace, method: str, url: str, body: object = None, key: str | None = "key", **headers: str
-) -> Response:
-    """Send one HTTP request as any client might, with no help from ours."""
-    data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-    headers |= {} if key is None else {"x-key": key}
-    request = HttpRequest(method, url if "://" in url else BASE + url, data, headers=headers)
-    return drive(of.service.answer(request), of._fetch, clock=of.clock)
-
-
-def post(of: FaceToFace, body: object, path: str = PRO, key: str | None = "key") -> Response:
-    return ask(of, "POST", path, body, key)
-
-
-def said(response: Response) -> dict:
-    return json.loads(response.body)
-
-
-def poll(of: FaceToFace, submitted: Response, key: str | None = None) -> dict:
-    return said(ask(of, "GET", said(submitted)["polling_url"], key=key))
-
-
-def fault(response: Response) -> tuple[int, list, str]:
-    entry = said(response)["detail"][0]
-    return response.status, entry["loc"], entry["msg"]
-
-
-def size_of(of: FaceToFace, submitted: Response) -> tuple[int, int]:
-    order = of.service.books.jobs[said(submitted)["id"]].order
-    return order.width, order.height
-
-
-def submit_and_fetch(of: FaceToFace) -> tuple[str, Response]:
-    url = poll(of, post(of, {"prompt": "x"}))["result"]["sample"]
-    return url, ask(of, "GET", url, key=None)
 
 
 def test_a_submit_answers_id_polling_url_cost_and_megapixels():
@@ -121,7 +72,7 @@ def test_an_error_is_told_to_both_kinds_of_readers():
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-@pytest.mark.parametrize("path", ["/", "/v1/flux-9", "/v1/models", "/V1/flux-2-pro", "/v1/flux-2-pro/"])
+@pytest.mark.parametrize("path", ["/", "/v1/flux-9", "/v1/tasks/a/b", "/V1/flux-2-pro", "/v1/flux-2-pro/"])
 def test_an_unknown_path_is_not_found_before_the_key_is_asked(method, path):
     answer = ask(face(), method, path, key=None)
     assert (answer.status, said(answer)["detail"]) == (404, "Not Found")
@@ -361,7 +312,7 @@ def test_a_folder_without_a_picture_is_not_found():
     job = of.service.books.jobs[said(post(of, {"prompt": "x"}))["id"]]
     job.picture = None
     where = delivery.path(job.folder, "jpeg")
-    query = delivery.sign(of.service._secret, where, "image/jpeg", of.clock.now() + 9)
+    query = delivery.sign(of.service.secret, where, "image/jpeg", of.clock.now() + 9)
     assert ask(of, "GET", f"{where}?{query}").status == 404
 
 

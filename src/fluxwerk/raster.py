@@ -15,6 +15,10 @@ SUFFIX = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 JPEG_SCAN = 0xDA
 JPEG_BARE = frozenset(range(0xD0, 0xD9)) | {0x01}
+JPEG_APP1 = 0xE1
+EXIF = b"Exif\0\0"
+ORIENTATION = 0x0112
+LYING = range(5, 9)
 WEBP_HEADERS = {b"VP8X": 30, b"VP8L": 25, b"VP8 ": 30}
 
 
@@ -44,6 +48,20 @@ def measure(data: bytes) -> Raster | None:
     except (IndexError, struct.error):
         return None
     return None
+
+
+def upright(data: bytes) -> tuple[int, int] | None:
+    """Read the size as a viewer shows it: EXIF may say that the picture lies on its side."""
+    found = measure(data)
+    if found is None:
+        return None
+    exif = {"image/png": _png_exif, "image/jpeg": _jpeg_exif, "image/webp": _webp_exif}[found.content_type]
+    try:
+        lies = _orientation(exif(data).removeprefix(EXIF)) in LYING
+    except (IndexError, struct.error):
+        # A camera's broken EXIF is no reason to doubt its photograph.
+        lies = False
+    return (found.height, found.width) if lies else found.size
 
 
 def fault(data: bytes) -> str | None:
@@ -140,3 +158,43 @@ def _jpeg_is_whole(data: bytes) -> bool:
 
 def _webp_is_whole(data: bytes) -> bool:
     return len(data) >= int.from_bytes(data[4:8], "little") + 8
+
+
+def _jpeg_exif(data: bytes) -> bytes:
+    for marker, start, end in _jpeg_segments(data):
+        if marker == JPEG_APP1 and data.startswith(EXIF, start):
+            return data[start:end]
+    return b""
+
+
+def _png_exif(data: bytes) -> bytes:
+    at = len(PNG_SIGNATURE)
+    while at + 12 <= len(data):
+        (length,) = struct.unpack(">I", data[at : at + 4])
+        if data[at + 4 : at + 8] == b"eXIf":
+            return data[at + 8 : at + 8 + length]
+        at += 12 + length
+    return b""
+
+
+def _webp_exif(data: bytes) -> bytes:
+    at = 12
+    while at + 8 <= len(data):
+        (length,) = struct.unpack("<I", data[at + 4 : at + 8])
+        if data[at : at + 4] == b"EXIF":
+            return data[at + 8 : at + 8 + length]
+        at += 8 + length + length % 2
+    return b""
+
+
+def _orientation(tiff: bytes) -> int:
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        return 1
+    (at,) = struct.unpack(order + "I", tiff[4:8])
+    (count,) = struct.unpack(order + "H", tiff[at : at + 2])
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        (tag,) = struct.unpack(order + "H", tiff[entry : entry + 2])
+        if tag == ORIENTATION:
+            return int(struct.unpack(order + "H", tiff[entry + 8 : entry + 10])[0])
+    return 1

@@ -22,6 +22,7 @@ COMMANDS = {
     "credits": ("credits", "Show the account's balance."),
     "serve": ("serve", "Run the same API on this machine."),
     "webhook": ("webhook", "Show and verify webhooks by hand; sign one to try a receiver."),
+    "keys": ("keys", "Make, list and revoke the keys of a server of your own."),
 }
 EPILOG = "Exit codes: 0 done, " + ", ".join(f"{code} {words}" for code, words in EXITS) + "."
 

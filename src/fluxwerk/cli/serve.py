@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
+from contextlib import suppress
 from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fluxwerk.errors import Fault, Misused
+
+if TYPE_CHECKING:
+    from fluxwerk.server.books import Books
+    from fluxwerk.server.store import Disk
+    from fluxwerk.server.trouble import Trouble
 
 PACKAGES = "pip install 'fluxwerk[server]'"
 
@@ -18,23 +27,49 @@ PACKAGES = "pip install 'fluxwerk[server]'"
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--key", "keys", multiple=True, envvar="FLUXWERK_KEYS", help="An x-key to accept; any if none is given.")
-@click.option("--credits", "credit", default="1000000", show_default=True, help="What each account starts with.")
+@click.option("--keys", "keyring", type=click.Path(dir_okay=False), help="A file made by `fluxwerk keys add`.")
+@click.option("--credits", "credit", default="1000000", show_default=True, help="What each --key starts with.")
+@click.option("--state", type=click.Path(file_okay=False), help="A folder in which tasks survive a restart.")
+@click.option(
+    "--keep", type=click.FloatRange(min=1), default=3600.0, show_default=True, help="Seconds images are kept."
+)
 @click.option("--seconds", type=click.FloatRange(min=0), default=0.0, help="How long a task takes at least.")
+@click.option("--drain", type=click.FloatRange(min=0), default=60.0, help="How long SIGTERM waits for running tasks.")
+@click.option(
+    "--dialect",
+    type=click.Choice(["live", "guide"]),
+    default="live",
+    show_default=True,
+    help="Errors as the live service words them (403, 422), or as its guide does (401, 400).",
+)
+@click.option("--trouble", type=click.Path(dir_okay=False), help="A TOML file that says how to misbehave, for tests.")
+@click.option("--magic/--no-magic", default=True, help="Whether prompts such as fluxwerk:error choose an ending.")
 @click.option(
     "--allow-network",
     "networks",
     multiple=True,
     metavar="CIDR",
-    help="A private network from which input images may be fetched, such as 127.0.0.0/8.",
+    help="A private network from which input images may be fetched, and to which webhooks may go.",
 )
-def command(
+@click.option("--allow-http-webhook", "hosts", multiple=True, metavar="HOST", help="May get webhooks by plain http.")
+@click.option("--webhook-secret-header", is_flag=True, help="Send X-Webhook-Secret beside the signature.")
+def command(  # noqa: PLR0917  (click passes them by name)
     engine: str,
     host: str,
     port: int,
     keys: tuple[str, ...],
+    keyring: str | None,
     credit: str,
+    state: str | None,
+    keep: float,
     seconds: float,
+    drain: float,
+    dialect: str,
+    trouble: str | None,
+    magic: bool,  # noqa: FBT001
     networks: tuple[str, ...],
+    hosts: tuple[str, ...],
+    webhook_secret_header: bool,  # noqa: FBT001
 ) -> None:
     r"""Run the BFL API on this machine, for development and tests.
 
@@ -43,39 +78,88 @@ def command(
     fluxwerk generate "A red fox" --base-url http://127.0.0.1:8000 -o fox.png
     """
     try:
-        import uvicorn  # noqa: PLC0415
-
         from fluxwerk.engines.offline import Offline  # noqa: PLC0415
         from fluxwerk.server.app import build  # noqa: PLC0415
-        from fluxwerk.server.books import Books  # noqa: PLC0415
+        from fluxwerk.server.drain import Draining  # noqa: PLC0415
         from fluxwerk.server.fetch import Guard  # noqa: PLC0415
+        from fluxwerk.server.loopback import config_of  # noqa: PLC0415
+        from fluxwerk.server.notice import Policy  # noqa: PLC0415
         from fluxwerk.server.service import Service  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         raise Misused(f"The server needs one more package ({missing.name}): {PACKAGES}") from None
-    painter = Offline()
-    service = Service(Books(keys, _credit(credit)), time.time, engine=engine, pace=lambda _: seconds)
     try:
-        guard = Guard(networks)
+        guard = Guard(networks, plain=hosts)
     except ValueError as fault:
         raise Misused("", faults=[Fault("--allow-network", ", ".join(networks), f"{fault}; try 127.0.0.0/8")]) from None
-    app = build(service, painter, guard)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    script, disk = _script(trouble), _disk(state)
+    service = Service(
+        _books(keys, keyring, credit, keep, disk),
+        time.time,
+        engine=engine,
+        pace=lambda _: seconds,
+        secret=disk.secret if disk else None,
+        dialect="guide" if dialect == "guide" else "live",
+        policy=Policy(frozenset(hosts), networks, webhook_secret_header),
+        trouble=script,
+        magic=magic,
+    )
+    app = build(service, Offline(), guard)
     with _listen(host, port) as listening:
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-        who = f"{len(keys)} keys are accepted" if keys else "any x-key is accepted"
+        who = "any x-key is accepted" if not (keys or keyring) else "only known keys are accepted"
         click.echo(
             f"fluxwerk serves the BFL API at {address} (engine {engine}, {who}); docs at {address}/docs", err=True
         )
         if networks:
-            click.echo(f"Input images may be fetched from {', '.join(networks)}.", err=True)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
-        uvicorn.Server(config).run([listening])
+            click.echo(f"Images may be fetched from, and webhooks sent to, {', '.join(networks)}.", err=True)
+        if script.rules:
+            click.echo(f"Trouble on demand: {len(script.rules)} rules of {trouble}.", err=True)
+        breakable = bool(script.rules)
+        config = config_of(app, breakable=breakable, log_level="warning", timeout_graceful_shutdown=10)
+        try:
+            with suppress(KeyboardInterrupt):
+                Draining(config, service, drain).run([listening])
+        finally:
+            if disk:
+                disk.close()
 
 
-def _credit(text: str) -> Decimal:
+def _books(keys: tuple[str, ...], keyring: str | None, credit: str, keep: float, disk: Disk | None) -> Books:
+    from fluxwerk.server.books import Books  # noqa: PLC0415
+    from fluxwerk.server.keys import Keyring  # noqa: PLC0415
+
+    if keys and keyring:
+        raise Misused("Give either --key or --keys, not both.")
+    if keyring and not Path(keyring).exists():
+        raise Misused("", faults=[Fault("--keys", keyring, "is not there", f"fluxwerk keys add NAME --file {keyring}")])
+    grants = Keyring(keyring).granted if keyring else None
+    return Books(keys, credit_of("--credits", credit), keep, grants=grants, store=disk)
+
+
+def _disk(folder: str | None) -> Disk | None:
+    if folder is None:
+        return None
+    from fluxwerk.server.store import Disk  # noqa: PLC0415
+
+    return Disk(folder)
+
+
+def _script(path: str | None) -> Trouble:
+    from fluxwerk.server.trouble import Trouble, load  # noqa: PLC0415
+
+    return load(path) if path else Trouble()
+
+
+def credit_of(option: str, text: str) -> Decimal:
+    """Read credits from the command line; raises `Misused`."""
     try:
-        return Decimal(text)
+        credit = Decimal(text)
     except ArithmeticError:
-        raise Misused("", faults=[Fault("--credits", text, "must be a number")]) from None
+        credit = Decimal("nan")
+    if not credit.is_finite() or credit < 0:
+        raise Misused("", faults=[Fault(option, text, "must be a number of at least 0")])
+    return credit
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -95,7 +95,7 @@ def write_poll(task: Task) -> HttpRequest:
     return HttpRequest("GET", task.polling_url, keyed=True)
 
 
-def write_status(status: Status, *, result: Json = None) -> Response:
+def write_status(status: Status, *, result: Json = None, preview: Json = None) -> Response:
     """Write the answer to a poll."""
     body = {
         "id": status.task.id,
@@ -103,7 +103,7 @@ def write_status(status: Status, *, result: Json = None) -> Response:
         "result": result,
         "progress": status.progress,
         "details": status.details,
-        "preview": None,
+        "preview": preview,
         "cost": status.cost,
     }
     return Response(200, JSON, dump(body))
@@ -179,9 +179,14 @@ def write_refusal(
     error: str,
     message: str,
     retry_after: int | None = None,
+    details: Json = None,
 ) -> Response:
-    """Write an error that both kinds of readers understand: `detail` as the live service, the rest as the guide."""
-    body: dict[str, Json] = {"detail": detail, "error": error, "message": message}
+    """Write an error that both kinds of readers understand: `detail` as the live service, the rest as the guide.
+
+    A `detail` of `None` is left out, and so are `details`, which name each field as the guide does.
+    """
+    body: dict[str, Json] = {"detail": detail, "error": error, "message": message, "details": details}
+    body = {name: value for name, value in body.items() if value is not None}
     headers = dict(JSON)
     if retry_after is not None:
         body["retry_after"] = retry_after

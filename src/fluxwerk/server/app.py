@@ -1,71 +1,36 @@
-"""FastAPI around the service: it carries bytes to and from the wire, publishes the OpenAPI, keeps an engine busy."""
+"""FastAPI around the service: it carries bytes to and from the wire and keeps the engine and the webhooks busy."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import fastapi
 from fastapi.responses import Response as Answer
 
-from fluxwerk.catalog import Model
 from fluxwerk.drive import drive_async
-from fluxwerk.engines import Engine
+from fluxwerk.engines import Engine, LiveEngine
+from fluxwerk.engines.threads import live
 from fluxwerk.exchange import HttpRequest, Response
-from fluxwerk.protocol import wire
-from fluxwerk.server import schema
-from fluxwerk.server.books import Job
+from fluxwerk.server import openapi
+from fluxwerk.server.effect import Spoilt
 from fluxwerk.server.fetch import Guard
+from fluxwerk.server.refusal import Refusal
 from fluxwerk.server.service import Service
+from fluxwerk.server.workshop import Workshop
+from fluxwerk.server.wreck import Wreck
 from fluxwerk.version import VERSION
 
 # Ten references of 20 MB, as base64, and a prompt.
 LARGEST_BODY = 300 * 1024 * 1024
-NUMBER: dict[str, Any] = {"anyOf": [{"type": "number"}, {"type": "null"}]}
-SCHEMAS: dict[str, Any] = {
-    "AsyncResponse": {
-        "type": "object",
-        "required": ["id", "polling_url"],
-        "properties": {
-            "id": {"type": "string"},
-            "polling_url": {"type": "string"},
-            "cost": NUMBER,
-            "input_mp": NUMBER,
-            "output_mp": NUMBER,
-        },
-    },
-    "ResultResponse": {
-        "type": "object",
-        "required": ["id", "status"],
-        "properties": {
-            "id": {"type": "string"},
-            "status": {"type": "string", "enum": [word for word in wire.OUTCOMES if word != "Failed"]},
-            "result": {},
-            "progress": NUMBER,
-            "details": {},
-            "preview": {},
-            "cost": NUMBER,
-        },
-    },
-    "CreditsResponse": {
-        "type": "object",
-        "required": ["credits"],
-        "properties": {"credits": {"type": "number"}},
-    },
-}
-
-log = logging.getLogger("fluxwerk.server")
 
 
-def build(service: Service, engine: Engine, guard: Guard | None = None, threads: int | None = None) -> fastapi.FastAPI:
-    """Build the ASGI application; `threads` engines render side by side, one for each core by default."""
+def build(
+    service: Service, engine: Engine | LiveEngine, guard: Guard | None = None, threads: int | None = None
+) -> fastapi.FastAPI:
+    """Build the ASGI application; a simple engine renders on `threads` threads, one for each core by default."""
     guard = guard or Guard()
-    workshop = _Workshop(service, engine, threads or os.cpu_count() or 1)
+    workshop = Workshop(service, live(engine, threads), guard)
 
     @asynccontextmanager
     async def lifespan(_: fastapi.FastAPI) -> AsyncGenerator[None]:
@@ -77,102 +42,25 @@ def build(service: Service, engine: Engine, guard: Guard | None = None, threads:
     async def carry(request: fastapi.Request) -> Answer:
         body = await _body(request)
         if body is None:
-            return _to_wire(wire.write_refusal(413, "Body too large", error="too_large", message="Body too large"))
+            text = f"Body too large: at most {LARGEST_BODY // 2**20} MB are read"
+            return _to_wire(Refusal("too_large", text, detail="Body too large").answer(service.dialect))
         headers = {name.lower(): value for name, value in request.headers.items()}
         http = HttpRequest(request.method, str(request.url), body, headers=headers)
         return _to_wire(await drive_async(service.answer(http), guard.fetch))
 
-    for path, model in service.models.items():
-        _offer(app, path, model, carry)
-    _offer_reads(app, carry)
+    async def stumble(_: fastapi.Request, __: Exception) -> Answer:
+        # The server's own log has the rest, and nobody else is to read it.
+        return _to_wire(Refusal("internal", "The server made a mistake; its log says which.").answer(service.dialect))
+
+    app.add_exception_handler(Exception, stumble)
+    openapi.publish(app, service.models, carry, service.abilities)
     return app
 
 
-class _Workshop:
-    """The engine at work: jobs in, pictures out, never on the event loop."""
-
-    def __init__(self, service: Service, engine: Engine, threads: int) -> None:
-        self._service = service
-        self._engine = engine
-        self._threads = threads
-        self._jobs: asyncio.Queue[Job] = asyncio.Queue()
-
-    @asynccontextmanager
-    async def open(self) -> AsyncGenerator[None]:
-        self._service.on_accept = self._jobs.put_nowait
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="engine") as pool:
-            workers = [asyncio.create_task(self._work(pool)) for _ in range(self._threads)]
-            try:
-                yield
-            finally:
-                for worker in workers:
-                    worker.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
-
-    async def _work(self, pool: ThreadPoolExecutor) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            job = await self._jobs.get()
-            try:
-                picture = await loop.run_in_executor(pool, self._engine.render, job.order)
-            except Exception as trouble:
-                log.exception("task %s failed in the engine %s", job.task.id, self._engine.name)
-                self._service.fail(job, f"{type(trouble).__name__}: {trouble}")
-            else:
-                self._service.finish(job, picture)
-
-
-Carry = Callable[[fastapi.Request], Awaitable[Answer]]
-
-
-def _offer(app: fastapi.FastAPI, path: str, model: Model, carry: Carry) -> None:
-    body = schema.inputs(model.name).model_json_schema()
-    app.add_api_route(
-        path,
-        carry,
-        methods=["POST"],
-        tags=["Models"],
-        summary=model.title,
-        description=f"{model.best_for.capitalize()}. {model.note}".strip(),
-        name=path.removeprefix("/v1/"),
-        operation_id="submit_" + path.removeprefix("/v1/").replace("/", "_").replace("-", "_").replace(".", "_"),
-        responses=_responses("AsyncResponse", 402, 403, 422, 429),
-        openapi_extra={
-            "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-            "parameters": [_parameter("x-key", "header", required=True)],
-        },
-    )
-
-
-def _offer_reads(app: fastapi.FastAPI, carry: Carry) -> None:
-    task = {"parameters": [_parameter("id", "query", required=True)]}
-    key = {"parameters": [_parameter("x-key", "header", required=True)]}
-    reads = [
-        ("/v1/get_result", "ask how a task stands", _responses("ResultResponse", 422), task),
-        ("/v1/credits", "ask for the balance", _responses("CreditsResponse", 403, 422), key),
-    ]
-    for path, summary, responses, extra in reads:
-        app.add_api_route(
-            path, carry, methods=["GET"], tags=["Utility"], summary=summary, responses=responses, openapi_extra=extra
-        )
-    app.add_api_route("/results/{path:path}", carry, methods=["GET", "HEAD"], include_in_schema=False)
-
-
-def _responses(name: str, *refusals: int) -> dict[int | str, dict[str, Any]]:
-    good: dict[int | str, dict[str, Any]] = {200: _content(SCHEMAS[name], "it worked")}
-    bad: dict[str, Any] = {"type": "object", "required": ["detail"], "properties": {"detail": {}}}
-    return good | {status: _content(bad, "refused") for status in refusals}
-
-
-def _content(schema_: dict[str, Any], description: str) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"schema": schema_}}}
-
-
-def _parameter(name: str, place: str, *, required: bool) -> dict[str, Any]:
-    return {"name": name, "in": place, "required": required, "schema": {"type": "string"}}
-
-
 async def _body(request: fastapi.Request) -> bytes | None:
+    length = request.headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and (len(length) > len(str(LARGEST_BODY)) or int(length) > LARGEST_BODY):
+        return None
     body = bytearray()
     async for part in request.stream():
         body += part
@@ -182,4 +70,6 @@ async def _body(request: fastapi.Request) -> bytes | None:
 
 
 def _to_wire(response: Response) -> Answer:
+    if isinstance(response, Spoilt):
+        return Wreck(response)
     return Answer(response.body, response.status, dict(response.headers))

@@ -3,33 +3,50 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from heapq import heappop, heappush
+from typing import Protocol
 
 from fluxwerk.catalog import Model
 from fluxwerk.engines import Order
 from fluxwerk.exchange import Json, Task
+from fluxwerk.server.ending import Ending
+from fluxwerk.server.notice import Notice
 
 LONGEST_KEY = 512
 PLENTY = Decimal(1_000_000)
+NOTHING = Decimal(0)
 # How long an image outlives its task's end, in seconds: six times as long as a link to it lives.
 KEEP = 3600.0
+
+# What the account of a key's SHA-256 was given in credits, or `None` if there is no such account.
+Grants = Callable[[str], Decimal | None]
 
 
 @dataclass(slots=True)
 class Account:
-    """Who pays: `credits` is what is left; the key itself is never kept, only its SHA-256."""
+    """Who pays: `granted` credits less those `spent`; the key itself is never kept, only its SHA-256."""
 
     digest: str = field(repr=False)
-    credits: Decimal
+    granted: Decimal
+    spent: Decimal = NOTHING
     in_flight: dict[str, Job] = field(default_factory=dict["str", "Job"], repr=False)
+
+    @property
+    def credits(self) -> Decimal:
+        """What is left."""
+        return self.granted - self.spent
 
 
 @dataclass(slots=True)
 class Job:
-    """One accepted task: what was ordered and charged, and how it stands; times are seconds on the server's clock."""
+    """One accepted task: what was ordered and charged, and how it stands; times are seconds on the server's clock.
+
+    `began` is when the engine took it up, `settled` what it costs in the end, `once` the submit's idempotency key with
+    the SHA-256 of its body.
+    """
 
     task: Task
     account: Account
@@ -41,67 +58,200 @@ class Job:
     word: str = "Pending"
     details: Json = None
     picture: bytes | None = field(default=None, repr=False)
+    progress: float | None = None
+    preview: bytes | None = field(default=None, repr=False)
+    delivered: bool = False
+    began: float | None = None
+    settled: Decimal | None = None
+    notice: Notice | None = field(default=None, repr=False)
+    once: tuple[str, str] | None = field(default=None, repr=False)
 
     def has_ended(self, now: float) -> bool:
         """Whether its ending may be shown by now; until then it holds its slot."""
         return self.ready_at is not None and now >= self.ready_at
 
 
+class Store(Protocol):
+    """Where jobs and balances outlive the process."""
+
+    def save(self, job: Job) -> None:
+        """Write a job and its account's balance, both or neither."""
+        ...
+
+    def forget(self, job: Job) -> None:
+        """Remove a job and its files."""
+        ...
+
+    def picture(self, job: Job) -> bytes | None:
+        """Read the image of a job."""
+        ...
+
+    def spent(self, digest: str) -> Decimal:
+        """Say what an account has spent so far."""
+        ...
+
+    def load(self, account: Callable[[str], Account]) -> list[Job]:
+        """Read every job that was saved, in the order of their acceptance."""
+        ...
+
+
+class Memory:
+    """The store that keeps nothing beyond the process."""
+
+    def save(self, _: Job) -> None:
+        """Keep the job where it is."""
+
+    def forget(self, _: Job) -> None:
+        """Let it go."""
+
+    def picture(self, job: Job) -> bytes | None:
+        """Take it from the job itself."""
+        return job.picture
+
+    def spent(self, _: str) -> Decimal:
+        """Know of no past."""
+        return NOTHING
+
+    def load(self, _: Callable[[str], Account]) -> list[Job]:
+        """Know of no past."""
+        return []
+
+
 class Books:
     """Every account and every job; knows nothing of HTTP.
 
-    Without `keys` any well-formed key opens an account of its own.  Each starts with `credit` credits.
+    Accounts are those that `grants` knows, or those of `keys` with `credit` each; without either any well-formed key
+    opens an account of its own.  Images are kept for `keep` seconds after their task's end.
     """
 
-    def __init__(self, keys: Iterable[str] = (), credit: Decimal = PLENTY, keep: float = KEEP) -> None:
-        self._credit = credit
+    def __init__(
+        self,
+        keys: Iterable[str] = (),
+        credit: Decimal = PLENTY,
+        keep: float = KEEP,
+        *,
+        grants: Grants | None = None,
+        store: Store | None = None,
+    ) -> None:
         self._keep = keep
-        self._accounts = {_digest(key): Account(_digest(key), credit) for key in keys}
-        self._open = not self._accounts
+        self._grants = grants or _among({digest_of(key) for key in keys}, credit)
+        self._accounts: dict[str, Account] = {}
         self._endings: list[tuple[float, str]] = []
+        self._store = store or Memory()
         self.jobs: dict[str, Job] = {}
         self.by_folder: dict[str, Job] = {}
+        self.by_once: dict[tuple[str, str], Job] = {}
+        for job in self._store.load(self._account):
+            self._enter(job)
+            if job.ready_at is not None:
+                self._end(job, job.ready_at)
 
     def account(self, key: str) -> Account | None:
-        """Find whose key this is."""
-        digest = _digest(key)
-        if self._open and digest not in self._accounts:
-            self._accounts[digest] = Account(digest, self._credit)
-        return self._accounts.get(digest)
+        """Find whose key this is, and open an account that is granted but was not used before."""
+        granted = self._grants(digest_of(key))
+        if granted is None:
+            return None
+        account = self._account(digest_of(key))
+        account.granted = granted
+        return account
+
+    def known(self, key: str) -> Account | None:
+        """Find whose key this is among the accounts that are open."""
+        return self._accounts.get(digest_of(key))
 
     def has_slot(self, account: Account, model: Model, now: float) -> bool:
-        """Whether another task of this model may be in flight; those that ended give their slots back here."""
+        """Whether another task of this model may be in flight."""
+        return len(self.in_flight(account, model.pool, now)) < model.slots
+
+    def in_flight(self, account: Account, pool: str, now: float) -> list[Job]:
+        """List the account's tasks that hold a slot of a pool; those that ended give theirs back here."""
         account.in_flight = {key: job for key, job in account.in_flight.items() if not job.has_ended(now)}
-        busy = sum(job.model.pool == model.pool for job in account.in_flight.values())
-        return busy < model.slots
+        return [job for job in account.in_flight.values() if job.model.pool == pool]
 
     def accept(self, job: Job) -> None:
         """Book a job: its slot and its cost."""
         self.forget(job.accepted)
-        self.jobs[job.task.id] = self.by_folder[job.folder] = job
-        job.account.in_flight[job.task.id] = job
-        job.account.credits -= job.task.cost or Decimal(0)
+        job.account.spent += job.task.cost or NOTHING
+        try:
+            self._store.save(job)
+        except Exception:
+            job.account.spent -= job.task.cost or NOTHING
+            raise
+        self._enter(job)
 
     def finish(self, job: Job, picture: bytes, ready_at: float) -> None:
         """Keep the image; it is shown from `ready_at` on."""
         job.picture = picture
-        self._end(job, "Ready", ready_at)
+        job.word, job.settled = "Ready", job.task.cost
+        self._settle(job, ready_at)
 
     def fail(self, job: Job, details: Json, now: float) -> None:
         """Note that a job ended without an image, and return its credits: the fault was ours."""
-        job.details = details
-        job.account.credits += job.task.cost or Decimal(0)
-        self._end(job, "Error", now)
+        self.end(job, Ending("Error", details), now)
+
+    def end(self, job: Job, ending: Ending, now: float) -> None:
+        """Note how a job ends without an image, and return its credits unless they stay booked."""
+        if not ending.word:
+            # Nobody will end it, so it is forgotten as if it had ended when it began; until then it holds its slot.
+            heappush(self._endings, (now + self._keep, job.task.id))
+            return
+        cost = job.task.cost or NOTHING
+        booked = cost if job.settled is None else job.settled
+        job.word, job.details, job.picture = ending.word, ending.details, None
+        job.settled = cost if ending.paid else NOTHING
+        job.account.spent -= booked - job.settled
+        self._settle(job, now)
+
+    def note(self, job: Job) -> None:
+        """Write down what changed about a job that had ended."""
+        self._store.save(job)
+
+    def picture(self, job: Job) -> bytes | None:
+        """Return the image of a job, if it has one."""
+        return job.picture or self._store.picture(job)
+
+    def waiting(self) -> list[Job]:
+        """List the jobs that nobody has ended, in the order of their acceptance."""
+        return [job for job in self.jobs.values() if job.ready_at is None]
+
+    def is_quiet(self, now: float, linger: float) -> bool:
+        """Whether nothing runs, and nothing that became ready within the last `linger` seconds waits for collection."""
+        return all(
+            job.has_ended(now) and (job.delivered or job.word != "Ready" or now - (job.ready_at or now) > linger)
+            for job in self.jobs.values()
+        )
 
     def forget(self, now: float) -> None:
         """Drop the jobs whose images have been kept long enough."""
         while self._endings and self._endings[0][0] <= now:
-            job = self.jobs.pop(heappop(self._endings)[1])
+            job = self.jobs.pop(heappop(self._endings)[1], None)
+            if job is None:
+                continue
             del self.by_folder[job.folder]
+            job.account.in_flight.pop(job.task.id, None)
+            if job.once:
+                self.by_once.pop((job.account.digest, job.once[0]), None)
+            self._store.forget(job)
 
-    def _end(self, job: Job, word: str, ready_at: float) -> None:
-        job.word, job.ready_at = word, ready_at
+    def _enter(self, job: Job) -> None:
+        self.jobs[job.task.id] = self.by_folder[job.folder] = job
+        job.account.in_flight[job.task.id] = job
+        if job.once:
+            self.by_once[job.account.digest, job.once[0]] = job
+
+    def _settle(self, job: Job, ready_at: float) -> None:
+        self._end(job, ready_at)
+        self._store.save(job)
+
+    def _end(self, job: Job, ready_at: float) -> None:
+        job.ready_at = ready_at
         heappush(self._endings, (ready_at + self._keep, job.task.id))
+
+    def _account(self, digest: str) -> Account:
+        if digest not in self._accounts:
+            granted = self._grants(digest) or NOTHING
+            self._accounts[digest] = Account(digest, granted, self._store.spent(digest))
+        return self._accounts[digest]
 
 
 def is_well_formed(key: str) -> bool:
@@ -109,5 +259,10 @@ def is_well_formed(key: str) -> bool:
     return 0 < len(key) <= LONGEST_KEY and key.isascii() and key.isprintable() and " " not in key
 
 
-def _digest(key: str) -> str:
+def digest_of(key: str) -> str:
+    """Return what is kept of a key: with 256 bits of chance in it a slow hash would protect nothing more."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _among(digests: set[str], credit: Decimal) -> Grants:
+    return lambda digest: credit if not digests or digest in digests else None

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -19,6 +20,7 @@ from fluxwerk.errors import Unanswered, Unreachable
 from fluxwerk.exchange import HttpRequest, Response
 from fluxwerk.input import LARGEST_BYTES
 from fluxwerk.protocol.trust import DISPUTED
+from fluxwerk.server.notice import PATIENCE
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -52,28 +54,56 @@ INSIDE = tuple(
 
 
 class Guard:
-    """Fetches URLs from outside; `allow` are networks inside which the operator opens, such as 127.0.0.0/8."""
+    """Sends what a stranger's URL asks for; `allow` are networks inside which the operator opens, such as 127.0.0.0/8.
 
-    def __init__(self, allow: Iterable[str] = (), resolve: Resolve | None = None, deadline: float = DEADLINE) -> None:
-        self._backend = _Backend(tuple(ipaddress.ip_network(text) for text in allow), resolve or _look_up)
+    `plain` names the hosts outside that may be told by plain http.
+    """
+
+    def __init__(
+        self,
+        allow: Iterable[str] = (),
+        resolve: Resolve | None = None,
+        deadline: float = DEADLINE,
+        *,
+        plain: Iterable[str] = (),
+        patience: float = PATIENCE,
+    ) -> None:
+        networks = tuple(ipaddress.ip_network(text) for text in allow)
+        self._backend = _Backend(networks, resolve or _look_up)
+        self._inside = _Backend(networks, resolve or _look_up, public=False)
+        self._plain = frozenset(plain)
         self._deadline = deadline
+        self._patience = patience
 
     async def fetch(self, request: HttpRequest, _budget: float | None = None) -> Response:
         """Send a GET and return the answer; raises `Unreachable` for what must not be followed, `Unanswered` else.
 
         The texts name no address, so that nobody can map the network behind the server by asking.
         """
-        try:
-            async with (
-                asyncio.timeout(self._deadline),
-                httpcore2.AsyncConnectionPool(network_backend=self._backend, max_connections=4) as pool,
-            ):
+        with _explained():
+            async with asyncio.timeout(self._deadline), _pool(self._backend) as pool:
                 return await self._follow(pool, request.url)
-        except TimeoutError:
-            raise Unanswered("it did not answer in time") from None
-        except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError, ValueError):
-            # ValueError: names with empty or endless labels, and redirects to what is no URL.
-            raise Unanswered("it could not be reached") from None
+
+    async def tell(self, request: HttpRequest, _budget: float | None = None) -> Response:
+        """Send a POST and return the answer with its first bytes; a redirect is an answer like any other.
+
+        Plain http goes only to the allowed networks and to the hosts named for it.  Raises as `fetch` does.
+        """
+        _check(request.url)
+        parts = urlsplit(request.url)
+        backend = self._backend if parts.scheme == "https" or parts.hostname in self._plain else self._inside
+        headers: dict[str | bytes, str | bytes] = {
+            **dict[str | bytes, str | bytes](request.headers.items()),
+            "host": parts.netloc,
+            "content-length": str(len(request.body)),
+        }
+        with _explained():
+            async with (
+                asyncio.timeout(self._patience),
+                _pool(backend) as pool,
+                pool.stream("POST", request.url, headers=headers, content=request.body) as answer,
+            ):
+                return Response(answer.status)
 
     async def _follow(self, pool: httpcore2.AsyncConnectionPool, url: str) -> Response:
         for _ in range(HOPS + 1):
@@ -93,11 +123,27 @@ class Guard:
         raise Unreachable("it redirects too often")
 
 
+@contextmanager
+def _explained() -> Generator[None]:
+    try:
+        yield
+    except TimeoutError:
+        raise Unanswered("it did not answer in time") from None
+    except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError, ValueError):
+        # ValueError: names with empty or endless labels, and redirects to what is no URL.
+        raise Unanswered("it could not be reached") from None
+
+
+def _pool(backend: httpcore2.AsyncNetworkBackend) -> httpcore2.AsyncConnectionPool:
+    return httpcore2.AsyncConnectionPool(network_backend=backend, max_connections=4)
+
+
 class _Backend(httpcore2.AsyncNetworkBackend):
-    def __init__(self, allow: tuple[Network, ...], resolve: Resolve) -> None:
+    def __init__(self, allow: tuple[Network, ...], resolve: Resolve, *, public: bool = True) -> None:
         self._inner: httpcore2.AsyncNetworkBackend = httpcore2.AnyIOBackend()  # pyright: ignore[reportAttributeAccessIssue]
         self._allow = allow
         self._resolve = resolve
+        self._public = public
 
     async def connect_tcp(
         self,
@@ -137,7 +183,7 @@ class _Backend(httpcore2.AsyncNetworkBackend):
         if any(address in network for network in self._allow if network.version == address.version):
             return True
         inside = any(address in network for network in INSIDE if network.version == address.version)
-        return port in PORTS and address.is_global and not address.is_multicast and not inside
+        return self._public and port in PORTS and address.is_global and not address.is_multicast and not inside
 
 
 def _check(url: str) -> None:

@@ -8,12 +8,15 @@ import threading
 import time
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fluxwerk.engines import Engine
 from fluxwerk.protocol import trust
 from fluxwerk.server.books import Books
+from fluxwerk.server.notice import Policy
+from fluxwerk.server.refusal import Dialect
 from fluxwerk.server.service import Pace, Service
+from fluxwerk.server.trouble import Rule, Trouble, scripted
 
 if TYPE_CHECKING:
     import fastapi
@@ -32,19 +35,35 @@ def loopback(
     books: Books | None = None,
     pace: Pace = lambda _: 0.0,
     allow: Iterable[str] = ("127.0.0.0/8",),
+    trouble: Trouble | Iterable[Rule] = (),
+    dialect: Dialect = "live",
 ) -> Generator[str]:
     """Run the server in a thread and yield its base URL; the offline engine renders unless another is given.
 
-    `allow` names the networks from which input images may be fetched beside the public ones.
+    `allow` names the networks from which input images may be fetched, and to which webhooks may go by plain http,
+    beside the public ones.  `trouble` is how the server misbehaves on purpose.
     """
+    import uvicorn  # noqa: PLC0415
+
     from fluxwerk.engines.offline import Offline  # noqa: PLC0415  (other engines do without)
     from fluxwerk.server.app import build  # noqa: PLC0415  (FastAPI takes half a second)
     from fluxwerk.server.fetch import Guard  # noqa: PLC0415
 
     engine = engine or Offline()
-    service = Service(books or Books(), time.time, engine=engine.name, pace=pace)
+    allow = tuple(allow)
+    trouble = scripted(trouble)
+    service = Service(
+        books or Books(),
+        time.time,
+        engine=engine.name,
+        pace=pace,
+        policy=Policy(networks=allow),
+        trouble=trouble,
+        dialect=dialect,
+    )
     with listen(HOME, 0) as listening:
-        server = _server(build(service, engine, Guard(allow)))
+        app = build(service, engine, Guard(allow))
+        server = uvicorn.Server(config_of(app, breakable=bool(trouble.rules), timeout_graceful_shutdown=5))
         thread = threading.Thread(target=server.run, args=([listening],), name="fluxwerk-server", daemon=True)
         thread.start()
         try:
@@ -73,13 +92,15 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _server(app: fastapi.FastAPI) -> uvicorn.Server:
+def config_of(app: fastapi.FastAPI, *, breakable: bool = False, **settings: Any) -> uvicorn.Config:
+    """Set uvicorn up, with a log that shows no signed query; `breakable` lines are for trouble."""
     import uvicorn  # noqa: PLC0415
 
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    from fluxwerk.server.wreck import Line  # noqa: PLC0415
+
     # The log of requests is off, but whoever gives it a handler of their own gets it all the same.
     logging.getLogger("uvicorn.access").addFilter(_hide_queries)
-    return uvicorn.Server(config)
+    return uvicorn.Config(app, http=Line if breakable else "auto", log_config=None, access_log=False, **settings)
 
 
 def _hide_queries(record: logging.LogRecord) -> bool:

@@ -6,9 +6,10 @@ FastAPI publishes their JSON schemas and its 422 bodies have the shape of theirs
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from decimal import Decimal
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic import create_model as create
@@ -40,16 +41,36 @@ class Unfit(Exception):
 
 def read(model: Model, body: bytes) -> dict[str, Json]:
     """Read a submit's body into checked fields with the model's defaults; raises `Unfit`."""
+    return _checked(inputs(model.name), parse(body))
+
+
+def some(model: Model, given: Mapping[str, Json]) -> dict[str, Json]:
+    """Check some of a model's fields, whatever else it requires; absent ones get its defaults.  Raises `Unfit`."""
+    fields: dict[str, Any] = {name: _field(model.options[name]) for name in given}
+    optional = {name: (kind, Field(None)) for name, (kind, _) in fields.items()}
+    return _checked(create("Some", **cast("dict[str, Any]", optional)), dict(given))
+
+
+def parse(body: bytes) -> Json:
+    """Read a body as JSON; raises `Unfit`."""
     try:
-        given: Json = json.loads(body, parse_constant=_no_constant)
+        return json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError) as fault:
         at, said = getattr(fault, "pos", 0), getattr(fault, "msg", str(fault))
         entry = {"type": "json_invalid", "loc": ["body", at], "msg": "JSON decode error", "ctx": {"error": said}}
         raise Unfit([entry]) from None
+
+
+def entries(fault: ValidationError) -> list[dict[str, Json]]:
+    """Write what pydantic found as FastAPI does, without the values themselves."""
+    return [_entry(error) for error in fault.errors(include_url=False, include_input=False)]
+
+
+def _checked(kind: type[BaseModel], given: Json) -> dict[str, Json]:
     try:
-        fields = inputs(model.name).model_validate(given).model_dump()
+        fields = kind.model_validate(given).model_dump()
     except ValidationError as fault:
-        raise Unfit([_entry(error) for error in fault.errors(include_url=False, include_input=False)]) from None
+        raise Unfit(entries(fault)) from None
     broken = [name for name, value in fields.items() if isinstance(value, str) and not _is_unicode(value)]
     if broken:
         text = "Input should be a valid string without lone surrogates"
@@ -69,8 +90,8 @@ def inputs(name: str) -> type[BaseModel]:
 def _field(option: Option) -> tuple[Any, Any]:
     kind: Any = Literal[option.choices] if option.choices else TYPES[option.type]
     bounds: dict[str, Any] = {
-        "ge": option.minimum,
-        "le": option.maximum,
+        "ge": _number(option.minimum),
+        "le": _number(option.maximum),
         "multiple_of": option.multiple,
         "min_length": option.minimum_length,
         "max_length": option.maximum_length,
@@ -87,6 +108,11 @@ def _field(option: Option) -> tuple[Any, Any]:
     if option.also:
         extra["validation_alias"] = AliasChoices(option.name, option.also)
     return kind, Field(... if option.required else option.default, **extra)
+
+
+def _number(bound: Decimal | int | None) -> float | int | None:
+    """Return a bound as JSON has it; a Decimal would be published as a text."""
+    return float(bound) if isinstance(bound, Decimal) else bound
 
 
 def _zero_is_auto(value: Json) -> Json:

@@ -6,59 +6,41 @@ the answer.  So client and server meet face to face on a pretend clock, and Fast
 
 from __future__ import annotations
 
-import base64
-import binascii
+import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from decimal import Decimal
-from urllib.parse import parse_qs, urlsplit
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import cast
 
-from fluxwerk import catalog, geometry, pricing, raster
-from fluxwerk.catalog import IMAGE_TYPES, Model
-from fluxwerk.engines import Canvas, Order
-from fluxwerk.errors import Lost, UnknownPrice
-from fluxwerk.exchange import Call, Flow, HttpRequest, Json, Outcome, Response, Status, Task
-from fluxwerk.geometry import Size
-from fluxwerk.input import LARGEST_BYTES
+from fluxwerk import catalog
+from fluxwerk.catalog import Model
+from fluxwerk.engines import Abilities, Everything, Order, Progress
+from fluxwerk.exchange import Flow, HttpRequest, Json, Response
 from fluxwerk.protocol import wire
-from fluxwerk.server import delivery, schema
+from fluxwerk.server import delivery, effect, ending, extensions, keys, notice, poll, submit, visit
 from fluxwerk.server.books import Account, Books, Job, is_well_formed
+from fluxwerk.server.ending import Ending
+from fluxwerk.server.metrics import Meter
+from fluxwerk.server.notice import Policy
+from fluxwerk.server.refusal import Dialect, Refusal
+from fluxwerk.server.trouble import ANSWER_DEEDS, Occasion, Rule, Trouble, scripted
+from fluxwerk.server.visit import Visit
 
-SEED_BITS = 32
-# What an order's options leave out: the order has columns of its own for these.
-COLUMNS = frozenset({"prompt", "width", "height", "seed", "output_format", "webhook_url", "webhook_secret", "user"})
-CONTENT_TYPE = {suffix: content_type for content_type, suffix in raster.SUFFIX.items()}
-RETRY_AFTER = 1
-# The largest input with the widest margins; what is larger would only fill the memory.
-LARGEST_OUTPUT = 80_000_000
+ERROR = 400
+POOL = catalog.find("flux-2-pro")
 
 Pace = Callable[[Order], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Attached:
-    """An image that came with a submit, fetched, decoded from its text and measured."""
-
-    name: str
-    data: bytes
-    size: Size
-
-
-class Refusal(Exception):
-    """The answer to give instead."""
-
-    def __init__(self, response: Response) -> None:
-        super().__init__(response.status)
-        self.response = response
 
 
 class Service:
     """The behaviour of the API over its books.
 
     `clock` tells the time in seconds since 1970, `entropy(n)` gives n unguessable bytes, `pace` how many seconds a job
-    takes at least, `engine` is the name told with each image, and `on_accept` hears of each job to render.
+    takes at least, `engine` is the name told with each image, `abilities` what it says about itself.  `on_accept` hears
+    of each job to render, `on_cancel` of each to give up, and `on_end` of each whose ending, at its `ready_at`, is to
+    be told by `tell`.  `policy` says where webhooks may go, `trouble` is scripted misbehaviour, and with `magic` a
+    prompt may ask for an ending.  Links are signed with `secret` and live for `url_life` seconds.  While `closing`,
+    nothing is accepted.
     """
 
     def __init__(
@@ -67,19 +49,36 @@ class Service:
         clock: Callable[[], float],
         *,
         engine: str = "offline",
+        abilities: Abilities | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
         pace: Pace = lambda _: 0.0,
         on_accept: Callable[[Job], object] = lambda _: None,
+        on_end: Callable[[Job], object] = lambda _: None,
         url_life: float = delivery.LIFE,
+        secret: bytes | None = None,
+        dialect: Dialect = "live",
+        policy: Policy | None = None,
+        trouble: Trouble | Iterable[Rule] = (),
+        magic: bool = True,
     ) -> None:
         self.books = books
         self.clock = clock
         self.engine = engine
+        self.abilities = abilities or Everything()
+        self.entropy = entropy
         self.pace = pace
         self.on_accept = on_accept
-        self._entropy = entropy
-        self._secret = entropy(32)
-        self._url_life = url_life
+        self.on_cancel: Callable[[Job], object] = lambda _: None
+        self.on_end = on_end
+        self.url_life = url_life
+        self.secret = entropy(32) if secret is None else secret
+        self.dialect: Dialect = dialect
+        self.policy = policy or Policy()
+        self.closing = False
+        self.meter = Meter()
+        self.submitting: set[tuple[str, str]] = set()
+        self._trouble = scripted(trouble)
+        self._magic = magic
         self._models = {path: model for model in catalog.models().values() for path in model.paths()}
 
     @property
@@ -89,258 +88,168 @@ class Service:
 
     def answer(self, http: HttpRequest) -> Flow[Response]:
         """Answer one HTTP request; headers in lower case."""
-        parts = urlsplit(http.url)
-        origin = f"{parts.scheme}://{parts.netloc}"
-        query = parse_qs(parts.query, keep_blank_values=True)
-        model = self._models.get(parts.path)
+        asked = visit.read(http)
+        rule = self._trouble.meet(occasion) if (occasion := self._occasion(asked)) else None
+        if rule and rule.strikes_first:
+            return effect.instead(rule)
         try:
-            if model and http.method == "POST":
-                return (yield from self._submit(model, http, origin))
-            if http.method in ("GET", "HEAD"):
-                return self._get(parts.path, http, origin, {name: values[-1] for name, values in query.items()})
+            response = yield from self._route(asked, rule)
         except Refusal as refusal:
-            return refusal.response
-        known = model or parts.path in ("/v1/get_result", "/v1/credits")
-        status, detail, error = (405, "Method Not Allowed", "method") if known else (404, "Not Found", "not_found")
-        return wire.write_refusal(status, detail, error=error, message=detail)
+            response = refusal.answer(self.dialect)
+        if response.status >= ERROR:
+            self.meter.refused[str(response.status)] += 1
+        response = self._limited(asked, response)
+        return effect.spoil(rule, response) if rule and rule.do in ANSWER_DEEDS else response
+
+    def account(self, asked: Visit) -> Account:
+        """Find whose key came with the request; raises `Refusal`."""
+        if not asked.key:
+            raise Refusal("no_key", "Send your key in the header x-key.", detail="Not authenticated")
+        if not is_well_formed(asked.key):
+            raise Refusal("malformed_key", "Invalid API key format")
+        account = self.books.account(asked.key)
+        if account is None:
+            detail = "Not authenticated - Invalid Authentication"
+            wrong = "is mistyped: its checksum is wrong" if keys.is_mistyped(asked.key) else "is unknown or revoked"
+            raise Refusal("unknown_key", f"This key {wrong}.", detail=detail)
+        return account
+
+    def begin(self, job: Job, rule: Rule | None = None) -> None:
+        """Have a job rendered, unless its prompt or a rule has decided how it ends."""
+        self.meter.accepted[job.model.name] += 1
+        decided = _decided(rule) or (ending.asked_for(job.order.prompt) if self._magic else None)
+        if decided is None:
+            self.on_accept(job)
+        else:
+            self.conclude(job, decided, self.clock() + self.pace(job.order))
+
+    def resume(self) -> None:
+        """Take up what another process left: jobs without an end, and webhooks that were not delivered."""
+        for job in self.books.waiting():
+            self.begin(job)
+        for job in list(self.books.jobs.values()):
+            if job.notice and job.notice.state == "pending":
+                job.notice.state = "waiting"
+            if job.ready_at is not None:
+                self.on_end(job)
+
+    def advance(self, job: Job, progress: Progress) -> None:
+        """Take the news of how far the engine is with a job."""
+        job.began = self.clock() if job.began is None else job.began
+        job.progress, job.preview = progress.share, progress.preview
 
     def finish(self, job: Job, picture: bytes) -> None:
         """Take the image that an engine made for a job."""
+        if job.ready_at is not None:
+            return
         now = self.clock()
+        self.meter.render(now - (job.accepted if job.began is None else job.began))
         self.books.finish(job, picture, max(now, job.accepted + self.pace(job.order)))
+        self._ended(job)
 
     def fail(self, job: Job, reason: str) -> None:
         """Take the news that an engine could not make an image, and return the credits."""
-        self.books.fail(job, {"error": reason}, self.clock())
+        self.conclude(job, Ending("Error", {"error": reason}))
 
-    def _submit(self, model: Model, http: HttpRequest, origin: str) -> Flow[Response]:
-        account = self._account(http)
-        try:
-            fields = schema.read(model, http.body)
-        except schema.Unfit as unfit:
-            raise Refusal(_invalid(unfit.detail)) from None
-        self._check_slot(account, model)
-        attached = yield from _attach_all(model, fields)
-        # Fetching took time, and others were served meanwhile.
-        self._check_slot(account, model)
-        job = self._job(account, model, fields, attached, origin)
-        self._charge(account, job.task.cost)
-        self.books.accept(job)
-        self.on_accept(job)
-        extra = {"status": "Pending", "webhook_url": fields["webhook_url"]} if fields.get("webhook_url") else None
-        return wire.write_task(job.task, extra)
+    def conclude(self, job: Job, decided: Ending, at: float | None = None) -> None:
+        """End a job without an image, now or at a moment; one that has ended stays as it is."""
+        if job.has_ended(self.clock()):
+            return
+        self.books.end(job, decided, self.clock() if at is None else at)
+        if decided.word:
+            self._ended(job)
 
-    def _get(self, path: str, http: HttpRequest, origin: str, query: Mapping[str, str]) -> Response:
-        if path == "/v1/get_result":
-            return self._poll(query, origin)
-        if path == "/v1/credits":
-            return wire.write_credits(self._account(http).credits)
-        folder = delivery.folder(path)
-        if folder is None:
-            return wire.write_refusal(404, "Not Found", error="not_found", message="Not Found")
-        return self._deliver(folder, path, query)
+    def tell(self, job: Job) -> Flow[None] | None:
+        """Return the flow that delivers a job's webhook, if one is due and nobody delivers it already."""
+        told, now = job.notice, self.clock()
+        if told is None or told.state != "waiting" or not job.has_ended(now):
+            return None
+        made = poll.result(self, job, job.task.polling_url.partition("/v1/")[0], now) if job.word == "Ready" else None
+        body = notice.tell(job, made, job.ready_at or now)
 
-    def _account(self, http: HttpRequest) -> Account:
-        key = http.headers.get("x-key", "")
-        if not key:
-            text = "Not authenticated"
-            raise Refusal(wire.write_refusal(403, text, error="invalid_api_key", message="Send the header x-key."))
-        if not is_well_formed(key):
-            text = "Invalid API key format"
-            raise Refusal(wire.write_refusal(422, text, error="invalid_api_key", message=text))
-        account = self.books.account(key)
+        def saved() -> None:
+            self.books.note(job)
+            if told.state != "pending":
+                self.meter.webhooks[told.state] += 1
+
+        def meet() -> Rule | None:
+            return self._trouble.meet(_about("webhook", job))
+
+        return notice.deliver(told, body, self.policy, self.clock, saved=saved, meet=meet)
+
+    def _route(self, asked: Visit, rule: Rule | None) -> Flow[Response]:
+        model = self._models.get(asked.path)
+        if model and asked.method == "POST":
+            return (yield from submit.submit(self, model, asked, rule))
+        if asked.path == "/v1/get_result" and asked.method == "GET":
+            return poll.poll(self, asked, -1.0 if rule and rule.do == "expire" else None)
+        if asked.path == "/v1/credits" and asked.method == "GET":
+            return wire.write_credits(self.account(asked).credits)
+        if asked.path.startswith("/results/") and asked.method == "GET":
+            if rule and rule.do == "expire":
+                raise Refusal("forbidden", "the link has expired", detail="Forbidden: the link has expired")
+            return delivery.deliver(self, asked)
+        route = extensions.ROUTES.get((extensions.pattern(asked.path), asked.method))
+        if route:
+            return route(self, asked)
+        raise Refusal(*(("method", "Method Not Allowed") if self._knows(asked.path) else ("not_found", "Not Found")))
+
+    def _knows(self, path: str) -> bool:
+        known = {"/v1/get_result", "/v1/credits", *(path for path, _ in extensions.ROUTES)}
+        return path in self._models or extensions.pattern(path) in known
+
+    def _limited(self, asked: Visit, response: Response) -> Response:
+        """Tell a known account how many tasks it may still have in flight, and when the next slot may be free."""
+        account = self.books.known(asked.key) if asked.key else None
         if account is None:
-            text = "Not authenticated - Invalid Authentication"
-            raise Refusal(wire.write_refusal(403, text, error="invalid_api_key", message="This key is not known."))
-        return account
-
-    def _check_slot(self, account: Account, model: Model) -> None:
-        if not self.books.has_slot(account, model, self.clock()):
-            text = f"Too many active tasks: at most {model.slots} of {model.pool} at a time"
-            answer = wire.write_refusal(429, text, error="rate_limit_exceeded", message=text, retry_after=RETRY_AFTER)
-            raise Refusal(answer)
-
-    def _charge(self, account: Account, cost: Decimal | None) -> None:
-        if cost is not None and account.credits < cost:
-            text = f"Insufficient credits: this costs {cost}, {account.credits} are left"
-            raise Refusal(wire.write_refusal(402, text, error="insufficient_credits", message=text))
-
-    def _job(
-        self, account: Account, model: Model, fields: dict[str, Json], attached: list[Attached], origin: str
-    ) -> Job:
-        priced = [one.size for one in attached if one.name != "mask"]
-        billed = geometry.requested_size(model, fields, priced)
-        size = geometry.output_size(model, fields, priced)
-        _check_area(model, billed, size)
-        try:
-            cost = pricing.estimate(model, *billed, inputs=priced)
-        except UnknownPrice:
-            cost = None
-        identity = _uuid(self._entropy(16))
-        task = Task(
-            identity,
-            f"{origin}/v1/get_result?id={identity}",
-            model.name,
-            cost,
-            pricing.reported_megapixels(*priced),
-            pricing.reported_megapixels(billed),
-        )
-        order = self._order(model, fields, attached, size)
-        return Job(task, account, model, order, self.clock(), folder=self._entropy(24).hex())
-
-    def _order(self, model: Model, fields: dict[str, Json], attached: list[Attached], size: Size) -> Order:
-        canvas = _canvas(model, fields, attached, size)
-        seed = fields.get("seed")
-        return Order(
-            model=model.name,
-            prompt=fields.get("prompt", ""),
-            seed=int.from_bytes(self._entropy(SEED_BITS // 8)) if seed is None else seed,
-            width=size[0],
-            height=size[1],
-            output_format=fields.get("output_format") or ("png" if model.output == "resolution" else "jpeg"),
-            references=() if canvas else tuple(one.data for one in attached),
-            canvas=canvas,
-            options={
-                name: value
-                for name, value in fields.items()
-                if name not in COLUMNS and model.options[name].type not in IMAGE_TYPES
-            },
-        )
-
-    def _poll(self, query: Mapping[str, str], origin: str) -> Response:
-        identity = query.get("id", "")
-        if not identity:
-            return _invalid([{"type": "missing", "loc": ["query", "id"], "msg": "Field required"}])
-        now = self.clock()
-        self.books.forget(now)
-        job = self.books.jobs.get(identity)
-        if job is None:
-            return wire.write_status(Status(Task(identity, ""), "Task not found", Outcome.MISSING))
-        if not job.has_ended(now):
-            return wire.write_status(Status(job.task, "Pending", Outcome.RUNNING))
-        result = self._result(job, origin, now) if job.word == "Ready" else None
-        cost = {"Ready": job.task.cost, "Error": Decimal(0)}.get(job.word)
-        status = Status(job.task, job.word, wire.OUTCOMES[job.word], cost=cost, details=job.details)
-        return wire.write_status(status, result=result)
-
-    def _result(self, job: Job, origin: str, now: float) -> Json:
-        where = delivery.path(job.folder, job.order.output_format)
-        content_type = CONTENT_TYPE[job.order.output_format]
-        ended = job.ready_at or now
-        return {
-            "sample": f"{origin}{where}?{delivery.sign(self._secret, where, content_type, now + self._url_life)}",
-            "prompt": job.order.prompt,
-            "seed": job.order.seed,
-            "start_time": job.accepted,
-            "end_time": ended,
-            "duration": round(ended - job.accepted, 6),
-            "engine": self.engine,
+            return response
+        model, now = self._models.get(asked.path, POOL), self.clock()
+        busy = self.books.in_flight(account, model.pool, now)
+        free = min((job.ready_at or now + submit.RETRY_AFTER for job in busy), default=now)
+        limits = {
+            "x-ratelimit-limit": str(model.slots),
+            "x-ratelimit-remaining": str(max(0, model.slots - len(busy))),
+            "x-ratelimit-reset": str(-int(-free // 1)),
         }
+        return replace(response, headers={**response.headers, **limits})
 
-    def _deliver(self, folder: str, path: str, query: Mapping[str, str]) -> Response:
-        now = self.clock()
-        fault = delivery.verify(self._secret, path, query, now)
-        if fault:
-            return wire.write_refusal(403, f"Forbidden: {fault}", error="forbidden", message=fault)
-        job = self.books.by_folder.get(folder)
-        if job is None or job.picture is None:
-            return wire.write_refusal(404, "Not Found", error="not_found", message="This image is no longer kept.")
-        until = datetime.strptime(query["se"], delivery.STAMP).replace(tzinfo=UTC).timestamp()
-        headers = {
-            "content-type": query["rsct"],
-            "cache-control": f"private, max-age={max(0, int(until - now))}",
-            "x-content-type-options": "nosniff",
-        }
-        return Response(200, headers, job.picture)
-
-
-def _invalid(detail: list[dict[str, Json]]) -> Response:
-    first = detail[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return wire.write_refusal(422, detail, error="validation_error", message=f"{where}: {first['msg']}")
-
-
-def _check_area(model: Model, *sizes: Size) -> None:
-    most = model.maximum_pixels or LARGEST_OUTPUT
-    for width, height in sizes:
-        if width * height > most:
-            text = f"{width}×{height} is too large; at most {most} pixels are made"
-            raise Refusal(_invalid([{"type": "too_many_pixels", "loc": ["body"], "msg": text}]))
-
-
-def _unfit_image(name: str, reason: str) -> Refusal:
-    return Refusal(_invalid([{"type": "image_invalid", "loc": ["body", name], "msg": f"Image {reason}"}]))
-
-
-def _attach_all(model: Model, fields: dict[str, Json]) -> Flow[list[Attached]]:
-    attached: list[Attached] = []
-    for name, option in model.options.items():
-        if option.type not in IMAGE_TYPES or name not in fields:
-            continue
-        texts = fields[name] if isinstance(fields[name], list) else [fields[name]]
-        for text in texts[: model.references or 1]:
-            data = yield from _fetch(name, text)
-            attached.append(_measured(model, name, data))
-    return attached
-
-
-def _fetch(name: str, text: str) -> Flow[bytes]:
-    if not text.startswith(("http://", "https://")):
-        return _decoded(name, text)
-    try:
-        response = yield Call(HttpRequest("GET", text))
-    except Lost as lost:
-        raise _unfit_image(name, f"cannot be fetched: {lost}") from None
-    if response.status != 200:  # noqa: PLR2004
-        raise _unfit_image(name, f"cannot be fetched: its host answered {response.status}")
-    return response.body
-
-
-def _decoded(name: str, text: str) -> bytes:
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    if len(text) > LARGEST_BYTES * 4 // 3 + 4:
-        raise _unfit_image(name, "is larger than 20 MB")
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise _unfit_image(name, "is neither a URL nor base64") from None
-
-
-def _measured(model: Model, name: str, data: bytes) -> Attached:
-    fault, found = raster.fault(data), raster.measure(data)
-    if fault or found is None:
-        raise _unfit_image(name, f"cannot be used: {fault}; PNG, JPEG or WebP is needed")
-    width, height = found.size
-    if width * height > model.largest_input_megapixels * 1_000_000:
-        raise _unfit_image(name, f"is {width}×{height}; at most {model.largest_input_megapixels} megapixels are taken")
-    if min(width, height) < model.smallest_input:
-        raise _unfit_image(name, f"is {width}×{height}; each side needs {model.smallest_input} pixels")
-    return Attached(name, data, found.size)
-
-
-def _canvas(model: Model, fields: Mapping[str, Json], attached: list[Attached], size: Size) -> Canvas | None:
-    images = {one.name: one for one in attached}
-    source = images.get("image") or (images.get("input_image") if model.output == "canvas" else None)
-    if source is None:
+    def _occasion(self, asked: Visit) -> Occasion | None:
+        model = self._models.get(asked.path)
+        if model and asked.method == "POST":
+            return Occasion("submit", _prompt(asked.body), model.name)
+        if asked.method == "GET" and asked.path == "/v1/get_result":
+            return _about("poll", self.books.jobs.get(asked.query.get("id", "")))
+        if asked.method == "GET" and asked.path.startswith("/results/"):
+            return _about("download", self.books.by_folder.get(delivery.folder(asked.path) or ""))
         return None
-    mask = images.get("mask")
-    offset = (0, 0)
-    if model.output == "margins":
-        offset = int(fields.get("left") or 0), int(fields.get("top") or 0)
-    if model.output == "canvas":
-        middle = (size[0] - source.size[0]) // 2, (size[1] - source.size[1]) // 2
-        wanted = fields.get("reference_offset_x"), fields.get("reference_offset_y")
-        offset = _offset(wanted, middle)
-    return Canvas(source.data, mask.data if mask else None, offset)
+
+    def _ended(self, job: Job) -> None:
+        self.meter.ended[job.word] += 1
+        self.on_end(job)
 
 
-def _offset(wanted: tuple[int | None, int | None], middle: tuple[int, int]) -> tuple[int, int]:
-    """Place the source where it was wanted, or in the middle along an axis that was left open."""
-    x, y = wanted
-    return middle[0] if x is None else x, middle[1] if y is None else y
+def _about(place: str, job: Job | None) -> Occasion:
+    if job is None:
+        return Occasion(place)
+    return Occasion(place, job.order.prompt, job.model.name, job.task.id)
 
 
-def _uuid(chance: bytes) -> str:
-    text = bytes([*chance[:6], chance[6] & 0x0F | 0x40, chance[7], chance[8] & 0x3F | 0x80, *chance[9:]]).hex()
-    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+def _prompt(body: bytes) -> str:
+    try:
+        given: Json = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    prompt = cast("dict[str, Json]", given).get("prompt") if isinstance(given, dict) else None
+    return prompt if isinstance(prompt, str) else ""
+
+
+def _decided(rule: Rule | None) -> Ending | None:
+    match rule.do if rule else "":
+        case "moderate":
+            return ending.moderated(rule.stage, rule.reasons) if rule else None
+        case "fail":
+            return ending.failed()
+        case "stick":
+            return ending.FOREVER
+        case _:
+            return None

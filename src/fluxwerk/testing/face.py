@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from heapq import heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fluxwerk.client import Client, Words
 from fluxwerk.drive import drive
@@ -20,8 +20,11 @@ from fluxwerk.image import Image
 from fluxwerk.input import Wanted
 from fluxwerk.raster import PNG_SIGNATURE
 from fluxwerk.server.books import Books, Job
+from fluxwerk.server.effect import Spoilt
 from fluxwerk.server.service import Pace, Service
+from fluxwerk.server.trouble import Rule, Trouble
 from fluxwerk.testing.clock import PretendClock
+from fluxwerk.testing.post import Post, suffer
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -47,8 +50,9 @@ class FaceToFace(Client):
     """A `Client` whose requests are answered by a `Service` in the same thread, on a pretend clock.
 
     `seconds` says how long a task takes, `urls` answers what the server fetches, `meddle` sees each HTTP request and
-    the answer before the client does, and may change the answer, raise `Lost`, or let seconds pass.  `journal` holds
-    every HTTP request that reached the server, `events` everything the client told.
+    the answer before the client does, and may change the answer, raise `Lost`, or let seconds pass.  `trouble` is how
+    the server misbehaves on purpose, `receiver` takes its webhooks when they are due, and `settings` are those of the
+    `Service`.  `journal` holds every HTTP request that reached the server, `events` everything the client told.
     """
 
     def __init__(
@@ -60,6 +64,9 @@ class FaceToFace(Client):
         urls: dict[str, bytes] | None = None,
         meddle: Callable[[HttpRequest, Response], Response] = lambda _, response: response,
         timeout: float = 600.0,
+        trouble: Trouble | Iterable[Rule] = (),
+        receiver: Callable[[HttpRequest], Response] = lambda _: Response(204),
+        **settings: Any,
     ) -> None:
         self.events: list[Event] = []
         clock = PretendClock()
@@ -69,6 +76,7 @@ class FaceToFace(Client):
         self.urls = {} if urls is None else urls
         self.meddle = meddle
         self._engine = engine or Blank()
+        self._post = Post(self.clock, receiver)
         self.service = Service(
             books or Books(),
             self.clock.now,
@@ -76,14 +84,25 @@ class FaceToFace(Client):
             entropy=random.Random(0).randbytes,  # noqa: S311  (the same ids in every run)
             pace=seconds if callable(seconds) else lambda _: seconds,
             on_accept=self._render,
+            on_end=self._post.hear,
+            trouble=trouble,
+            **settings,
         )
+        self._post.service = self.service
 
-    def send(self, request: HttpRequest, budget: float | None = None) -> Response:  # noqa: ARG002  (a pretend answer takes no time)
+    def send(self, request: HttpRequest, budget: float | None = None) -> Response:
         """Carry one HTTP request to the server and its answer back."""
+        self._post.deliver(self.clock.now())
         self.journal.append(request)
         arriving = HttpRequest(request.method, request.url, request.body, headers=self.access.headers(request))
         answer = drive(self.service.answer(arriving), self._fetch, clock=self.clock)
+        if isinstance(answer, Spoilt):
+            suffer(answer, self.clock, budget)
         return self.meddle(request, answer)
+
+    def settle(self) -> None:
+        """Let the clock run until no webhook is under way any more."""
+        self._post.deliver(None)
 
     def together(self, flows: Iterable[Flow[T]], timeout: float | None = None) -> list[T | Error]:
         """Run many flows side by side on the pretend clock; each ends in its result or its error, in their order."""

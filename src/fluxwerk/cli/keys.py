@@ -1,0 +1,77 @@
+"""`fluxwerk keys`: the keys that a server of one's own accepts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from fluxwerk.cli.console import put_json
+from fluxwerk.cli.making import json_option
+from fluxwerk.cli.serve import PACKAGES, credit_of
+from fluxwerk.errors import Misused
+
+if TYPE_CHECKING:
+    from fluxwerk.server.keys import Keyring
+
+file_option = click.option(
+    "--file", default="keys.json", show_default=True, type=click.Path(dir_okay=False), help="The file of keys."
+)
+
+
+@click.group("keys")
+def command() -> None:
+    r"""Make, list and revoke the keys of a server of your own.
+
+    \b
+    fluxwerk keys add shop --credits 500
+    fluxwerk serve --keys keys.json
+    """
+
+
+@command.command("add")
+@click.argument("name")
+@click.option("--credits", "credit", default="1000000", show_default=True, help="What the key may spend.")
+@json_option
+@file_option
+def add(name: str, credit: str, file: str, *, as_json: bool) -> None:
+    """Make a key and show it, this once."""
+    key = _keyring(file).add(name, credit_of("--credits", credit))
+    if as_json:
+        put_json({"name": name, "key": key})
+        return
+    click.echo(key)
+    click.echo(f"This is the only time that the key is shown; {file} holds its SHA-256.", err=True)
+
+
+@command.command("list")
+@json_option
+@file_option
+def show(file: str, *, as_json: bool) -> None:
+    """List the keys, as far as they may be shown."""
+    for entry in _keyring(file).entries():
+        if as_json:
+            row = asdict(entry)
+            del row["sha256"]
+            put_json(row)
+        else:
+            state = f"revoked {entry.revoked}" if entry.revoked else f"{entry.credits} credits"
+            click.echo(f"{entry.name}  {entry.shown}  made {entry.created}  {state}")
+
+
+@command.command("revoke")
+@click.argument("name")
+@file_option
+def revoke(name: str, file: str) -> None:
+    """Close a key by its name or its last four characters, in a running server too."""
+    entry = _keyring(file).revoke(name)
+    click.echo(f"{entry.name} ({entry.shown}) is revoked.", err=True)
+
+
+def _keyring(file: str) -> Keyring:
+    try:
+        from fluxwerk.server.keys import Keyring  # noqa: PLC0415  (the server is an extra)
+    except ModuleNotFoundError as missing:
+        raise Misused(f"The keys need one more package ({missing.name}): {PACKAGES}") from None
+    return Keyring(file)

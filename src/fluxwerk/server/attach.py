@@ -1,0 +1,106 @@
+"""The images that come with a submit: fetched or decoded from their text, and measured before anything opens them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fluxwerk import geometry, raster
+from fluxwerk.catalog import IMAGE_TYPES, Model
+from fluxwerk.engines import Canvas
+from fluxwerk.errors import Lost
+from fluxwerk.exchange import Call, Flow, HttpRequest, Json
+from fluxwerk.geometry import Size
+from fluxwerk.input import LARGEST_BYTES
+from fluxwerk.server.refusal import Refusal, unfit
+
+OK = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """An image that came with a submit; `size` in pixels as a viewer shows it, EXIF orientation included."""
+
+    name: str
+    data: bytes = field(repr=False)
+    size: Size
+
+
+def attach(model: Model, fields: Mapping[str, Json]) -> Flow[list[Attached]]:
+    """Gather the images of a submit in the order of the model's options; more than it takes are left out."""
+    attached: list[Attached] = []
+    for name, option in model.options.items():
+        if option.type not in IMAGE_TYPES or name not in fields:
+            continue
+        texts = fields[name] if isinstance(fields[name], list) else [fields[name]]
+        for text in texts[: model.references or 1]:
+            data = yield from _fetch(name, text)
+            attached.append(_measured(model, name, data))
+    _check_mask(attached)
+    return attached
+
+
+def canvas(model: Model, fields: Mapping[str, Json], attached: list[Attached], size: Size) -> Canvas | None:
+    """Lay the source on the output, for the models that change an image in part."""
+    images = {one.name: one for one in attached}
+    source = images.get("image") or (images.get("input_image") if model.output == "canvas" else None)
+    if source is None:
+        return None
+    mask = images.get("mask")
+    offset = (0, 0)
+    if model.output == "margins":
+        offset = int(fields.get("left") or 0), int(fields.get("top") or 0)
+    if model.output == "canvas":
+        middle = (size[0] - source.size[0]) // 2, (size[1] - source.size[1]) // 2
+        wanted = fields.get("reference_offset_x"), fields.get("reference_offset_y")
+        offset = geometry.placed(wanted, middle)
+    return Canvas(source.data, mask.data if mask else None, offset)
+
+
+def _fetch(name: str, text: str) -> Flow[bytes]:
+    if not text.startswith(("http://", "https://")):
+        return _decoded(name, text)
+    try:
+        response = yield Call(HttpRequest("GET", text))
+    except Lost as lost:
+        raise _useless(name, f"cannot be fetched: {lost}") from None
+    if response.status != OK:
+        raise _useless(name, f"cannot be fetched: its host answered {response.status}")
+    return response.body
+
+
+def _decoded(name: str, text: str) -> bytes:
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    if len(text) > LARGEST_BYTES * 4 // 3 + 4:
+        raise _useless(name, "is larger than 20 MB")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise _useless(name, "is neither a URL nor base64") from None
+
+
+def _measured(model: Model, name: str, data: bytes) -> Attached:
+    fault, size = raster.fault(data), raster.upright(data)
+    if fault or size is None:
+        raise _useless(name, f"cannot be used: {fault}; PNG, JPEG or WebP is needed")
+    width, height = size
+    if width * height > model.largest_input_megapixels * 1_000_000:
+        raise _useless(name, f"is {width}×{height}; at most {model.largest_input_megapixels} megapixels are taken")
+    if min(width, height) < model.smallest_input:
+        raise _useless(name, f"is {width}×{height}; each side needs {model.smallest_input} pixels")
+    return Attached(name, data, size)
+
+
+def _check_mask(attached: list[Attached]) -> None:
+    sizes = {one.name: one.size for one in attached}
+    mask, image = sizes.get("mask"), sizes.get("image")
+    if mask and image and mask != image:
+        reason = f"is {mask[0]}×{mask[1]}, but the image to change is {image[0]}×{image[1]}; both must be of one size"
+        raise _useless("mask", reason)
+
+
+def _useless(name: str, reason: str) -> Refusal:
+    return unfit(name, f"Image {reason}", "image_invalid")

@@ -1,0 +1,52 @@
+"""What this server answers beyond the live API, each path with its methods; which models it serves, and how it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeAlias
+
+from fluxwerk.exchange import Json, Response
+from fluxwerk.protocol import wire
+from fluxwerk.server import metrics, quote, tasks
+from fluxwerk.server.visit import Visit
+
+if TYPE_CHECKING:
+    from fluxwerk.server.service import Service
+
+Route: TypeAlias = "Callable[[Service, Visit], Response]"
+
+
+def models(service: Service, _: Visit) -> Response:
+    """List the models that the engine serves, with what it says of each."""
+    rows: dict[str, Json] = {}
+    for model in service.models.values():
+        facts = service.abilities.facts(model)
+        if facts is not None and model.name not in rows:
+            told = {"name": model.name, "title": model.title, "path": model.path, "also": list(model.also)}
+            rows[model.name] = {**told, "licence": model.licence or None, "engine": service.engine, **facts}
+    return Response(200, wire.JSON, wire.dump({"engine": service.engine, "models": list(rows.values())}))
+
+
+def health(service: Service, _: Visit) -> Response:
+    """Say how the engine is; 503 tells a load balancer to send nothing here."""
+    now = service.abilities.health()
+    word = "closing" if service.closing else now.word
+    body = {"status": word, "engine": service.engine, **now.details}
+    return Response(200 if now.serving and not service.closing else 503, wire.JSON, wire.dump(body))
+
+
+ROUTES: Mapping[tuple[str, str], Route] = {
+    ("/v1/tasks", "GET"): tasks.listed,
+    ("/v1/tasks/{id}", "GET"): tasks.shown,
+    ("/v1/tasks/{id}", "DELETE"): tasks.cancelled,
+    ("/v1/models", "GET"): models,
+    ("/v1/price", "POST"): quote.price,
+    ("/healthz", "GET"): health,
+    ("/metrics", "GET"): metrics.metrics,
+}
+
+
+def pattern(path: str) -> str:
+    """Return the path as the routes write it: one task stands for all of them."""
+    folder, _, name = path.rpartition("/")
+    return f"{tasks.FOLDER}/{{id}}" if folder == tasks.FOLDER and name else path

@@ -1,0 +1,160 @@
+"""Webhooks out: what is sent when, as a flow that yields its calls, so that half a minute passes in no time in tests.
+
+The body is the guide's with `task_id` beside `id`; the signature is the HMAC of exactly the bytes that are sent.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, cast
+from urllib.parse import urlsplit
+
+from fluxwerk.errors import Lost
+from fluxwerk.exchange import Call, Flow, HttpRequest, Json
+from fluxwerk.protocol import webhook, wire
+from fluxwerk.server.effect import GARBLED
+
+if TYPE_CHECKING:
+    from fluxwerk.server.books import Job
+    from fluxwerk.server.trouble import Rule
+
+# Seconds to wait after each attempt that failed; after the last the notice is given up.
+PAUSES = (1.0, 5.0, 30.0)
+# Seconds in which a receiver has to acknowledge with a 2xx.
+PATIENCE = 30.0
+ACKNOWLEDGED = range(200, 300)
+CODES = {"Request Moderated": "content_policy_violation", "Content Moderated": "content_policy_violation"}
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One delivery that was tried: when, in seconds since 1970, and what came of it."""
+
+    at: float
+    outcome: str
+
+
+@dataclass(slots=True)
+class Notice:
+    """The webhook of one task: `state` is waiting, pending, delivered or dropped; the attempts stand in their order."""
+
+    url: str = field(repr=False)
+    secret: str | None = field(default=None, repr=False)
+    state: str = "waiting"
+    attempts: list[Attempt] = field(default_factory=list[Attempt])
+
+    def pause(self, now: float) -> float:
+        """How many seconds from now the next attempt is due."""
+        if not self.attempts:
+            return 0.0
+        return max(0.0, self.attempts[-1].at + PAUSES[len(self.attempts) - 1] - now)
+
+    def note(self, outcome: str, now: float, *, acknowledged: bool) -> None:
+        """Write an attempt down."""
+        self.attempts.append(Attempt(now, outcome))
+        if acknowledged or self.state == "delivered":
+            self.state = "delivered"
+        elif len(self.attempts) > len(PAUSES):
+            self.state = "dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Where webhooks may go: https anywhere, plain http only to `hosts` by name and into `networks` by address.
+
+    `tell_secret` sends the secret itself as X-Webhook-Secret too, for receivers that compare it.
+    """
+
+    hosts: frozenset[str] = frozenset()
+    networks: tuple[str, ...] = ()
+    tell_secret: bool = False
+
+    def fault(self, url: str) -> str | None:
+        """Say why a webhook may not go to a URL, or `None` if it may be tried; the guard judges the address later."""
+        try:
+            scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
+        except ValueError:
+            scheme, host = "", None
+        if not host:
+            return "Input should be an http or https URL with a host"
+        if scheme == "https" or host in self.hosts or self._is_inside(host):
+            return None
+        return "Webhooks go by https; plain http only to hosts that the operator of this server allows"
+
+    def _is_inside(self, host: str) -> bool:
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            # A name: whether it leads inside is known once it is resolved.
+            return bool(self.networks)
+        networks = (ipaddress.ip_network(text) for text in self.networks)
+        return any(address in network for network in networks if network.version == address.version)
+
+
+def tell(job: Job, result: Json, at: float) -> bytes:
+    """Write what a receiver is told about the end of a job."""
+    body: dict[str, Json] = {"id": job.task.id, "task_id": job.task.id, "status": job.word}
+    if job.word == "Ready":
+        body["result"] = result
+    else:
+        said = cast("dict[str, Json]", job.details or {})
+        body["error"] = said.get("error") or CODES.get(job.word, "internal_error")
+        body["message"] = said.get("message") or job.word
+        body["details"] = job.details
+    body["cost"] = job.settled
+    body["timestamp"] = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return wire.dump(body)
+
+
+def request(notice: Notice, body: bytes, policy: Policy, *, forged: bool = False) -> HttpRequest:
+    """Write the POST, signed if the submit brought a secret."""
+    headers = {**wire.JSON, "user-agent": "fluxwerk-webhook"}
+    if notice.secret is not None:
+        headers["x-bfl-signature"] = webhook.sign(body, "forged" if forged else notice.secret)
+        if policy.tell_secret:
+            headers["x-webhook-secret"] = notice.secret
+    return HttpRequest("POST", notice.url, body, headers=headers)
+
+
+def deliver(
+    notice: Notice,
+    body: bytes,
+    policy: Policy,
+    clock: Callable[[], float],
+    *,
+    saved: Callable[[], object] = lambda: None,
+    meet: Callable[[], Rule | None] = lambda: None,
+) -> Flow[None]:
+    """Send a notice until it is acknowledged or given up, from where it stands.
+
+    `saved` hears of every change, and `meet` says what trouble strikes an attempt.
+    """
+    notice.state = "pending"
+    while notice.state == "pending":
+        rule = meet()
+        deed = rule.do if rule else ""
+        if deed == "drop":
+            notice.note("dropped on demand", clock(), acknowledged=True)
+            notice.state = "dropped"
+            saved()
+            return
+        after = notice.pause(clock()) + (rule.seconds if rule and deed == "delay" else 0.0)
+        sent = request(notice, GARBLED if deed == "garble" else body, policy, forged=deed == "forge")
+        acknowledged = yield from _attempt(notice, Call(sent, after), clock)
+        if deed == "duplicate" and acknowledged:
+            yield from _attempt(notice, Call(sent), clock)
+        saved()
+
+
+def _attempt(notice: Notice, call: Call, clock: Callable[[], float]) -> Flow[bool]:
+    try:
+        response = yield call
+    except Lost as lost:
+        acknowledged, outcome = False, str(lost)
+    else:
+        acknowledged, outcome = response.status in ACKNOWLEDGED, f"answered {response.status}"
+    notice.note(outcome, clock(), acknowledged=acknowledged)
+    return acknowledged

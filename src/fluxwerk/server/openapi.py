@@ -1,0 +1,188 @@
+"""What the server publishes about itself: the live paths with their fields, and the extensions marked as such."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import fastapi
+from fastapi.responses import Response as Answer
+
+from fluxwerk.catalog import Model
+from fluxwerk.engines import Abilities
+from fluxwerk.protocol import wire
+from fluxwerk.server import extensions, quote, schema
+
+NUMBER: dict[str, Any] = {"anyOf": [{"type": "number"}, {"type": "null"}]}
+SCHEMAS: dict[str, Any] = {
+    "AsyncResponse": {
+        "type": "object",
+        "required": ["id", "polling_url"],
+        "properties": {
+            "id": {"type": "string"},
+            "polling_url": {"type": "string"},
+            "cost": NUMBER,
+            "input_mp": NUMBER,
+            "output_mp": NUMBER,
+        },
+    },
+    "AsyncWebhookResponse": {
+        "type": "object",
+        "required": ["id", "status", "webhook_url"],
+        "properties": {
+            "id": {"type": "string"},
+            "polling_url": {"type": "string"},
+            "status": {"type": "string"},
+            "webhook_url": {"type": "string"},
+            "cost": NUMBER,
+            "input_mp": NUMBER,
+            "output_mp": NUMBER,
+        },
+    },
+    "ResultResponse": {
+        "type": "object",
+        "required": ["id", "status"],
+        "properties": {
+            "id": {"type": "string"},
+            "status": {"type": "string", "enum": [word for word in wire.OUTCOMES if word != "Failed"]},
+            "result": {},
+            "progress": NUMBER,
+            "details": {},
+            "preview": {},
+            "cost": NUMBER,
+        },
+    },
+    "CreditsResponse": {
+        "type": "object",
+        "required": ["credits"],
+        "properties": {"credits": {"type": "number"}},
+    },
+}
+TASK: dict[str, Any] = {
+    "type": "object",
+    "required": ["id", "status", "stage", "model"],
+    "properties": {
+        "id": {"type": "string"},
+        "status": {"type": "string"},
+        "stage": {"type": "string", "enum": ["queued", "running", "ended"]},
+        "model": {"type": "string"},
+        "webhook": {},
+        "cancelled": {"type": "boolean"},
+        "was": {"type": "string", "enum": ["queued", "running", "ended"]},
+    },
+}
+ANY: dict[str, Any] = {"type": "object"}
+BAD: dict[str, Any] = {
+    "type": "object",
+    "properties": {"detail": {}, "error": {"type": "string"}, "message": {"type": "string"}},
+}
+LIMITS = {
+    name: {"description": words, "schema": {"type": "integer"}}
+    for name, words in (
+        ("X-RateLimit-Limit", "how many tasks may be in flight"),
+        ("X-RateLimit-Remaining", "how many more"),
+        ("X-RateLimit-Reset", "when the next slot may be free, in seconds since 1970"),
+    )
+}
+
+Carry = Callable[[fastapi.Request], Awaitable[Answer]]
+
+
+def publish(app: fastapi.FastAPI, models: Mapping[str, Model], carry: Carry, abilities: Abilities) -> None:
+    """Offer every path at the application, each with what it takes and what it answers.
+
+    The paths of models that the engine does not serve say so when they are asked, and are not published.
+    """
+    for path, model in models.items():
+        _offer_model(app, path, model, carry, shown=abilities.facts(model) is not None)
+    _offer_reads(app, carry)
+    _offer_extensions(app, carry)
+    app.add_api_route("/results/{path:path}", carry, methods=["GET", "HEAD"], include_in_schema=False)
+
+
+def _offer_model(app: fastapi.FastAPI, path: str, model: Model, carry: Carry, *, shown: bool) -> None:
+    once = _parameter("Idempotency-Key", "header", required=False)
+    once["description"] = "An extension: the same key with the same body is the same task."
+    accepted = {"anyOf": [SCHEMAS["AsyncResponse"], SCHEMAS["AsyncWebhookResponse"]]}
+    app.add_api_route(
+        path,
+        carry,
+        methods=["POST"],
+        tags=["Models"],
+        summary=model.title,
+        description=f"{model.best_for.capitalize()}. {model.note}".strip(),
+        name=path.removeprefix("/v1/"),
+        include_in_schema=shown,
+        operation_id="submit_" + path.removeprefix("/v1/").replace("/", "_").replace("-", "_").replace(".", "_"),
+        responses=_responses(accepted, 400, 401, 402, 403, 409, 413, 422, 429, 503),
+        openapi_extra={
+            "requestBody": _body(schema.inputs(model.name).model_json_schema()),
+            "parameters": [_parameter("x-key", "header", required=True), once],
+        },
+    )
+
+
+def _offer_reads(app: fastapi.FastAPI, carry: Carry) -> None:
+    task = {"parameters": [_parameter("id", "query", required=True)]}
+    key = {"parameters": [_parameter("x-key", "header", required=True)]}
+    reads = [
+        ("/v1/get_result", "ask how a task stands", _responses(SCHEMAS["ResultResponse"], 400, 422), task),
+        ("/v1/credits", "ask for the balance", _responses(SCHEMAS["CreditsResponse"], 401, 403, 422), key),
+    ]
+    for path, summary, responses, extra in reads:
+        app.add_api_route(
+            path, carry, methods=["GET"], tags=["Utility"], summary=summary, responses=responses, openapi_extra=extra
+        )
+
+
+def _offer_extensions(app: fastapi.FastAPI, carry: Carry) -> None:
+    key = _parameter("x-key", "header", required=True)
+    one = [_parameter("id", "path", required=True), key]
+    some = [
+        key,
+        _parameter("status", "query", required=False),
+        {**_parameter("limit", "query", required=False), "schema": {"type": "integer", "minimum": 1, "maximum": 1000}},
+    ]
+    refused = (400, 401, 403, 404, 422)
+    offers: dict[tuple[str, str], tuple[str, dict[int | str, dict[str, Any]], dict[str, Any]]] = {
+        ("/v1/tasks", "GET"): ("list your tasks, the newest first", _responses(ANY, *refused), {"parameters": some}),
+        ("/v1/tasks/{id}", "GET"): ("look at a task and its webhook", _responses(TASK, *refused), {"parameters": one}),
+        ("/v1/tasks/{id}", "DELETE"): ("give a task up", _responses(TASK, *refused), {"parameters": one}),
+        ("/v1/models", "GET"): ("ask which models are served, and what each honours", _responses(ANY), {}),
+        ("/v1/price", "POST"): (
+            "estimate what a request would cost",
+            _responses(ANY, 400, 413, 422),
+            {"requestBody": _body(quote.Quote.model_json_schema())},
+        ),
+        ("/healthz", "GET"): ("ask whether the engine is loading, ready or degraded", _responses(ANY, 503), {}),
+        ("/metrics", "GET"): ("counts for Prometheus", {200: {"content": {"text/plain": {}}}}, {}),
+    }
+    for path, method in extensions.ROUTES:
+        summary, responses, extra = offers[path, method]
+        app.add_api_route(
+            path,
+            carry,
+            methods=[method],
+            tags=["Extensions"],
+            summary=summary,
+            operation_id=f"{method.lower()}_{path.strip('/').translate(str.maketrans('/{}', '___'))}",
+            responses=responses,
+            openapi_extra=extra,
+        )
+
+
+def _responses(good: dict[str, Any], *refusals: int) -> dict[int | str, dict[str, Any]]:
+    answers: dict[int | str, dict[str, Any]] = {200: {**_content(good, "it worked"), "headers": LIMITS}}
+    return answers | {status: _content(BAD, "refused") for status in refusals}
+
+
+def _content(schema_: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema_}}}
+
+
+def _body(schema_: dict[str, Any]) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": schema_}}}
+
+
+def _parameter(name: str, place: str, *, required: bool) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": required, "schema": {"type": "string"}}

@@ -1,0 +1,78 @@
+"""An extension: what a request would cost here, without asking for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fluxwerk import catalog, geometry, pricing
+from fluxwerk.errors import UnknownModel, UnknownPrice
+from fluxwerk.exchange import Json, Response
+from fluxwerk.protocol import wire
+from fluxwerk.server import schema
+from fluxwerk.server.refusal import invalid, unfit
+from fluxwerk.server.submit import check_area
+from fluxwerk.server.visit import Visit
+
+if TYPE_CHECKING:
+    from fluxwerk.server.service import Service
+
+Side = Annotated[int, Field(ge=1, le=100_000)]
+# Images are not needed for a price, only their sizes.
+IMAGES = 10
+
+
+class Quote(BaseModel):
+    """A model by name or path, the sizes of its input images in pixels, and any of its own options that set a size."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str
+    inputs: Annotated[list[tuple[Side, Side]], Field(max_length=IMAGES)] = []
+
+
+def price(_: Service, visit: Visit) -> Response:
+    """Estimate one request in credits; `cost` is null when the price is not public."""
+    given = _read(visit.body)
+    try:
+        model = catalog.find(given.model)
+    except UnknownModel as fault:
+        raise unfit("model", str(fault)) from None
+    fields = _sizes(model, given.model_extra or {})
+    inputs = given.inputs
+    billed = geometry.requested_size(model, fields, inputs)
+    width, height = geometry.output_size(model, fields, inputs)
+    check_area(model, billed, (width, height))
+    try:
+        cost = pricing.estimate(model, *billed, inputs=inputs)
+    except UnknownPrice:
+        cost = None
+    body: dict[str, Json] = {
+        "model": model.name,
+        "cost": cost,
+        "input_mp": pricing.reported_megapixels(*inputs),
+        "output_mp": pricing.reported_megapixels(billed),
+        "width": width,
+        "height": height,
+        "estimate": True,
+    }
+    return Response(200, wire.JSON, wire.dump(body))
+
+
+def _read(body: bytes) -> Quote:
+    try:
+        return Quote.model_validate(schema.parse(body))
+    except schema.Unfit as unfit_:
+        raise invalid(unfit_.detail) from None
+    except ValidationError as fault:
+        raise invalid(schema.entries(fault)) from None
+
+
+def _sizes(model: catalog.Model, extra: dict[str, Any]) -> dict[str, Json]:
+    """Check the options that set a size, as a submit does, and leave out the rest."""
+    names = {"width", "height", "aspect_ratio", "resolution", "top", "bottom", "left", "right"} & set(model.options)
+    try:
+        return schema.some(model, {name: extra[name] for name in names if name in extra})
+    except schema.Unfit as unfit_:
+        raise invalid(unfit_.detail) from None

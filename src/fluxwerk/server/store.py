@@ -1,0 +1,202 @@
+"""State that survives the process: jobs and balances in SQLite, images as files beside it.
+
+A job that was accepted is on the disk before its submit is answered.  The folder is its owner's alone: it holds
+prompts, inputs and webhook secrets, but no key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from decimal import Decimal
+from pathlib import Path
+
+from fluxwerk import catalog, raster
+from fluxwerk.engines import Canvas, Order
+from fluxwerk.errors import Misused
+from fluxwerk.exchange import Json, Task
+from fluxwerk.protocol.wire import dump
+from fluxwerk.server.books import NOTHING, Account, Job
+from fluxwerk.server.notice import Attempt, Notice
+from fluxwerk.storage import save
+
+SETTINGS = ("locking_mode=exclusive", "journal_mode=wal", "synchronous=full")
+TABLES = """
+create table if not exists task (number integer primary key, id text unique, account text, body text);
+create table if not exists account (digest text primary key, spent text);
+create table if not exists fact (name text primary key, value blob);
+"""
+VERSION = b"1"
+
+
+class Disk:
+    """The store in a folder; raises `Misused` when another server uses it, or another release wrote it."""
+
+    def __init__(self, folder: str | os.PathLike[str], entropy: Callable[[int], bytes] = os.urandom) -> None:
+        self._folder = Path(folder)
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._inputs_folder = self._folder / "inputs"
+        file = self._folder / "state.db"
+        os.close(os.open(file, os.O_CREAT | os.O_RDONLY, 0o600))
+        self._connection = sqlite3.connect(file, timeout=0.5, isolation_level=None)
+        try:
+            for setting in SETTINGS:
+                self._connection.execute(f"pragma {setting}")
+            self._connection.executescript(TABLES)
+        except sqlite3.DatabaseError as trouble:
+            self._connection.close()
+            hint = "does another server use it?" if "locked" in str(trouble) else "name another folder"
+            raise Misused(f"The state in {folder} cannot be opened ({trouble}); {hint}") from None
+        if self._fact("version", lambda: VERSION) != VERSION:
+            self._connection.close()
+            raise Misused(f"The state in {folder} was written by another release; name another folder.")
+        self.secret = self._fact("secret", lambda: entropy(32))
+
+    def close(self) -> None:
+        """Let another server have the folder."""
+        self._connection.close()
+
+    def save(self, job: Job) -> None:
+        """Write a job with its images and its account's balance; files first, so that no row lacks one."""
+        if job.ready_at is None:
+            self._save_inputs(job)
+        elif job.picture is not None:
+            save(job.picture, self._image(job))
+        row = {"id": job.task.id, "account": job.account.digest, "body": dump(_write(job)).decode()}
+        balance = {"digest": job.account.digest, "spent": str(job.account.spent)}
+        task = "insert into task (id, account, body) values (:id, :account, :body) "
+        account = "insert into account values (:digest, :spent) "
+        with self._connection:
+            self._connection.execute("begin")
+            self._connection.execute(task + "on conflict (id) do update set body = excluded.body", row)
+            self._connection.execute(account + "on conflict (digest) do update set spent = excluded.spent", balance)
+        if job.ready_at is not None:
+            # From here on the image is read from the disk, and what it was made of is no longer needed.
+            job.picture = None
+            shutil.rmtree(self._inputs(job), ignore_errors=True)
+
+    def forget(self, job: Job) -> None:
+        """Remove a job and its files."""
+        self._connection.execute("delete from task where id = ?", (job.task.id,))
+        self._image(job).unlink(missing_ok=True)
+        shutil.rmtree(self._inputs(job), ignore_errors=True)
+
+    def picture(self, job: Job) -> bytes | None:
+        """Read the image of a job, if it is there and whole."""
+        try:
+            data = self._image(job).read_bytes() if job.word == "Ready" else b""
+        except OSError:
+            return None
+        return None if raster.fault(data) else data
+
+    def spent(self, digest: str) -> Decimal:
+        """Say what an account has spent so far."""
+        row = self._connection.execute("select spent from account where digest = ?", (digest,)).fetchone()
+        return Decimal(row[0]) if row else NOTHING
+
+    def load(self, account: Callable[[str], Account]) -> list[Job]:
+        """Read every job; one whose image was lost is rendered again, which is free."""
+        rows = self._connection.execute("select account, body from task order by number").fetchall()
+        jobs = [_read(json.loads(body, parse_float=Decimal), account(digest)) for digest, body in rows]
+        known = {job.task.id for job in jobs}
+        for folder in self._inputs_folder.glob("*"):
+            # Its submit was never answered: the process ended between the files and the row.
+            if folder.name not in known:
+                shutil.rmtree(folder)
+        for job in jobs:
+            if job.ready_at is not None and job.word == "Ready" and self.picture(job) is None:
+                job.word, job.ready_at, job.settled = "Pending", None, None
+            if job.ready_at is None:
+                job.order = self._with_inputs(job)
+        return jobs
+
+    def _fact(self, name: str, make: Callable[[], bytes]) -> bytes:
+        self._connection.execute("insert into fact values (?, ?) on conflict do nothing", (name, make()))
+        return bytes(self._connection.execute("select value from fact where name = ?", (name,)).fetchone()[0])
+
+    def _image(self, job: Job) -> Path:
+        return self._folder / "images" / job.folder[:2] / f"{job.folder}.{job.order.output_format}"
+
+    def _inputs(self, job: Job) -> Path:
+        return self._inputs_folder / job.task.id
+
+    def _save_inputs(self, job: Job) -> None:
+        for name, data in _images(job.order).items():
+            save(data, self._inputs(job) / name)
+
+    def _with_inputs(self, job: Job) -> Order:
+        folder = self._inputs(job)
+        files = {file.name: file.read_bytes() for file in sorted(folder.iterdir())} if folder.exists() else {}
+        references = tuple(data for name, data in files.items() if name.startswith("reference"))
+        canvas = job.order.canvas
+        if canvas is not None:
+            canvas = Canvas(files.get("source", b""), files.get("mask"), canvas.offset)
+        return replace(job.order, references=references, canvas=canvas)
+
+
+def _images(order: Order) -> dict[str, bytes]:
+    files = {f"reference-{number:02}": data for number, data in enumerate(order.references)}
+    if order.canvas is not None:
+        files["source"] = order.canvas.source
+        if order.canvas.mask is not None:
+            files["mask"] = order.canvas.mask
+    return files
+
+
+def _write(job: Job) -> dict[str, Json]:
+    order = job.order
+    return {
+        "task": {name: str(value) if isinstance(value, Decimal) else value for name, value in asdict(job.task).items()},
+        "order": {
+            "model": order.model,
+            "prompt": order.prompt,
+            "seed": order.seed,
+            "width": order.width,
+            "height": order.height,
+            "output_format": order.output_format,
+            "options": dict(order.options),
+        },
+        "offset": list(order.canvas.offset) if order.canvas else None,
+        "accepted": job.accepted,
+        "folder": job.folder,
+        "ready_at": job.ready_at,
+        "word": job.word,
+        "details": job.details,
+        "settled": None if job.settled is None else str(job.settled),
+        "once": job.once,
+        "notice": asdict(job.notice) if job.notice else None,
+    }
+
+
+def _read(body: dict[str, Json], account: Account) -> Job:
+    task, order = body["task"], body["order"]
+    for name in ("cost", "input_mp", "output_mp"):
+        task[name] = None if task[name] is None else Decimal(task[name])
+    order["options"] = {name: _plain(value) for name, value in order["options"].items()}
+    return Job(
+        Task(**task),
+        account,
+        catalog.find(order["model"]),
+        Order(**order, canvas=None if body["offset"] is None else Canvas(b"", None, tuple(body["offset"]))),
+        float(body["accepted"]),
+        body["folder"],
+        None if body["ready_at"] is None else float(body["ready_at"]),
+        body["word"],
+        body["details"],
+        settled=None if body["settled"] is None else Decimal(body["settled"]),
+        once=tuple(body["once"]) if body["once"] else None,
+        notice=_read_notice(body["notice"]) if body["notice"] else None,
+    )
+
+
+def _read_notice(body: dict[str, Json]) -> Notice:
+    attempts = [Attempt(float(attempt["at"]), attempt["outcome"]) for attempt in body["attempts"]]
+    return Notice(body["url"], body["secret"], body["state"], attempts)
+
+
+def _plain(value: Json) -> Json:
+    return float(value) if isinstance(value, Decimal) else value

@@ -1,0 +1,198 @@
+"""A submit: read, priced, charged and booked, or refused with the reason."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from fluxwerk import geometry, pricing
+from fluxwerk.catalog import IMAGE_TYPES, Model
+from fluxwerk.engines import Order
+from fluxwerk.errors import Fault, UnknownPrice
+from fluxwerk.exchange import Flow, Json, Response, Task
+from fluxwerk.geometry import Size
+from fluxwerk.protocol import wire
+from fluxwerk.server import attach, schema
+from fluxwerk.server.attach import Attached
+from fluxwerk.server.books import Account, Job
+from fluxwerk.server.notice import Notice
+from fluxwerk.server.refusal import Refusal, invalid, unfit
+from fluxwerk.server.trouble import Rule
+from fluxwerk.server.visit import Visit
+
+if TYPE_CHECKING:
+    from fluxwerk.server.service import Service
+
+SEED_BITS = 32
+RETRY_AFTER = 1
+# What an order's options leave out: the order has columns of its own for these.
+COLUMNS = frozenset({"prompt", "width", "height", "seed", "output_format", "webhook_url", "webhook_secret", "user"})
+# The largest input with the widest margins; what is larger would only fill the memory.
+LARGEST_OUTPUT = 80_000_000
+ONCE = "idempotency-key"
+LONGEST_ONCE = 255
+
+
+def submit(service: Service, model: Model, visit: Visit, rule: Rule | None) -> Flow[Response]:
+    """Accept one task and answer with it; `rule` is the trouble that its ending may have been given."""
+    account = service.account(visit)
+    if service.closing:
+        raise Refusal("closing", "The server is closing down and accepts nothing more.", retry_after=RETRY_AFTER)
+    once = _once(visit)
+    if once is None:
+        return (yield from _accept(service, account, model, visit, rule, None))
+    known = _repeated(service, account, once)
+    if known is not None:
+        return known
+    waiting = account.digest, once[0]
+    service.submitting.add(waiting)
+    try:
+        return (yield from _accept(service, account, model, visit, rule, once))
+    finally:
+        service.submitting.discard(waiting)
+
+
+def entry(fault: Fault) -> dict[str, Json]:
+    """Write a fault that an engine found as one entry of a 422."""
+    hint = f" ({fault.hint})" if fault.hint else ""
+    return {"type": "not_honoured", "loc": ["body", fault.field], "msg": f"{fault.allowed}{hint}"}
+
+
+def check_area(model: Model, *sizes: Size) -> None:
+    """Refuse sizes of more pixels than the model makes, or than the memory holds."""
+    most = model.maximum_pixels or LARGEST_OUTPUT
+    for width, height in sizes:
+        if width * height > most:
+            text = f"{width}×{height} is too large; at most {most} pixels are made"
+            raise invalid([{"type": "too_many_pixels", "loc": ["body"], "msg": text}])
+
+
+def _accept(
+    service: Service, account: Account, model: Model, visit: Visit, rule: Rule | None, once: tuple[str, str] | None
+) -> Flow[Response]:
+    try:
+        fields = schema.read(model, visit.body)
+    except schema.Unfit as unfit_:
+        raise invalid(unfit_.detail) from None
+    notice = _notice(service, fields)
+    _check_slot(service, account, model)
+    attached = yield from attach.attach(model, fields)
+    # Fetching took time, and others were served meanwhile.
+    _check_slot(service, account, model)
+    job = _job(service, account, model, fields, attached, visit.origin)
+    job.notice, job.once = notice, once
+    faults = service.abilities.faults(job.order)
+    if faults:
+        raise invalid([entry(fault) for fault in faults])
+    _check_credits(account, job.task.cost)
+    service.books.accept(job)
+    service.begin(job, rule)
+    return _answer(job)
+
+
+def _answer(job: Job) -> Response:
+    return wire.write_task(job.task, {"status": "Pending", "webhook_url": job.notice.url} if job.notice else None)
+
+
+def _once(visit: Visit) -> tuple[str, str] | None:
+    key = visit.headers.get(ONCE)
+    if key is None:
+        return None
+    if not 0 < len(key) <= LONGEST_ONCE or not key.isascii() or not key.isprintable():
+        place = ["header", "Idempotency-Key"]
+        text = f"Input should be 1 to {LONGEST_ONCE} printable ASCII characters"
+        raise invalid([{"type": "value_error", "loc": place, "msg": text}])
+    return key, hashlib.sha256(visit.path.encode() + b"\0" + visit.body).hexdigest()
+
+
+def _repeated(service: Service, account: Account, once: tuple[str, str]) -> Response | None:
+    service.books.forget(service.clock())
+    job = service.books.by_once.get((account.digest, once[0]))
+    if job is None:
+        if (account.digest, once[0]) in service.submitting:
+            text = "A submit with this Idempotency-Key is still being read; ask again in a moment"
+            raise Refusal("conflict", text, retry_after=RETRY_AFTER)
+        return None
+    if job.once != once:
+        place = ["header", "Idempotency-Key"]
+        text = "This key was used with another body; use a new key for a new image"
+        raise invalid([{"type": "idempotency_key_reused", "loc": place, "msg": text}])
+    answer = _answer(job)
+    return Response(answer.status, {**answer.headers, "idempotent-replayed": "true"}, answer.body)
+
+
+def _notice(service: Service, fields: Mapping[str, Json]) -> Notice | None:
+    url = fields.get("webhook_url")
+    if not url:
+        return None
+    fault = service.policy.fault(url)
+    if fault:
+        raise unfit("webhook_url", fault)
+    return Notice(url, fields.get("webhook_secret") or None)
+
+
+def _check_slot(service: Service, account: Account, model: Model) -> None:
+    if not service.books.has_slot(account, model, service.clock()):
+        text = f"Too many active tasks: at most {model.slots} of {model.pool} at a time"
+        raise Refusal("busy", text, retry_after=RETRY_AFTER)
+
+
+def _check_credits(account: Account, cost: Decimal | None) -> None:
+    if cost is not None and account.credits < cost:
+        raise Refusal("no_credits", f"Insufficient credits: this costs {cost}, {account.credits} are left")
+
+
+def _job(
+    service: Service,
+    account: Account,
+    model: Model,
+    fields: dict[str, Json],
+    attached: list[Attached],
+    origin: str,
+) -> Job:
+    priced = [one.size for one in attached if one.name != "mask"]
+    billed = geometry.requested_size(model, fields, priced)
+    size = geometry.output_size(model, fields, priced)
+    check_area(model, billed, size)
+    try:
+        cost = pricing.estimate(model, *billed, inputs=priced)
+    except UnknownPrice:
+        cost = None
+    identity = _uuid(service.entropy(16))
+    task = Task(
+        identity,
+        f"{origin}/v1/get_result?id={identity}",
+        model.name,
+        cost,
+        pricing.reported_megapixels(*priced),
+        pricing.reported_megapixels(billed),
+    )
+    order = _order(service, model, fields, attached, size)
+    return Job(task, account, model, order, service.clock(), folder=service.entropy(24).hex())
+
+
+def _order(service: Service, model: Model, fields: dict[str, Json], attached: list[Attached], size: Size) -> Order:
+    canvas = attach.canvas(model, fields, attached, size)
+    seed = fields.get("seed")
+    return Order(
+        model=model.name,
+        prompt=fields.get("prompt", ""),
+        seed=int.from_bytes(service.entropy(SEED_BITS // 8)) if seed is None else seed,
+        width=size[0],
+        height=size[1],
+        output_format=fields.get("output_format") or ("png" if model.output == "resolution" else "jpeg"),
+        references=() if canvas else tuple(one.data for one in attached),
+        canvas=canvas,
+        options={
+            name: value
+            for name, value in fields.items()
+            if name not in COLUMNS and model.options[name].type not in IMAGE_TYPES
+        },
+    )
+
+
+def _uuid(chance: bytes) -> str:
+    text = bytes([*chance[:6], chance[6] & 0x0F | 0x40, chance[7], chance[8] & 0x3F | 0x80, *chance[9:]]).hex()
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))

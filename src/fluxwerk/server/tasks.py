@@ -1,0 +1,102 @@
+"""Extensions about tasks: list one's own, look at one with its webhook's attempts, and give one up honestly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fluxwerk.exchange import Json, Response
+from fluxwerk.protocol import trust, wire
+from fluxwerk.server.books import Job
+from fluxwerk.server.ending import failed
+from fluxwerk.server.refusal import Refusal, invalid
+from fluxwerk.server.visit import Visit
+
+if TYPE_CHECKING:
+    from fluxwerk.server.service import Service
+
+FOLDER = "/v1/tasks"
+MOST = 1000
+USUAL = 100
+CANCELLED = failed("cancelled", "cancelled by its owner")
+
+
+def listed(service: Service, visit: Visit) -> Response:
+    """List the account's tasks, the newest first; `status` chooses among them, `limit` bounds them."""
+    account = service.account(visit)
+    service.books.forget(service.clock())
+    wanted, limit = visit.query.get("status"), _limit(visit)
+    own = [job for job in reversed(service.books.jobs.values()) if job.account is account]
+    rows = [row for row in (_row(service, job) for job in own) if wanted in (None, row["status"])]
+    return Response(200, wire.JSON, wire.dump({"tasks": rows[:limit], "more": len(rows) > limit}))
+
+
+def shown(service: Service, visit: Visit) -> Response:
+    """Show one task of the account, with what became of its webhook."""
+    return Response(200, wire.JSON, wire.dump(_row(service, _own(service, visit))))
+
+
+def cancelled(service: Service, visit: Visit) -> Response:
+    """Give a task up: one that waited never begins, the engine is asked to stop one that ran, one that ended stays so.
+
+    `was` says which of the three it was; the credits come back in the first two.
+    """
+    job = _own(service, visit)
+    was = _stage(service, job)
+    if was != "ended":
+        service.conclude(job, CANCELLED)
+        service.on_cancel(job)
+    return Response(200, wire.JSON, wire.dump({**_row(service, job), "cancelled": was != "ended", "was": was}))
+
+
+def _own(service: Service, visit: Visit) -> Job:
+    account = service.account(visit)
+    service.books.forget(service.clock())
+    job = service.books.jobs.get(visit.path.removeprefix(f"{FOLDER}/"))
+    if job is None or job.account is not account:
+        raise Refusal("not_found", "This account has no such task", detail="Task not found")
+    return job
+
+
+def _stage(service: Service, job: Job) -> str:
+    """Say queued, running or ended; an image that is made and only held back counts as one that is being made."""
+    if job.has_ended(service.clock()):
+        return "ended"
+    return "queued" if job.began is None and job.ready_at is None else "running"
+
+
+def _limit(visit: Visit) -> int:
+    text = visit.query.get("limit", str(USUAL))
+    if not (text.isascii() and text.isdigit() and len(text) < len(str(MOST)) + 1 and 1 <= int(text) <= MOST):
+        msg = f"Input should be a whole number from 1 to {MOST}"
+        raise invalid([{"type": "int_parsing", "loc": ["query", "limit"], "msg": msg}])
+    return int(text)
+
+
+def _row(service: Service, job: Job) -> dict[str, Json]:
+    ended = job.has_ended(service.clock())
+    return {
+        "id": job.task.id,
+        "status": job.word if ended else "Pending",
+        "stage": _stage(service, job),
+        "model": job.model.name,
+        "polling_url": job.task.polling_url,
+        "cost": job.settled if ended else job.task.cost,
+        "input_mp": job.task.input_mp,
+        "output_mp": job.task.output_mp,
+        "accepted": job.accepted,
+        "ended": job.ready_at if ended else None,
+        "progress": None if ended else job.progress,
+        "details": job.details if ended else None,
+        "webhook": _webhook(job),
+    }
+
+
+def _webhook(job: Job) -> Json:
+    notice = job.notice
+    if notice is None:
+        return None
+    attempts = [
+        {"number": number, "at": attempt.at, "outcome": attempt.outcome}
+        for number, attempt in enumerate(notice.attempts, 1)
+    ]
+    return {"url": trust.redact(notice.url), "state": notice.state, "attempts": attempts}

@@ -1,0 +1,74 @@
+"""The line between client and server on a pretend clock: webhooks when they are due, and answers that never come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+
+from fluxwerk.errors import Lost, Unanswered
+from fluxwerk.exchange import Flow, HttpRequest, Response
+from fluxwerk.server.books import Job
+from fluxwerk.server.effect import Spoilt
+from fluxwerk.server.service import Service
+from fluxwerk.testing.clock import PretendClock
+
+# How long a client without a deadline of its own stays on a silent line, in seconds.
+SILENCE = 60.0
+
+
+class Post:
+    """Carries the server's webhooks to a receiver, each at its moment and in the order of these moments."""
+
+    def __init__(self, clock: PretendClock, receiver: Callable[[HttpRequest], Response]) -> None:
+        self._clock = clock
+        self._receiver = receiver
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._tickets = count()
+        self.service: Service
+
+    def hear(self, job: Job) -> None:
+        """Take the news that a job has ended or will have."""
+        if job.notice is not None:
+            self._later(job.ready_at or 0.0, lambda: self._begin(job))
+
+    def deliver(self, until: float | None) -> None:
+        """Do everything that is due by a moment, or everything there is while the clock jumps along."""
+        while self._due and (until is None or self._due[0][0] <= until):
+            moment, _, act = heappop(self._due)
+            self._clock.jump_to(moment)
+            act()
+
+    def _begin(self, job: Job) -> None:
+        flow = self.service.tell(job)
+        if flow is not None:
+            self._step(flow, None)
+
+    def _step(self, flow: Flow[None], reply: Response | Lost | None) -> None:
+        try:
+            call = flow.throw(reply) if isinstance(reply, Lost) else flow.send(reply) if reply else next(flow)
+        except StopIteration:
+            return
+        self._later(self._clock.now() + call.after, lambda: self._send(flow, call.request))
+
+    def _send(self, flow: Flow[None], request: HttpRequest) -> None:
+        try:
+            reply: Response | Lost = self._receiver(request)
+        except Lost as lost:
+            reply = lost
+        self._step(flow, reply)
+
+    def _later(self, moment: float, act: Callable[[], None]) -> None:
+        heappush(self._due, (moment, next(self._tickets), act))
+
+
+def suffer(answer: Spoilt, clock: PretendClock, budget: float | None) -> None:
+    """Let pass what a spoilt answer takes; raises `Unanswered` if the client does not get it, or not in its budget."""
+    effect = answer.effect
+    patience = SILENCE if budget is None else budget
+    lasts = effect.lasts(answer.body) if not effect.holds else patience
+    clock.sleep(min(lasts, patience))
+    if effect.breaks:
+        raise Unanswered("the line broke before the whole answer was there")
+    if lasts > patience:
+        raise Unanswered("no whole answer came in time")
