@@ -58,6 +58,12 @@ def floored(size: Size, grid: int) -> Size:
     return width, height
 
 
+def placed(wanted: tuple[int | None, int | None], middle: tuple[int, int]) -> tuple[int, int]:
+    """Place a source where it was wanted, or in the middle along an axis that was left open."""
+    x, y = wanted
+    return middle[0] if x is None else x, middle[1] if y is None else y
+
+
 def shrunk(size: Size, most: int) -> Size:
     """Shrink a size to at most so many pixels, keeping its ratio."""
     width, height = size

@@ -1,11 +1,18 @@
-"""What makes the pixels: an engine turns an order into the bytes of an image."""
+"""What makes the pixels: an engine turns an order into the bytes of an image.
+
+The simplest engine has a name and `render`.  One that works on many orders at once, step by step, is a `LiveEngine`;
+`fluxwerk.engines.threads` makes the first into the second, so that a server knows one kind only.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
+from fluxwerk.catalog import Model
+from fluxwerk.errors import Fault
 from fluxwerk.exchange import Json
 
 
@@ -48,3 +55,72 @@ class Engine(Protocol):
     def render(self, order: Order) -> bytes:
         """Return the image file that the order asks for, exactly `width` by `height`, in its `output_format`."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an image is: `share` from 0 to 1, and a small JPEG of what can be seen of it, if the engine makes one."""
+
+    share: float
+    preview: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How an engine is: loading, ready or degraded; `serving` says whether an order given now would be rendered."""
+
+    word: str
+    serving: bool
+    details: Mapping[str, Json] = field(default_factory=dict[str, Json])
+
+
+Report: TypeAlias = Callable[[Progress], None]
+
+
+class Abilities(Protocol):
+    """What an engine says about itself before it is given anything to do."""
+
+    def faults(self, order: Order) -> Sequence[Fault]:
+        """Name everything in the order that the engine could not honour, field by field."""
+        ...
+
+    def facts(self, model: Model) -> Mapping[str, Json] | None:
+        """Say as JSON what the engine honours of this model, or `None` if it does not serve it."""
+        ...
+
+    def health(self) -> Health:
+        """Say how the engine is at this moment."""
+        ...
+
+
+class LiveEngine(Abilities, Protocol):
+    """An engine that renders many orders at once, tells how far each is, and stops one when asked to."""
+
+    name: str
+
+    def open(self) -> AbstractAsyncContextManager[None]:
+        """Keep whatever renders running for as long as the context lasts; it may still be loading when this enters."""
+        ...
+
+    async def paint(self, order: Order, report: Report) -> bytes:
+        """Return the image file, exactly `width` by `height`; cancelling the task gives the order up.
+
+        `report` is called on the event loop, whenever the image has come further.
+        """
+        ...
+
+
+class Everything:
+    """The abilities of an engine that honours whatever the catalogue allows, and is ready at once."""
+
+    def faults(self, order: Order) -> Sequence[Fault]:  # noqa: ARG002  (whatever it is)
+        """Find nothing wrong."""
+        return ()
+
+    def facts(self, model: Model) -> Mapping[str, Json] | None:
+        """Say that every option is honoured."""
+        return {"honoured": list(model.options), "refused": {}, "without_effect": {}}
+
+    def health(self) -> Health:
+        """Be ready."""
+        return Health("ready", serving=True)

@@ -88,7 +88,7 @@ def write_poll(task: Task) -> HttpRequest:
     return HttpRequest("GET", task.polling_url, keyed=True)
 
 
-def write_status(status: Status, *, result: Json = None) -> Response:
+def write_status(status: Status, *, result: Json = None, preview: Json = None) -> Response:
     """Write the answer to a poll."""
     body = {
         "id": status.task.id,
@@ -96,7 +96,7 @@ def write_status(status: Status, *, result: Json = None) -> Response:
         "result": result,
         "progress": status.progress,
         "details": status.details,
-        "preview": None,
+        "preview": preview,
         "cost": status.cost,
     }
     return Response(200, JSON, dump(body))

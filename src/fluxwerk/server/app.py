@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,10 +13,11 @@ from fastapi.responses import Response as Answer
 
 from fluxwerk.catalog import Model
 from fluxwerk.drive import drive_async
-from fluxwerk.engines import Engine
+from fluxwerk.engines import Engine, LiveEngine
+from fluxwerk.engines.threads import live
 from fluxwerk.exchange import HttpRequest, Response
 from fluxwerk.protocol import wire
-from fluxwerk.server import schema
+from fluxwerk.server import extensions, schema
 from fluxwerk.server.books import Job
 from fluxwerk.server.fetch import Guard
 from fluxwerk.server.service import Service
@@ -62,10 +61,12 @@ SCHEMAS: dict[str, Any] = {
 log = logging.getLogger("fluxwerk.server")
 
 
-def build(service: Service, engine: Engine, guard: Guard | None = None, threads: int | None = None) -> fastapi.FastAPI:
-    """Build the ASGI application; `threads` engines render side by side, one for each core by default."""
+def build(
+    service: Service, engine: Engine | LiveEngine, guard: Guard | None = None, threads: int | None = None
+) -> fastapi.FastAPI:
+    """Build the ASGI application; a simple engine renders on `threads` threads, one for each core by default."""
     guard = guard or Guard()
-    workshop = _Workshop(service, engine, threads or os.cpu_count() or 1)
+    workshop = _Workshop(service, live(engine, threads))
 
     @asynccontextmanager
     async def lifespan(_: fastapi.FastAPI) -> AsyncGenerator[None]:
@@ -91,35 +92,39 @@ def build(service: Service, engine: Engine, guard: Guard | None = None, threads:
 class _Workshop:
     """The engine at work: jobs in, pictures out, never on the event loop."""
 
-    def __init__(self, service: Service, engine: Engine, threads: int) -> None:
+    def __init__(self, service: Service, engine: LiveEngine) -> None:
         self._service = service
         self._engine = engine
-        self._threads = threads
-        self._jobs: asyncio.Queue[Job] = asyncio.Queue()
+        self._running: dict[str, asyncio.Task[None]] = {}
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
-        self._service.on_accept = self._jobs.put_nowait
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="engine") as pool:
-            workers = [asyncio.create_task(self._work(pool)) for _ in range(self._threads)]
+        async with self._engine.open():
+            self._service.on_accept, self._service.on_cancel = self._begin, self._give_up
             try:
                 yield
             finally:
-                for worker in workers:
-                    worker.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
+                running = list(self._running.values())
+                for task in running:
+                    task.cancel()
+                await asyncio.gather(*running, return_exceptions=True)
 
-    async def _work(self, pool: ThreadPoolExecutor) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            job = await self._jobs.get()
-            try:
-                picture = await loop.run_in_executor(pool, self._engine.render, job.order)
-            except Exception as trouble:
-                log.exception("task %s failed in the engine %s", job.task.id, self._engine.name)
-                self._service.fail(job, f"{type(trouble).__name__}: {trouble}")
-            else:
-                self._service.finish(job, picture)
+    def _begin(self, job: Job) -> None:
+        self._running[job.task.id] = asyncio.create_task(self._make(job))
+
+    def _give_up(self, job: Job) -> None:
+        self._running[job.task.id].cancel()
+
+    async def _make(self, job: Job) -> None:
+        try:
+            picture = await self._engine.paint(job.order, lambda progress: self._service.advance(job, progress))
+        except Exception as trouble:
+            log.exception("task %s failed in the engine %s", job.task.id, self._engine.name)
+            self._service.fail(job, f"{type(trouble).__name__}: {trouble}")
+        else:
+            self._service.finish(job, picture)
+        finally:
+            del self._running[job.task.id]
 
 
 Carry = Callable[[fastapi.Request], Awaitable[Answer]]
@@ -155,6 +160,9 @@ def _offer_reads(app: fastapi.FastAPI, carry: Carry) -> None:
         app.add_api_route(
             path, carry, methods=["GET"], tags=["Utility"], summary=summary, responses=responses, openapi_extra=extra
         )
+    for path, summary in extensions.PATHS.items():
+        method, extra = ("POST", {**task, **key}) if path == "/v1/cancel" else ("GET", {})
+        app.add_api_route(path, carry, methods=[method], tags=["Extensions"], summary=summary, openapi_extra=extra)
     app.add_api_route("/results/{path:path}", carry, methods=["GET", "HEAD"], include_in_schema=False)
 
 

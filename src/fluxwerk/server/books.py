@@ -41,6 +41,9 @@ class Job:
     word: str = "Pending"
     details: Json = None
     picture: bytes | None = field(default=None, repr=False)
+    progress: float | None = None
+    preview: bytes | None = field(default=None, repr=False)
+    delivered: bool = False
 
     def has_ended(self, now: float) -> bool:
         """Whether its ending may be shown by now; until then it holds its slot."""

@@ -17,13 +17,13 @@ from urllib.parse import parse_qs, urlsplit
 
 from fluxwerk import catalog, geometry, pricing, raster
 from fluxwerk.catalog import IMAGE_TYPES, Model
-from fluxwerk.engines import Canvas, Order
+from fluxwerk.engines import Abilities, Canvas, Everything, Order, Progress
 from fluxwerk.errors import Lost, UnknownPrice, Untrusted
 from fluxwerk.exchange import Call, Flow, HttpRequest, Json, Outcome, Response, Status, Task
 from fluxwerk.geometry import Size
 from fluxwerk.input import LARGEST_BYTES
 from fluxwerk.protocol import wire
-from fluxwerk.server import delivery, schema
+from fluxwerk.server import delivery, extensions, schema
 from fluxwerk.server.books import Account, Books, Job, is_well_formed
 
 SEED_BITS = 32
@@ -56,7 +56,8 @@ class Service:
     """The behaviour of the API over its books.
 
     `clock` tells the time in seconds since 1970, `entropy(n)` gives n unguessable bytes, `pace` how many seconds a job
-    takes at least, `engine` is the name told with each image, and `on_accept` hears of each job to render.
+    takes at least, `engine` is the name told with each image, `abilities` what it says about itself, `on_accept` hears
+    of each job to render and `on_cancel` of each to give up.  While `closing`, nothing is accepted.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Service:
         clock: Callable[[], float],
         *,
         engine: str = "offline",
+        abilities: Abilities | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
         pace: Pace = lambda _: 0.0,
         on_accept: Callable[[Job], object] = lambda _: None,
@@ -74,7 +76,10 @@ class Service:
         self.clock = clock
         self.engine = engine
         self.pace = pace
+        self.abilities = abilities or Everything()
         self.on_accept = on_accept
+        self.on_cancel: Callable[[Job], object] = lambda _: None
+        self.closing = False
         self._entropy = entropy
         self._secret = entropy(32)
         self._url_life = url_life
@@ -94,13 +99,19 @@ class Service:
         try:
             if model and http.method == "POST":
                 return (yield from self._submit(model, http, origin))
+            if parts.path == "/v1/cancel" and http.method == "POST":
+                return extensions.cancel(self, self.account(http), query.get("id", [""])[-1])
             if http.method in ("GET", "HEAD"):
                 return self._get(parts.path, http, origin, {name: values[-1] for name, values in query.items()})
         except Refusal as refusal:
             return refusal.response
-        known = model or parts.path in ("/v1/get_result", "/v1/credits")
+        known = model or parts.path in ("/v1/get_result", "/v1/credits", *extensions.PATHS)
         status, detail, error = (405, "Method Not Allowed", "method") if known else (404, "Not Found", "not_found")
         return wire.write_refusal(status, detail, error=error, message=detail)
+
+    def advance(self, job: Job, progress: Progress) -> None:
+        """Take the news of how far the engine is with a job."""
+        job.progress, job.preview = progress.share, progress.preview
 
     def finish(self, job: Job, picture: bytes) -> None:
         """Take the image that an engine made for a job."""
@@ -112,7 +123,9 @@ class Service:
         self.books.fail(job, {"error": reason}, self.clock())
 
     def _submit(self, model: Model, http: HttpRequest, origin: str) -> Flow[Response]:
-        account = self._account(http)
+        account = self.account(http)
+        if self.closing:
+            raise Refusal(extensions.closing(RETRY_AFTER))
         try:
             fields = schema.read(model, http.body)
         except schema.Unfit as unfit:
@@ -122,6 +135,9 @@ class Service:
         # Fetching took time, and others were served meanwhile.
         self._check_slot(account, model)
         job = self._job(account, model, fields, attached, origin)
+        faults = self.abilities.faults(job.order)
+        if faults:
+            raise Refusal(_invalid([extensions.entry(fault) for fault in faults]))
         self._charge(account, job.task.cost)
         self.books.accept(job)
         self.on_accept(job)
@@ -130,15 +146,18 @@ class Service:
 
     def _get(self, path: str, http: HttpRequest, origin: str, query: Mapping[str, str]) -> Response:
         if path == "/v1/get_result":
-            return self._poll(query, origin)
+            return self.poll(query, origin)
         if path == "/v1/credits":
-            return wire.write_credits(self._account(http).credits)
+            return wire.write_credits(self.account(http).credits)
+        if path in extensions.READS:
+            return extensions.READS[path](self)
         folder = delivery.folder(path)
         if folder is None:
             return wire.write_refusal(404, "Not Found", error="not_found", message="Not Found")
         return self._deliver(folder, path, query)
 
-    def _account(self, http: HttpRequest) -> Account:
+    def account(self, http: HttpRequest) -> Account:
+        """Find whose key came with the request."""
         key = http.headers.get("x-key", "")
         if not key:
             text = "Not authenticated"
@@ -203,7 +222,8 @@ class Service:
             },
         )
 
-    def _poll(self, query: Mapping[str, str], origin: str) -> Response:
+    def poll(self, query: Mapping[str, str], origin: str) -> Response:
+        """Say how a task stands."""
         identity = query.get("id", "")
         if not identity:
             return _invalid([{"type": "missing", "loc": ["query", "id"], "msg": "Field required"}])
@@ -212,7 +232,7 @@ class Service:
         if job is None:
             return wire.write_status(Status(Task(identity, ""), "Task not found", Outcome.MISSING))
         if not job.has_ended(now):
-            return wire.write_status(Status(job.task, "Pending", Outcome.RUNNING))
+            return extensions.running(job)
         result = self._result(job, origin, now) if job.word == "Ready" else None
         cost = {"Ready": job.task.cost, "Error": Decimal(0)}.get(job.word)
         status = Status(job.task, job.word, wire.OUTCOMES[job.word], cost=cost, details=job.details)
@@ -246,6 +266,7 @@ class Service:
             "cache-control": f"private, max-age={max(0, int(until - now))}",
             "x-content-type-options": "nosniff",
         }
+        job.delivered = True
         return Response(200, headers, job.picture)
 
 
@@ -320,14 +341,8 @@ def _canvas(model: Model, fields: Mapping[str, Json], attached: list[Attached], 
     if model.output == "canvas":
         middle = (size[0] - source.size[0]) // 2, (size[1] - source.size[1]) // 2
         wanted = fields.get("reference_offset_x"), fields.get("reference_offset_y")
-        offset = _offset(wanted, middle)
+        offset = geometry.placed(wanted, middle)
     return Canvas(source.data, mask.data if mask else None, offset)
-
-
-def _offset(wanted: tuple[int | None, int | None], middle: tuple[int, int]) -> tuple[int, int]:
-    """Place the source where it was wanted, or in the middle along an axis that was left open."""
-    x, y = wanted
-    return middle[0] if x is None else x, middle[1] if y is None else y
 
 
 def _uuid(chance: bytes) -> str:

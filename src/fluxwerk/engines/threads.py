@@ -1,0 +1,45 @@
+"""A simple engine on many threads, so that whoever serves needs to know only live ones."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TypeGuard, cast
+
+from fluxwerk.engines import Engine, Everything, LiveEngine, Order, Report
+
+
+class Threads(Everything):
+    """Renders so many orders side by side, one for each core by default; what has begun cannot be stopped."""
+
+    def __init__(self, engine: Engine, count: int | None = None) -> None:
+        self.name = engine.name
+        self._engine = engine
+        self._count = count or os.cpu_count() or 1
+        self._pool: ThreadPoolExecutor | None = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[None]:
+        """Keep the threads; at the end those that work finish, and what waits is dropped."""
+        self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="engine")
+        try:
+            yield
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    async def paint(self, order: Order, report: Report) -> bytes:  # noqa: ARG002  (a thread tells nothing)
+        """Return the image that one of the threads renders."""
+        assert self._pool is not None, "open() comes first"
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._engine.render, order)
+
+
+def live(engine: Engine | LiveEngine, threads: int | None = None) -> LiveEngine:
+    """Return the engine as a live one."""
+    return Threads(engine, threads) if _is_simple(engine) else cast("LiveEngine", engine)
+
+
+def _is_simple(engine: Engine | LiveEngine) -> TypeGuard[Engine]:
+    return hasattr(engine, "render")
