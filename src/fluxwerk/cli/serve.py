@@ -5,21 +5,33 @@ from __future__ import annotations
 import socket
 import time
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import click
 
 from fluxwerk.errors import Fault, Misused
 
+if TYPE_CHECKING:
+    from fluxwerk.engines import Abilities, Engine, LiveEngine
+
 PACKAGES = "pip install 'fluxwerk[server]'"
 
 
 @click.command("serve")
-@click.option("--engine", type=click.Choice(["offline"]), default="offline", show_default=True, help="Who paints.")
+@click.option(
+    "--engine", type=click.Choice(["offline", "diffusers"]), default="offline", show_default=True, help="Who paints."
+)
+@click.option("--weights", metavar="DIR|TOML", help="diffusers: a folder of weights, or a weights.toml.")
+@click.option("--device", metavar="NAME,...", help="diffusers: such as cuda:0,cuda:1; every GPU by default.")
+@click.option("--compile", "compiled", is_flag=True, help="diffusers: compile the transformer; minutes at the start.")
+@click.option("--quantize", type=click.Choice(["fp8"]), help="diffusers: make the transformer's weights smaller.")
+@click.option("--previews", is_flag=True, help="diffusers: show in each poll what can be seen so far.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--key", "keys", multiple=True, envvar="FLUXWERK_KEYS", help="An x-key to accept; any if none is given.")
 @click.option("--credits", "credit", default="1000000", show_default=True, help="What each account starts with.")
 @click.option("--seconds", type=click.FloatRange(min=0), default=0.0, help="How long a task takes at least.")
+@click.option("--drain", type=click.FloatRange(min=0), default=60.0, help="How long SIGTERM waits for running tasks.")
 @click.option(
     "--allow-network",
     "networks",
@@ -29,31 +41,46 @@ PACKAGES = "pip install 'fluxwerk[server]'"
 )
 def command(
     engine: str,
+    weights: str | None,
+    device: str | None,
+    *,
+    compiled: bool,
+    quantize: str | None,
+    previews: bool,
     host: str,
     port: int,
     keys: tuple[str, ...],
     credit: str,
     seconds: float,
+    drain: float,
     networks: tuple[str, ...],
 ) -> None:
-    r"""Run the BFL API on this machine, for development and tests.
+    r"""Run the BFL API on this machine: placeholders for development, or open weights on your GPU.
 
     \b
     fluxwerk serve --port 8000
     fluxwerk generate "A red fox" --base-url http://127.0.0.1:8000 -o fox.png
+    fluxwerk serve --engine diffusers --weights ~/weights/FLUX.2-klein-4B
     """
     try:
         import uvicorn  # noqa: PLC0415
 
-        from fluxwerk.engines.offline import Offline  # noqa: PLC0415
         from fluxwerk.server.app import build  # noqa: PLC0415
         from fluxwerk.server.books import Books  # noqa: PLC0415
+        from fluxwerk.server.drain import Draining  # noqa: PLC0415
         from fluxwerk.server.fetch import Guard  # noqa: PLC0415
         from fluxwerk.server.service import Service  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         raise Misused(f"The server needs one more package ({missing.name}): {PACKAGES}") from None
-    painter = Offline()
-    service = Service(Books(keys, _credit(credit)), time.time, engine=engine, pace=lambda _: seconds)
+    painter: Engine | LiveEngine
+    abilities: Abilities | None = None
+    if engine == "diffusers":
+        painter = abilities = _diffusers(weights, device, quantize, compiled=compiled, previews=previews)
+    else:
+        painter = _offline()
+        _refuse_all(weights=weights, device=device, compile=compiled, quantize=quantize, previews=previews)
+    books = Books(keys, _credit(credit))
+    service = Service(books, time.time, engine=engine, abilities=abilities, pace=lambda _: seconds)
     try:
         guard = Guard(networks)
     except ValueError as fault:
@@ -68,7 +95,44 @@ def command(
         if networks:
             click.echo(f"Input images may be fetched from {', '.join(networks)}.", err=True)
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
-        uvicorn.Server(config).run([listening])
+        Draining(config, service, drain).run([listening])
+
+
+def _offline() -> Engine:
+    from fluxwerk.engines.offline import Offline  # noqa: PLC0415
+
+    return Offline()
+
+
+def _diffusers(
+    weights: str | None, device: str | None, quantize: str | None, *, compiled: bool, previews: bool
+) -> LiveEngine:
+    """Set the engine up and say under which licences it works."""
+    from fluxwerk.engines.diffusers import Diffusers  # noqa: PLC0415  (no torch: its processes load that)
+    from fluxwerk.engines.diffusers.engine import check_packages, find_devices, licences  # noqa: PLC0415
+    from fluxwerk.engines.diffusers.weights import read  # noqa: PLC0415
+
+    if weights is None:
+        hint = "a folder such as FLUX.2-klein-4B, or a weights.toml"
+        raise Misused("", faults=[Fault("--weights", None, "is required with --engine diffusers", hint)])
+    table = read(weights).quantized(quantize)
+    check_packages()
+    devices = find_devices(device)
+    for line in licences(table):
+        click.echo(line, err=True)
+    click.echo(f"The weights are loaded on {', '.join(devices)}; GET /healthz tells when they are ready.", err=True)
+    return Diffusers(table, devices, compiled=compiled, previews=previews)
+
+
+def _refuse_all(**given: object) -> None:
+    """Refuse options that the offline engine would ignore."""
+    faults = [
+        Fault(f"--{name}", None, "is for --engine diffusers")
+        for name, value in given.items()
+        if value not in (None, False)
+    ]
+    if faults:
+        raise Misused("", faults=faults)
 
 
 def _credit(text: str) -> Decimal:

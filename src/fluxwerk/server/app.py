@@ -84,7 +84,7 @@ def build(
         return _to_wire(await drive_async(service.answer(http), guard.fetch))
 
     for path, model in service.models.items():
-        _offer(app, path, model, carry)
+        _offer(app, path, model, carry, shown=service.abilities.facts(model) is not None)
     _offer_reads(app, carry)
     return app
 
@@ -130,7 +130,7 @@ class _Workshop:
 Carry = Callable[[fastapi.Request], Awaitable[Answer]]
 
 
-def _offer(app: fastapi.FastAPI, path: str, model: Model, carry: Carry) -> None:
+def _offer(app: fastapi.FastAPI, path: str, model: Model, carry: Carry, *, shown: bool) -> None:
     body = schema.inputs(model.name).model_json_schema()
     app.add_api_route(
         path,
@@ -140,6 +140,7 @@ def _offer(app: fastapi.FastAPI, path: str, model: Model, carry: Carry) -> None:
         summary=model.title,
         description=f"{model.best_for.capitalize()}. {model.note}".strip(),
         name=path.removeprefix("/v1/"),
+        include_in_schema=shown,
         operation_id="submit_" + path.removeprefix("/v1/").replace("/", "_").replace("-", "_").replace(".", "_"),
         responses=_responses("AsyncResponse", 402, 403, 422, 429),
         openapi_extra={

@@ -96,6 +96,13 @@ class Books:
         job.account.credits += job.task.cost or Decimal(0)
         self._end(job, "Error", now)
 
+    def is_quiet(self, now: float, linger: float) -> bool:
+        """Whether nothing runs, and nothing that became ready within the last `linger` seconds waits for collection."""
+        return all(
+            job.has_ended(now) and (job.delivered or job.word != "Ready" or now - (job.ready_at or now) > linger)
+            for job in self.jobs.values()
+        )
+
     def _end(self, job: Job, word: str, ready_at: float) -> None:
         job.word, job.ready_at = word, ready_at
         heappush(self._endings, (ready_at + self._keep, job.task.id))

@@ -1,0 +1,38 @@
+"""How the server ends: SIGTERM lets running tasks finish and be collected, Ctrl-C or a second SIGTERM does not."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+import uvicorn
+
+from fluxwerk.server.service import Service
+
+# How long a finished image waits to be collected before the server ends, in seconds.
+LINGER = 10.0
+
+
+class Draining(uvicorn.Server):
+    """Serves until it is told to end, then refuses new tasks, and ends when nothing is left or patience is over."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, patience: float) -> None:
+        super().__init__(config)
+        self._service = service
+        self._patience = patience
+        self._until = 0.0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to close on the first SIGTERM, end on anything more."""
+        if sig != signal.SIGTERM or self._service.closing:
+            super().handle_exit(sig, frame)
+            return
+        self._service.closing = True
+        self._until = self._service.clock() + self._patience
+
+    async def on_tick(self, counter: int) -> bool:
+        """Say ten times a second whether it is time to end."""
+        if self._service.closing:
+            now = self._service.clock()
+            self.should_exit = self.should_exit or now >= self._until or self._service.books.is_quiet(now, LINGER)
+        return await super().on_tick(counter)
