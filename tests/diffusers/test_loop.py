@@ -166,10 +166,9 @@ def test_a_fault_of_one_order_does_not_hit_those_in_its_pass(family) -> None:
 def test_a_preview_shows_the_picture_small(family) -> None:
     klein, loop = family("klein"), Loop()
     draft = klein.admit(1, replace(FOX, width=512, height=256))
-    assert preview.draw(draft) is None
     loop.add(draft)
     loop.tick()
-    shown = opened(preview.draw(draft))
+    shown = opened(preview.draw(draft, draft.estimate))
     assert shown.size == (64, 32)
     assert shown.getcolors(1) is None
 
@@ -191,7 +190,7 @@ def test_a_preview_has_the_colours_that_the_latents_stand_for() -> None:
     vae = Seeing()
     latents = vae.encode(pixels.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mode()
     family = SimpleNamespace(pipe=SimpleNamespace(vae=vae), unpacked=lambda _, latents: latents)
-    shown = opened(preview.draw(SimpleNamespace(estimate=latents, family=family)))
+    shown = opened(preview.draw(SimpleNamespace(family=family), latents))
     assert shown.size == (16, 8)
     seen, true = (list(one.resize((4, 2)).tobytes()) for one in (shown, picture))
     assert sum(abs(one - other) for one, other in zip(seen, true, strict=True)) / len(true) < 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import import_module
@@ -14,6 +15,8 @@ from fluxwerk.engines.diffusers.foreign import torch
 # The first generation of cards that multiply FP8 numbers.
 FP8_CAPABILITY = (8, 9)
 
+_LANES = threading.local()
+
 log = logging.getLogger("fluxwerk.engines.diffusers")
 
 
@@ -24,14 +27,16 @@ def dtype(name: str | None, device: str) -> Any:
 
 @contextmanager
 def lane(device: str) -> Generator[None]:
-    """Run on a stream of the thread's own, and leave only when everything on it is done.
+    """Run on the thread's own stream, and leave only when everything on it is done.
 
     So the encoders and the VAE overlap with the denoising of others, and what leaves a lane may be used in any other.
     """
     if not device.startswith("cuda"):
         yield
         return
-    stream = torch.cuda.Stream(device)
+    # One stream for each thread and for good: memory is kept by stream, and a new one could use none of it.
+    stream = getattr(_LANES, device, None) or torch.cuda.Stream(device)
+    setattr(_LANES, device, stream)
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         yield
@@ -39,9 +44,9 @@ def lane(device: str) -> Generator[None]:
 
 
 def settle(device: str) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has done what this thread gave it; what others gave it may go on."""
     if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
+        torch.cuda.current_stream(device).synchronize()
 
 
 def tidy(device: str) -> None:

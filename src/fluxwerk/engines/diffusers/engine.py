@@ -12,7 +12,7 @@ from fluxwerk.catalog import Model
 from fluxwerk.engines import Health, Order, Report
 from fluxwerk.engines.diffusers.ability import Ability
 from fluxwerk.engines.diffusers.message import Setup
-from fluxwerk.engines.diffusers.process import Process, Unready
+from fluxwerk.engines.diffusers.process import COMMAND, Process, Unready
 from fluxwerk.engines.diffusers.weights import Weights
 from fluxwerk.errors import Fault, Misused
 from fluxwerk.exchange import Json
@@ -42,6 +42,7 @@ class Diffusers:
         compiled: bool = False,
         previews: bool = False,
         budget: float | None = None,
+        command: Sequence[str] = COMMAND,
     ) -> None:
         self.weights = weights
         self._ability = Ability(weights)
@@ -54,7 +55,8 @@ class Diffusers:
                     previews,
                     budget,
                     WARM.get(device, WARM_ON_GPU),
-                )
+                ),
+                command=command,
             )
             for device in devices
             if weights.on(device)

@@ -40,6 +40,8 @@ class Loop:
         batch = self.drafts.pick()
         if not batch:
             return []
+        # Held until the device is done: other streams could be given this memory while it is still read here.
+        held = [draft.latents for draft in batch]
         with torch.no_grad():
             velocity = self._predict(batch)
             if velocity is not None:
@@ -47,6 +49,8 @@ class Loop:
                 for place, draft in enumerate(batch):
                     draft.passes.append(len(batch))
                     draft.family.advance(draft, velocity[place : place + 1])
+        device.settle(batch[0].family.device)
+        held.clear()
         for draft in batch:
             if draft.is_done:
                 self.drafts.drop(draft.number)
@@ -56,8 +60,7 @@ class Loop:
         """Return the velocities, or nothing after a fault: then fewer try together, and one alone fails alone."""
         first = batch[0]
         try:
-            velocity = first.family.predict(batch)
-            device.settle(first.family.device)
+            return first.family.predict(batch)
         except Exception as fault:  # noqa: BLE001  (whatever it is, the others go on)
             memory = isinstance(fault, torch.OutOfMemoryError)
             if memory:
@@ -68,7 +71,6 @@ class Loop:
                 return None
             first.fault = too_large(first) if memory else fault
             return None
-        return velocity
 
 
 def too_large(draft: Draft) -> OutOfMemory:

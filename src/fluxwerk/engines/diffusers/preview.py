@@ -18,12 +18,10 @@ LONGEST_SIDE = 192
 QUALITY = 70
 
 
-def draw(draft: Draft) -> bytes | None:
-    """Return a small JPEG of what the draft is about to become, or nothing before its first step."""
-    if draft.estimate is None:
-        return None
+def draw(draft: Draft, estimate: Tensor) -> bytes:
+    """Return a small JPEG of what the draft is about to become, by the latents that its last step led to expect."""
     with torch.no_grad():
-        latents = draft.family.unpacked(draft, draft.estimate)[0].float()
+        latents = draft.family.unpacked(draft, estimate)[0].float()
         weights = _fit(draft.family.pipe.vae)
         colours = torch.einsum("chw,cr->hwr", latents, weights[:-1].to(latents.device)) + weights[-1].to(latents.device)
         pixels = ((colours.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()

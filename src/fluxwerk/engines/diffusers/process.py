@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -52,11 +53,19 @@ class _Waiting:
 class Process:
     """Holds one device.  `state` is loading, ready, restarting or broken; `why` says what broke it."""
 
-    def __init__(self, setup: Setup, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        *,
+        command: Sequence[str] = COMMAND,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self.setup = setup
         self.state = "loading"
         self.why = ""
         self.restarts = 0
+        self.goodbye = GOODBYE
+        self._command = tuple(command)
         self._pause = pause
         self._child: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
@@ -79,10 +88,11 @@ class Process:
     def start(self) -> None:
         """Start the process; it loads for a while before it is ready."""
         self._loop = asyncio.get_running_loop()
-        self._child = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
+        self._child = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
         child = self._child
         self._sending.submit(_send, child, self.setup)
-        threading.Thread(target=self._listen, args=(child,), name="listen", daemon=True).start()
+        self._ear = threading.Thread(target=self._listen, args=(child,), name="listen", daemon=True)
+        self._ear.start()
 
     async def paint(self, order: Order, report: Report) -> bytes:
         """Let the process render an order, again if it dies meanwhile."""
@@ -107,9 +117,10 @@ class Process:
         if self._restarting:
             self._restarting.cancel()
         child = self._child
+        self._sending.shutdown(wait=child is None, cancel_futures=True)
         if child is not None:
-            await self._loop.run_in_executor(None, _end, child)
-        self._sending.shutdown(wait=False, cancel_futures=True)
+            await self._loop.run_in_executor(None, _end, child, self.goodbye)
+            await self._loop.run_in_executor(None, self._ear.join)
 
     def _ask(self, asked: Paint | Cancel) -> None:
         if self._child is not None and not self._closing:
@@ -118,11 +129,11 @@ class Process:
     def _listen(self, child: subprocess.Popen[bytes]) -> None:
         """Carry what the process says to the event loop; runs on a thread of its own until the process ends."""
         assert child.stdout is not None
-        try:
+        with child.stdout, contextlib.suppress(EOFError, pickle.UnpicklingError, OSError):
             while True:
                 self._loop.call_soon_threadsafe(self._hear, pickle.load(child.stdout))  # noqa: S301
-        except (EOFError, pickle.UnpicklingError, OSError):
-            code = child.wait()
+        code = child.wait()
+        _hang_up(child)
         try:
             self._loop.call_soon_threadsafe(self._bury, child, code)
         except RuntimeError:
@@ -190,11 +201,16 @@ def _send(child: subprocess.Popen[bytes], message: Setup | Paint | Cancel) -> No
         log.debug("nobody takes messages on %s any more", child.pid)
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    assert child.stdin is not None
+def _end(child: subprocess.Popen[bytes], patience: float) -> None:
+    _hang_up(child)
     try:
-        child.stdin.close()
-        child.wait(GOODBYE)
-    except (OSError, subprocess.TimeoutExpired):
+        child.wait(patience)
+    except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
+
+
+def _hang_up(child: subprocess.Popen[bytes]) -> None:
+    assert child.stdin is not None
+    with contextlib.suppress(OSError):
+        child.stdin.close()

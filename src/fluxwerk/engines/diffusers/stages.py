@@ -16,7 +16,7 @@ from fluxwerk.engines import Order
 from fluxwerk.engines.diffusers import device, preview
 from fluxwerk.engines.diffusers.draft import Draft
 from fluxwerk.engines.diffusers.family import Family
-from fluxwerk.engines.diffusers.foreign import torch
+from fluxwerk.engines.diffusers.foreign import Tensor, torch
 from fluxwerk.engines.diffusers.loop import BUDGET, Loop, too_large
 from fluxwerk.engines.diffusers.message import Came, Done, Failed, Said
 from fluxwerk.engines.picture import encode
@@ -48,6 +48,7 @@ class Stages:
         self._room = threading.Semaphore(ROOM)
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         self._developing = ThreadPoolExecutor(1, thread_name_prefix="develop")
+        self._showing = ThreadPoolExecutor(1, thread_name_prefix="show")
         self._writing = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
         offloads = any(family.row.offload for family in families.values())
         # Parts that are moved between the GPU and the CPU while others use them would be torn.
@@ -75,7 +76,7 @@ class Stages:
                 stepped = self.loop.tick()
             for draft in stepped:
                 self._after(draft)
-        for pool in (self._preparing, self._developing, self._writing):
+        for pool in (self._preparing, self._developing, self._showing, self._writing):
             self._room.release(ROOM)
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -116,10 +117,19 @@ class Stages:
             self._fail(draft.number, draft.fault)
             return
         # The last part stands for the VAE and the file.
-        seen = preview.draw(draft) if self._previews else None
-        self._tell(Came(draft.number, draft.step / (draft.steps + 1), seen))
+        share = draft.step / (draft.steps + 1)
+        if self._previews:
+            self._showing.submit(self._show, draft, share, draft.estimate)
+        else:
+            self._tell(Came(draft.number, share))
         if draft.is_done:
             self._developing.submit(self._develop, draft)
+
+    def _show(self, draft: Draft, share: float, estimate: Tensor) -> None:
+        if draft.number in self._wanted:
+            with device.lane(draft.family.device):
+                seen = preview.draw(draft, estimate)
+            self._tell(Came(draft.number, share, seen))
 
     def _develop(self, draft: Draft) -> None:
         family = draft.family
