@@ -38,4 +38,5 @@ def opened(data: bytes) -> Image.Image:
 def apart(one: Image.Image, other: Image.Image) -> int:
     """Return the largest difference of any channel of any pixel, of 255."""
     assert one.size == other.size
-    return max(high for _, high in ImageChops.difference(one.convert("RGB"), other.convert("RGB")).getextrema())
+    difference = ImageChops.difference(one.convert("RGB"), other.convert("RGB"))
+    return max(difference.tobytes())

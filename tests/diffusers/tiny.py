@@ -7,6 +7,7 @@ them: a VAE factor of 8, 2 x 2 packing, 32 or 16 latent channels, text layers 9,
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def _byte_level(specials: dict[str, str], **more: Any) -> Any:
     return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **specials, **more)
 
 
-def _qwen() -> Any:
+def qwen() -> Any:
+    """Return a tokenizer with one token for each byte, and a short chat template."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {token: at for at, token in enumerate([*alphabet, "<|endoftext|>", "<|im_start|>", "<|im_end|>"])}
     tokenizer = transformers.Qwen2TokenizerFast(vocab=vocab, merges=[])
@@ -106,7 +108,8 @@ def _transformer2(*, guidance: bool) -> Any:
     ).eval()
 
 
-def _scheduler(*, dynamic: bool = True) -> Any:
+def scheduler(*, dynamic: bool = True) -> Any:
+    """Return the scheduler of FLUX.2, or of schnell."""
     return diffusers.FlowMatchEulerDiscreteScheduler(
         shift=3.0 if dynamic else 1.0,
         use_dynamic_shifting=dynamic,
@@ -118,7 +121,7 @@ def _scheduler(*, dynamic: bool = True) -> Any:
 
 
 def _klein(kind: str = "Flux2KleinPipeline", *, distilled: bool = True) -> Any:
-    tokenizer = _qwen()
+    tokenizer = qwen()
     config = transformers.Qwen3Config(
         vocab_size=512,
         hidden_size=HIDDEN,
@@ -134,7 +137,7 @@ def _klein(kind: str = "Flux2KleinPipeline", *, distilled: bool = True) -> Any:
     )
     known = {"is_distilled": distilled} if kind == "Flux2KleinPipeline" else {}
     return getattr(diffusers, kind)(
-        scheduler=_scheduler(),
+        scheduler=scheduler(),
         vae=_vae2(),
         text_encoder=transformers.Qwen3ForCausalLM(config).eval(),
         tokenizer=tokenizer,
@@ -171,7 +174,7 @@ def _dev() -> Any:
     }
     config = transformers.Mistral3Config(text_config=text, vision_config=vision, image_token_index=4)
     return diffusers.Flux2Pipeline(
-        scheduler=_scheduler(),
+        scheduler=scheduler(),
         vae=_vae2(),
         text_encoder=transformers.Mistral3ForConditionalGeneration(config).eval(),
         tokenizer=tokenizer,
@@ -224,7 +227,7 @@ def _flux1(kind: str, *, inputs: int = 64, outputs: int | None = None, guidance:
         axes_dims_rope=(8, 12, 12),
     )
     return getattr(diffusers, kind)(
-        scheduler=_scheduler(dynamic=guidance),
+        scheduler=scheduler(dynamic=guidance),
         vae=vae.eval(),
         text_encoder=transformers.CLIPTextModel(clip_config).eval(),
         tokenizer=clip,
@@ -234,7 +237,7 @@ def _flux1(kind: str, *, inputs: int = 64, outputs: int | None = None, guidance:
     )
 
 
-BUILDERS = {
+BUILDERS: dict[str, Callable[[], Any]] = {
     "klein": _klein,
     "klein-base": lambda: _klein(distilled=False),
     "klein-kv": lambda: _klein("Flux2KleinKVPipeline"),
