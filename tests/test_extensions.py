@@ -37,6 +37,7 @@ class Puppet(Everything):
         self.report: Report = lambda _: None
         self.begun = asyncio.Event()
         self.go = asyncio.Event()
+        self.finished = asyncio.Event()
         self.cancelled = False
         self.is_open = False
 
@@ -54,6 +55,7 @@ class Puppet(Everything):
         except asyncio.CancelledError:
             self.cancelled = True
             raise
+        self.finished.set()
         return blank(order.width, order.height)
 
     def faults(self, order: Order) -> list[Fault]:
@@ -123,8 +125,10 @@ def test_nobody_cancels_what_is_anothers_or_has_ended() -> None:
             assert (await client.post("/v1/cancel?id=nothing")).json()["status"] == "Task not found"
             assert (await client.post(where, headers={"x-key": ""})).status_code == 403
             puppet.go.set()
-            while (await client.get(task["polling_url"])).json()["status"] != "Ready":
-                pass
+            await puppet.finished.wait()
+            # The server hears of it on the next turns of the event loop.
+            for _ in range(10):
+                await asyncio.sleep(0)
             assert (await client.post(where)).json()["status"] == "Ready"
 
     asyncio.run(scene())

@@ -9,12 +9,12 @@ from PIL import Image, ImageChops, ImageFilter
 
 from fluxwerk.engines import Canvas, Order
 from fluxwerk.engines.picture import decode
+from fluxwerk.geometry import Size
 
 GRID = 16
 # Both inpainting pipelines were made for about one megapixel.
 LARGEST = 1024 * 1024
 GREY = (127, 127, 127)
-LANCZOS, NEAREST = Image.Resampling.LANCZOS, Image.Resampling.NEAREST
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,11 @@ class Patch:
     base: Image.Image
     mask: Image.Image
 
-    def at(self, size: tuple[int, int]) -> tuple[Image.Image, Image.Image]:
+    def at(self, size: Size) -> tuple[Image.Image, Image.Image]:
         """Return both at another size."""
         if self.base.size == size:
             return self.base, self.mask
-        return self.base.resize(size, LANCZOS), self.mask.resize(size, Image.Resampling.BILINEAR)
+        return scaled(self.base, size), scaled(self.mask, size, Image.Resampling.BILINEAR)
 
     def finish(self, painted: Image.Image) -> Image.Image:
         """Lay what was painted upon the source, so that no pixel changes where the mask is black."""
@@ -48,7 +48,7 @@ def place(order: Order, canvas: Canvas) -> Patch:
     return Patch(base, free)
 
 
-def working(size: tuple[int, int], largest: int | None = None) -> tuple[int, int]:
+def working(size: Size, largest: int | None = None) -> Size:
     """Return the size at which to render: shrunk to at most so many pixels, each side the next multiple of 16."""
     width, height = size
     factor = min(1.0, sqrt(largest / (width * height))) if largest else 1.0
@@ -57,9 +57,15 @@ def working(size: tuple[int, int], largest: int | None = None) -> tuple[int, int
     return -(-width // GRID) * GRID, -(-height // GRID) * GRID
 
 
-def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+def scaled(picture: Image.Image, size: Size, how: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
+    """Return the picture at another size."""
+    # Its stubs name a type of numpy, which a machine that checks types need not have.
+    return picture.resize(size, how)  # pyright: ignore[reportUnknownMemberType]
+
+
+def fitted(picture: Image.Image, size: Size) -> Image.Image:
     """Bring a rendered picture to the size that was ordered."""
-    return picture if picture.size == size else picture.resize(size, LANCZOS)
+    return picture if picture.size == size else scaled(picture, size)
 
 
 def flat(data: bytes) -> Image.Image:
@@ -79,7 +85,7 @@ def _mask(canvas: Canvas, source: Image.Image) -> Image.Image:
         mask = picture.convert("L")
         if picture.mode == "RGBA":
             mask = ImageChops.multiply(mask, picture.getchannel("A"))
-        return mask if mask.size == source.size else mask.resize(source.size, NEAREST)
+        return mask if mask.size == source.size else scaled(mask, source.size, Image.Resampling.NEAREST)
     if source.mode == "RGBA":
         return ImageChops.invert(source.getchannel("A"))
     return Image.new("L", source.size)
