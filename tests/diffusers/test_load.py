@@ -72,6 +72,12 @@ def test_fp8_weights_paint_nearly_the_same(row: Row) -> None:
     assert 0 < difference < 40
 
 
+def test_parts_that_wait_outside_the_device_paint_the_same(row: Row) -> None:
+    offloaded = one(replace(row, offload="model"))
+    assert not offloaded.shortened
+    assert apart(paint(offloaded, FOX), paint(one(row), FOX)) <= 1
+
+
 @pytest.mark.parametrize("name", ["klein", "dev", "flux1-schnell", "fill"])
 def test_every_kind_gets_warm(family, name: str) -> None:
     warm([family(name, 1)], 64)

@@ -31,7 +31,8 @@ class Family(ABC):
         self.pipe = pipe
         self.row = row
         self.device = device
-        self.shortened = encoder is None and shorten(pipe, self.encode)
+        # A part that is moved to the GPU for each call carries a hook, which its inside alone would not have.
+        self.shortened = encoder is None and row.offload is None and shorten(pipe, self.encode)
         self.encoder = encoder or Encoder(self.encode)
 
     @property
