@@ -68,6 +68,12 @@ class Puppet(Everything):
         return Health("loading", serving=False, details={"left": 3})
 
 
+async def turns() -> None:
+    """Let the event loop hand on what has happened."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 @asynccontextmanager
 async def serving(puppet: Puppet, books: Books | None = None) -> AsyncGenerator[tuple[httpx2.AsyncClient, Service]]:
     service = Service(books or Books(), lambda: 0.0, engine=puppet.name, abilities=puppet)
@@ -106,10 +112,11 @@ def test_a_cancelled_task_ends_at_once_gives_its_credits_back_and_stops_the_engi
             answer = (await client.post(f"/v1/cancel?id={task['id']}")).json()
             assert (answer["status"], answer["details"]) == ("Error", {"error": "cancelled by its owner"})
             assert (await client.get("/v1/credits")).json()["credits"] == 10
+            await turns()
+            assert puppet.cancelled
             again = (await client.post(f"/v1/cancel?id={task['id']}")).json()
             assert again["status"] == "Error"
             assert (await client.get("/v1/credits")).json()["credits"] == 10
-        assert puppet.cancelled
 
     asyncio.run(scene())
 
@@ -126,9 +133,7 @@ def test_nobody_cancels_what_is_anothers_or_has_ended() -> None:
             assert (await client.post(where, headers={"x-key": ""})).status_code == 403
             puppet.go.set()
             await puppet.finished.wait()
-            # The server hears of it on the next turns of the event loop.
-            for _ in range(10):
-                await asyncio.sleep(0)
+            await turns()
             assert (await client.post(where)).json()["status"] == "Ready"
 
     asyncio.run(scene())
