@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -110,14 +110,14 @@ def test_a_cancelled_order_is_never_heard_of_again(family) -> None:
     with running(family("klein", 400)) as (stages, ear):
         stages.submit(1, FOX)
         ear.wait(Came, 1)
-        stages.cancel(1)
         stages.submit(2, replace(FOX, seed=3, width=64, height=64))
         ear.wait(Came, 2)
-        stages.cancel(2)
-    steps = [said for said in ear.said if isinstance(said, Came)]
-    assert all(said.share < 1 for said in steps)
-    assert not [said for said in ear.said if isinstance(said, Done | Failed)]
-    assert max(said.share for said in steps if said.number == 1) < 0.9
+        stages.cancel(1)
+        before = ear.steps(1)
+        ear.until(lambda: ear.steps(2) >= 40)
+        # The pass that was running when it was cancelled may still be told.
+        assert ear.steps(1) <= before + 1
+    assert not [said for said in ear.said if isinstance(said, Done | Failed) and said.number == 1]
 
 
 def test_an_image_that_cannot_be_read_fails_alone(family) -> None:
