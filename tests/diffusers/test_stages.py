@@ -41,11 +41,17 @@ class Ear:
         def heard() -> list[Said]:
             return [said for said in self.said if isinstance(said, kind) and said.number in numbers]
 
+        self.until(lambda: {said.number for said in heard()} == set(numbers))
+        return heard()
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds."""
         with self._changed:
-            assert self._changed.wait_for(lambda: {said.number for said in heard()} == set(numbers), PATIENCE), (
-                self.said
-            )
-            return heard()
+            assert self._changed.wait_for(holds, PATIENCE), self.said
+
+    def steps(self, number: int) -> int:
+        """Return how many steps were told of an order."""
+        return sum(isinstance(said, Came) and said.number == number for said in list(self.said))
 
 
 @contextmanager
