@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "diffusers"))
 import diffusers
 import tiny
 import torch
-from pictures import photo, png
+from photos import photo, png
 
 from fluxwerk.engines import Order
 from fluxwerk.engines.diffusers.canvas import flat

@@ -1,35 +1,42 @@
-"""fluxwerk runs FLUX in production: a client of the BFL FLUX image API, a command line, and a server of your own."""
+"""fluxwerk runs FLUX in production: a client of the BFL FLUX image API, a command line, and a server of your own.
+
+Names are loaded when they are first used, so that importing the package costs a millisecond and no HTTP library.
+"""
 
 from __future__ import annotations
 
-from fluxwerk.catalog import Model, find, models
-from fluxwerk.client import AsyncClient, Client
-from fluxwerk.errors import (
-    Busy,
-    Error,
-    Expired,
-    Failed,
-    Fault,
-    Forgotten,
-    InDoubt,
-    Invalid,
-    Lost,
-    Misused,
-    Moderated,
-    NoKey,
-    NotAllowed,
-    OutOfCredits,
-    Refused,
-    TimedOut,
-    Unanswered,
-    UnknownModel,
-    UnknownPrice,
-    Unreachable,
-    Untrusted,
-)
-from fluxwerk.exchange import Event, Outcome, Request, Status, Task
-from fluxwerk.image import Image
-from fluxwerk.pricing import estimate
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fluxwerk.catalog import Model, find, models
+    from fluxwerk.client import AsyncClient, Client
+    from fluxwerk.errors import (
+        Busy,
+        Error,
+        Expired,
+        Failed,
+        Fault,
+        Forgotten,
+        InDoubt,
+        Invalid,
+        Lost,
+        Misused,
+        Moderated,
+        NoKey,
+        NotAllowed,
+        OutOfCredits,
+        Refused,
+        TimedOut,
+        Unanswered,
+        UnknownModel,
+        UnknownPrice,
+        Unreachable,
+        Untrusted,
+    )
+    from fluxwerk.exchange import Event, Outcome, Request, Status, Task
+    from fluxwerk.image import Image
+    from fluxwerk.pricing import estimate
 
 __all__ = [
     "AsyncClient",
@@ -66,3 +73,24 @@ __all__ = [
     "find",
     "models",
 ]
+
+_HOMES = {
+    "catalog": ("Model", "find", "models"),
+    "client": ("AsyncClient", "Client"),
+    "exchange": ("Event", "Outcome", "Request", "Status", "Task"),
+    "image": ("Image",),
+    "pricing": ("estimate",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'fluxwerk' has no attribute {name!r}")
+    value: object = getattr(import_module(f"fluxwerk.{_HOME.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

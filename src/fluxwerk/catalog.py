@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date
 from decimal import Decimal
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from fluxwerk.errors import Fault, Misused, UnknownModel
@@ -134,9 +132,10 @@ def find(name: str | Model) -> Model:
     """
     if isinstance(name, Model):
         return name
-    row = _names().get(name.strip().lower().removeprefix("/v1/"))
+    wanted = name.strip().lower().removeprefix("/v1/")
+    row = _names().get(wanted)
     if row is None:
-        hint = did_you_mean(name, _names()) or "`fluxwerk models` lists them"
+        hint = did_you_mean(wanted, _names()) or "`fluxwerk models` lists them"
         newer = "for a model newer than this release pass fluxwerk.Model(name=..., path=...)"
         raise UnknownModel(f"There is no model {name!r} in the catalogue: {hint}; {newer}.")
     return row
@@ -164,7 +163,7 @@ def check(model: Model, given: Mapping[str, Json]) -> list[Fault]:
         if option is None:
             hint = did_you_mean(name, model.options)
             faults.append(Fault(name, value, f"{model.name} has no such option", hint))
-        elif value is not None and not (option.zero_is_auto and value == 0):
+        elif value is not None and not (option.zero_is_auto and type(value) is int and value == 0):
             faults += _check_value(option, value)
     return faults + _check_area(model, given)
 
@@ -224,6 +223,9 @@ def _check_area(model: Model, given: Mapping[str, Json]) -> list[Fault]:
 
 @cache
 def _rows() -> dict[str, Model]:
+    import tomllib  # noqa: PLC0415  (with resources a third of the import's time, and only look-ups need them)
+    from importlib.resources import files  # noqa: PLC0415
+
     text = files("fluxwerk").joinpath("catalog.toml").read_text(encoding="utf-8")
     data = tomllib.loads(text, parse_float=Decimal)
     return {name: _row(name, row, data) for name, row in data["model"].items()}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -64,7 +63,7 @@ class Access:
 
 
 def open_access(api_key: str | None, region: str | None, base: str | None) -> Access:
-    """Find address and key, from the arguments or else BFL_API_KEY; raises `NoKey` with the way to get one."""
+    """Find address and key in the arguments, or else in BFL_BASE_URL and BFL_API_KEY; raises `NoKey`."""
     key = (api_key or os.environ.get("BFL_API_KEY", "")).strip()
     if not key:
         raise NoKey(
@@ -73,7 +72,9 @@ def open_access(api_key: str | None, region: str | None, base: str | None) -> Ac
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise NoKey("The API key holds white space or characters that no key has; copy it again from the dashboard.")
-    return Access(trust.base_url(region, base), key)
+    if not (base or region):
+        base = os.environ.get("BFL_BASE_URL")
+    return Access(trust.base_url(region, base or None), key)
 
 
 class Words:
@@ -192,11 +193,12 @@ class Client(Words):
         return drive(steps, self._send, self._deadline(timeout))
 
     def _send(self, request: HttpRequest, budget: float | None) -> Response:
-        with _losses(), self._http.stream(**_arguments(self.access, request, budget)) as answer:
-            body = _Body(budget)
+        body = _Body(budget)
+        with _Losses() as losses, self._http.stream(**_arguments(self.access, request, budget)) as answer:
             for part in answer.iter_bytes():
                 body.add(part)
             return _response(answer, body.data)
+        raise losses.loss
 
 
 class AsyncClient(Words):
@@ -214,7 +216,7 @@ class AsyncClient(Words):
     ) -> None:
         super().__init__(api_key, region, base_url, timeout, on_event)
         self._given = http_client
-        self._made: tuple[object, httpx2.AsyncClient] | None = None
+        self._made: tuple[object, httpx2.AsyncClient, AsyncGenerator[httpx2.AsyncClient]] | None = None
 
     async def generate(self, prompt: str | None = None, **wanted: Unpack[Wanted]) -> Image:
         """Submit, wait and download: one paid image, from a prompt with options or from a request made before."""
@@ -239,7 +241,7 @@ class AsyncClient(Words):
     async def close(self) -> None:
         """Close the connections, unless they are those of a client that was handed in."""
         if self._made:
-            await self._made[1].aclose()
+            await self._made[2].aclose()
             self._made = None
 
     async def __aenter__(self) -> Self:
@@ -252,26 +254,36 @@ class AsyncClient(Words):
         return await drive_async(steps, self._send, self._deadline(timeout))
 
     async def _send(self, request: HttpRequest, budget: float | None) -> Response:
-        with _losses():
-            async with self._http().stream(**_arguments(self.access, request, budget)) as answer:
-                body = _Body(budget)
+        body, http = _Body(budget), await self._http()
+        with _Losses() as losses:
+            async with http.stream(**_arguments(self.access, request, budget)) as answer:
                 async for part in answer.aiter_bytes():
                     body.add(part)
                 return _response(answer, body.data)
+        raise losses.loss
 
-    def _http(self) -> httpx2.AsyncClient:
+    async def _http(self) -> httpx2.AsyncClient:
         """Find the connections of this event loop: a pool belongs to the loop it was opened on."""
         if self._given:
             return self._given
         import asyncio  # noqa: PLC0415
 
-        import httpx2  # noqa: PLC0415
-
         loop = asyncio.get_running_loop()
         if self._made is None or self._made[0] is not loop:
-            limits = httpx2.Limits(max_connections=256, max_keepalive_connections=64)
-            self._made = loop, httpx2.AsyncClient(limits=limits)
+            holding = _hold()
+            self._made = loop, await anext(holding), holding
         return self._made[1]
+
+
+async def _hold() -> AsyncGenerator[httpx2.AsyncClient]:
+    """Hold connections open until closed; a loop that ends closes its generators, and so these, by itself."""
+    import httpx2  # noqa: PLC0415
+
+    http = httpx2.AsyncClient(limits=httpx2.Limits(max_connections=256, max_keepalive_connections=64))
+    try:
+        yield http
+    finally:
+        await http.aclose()
 
 
 def _compose(prompt: str | Request | None, wanted: Wanted) -> tuple[Model, Request]:
@@ -317,21 +329,25 @@ def _response(answer: httpx2.Response, body: bytearray) -> Response:
     return Response(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, bytes(body))
 
 
-@contextmanager
-def _losses() -> Generator[None]:
-    """Turn the HTTP library's exceptions into ours; none of them escapes, since they carry URLs and headers."""
-    loss: Error | None = None
-    try:
-        yield
-    except Error:
-        raise
-    except Exception as trouble:
+class _Losses:
+    """Keeps the HTTP library's exceptions in, since they carry URLs and headers; `loss` is to be raised instead.
+
+    It is raised after the `with`, so that the library's exception does not hang on ours as its context.
+    """
+
+    loss: Lost
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, trouble: BaseException | None, trace: object) -> bool:
+        if not isinstance(trouble, Exception) or isinstance(trouble, Error):
+            return False
         loss = _loss(trouble)
         if loss is None:
-            raise
-    if loss is not None:
-        # Raised outside the handler, so that the library's exception does not hang on ours as its context.
-        raise loss
+            return False
+        self.loss = loss
+        return True
 
 
 def _loss(trouble: Exception) -> Lost | None:
@@ -345,6 +361,7 @@ def _loss(trouble: Exception) -> Lost | None:
         httpx2.ConnectError,
         httpx2.ConnectTimeout,
         httpx2.PoolTimeout,
+        httpx2.ProxyError,
         httpx2.UnsupportedProtocol,
         httpx2.LocalProtocolError,
         httpx2.InvalidURL,

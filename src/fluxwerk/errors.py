@@ -28,6 +28,7 @@ Each carries the `task` if there is one, because the task is what was paid for.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def shorten(value: Json) -> str:
 
 def collect_later(task: Task) -> str:
     """Say how a person gets the image of a task that nobody waited for."""
-    return f"collect it later with `fluxwerk wait {task.id} --polling-url '{task.polling_url}'`."
+    # The service chose both words, and a person will paste them into a shell.
+    return f"collect it later with `fluxwerk wait {quote(task.id)} --polling-url {quote(task.polling_url)}`."
 
 
 class Error(Exception):

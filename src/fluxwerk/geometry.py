@@ -29,12 +29,12 @@ def output_size(model: Model, given: Mapping[str, Json], inputs: Sequence[Size |
     """Say how large the delivered image is; an input whose size is unknown counts as 1024 by 1024."""
     first = (inputs[0] or SQUARE) if inputs else None
     if model.output == "ratio-1mp":
-        return _nearest_kontext(_shape(given, first))
+        return _nearest_kontext(_shape(model, given, first))
     if model.output == "ratio-4mp":
-        return _by_area(_shape(given, None), 4 * MEGAPIXEL, 32, ROUND_CEILING)
+        return _by_area(_shape(model, given, None), 4 * MEGAPIXEL, 32, ROUND_CEILING)
     if model.output == "resolution":
         side = RESOLUTIONS.get(str(given.get("resolution")), 1024)
-        return _by_area(_shape(given, first), side * side, model.grid, ROUND_HALF_EVEN)
+        return _by_area(_shape(model, given, first), side * side, model.grid, ROUND_HALF_EVEN)
     if model.output == "source":
         return first or SQUARE
     if model.output == "margins":
@@ -80,8 +80,9 @@ def _default(model: Model) -> Size:
     return int(width or SQUARE[0]), int(height or SQUARE[1])
 
 
-def _shape(given: Mapping[str, Json], first: Size | None) -> Decimal:
-    wanted = given.get("aspect_ratio")
+def _shape(model: Model, given: Mapping[str, Json], first: Size | None) -> Decimal:
+    usual = model.options["aspect_ratio"].default if "aspect_ratio" in model.options else None
+    wanted = given.get("aspect_ratio", usual)
     value = ratio(wanted) if isinstance(wanted, str) else None
     if value is not None:
         return value

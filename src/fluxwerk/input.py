@@ -7,6 +7,7 @@ import binascii
 import io
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,8 @@ LONGEST_PATH = 4096
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"})
 # What an image field says about the sizes that count for the price: masks do not.
 UNPRICED = frozenset({"mask"})
+# What holds an image in a model made by hand, which has no options to ask.
+IMAGE_NAME = re.compile(r"input_image(_[0-9]+)?|images?|image_prompt|mask|person|garment")
 
 log = logging.getLogger("fluxwerk")
 
@@ -119,7 +122,8 @@ def compose(
     _translate_upsampling(model, given)
     sizes: list[Size | None] = []
     measured: dict[str, Size | None] = {}
-    for name in [name for name in given if _holds_images(model, name)]:
+    # The order of the model's own fields says which image is the first, and so how large the result becomes.
+    for name in [name for name in model.options or dict(given) if name in given and _holds_images(model, name)]:
         attached, wrong = _attach_all(given[name], name, model)
         faults += wrong
         given[name] = [one.text for one in attached] if name == "images" else "".join(a.text for a in attached)
@@ -142,15 +146,20 @@ def attach(source: ImageInput, name: str, model: Model) -> Attached | Fault:
     data = _read(source, name)
     if isinstance(data, Fault):
         return data
+    if len(data) > LARGEST_BYTES:
+        return Fault(name, None, "must be at most 20 MB", "shrink it or save it as JPEG")
     fault = raster.fault(data)
     found = raster.measure(data)
     if fault or found is None:
         return Fault(name, None, f"{fault}; a whole PNG, JPEG or WebP is needed", _origin(source))
-    wrong = _check_size(found.size, len(data), name, model)
+    wrong = _check_size(found.size, name, model)
     return wrong or Attached(base64.b64encode(data).decode("ascii"), found.size)
 
 
 def _place_images(model: Model, images: Sequence[ImageInput], given: dict[str, Json]) -> Iterator[Fault]:
+    if isinstance(images, str | bytes | os.PathLike):
+        yield Fault("images", None, "must be a list of images", "put brackets around the one")
+        return
     if not images:
         return
     names = model.reference_names() or tuple(
@@ -183,12 +192,13 @@ def _translate_upsampling(model: Model, given: dict[str, Json]) -> None:
 def _holds_images(model: Model, name: str) -> bool:
     option = model.options.get(name)
     if option is None:
-        return not model.options and name.startswith(("input_image", "image", "mask"))
+        return not model.options and IMAGE_NAME.fullmatch(name) is not None
     return option.type in IMAGE_TYPES
 
 
 def _attach_all(value: Json, name: str, model: Model) -> tuple[list[Attached], list[Fault]]:
-    sources = cast("list[ImageInput]", value) if isinstance(value, list | tuple) else [value]
+    several = name == "images" and isinstance(value, list | tuple)
+    sources = cast("list[ImageInput]", value if several else [value])
     results = [attach(source, name, model) for source in sources]
     attached = [result for result in results if isinstance(result, Attached)]
     return attached, [result for result in results if isinstance(result, Fault)]
@@ -201,11 +211,9 @@ def _check_mask(measured: Mapping[str, Size | None]) -> list[Fault]:
     return [Fault("mask", "{}×{}".format(*mask), "must be as large as the image, {}×{}".format(*image))]
 
 
-def _check_size(size: Size, length: int, name: str, model: Model) -> Fault | None:
+def _check_size(size: Size, name: str, model: Model) -> Fault | None:
     width, height = size
     least, most = model.smallest_input, model.largest_input_megapixels
-    if length > LARGEST_BYTES:
-        return Fault(name, f"{length / 1e6:.1f} MB", "must be at most 20 MB", "shrink it or save it as JPEG")
     if width * height > most * 1_000_000:
         return Fault(name, f"{width}×{height}", f"must be at most {most} megapixels", "shrink it first")
     if min(width, height) < least:
@@ -224,7 +232,7 @@ def _read(source: Json, name: str) -> bytes | Fault:
         data = source.read(LARGEST_BYTES + 1)
         return data if isinstance(data, bytes) else Fault(name, None, "must be opened in binary mode")
     if hasattr(source, "save"):
-        return _read_pil(source)
+        return _read_pil(source, name)
     kind = type(source).__name__
     return Fault(name, kind, "must be a path, bytes, a file, a PIL image, an http(s) URL, a data URI or base64")
 
@@ -242,10 +250,8 @@ def _read_text(text: str, name: str) -> bytes | Fault:
 
 
 def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):
-        return False
+    # Path.is_file raises where a text is too long for a name, as base64 is.
+    return os.path.isfile(text)  # noqa: PTH113
 
 
 def _read_file(path: Path, name: str) -> bytes | Fault:
@@ -254,8 +260,9 @@ def _read_file(path: Path, name: str) -> bytes | Fault:
             return file.read(LARGEST_BYTES + 1)
     except FileNotFoundError:
         return Fault(name, str(path), "there is no such file")
-    except OSError as trouble:
-        return Fault(name, str(path), f"cannot be read: {trouble.strerror}")
+    except (OSError, ValueError, RuntimeError) as trouble:
+        # No file system takes a name with a null in it, and no home is known of "~stranger".
+        return Fault(name, str(path), f"cannot be read: {getattr(trouble, 'strerror', None) or trouble}")
 
 
 def _decode(text: str, name: str) -> bytes | Fault:
@@ -265,9 +272,12 @@ def _decode(text: str, name: str) -> bytes | Fault:
         return Fault(name, text, "is no file, no URL, no data URI and no base64")
 
 
-def _read_pil(image: PilImage) -> bytes:
+def _read_pil(image: PilImage, name: str) -> bytes | Fault:
     file = io.BytesIO()
-    image.save(file, "PNG")
+    try:
+        image.save(file, "PNG")
+    except (OSError, ValueError) as trouble:
+        return Fault(name, None, f"cannot be saved as PNG: {trouble}", 'image.convert("RGB") may help')
     return file.getvalue()
 
 

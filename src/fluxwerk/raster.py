@@ -13,8 +13,9 @@ from dataclasses import dataclass
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SUFFIX = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+JPEG_SCAN = 0xDA
 JPEG_BARE = frozenset(range(0xD0, 0xD9)) | {0x01}
-WEBP_HEADER = 30
+WEBP_HEADERS = {b"VP8X": 30, b"VP8L": 25, b"VP8 ": 30}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             continue
         (length,) = struct.unpack(">H", data[at : at + 2])
         yield marker, at + 2, at + length
-        if marker == 0xDA:
+        if marker == JPEG_SCAN:
             return
         at += length
 
@@ -98,7 +99,7 @@ def _jpeg(data: bytes) -> Raster | None:
 
 def _webp(data: bytes) -> Raster | None:
     kind = data[12:16]
-    if len(data) < WEBP_HEADER:
+    if len(data) < WEBP_HEADERS.get(kind, 0):
         return None
     if kind == b"VP8X":
         width = 1 + int.from_bytes(data[24:27], "little")
@@ -129,8 +130,12 @@ def _png_is_whole(data: bytes) -> bool:
 
 
 def _jpeg_is_whole(data: bytes) -> bool:
-    # Some encoders pad the end, so the end marker is looked for in the tail.
-    return data.rfind(b"\xff\xd9", max(0, len(data) - 64)) > 0
+    # A thumbnail has an end marker of its own before the scan, and a phone may put a film behind the picture's.
+    try:
+        scan = next(end for marker, _, end in _jpeg_segments(data) if marker == JPEG_SCAN)
+    except (IndexError, StopIteration, struct.error):
+        return False
+    return data.find(b"\xff\xd9", scan) > 0
 
 
 def _webp_is_whole(data: bytes) -> bool:

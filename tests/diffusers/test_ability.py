@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from pictures import photo, png
+from photos import photo, png
 
 from fluxwerk import catalog
 from fluxwerk.engines import Canvas, Order

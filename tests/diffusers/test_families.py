@@ -12,7 +12,7 @@ pytest.importorskip("torch", reason="open weights need torch: pip install 'fluxw
 import diffusers
 import torch
 from painting import paint
-from pictures import apart, ellipse, photo, png
+from photos import apart, ellipse, photo, png
 from PIL import Image
 
 from fluxwerk.engines import Canvas, Order

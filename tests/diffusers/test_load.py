@@ -14,7 +14,7 @@ import diffusers
 import tiny
 import torch
 from painting import paint
-from pictures import apart
+from photos import apart
 
 from fluxwerk.engines import Order
 from fluxwerk.engines.diffusers.load import Unloadable, load

@@ -12,7 +12,7 @@ pytest.importorskip("torch", reason="open weights need torch: pip install 'fluxw
 
 import torch
 from painting import finish, paint, pictures
-from pictures import apart, opened, photo, png
+from photos import apart, opened, photo, png
 
 from fluxwerk.engines import Order
 from fluxwerk.engines.diffusers import preview

@@ -20,7 +20,7 @@ import pytest
 pytest.importorskip("torch", reason="open weights need torch: pip install 'fluxwerk[diffusers]', CPU build suffices")
 
 from painting import paint
-from pictures import apart, ellipse, opened, photo, png
+from photos import apart, ellipse, opened, photo, png
 
 from fluxwerk import Client
 from fluxwerk.engines import Order

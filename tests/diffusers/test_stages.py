@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="open weights need torch: pip install 'fluxwerk[diffusers]', CPU build suffices")
 
 from painting import paint
-from pictures import apart, opened, photo, png
+from photos import apart, opened, photo, png
 
 from fluxwerk.engines import Order
 from fluxwerk.engines.diffusers.message import Came, Done, Failed, Said

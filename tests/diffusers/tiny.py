@@ -67,9 +67,7 @@ def _byte_level(specials: dict[str, str], **more: Any) -> Any:
 
 def qwen() -> Any:
     """Return a tokenizer with one token for each byte, and a short chat template."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {token: at for at, token in enumerate([*alphabet, "<|endoftext|>", "<|im_start|>", "<|im_end|>"])}
-    tokenizer = transformers.Qwen2TokenizerFast(vocab=vocab, merges=[])
+    tokenizer = _byte_level({"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "unk_token": "<|im_start|>"})
     tokenizer.chat_template = CHAT
     return tokenizer
 

@@ -12,7 +12,7 @@ from fluxwerk.client import DEFAULT_MODEL
 
 
 @click.command("edit")
-@click.argument("prompt")
+@click.argument("prompt", required=False)
 @click.option(
     "-i",
     "--image",
@@ -28,7 +28,7 @@ from fluxwerk.client import DEFAULT_MODEL
 @click.option("--aspect-ratio", metavar="W:H", help="For the models that take a ratio instead of a size.")
 @making_options
 @connection_options
-def command(prompt: str, model: str, connection: Connection, **given: Any) -> None:
+def command(prompt: str | None, model: str, connection: Connection, **given: Any) -> None:
     r"""Change one or several images by a PROMPT.
 
     \b

@@ -11,13 +11,13 @@ from fluxwerk.cli.making import make, making_options
 
 
 @click.command("fill")
-@click.argument("prompt", default="")
+@click.argument("prompt", required=False)
 @click.option("-i", "--image", "images", required=True, multiple=True, metavar="FILE|URL", help="The image to change.")
 @click.option("--mask", metavar="FILE|URL", help="White is repainted; without one, the image's transparent part.")
 @click.option("-m", "--model", default="flux-pro-1.0-fill", show_default=True, help="`fluxwerk models` lists them.")
 @making_options
 @connection_options
-def command(prompt: str, model: str, connection: Connection, **given: Any) -> None:
+def command(prompt: str | None, model: str, connection: Connection, **given: Any) -> None:
     r"""Repaint what a mask covers with what the PROMPT says.
 
     \b

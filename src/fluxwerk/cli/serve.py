@@ -143,9 +143,10 @@ def _credit(text: str) -> Decimal:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    from fluxwerk.server.loopback import listen  # noqa: PLC0415
+
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return listen(host, port)
     except OSError as trouble:
         hint = Fault("--port", port, f"{host}:{port} cannot be listened at: {trouble.strerror}", "try another, or 0")
         raise Misused("", faults=[hint]) from None

@@ -137,12 +137,19 @@ def ask_credits(base: str) -> Flow[Decimal]:
         try:
             response = yield Call(http, patience.backoff(failures) if failures else 0.0, patience.JITTER)
             if response.status in OK:
-                return wire.read_credits(response)
+                return _read_credits(response)
             raise wire.read_refusal(response)
-        except (Unanswered, Unreachable, ValueError, Refused) as trouble:
+        except (Unanswered, Unreachable, Refused) as trouble:
             failures += 1
             if _is_final(trouble) or failures >= patience.UNREACHABLE_SUBMITS:
                 raise
+
+
+def _read_credits(response: Response) -> Decimal:
+    try:
+        return wire.read_credits(response)
+    except ValueError as unreadable:
+        raise Unanswered(f"The answer could not be read: {unreadable}.") from unreadable
 
 
 @contextmanager
@@ -169,7 +176,7 @@ def _pause_after_refusal(model: Model, refusal: Refused, attempt: int) -> float:
         raise _in_doubt(model, str(refusal)) from refusal
     if not busy or (asked or 0.0) > patience.LONGEST_RETRY_AFTER:
         raise refusal
-    return patience.backoff(attempt) if asked is None else asked
+    return asked or patience.backoff(attempt)
 
 
 def _read_poll(response: Response, task: Task) -> Status:
@@ -186,12 +193,10 @@ def _is_final(trouble: Exception) -> bool:
 
 
 def _pause_after_trouble(trouble: Exception, failures: int) -> float:
-    asked = trouble.retry_after if isinstance(trouble, Busy) else None
-    if asked is None:
-        return patience.backoff(failures)
+    asked = (trouble.retry_after if isinstance(trouble, Busy) else None) or 0.0
     if asked > patience.LONGEST_RETRY_AFTER:
         raise trouble
-    return asked
+    return asked or patience.backoff(failures)
 
 
 def _follow(url: str, base: str, after: float) -> Flow[Response]:

@@ -19,7 +19,9 @@ REGIONS = {
 PORTS = {"http": 80, "https": 443}
 # White space, control characters and backslashes are where URL parsers disagree about the host.
 DISPUTED = re.compile(r"[\x00-\x20\x7f\\]")
-QUERY = re.compile(r"(?<=[?])[^\s\"'<>]+")
+QUERY = re.compile(r"(?<=[?])[^\s\"<>]+")
+# A host with any other character is read in one way here, in another by a proxy, and not at all by the HTTP library.
+PLAIN_HOST = re.compile(r"([a-z0-9_:-]{1,63}\.)*[a-z0-9_:-]{1,63}\.?")
 
 
 def base_url(region: str | None, given: str | None) -> str:
@@ -72,12 +74,12 @@ def _split(url: str) -> SplitResult | None:
         _ = parts.port
     except ValueError:
         return None
-    good = parts.scheme in PORTS and parts.hostname and parts.username is None and parts.password is None
-    return parts if good else None
+    good = parts.scheme in PORTS and parts.username is None and parts.password is None
+    return parts if good and PLAIN_HOST.fullmatch(parts.hostname or "") else None
 
 
 def _origin(parts: SplitResult) -> tuple[str, str | None, int]:
-    return parts.scheme, parts.hostname, parts.port or PORTS[parts.scheme]
+    return parts.scheme, parts.hostname, PORTS[parts.scheme] if parts.port is None else parts.port
 
 
 def _origin_of(base: str) -> tuple[str, str | None, int] | None:

@@ -52,7 +52,7 @@ MALFORMED_KEY = "invalid api key"
 def write_submit(model: Model, request: Request, base: str) -> HttpRequest:
     """Write the POST that asks for an image."""
     body = {**request.fields, **model.sends}
-    return HttpRequest("POST", base + model.path, dump(body), keyed=True, headers=JSON)
+    return HttpRequest("POST", f"{base}/{model.path.lstrip('/')}", dump(body), keyed=True, headers=JSON)
 
 
 def write_task(task: Task, extra: Mapping[str, Json] | None = None) -> Response:
@@ -111,14 +111,16 @@ def read_status(response: Response, task: Task) -> Status:
     word = body.get("status", body.get("state"))
     if not isinstance(word, str):
         raise ValueError("the poll names no status")  # noqa: TRY004  (what a caller repeats on)
+    if word not in OUTCOMES and response.status >= 400:
+        raise ValueError("the error says nothing of the task")
     outcome = OUTCOMES.get(word, Outcome.RUNNING)
     result = cast("dict[str, Json]", body["result"]) if isinstance(body.get("result"), dict) else {}
     url, seed, prompt, engine = (result.get(name) for name in ("sample", "seed", "prompt", "engine"))
     if outcome is Outcome.READY and not (isinstance(url, str) and url):
         raise ValueError("the task is ready but names no image")
     cost = body.get("cost") if body.get("cost") is not None else result.get("cost")
-    progress = body.get("progress")
-    details = next((body[name] for name in ("details", "error", "message") if body.get(name)), None)
+    progress = _decimal(body.get("progress"))
+    said = ": ".join(_text(body[name]) for name in ("error", "message") if body.get(name))
     return Status(
         task,
         word,
@@ -127,8 +129,8 @@ def read_status(response: Response, task: Task) -> Status:
         seed=seed if isinstance(seed, int) else None,
         prompt=prompt if isinstance(prompt, str) else None,
         cost=_decimal(cost),
-        progress=float(progress) if isinstance(progress, int | float) else None,
-        details=details,
+        progress=None if progress is None else float(progress),
+        details=body.get("details") or said or None,
         engine=engine if isinstance(engine, str) else None,
     )
 
@@ -214,7 +216,10 @@ def _number(value: object) -> float | int:
 
 
 def _object(body: bytes) -> dict[str, Json]:
-    value: Json = json.loads(body)
+    try:
+        value: Json = json.loads(body)
+    except RecursionError:
+        raise ValueError("the answer is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("the answer is no JSON object")  # noqa: TRY004  (what a caller repeats on)
     return cast("dict[str, Json]", value)

@@ -80,7 +80,7 @@ class Books:
 
     def accept(self, job: Job) -> None:
         """Book a job: its slot and its cost."""
-        self._forget(job.accepted)
+        self.forget(job.accepted)
         self.jobs[job.task.id] = self.by_folder[job.folder] = job
         job.account.in_flight[job.task.id] = job
         job.account.credits -= job.task.cost or Decimal(0)
@@ -103,14 +103,15 @@ class Books:
             for job in self.jobs.values()
         )
 
+    def forget(self, now: float) -> None:
+        """Drop the jobs whose images have been kept long enough."""
+        while self._endings and self._endings[0][0] <= now:
+            job = self.jobs.pop(heappop(self._endings)[1])
+            del self.by_folder[job.folder]
+
     def _end(self, job: Job, word: str, ready_at: float) -> None:
         job.word, job.ready_at = word, ready_at
         heappush(self._endings, (ready_at + self._keep, job.task.id))
-
-    def _forget(self, now: float) -> None:
-        while self._endings and self._endings[0][0] < now:
-            job = self.jobs.pop(heappop(self._endings)[1])
-            del self.by_folder[job.folder]
 
 
 def is_well_formed(key: str) -> bool:

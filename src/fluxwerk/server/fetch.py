@@ -15,7 +15,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpcore2
 
-from fluxwerk.errors import Unanswered, Untrusted
+from fluxwerk.errors import Unanswered, Unreachable
 from fluxwerk.exchange import HttpRequest, Response
 from fluxwerk.input import LARGEST_BYTES
 from fluxwerk.protocol.trust import DISPUTED
@@ -59,7 +59,7 @@ class Guard:
         self._deadline = deadline
 
     async def fetch(self, request: HttpRequest, _budget: float | None = None) -> Response:
-        """Send a GET and return the answer; raises `Untrusted` for what must not be followed, `Unanswered` else.
+        """Send a GET and return the answer; raises `Unreachable` for what must not be followed, `Unanswered` else.
 
         The texts name no address, so that nobody can map the network behind the server by asking.
         """
@@ -71,7 +71,8 @@ class Guard:
                 return await self._follow(pool, request.url)
         except TimeoutError:
             raise Unanswered("it did not answer in time") from None
-        except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError):
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError, ValueError):
+            # ValueError: names with empty or endless labels, and redirects to what is no URL.
             raise Unanswered("it could not be reached") from None
 
     async def _follow(self, pool: httpcore2.AsyncConnectionPool, url: str) -> Response:
@@ -89,7 +90,7 @@ class Guard:
                     url = urljoin(url, names["location"])
                     continue
                 return Response(answer.status, names, await _read(answer, names))
-        raise Untrusted("it redirects too often")
+        raise Unreachable("it redirects too often")
 
 
 class _Backend(httpcore2.AsyncNetworkBackend):
@@ -109,7 +110,7 @@ class _Backend(httpcore2.AsyncNetworkBackend):
         addresses = await self._resolve(host, port)
         # One bad address condemns the name: the next look-up might answer with that one alone.
         if not addresses or not all(self._may_reach(address, port) for address in addresses):
-            raise Untrusted("its address is not a public one")
+            raise Unreachable("its address is not a public one")
         trouble: Exception = httpcore2.ConnectError("no address answered")
         for address in addresses[:ADDRESSES]:
             try:
@@ -124,7 +125,7 @@ class _Backend(httpcore2.AsyncNetworkBackend):
         timeout: float | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        raise Untrusted("it is a local socket")
+        raise Unreachable("it is a local socket")
 
     async def sleep(self, seconds: float) -> None:
         await self._inner.sleep(seconds)
@@ -148,17 +149,17 @@ def _check(url: str) -> None:
     else:
         good = good and parts.username is None and parts.password is None
     if not good or DISPUTED.search(url) or not url.isascii():
-        raise Untrusted("it is no plain http or https URL")
+        raise Unreachable("it is no plain http or https URL")
 
 
 async def _read(answer: httpcore2.Response, headers: dict[str, str]) -> bytes:
     if headers.get("content-encoding", "identity") != "identity":
-        raise Untrusted("its body is compressed")
+        raise Unanswered("its body is compressed")
     body = bytearray()
     async for part in answer.aiter_stream():
         body += part
         if len(body) > LARGEST_BYTES:
-            raise Untrusted("it is larger than 20 MB")
+            raise Unanswered("it is larger than 20 MB")
     return bytes(body)
 
 

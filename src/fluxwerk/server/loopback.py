@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fluxwerk.engines import Engine
+from fluxwerk.protocol import trust
 from fluxwerk.server.books import Books
 from fluxwerk.server.service import Pace, Service
 
@@ -42,7 +43,7 @@ def loopback(
 
     engine = engine or Offline()
     service = Service(books or Books(), time.time, engine=engine.name, pace=pace)
-    with socket.create_server((HOME, 0), backlog=BACKLOG) as listening:
+    with listen(HOME, 0) as listening:
         server = _server(build(service, engine, Guard(allow)))
         thread = threading.Thread(target=server.run, args=([listening],), name="fluxwerk-server", daemon=True)
         thread.start()
@@ -54,8 +55,35 @@ def loopback(
             thread.join()
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """Listen at an address; port 0 takes a free one.
+
+    The protocol is named because asyncio sends small packets at once only on sockets that name it: without it every
+    answer would wait 40 milliseconds for the client's acknowledgement.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
 def _server(app: fastapi.FastAPI) -> uvicorn.Server:
     import uvicorn  # noqa: PLC0415
 
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    # The log of requests is off, but whoever gives it a handler of their own gets it all the same.
+    logging.getLogger("uvicorn.access").addFilter(_hide_queries)
     return uvicorn.Server(config)
+
+
+def _hide_queries(record: logging.LogRecord) -> bool:
+    """Redact a record: the query of a delivery link is the image's key."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(trust.redact(part) if isinstance(part, str) else part for part in record.args)
+    return True

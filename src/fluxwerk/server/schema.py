@@ -50,6 +50,10 @@ def read(model: Model, body: bytes) -> dict[str, Json]:
         fields = inputs(model.name).model_validate(given).model_dump()
     except ValidationError as fault:
         raise Unfit([_entry(error) for error in fault.errors(include_url=False, include_input=False)]) from None
+    broken = [name for name, value in fields.items() if isinstance(value, str) and not _is_unicode(value)]
+    if broken:
+        text = "Input should be a valid string without lone surrogates"
+        raise Unfit([{"type": "string_unicode", "loc": ["body", name], "msg": text} for name in broken])
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -93,6 +97,15 @@ def _ratio(value: str) -> str:
     if catalog.ratio(value) is None:
         raise ValueError('should be a ratio such as "16:9", between 21:9 and 9:21')
     return value
+
+
+def _is_unicode(text: str) -> bool:
+    # JSON can escape half a character, which no answer could repeat as UTF-8.
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _entry(error: Any) -> dict[str, Json]:

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 from fluxwerk import catalog, geometry, pricing, raster
 from fluxwerk.catalog import IMAGE_TYPES, Model
 from fluxwerk.engines import Abilities, Canvas, Everything, Order, Progress
-from fluxwerk.errors import Lost, UnknownPrice, Untrusted
+from fluxwerk.errors import Lost, UnknownPrice
 from fluxwerk.exchange import Call, Flow, HttpRequest, Json, Outcome, Response, Status, Task
 from fluxwerk.geometry import Size
 from fluxwerk.input import LARGEST_BYTES
@@ -31,6 +31,8 @@ SEED_BITS = 32
 COLUMNS = frozenset({"prompt", "width", "height", "seed", "output_format", "webhook_url", "webhook_secret", "user"})
 CONTENT_TYPE = {suffix: content_type for content_type, suffix in raster.SUFFIX.items()}
 RETRY_AFTER = 1
+# The largest input with the widest margins; what is larger would only fill the memory.
+LARGEST_OUTPUT = 80_000_000
 
 Pace = Callable[[Order], float]
 
@@ -187,6 +189,8 @@ class Service:
     ) -> Job:
         priced = [one.size for one in attached if one.name != "mask"]
         billed = geometry.requested_size(model, fields, priced)
+        size = geometry.output_size(model, fields, priced)
+        _check_area(model, billed, size)
         try:
             cost = pricing.estimate(model, *billed, inputs=priced)
         except UnknownPrice:
@@ -200,7 +204,7 @@ class Service:
             pricing.reported_megapixels(*priced),
             pricing.reported_megapixels(billed),
         )
-        order = self._order(model, fields, attached, geometry.output_size(model, fields, priced))
+        order = self._order(model, fields, attached, size)
         return Job(task, account, model, order, self.clock(), folder=self._entropy(24).hex())
 
     def _order(self, model: Model, fields: dict[str, Json], attached: list[Attached], size: Size) -> Order:
@@ -228,6 +232,7 @@ class Service:
         if not identity:
             return _invalid([{"type": "missing", "loc": ["query", "id"], "msg": "Field required"}])
         now = self.clock()
+        self.books.forget(now)
         job = self.books.jobs.get(identity)
         if job is None:
             return wire.write_status(Status(Task(identity, ""), "Task not found", Outcome.MISSING))
@@ -276,6 +281,14 @@ def _invalid(detail: list[dict[str, Json]]) -> Response:
     return wire.write_refusal(422, detail, error="validation_error", message=f"{where}: {first['msg']}")
 
 
+def _check_area(model: Model, *sizes: Size) -> None:
+    most = model.maximum_pixels or LARGEST_OUTPUT
+    for width, height in sizes:
+        if width * height > most:
+            text = f"{width}×{height} is too large; at most {most} pixels are made"
+            raise Refusal(_invalid([{"type": "too_many_pixels", "loc": ["body"], "msg": text}]))
+
+
 def _unfit_image(name: str, reason: str) -> Refusal:
     return Refusal(_invalid([{"type": "image_invalid", "loc": ["body", name], "msg": f"Image {reason}"}]))
 
@@ -297,8 +310,6 @@ def _fetch(name: str, text: str) -> Flow[bytes]:
         return _decoded(name, text)
     try:
         response = yield Call(HttpRequest("GET", text))
-    except Untrusted as refused:
-        raise _unfit_image(name, f"cannot be fetched: {refused}") from None
     except Lost as lost:
         raise _unfit_image(name, f"cannot be fetched: {lost}") from None
     if response.status != 200:  # noqa: PLR2004

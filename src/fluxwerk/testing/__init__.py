@@ -1,13 +1,29 @@
 """For tests of code that calls FLUX: a pretend clock, client and server face to face, and a real server on loopback.
 
 With pytest the fixtures `fluxwerk_server` (a base URL, real HTTP) and `face_to_face` are there once the package is
-installed.
+installed.  Names are loaded when they are first used: pytest loads this package in every suite of the environment.
 """
 
 from __future__ import annotations
 
-from fluxwerk.server.loopback import loopback
-from fluxwerk.testing.clock import PretendClock
-from fluxwerk.testing.face import FaceToFace
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fluxwerk.server.loopback import loopback
+    from fluxwerk.testing.clock import PretendClock
+    from fluxwerk.testing.face import FaceToFace
 
 __all__ = ["FaceToFace", "PretendClock", "loopback"]
+
+HOMES = {
+    "FaceToFace": "fluxwerk.testing.face",
+    "PretendClock": "fluxwerk.testing.clock",
+    "loopback": "fluxwerk.server.loopback",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(HOMES[name]), name)

@@ -60,7 +60,7 @@ class FaceToFace(Client):
         Words.__init__(self, KEY, None, BASE, timeout, self.events.append)
         self.clock = PretendClock()
         self.journal: list[HttpRequest] = []
-        self.urls = urls or {}
+        self.urls = {} if urls is None else urls
         self.meddle = meddle
         self._engine = engine or Blank()
         self.service = Service(
@@ -91,7 +91,12 @@ class FaceToFace(Client):
         return drive(steps, self.send, deadline, self.clock)
 
     def _render(self, job: Job) -> None:
-        self.service.finish(job, self._engine.render(job.order))
+        try:
+            picture = self._engine.render(job.order)
+        except Exception as trouble:  # noqa: BLE001  (as the server: a fault of the engine is the task's ending)
+            self.service.fail(job, f"{type(trouble).__name__}: {trouble}")
+        else:
+            self.service.finish(job, picture)
 
     def _fetch(self, request: HttpRequest, _budget: float | None) -> Response:
         if request.url not in self.urls:

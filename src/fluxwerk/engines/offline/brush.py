@@ -79,7 +79,8 @@ def shade(size: tuple[int, int], stops: Sequence[Colour]) -> Image.Image:
 def mesh(size: tuple[int, int], rows: Sequence[Sequence[Colour]]) -> Image.Image:
     """Return colours that melt into each other in both directions."""
     grid = Image.frombytes("RGB", (len(rows[0]), len(rows)), bytes(level for row in rows for c in row for level in c))
-    return grid.resize(size, Image.Resampling.BICUBIC)
+    bicubic = Image.Resampling.BICUBIC
+    return grid.resize(size, bicubic)  # pyright: ignore[reportUnknownMemberType] - Pillow's stub
 
 
 def lay(

@@ -1,0 +1,116 @@
+"""Accounts, slots and charges, without HTTP."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fluxwerk import Task, find
+from fluxwerk.engines import Order
+from fluxwerk.server.books import KEEP, LONGEST_KEY, Account, Books, Job, is_well_formed
+
+
+def job(account: Account, name: str = "1", model: str = "flux-2-pro", cost: str | None = "3") -> Job:
+    task = Task(name, "", model, None if cost is None else Decimal(cost))
+    return Job(task, account, find(model), Order(model, "", 0, 64, 64), accepted=0.0, folder=f"folder {name}")
+
+
+def test_without_keys_every_key_opens_its_own_account():
+    books = Books(credit=Decimal(5))
+    assert books.account("one") is books.account("one")
+    assert books.account("one") is not books.account("two")
+    assert books.account("one").credits == 5
+
+
+def test_with_keys_only_these_have_accounts():
+    books = Books(["one"])
+    assert books.account("one") is not None
+    assert books.account("two") is None
+
+
+def test_a_key_is_not_kept():
+    books = Books(["CANARY"])
+    account = books.account("CANARY")
+    assert "CANARY" not in repr(account) + repr(vars(books)) + account.digest
+
+
+def test_slots_are_counted_per_account_and_per_pool():
+    books = Books()
+    mine, other = books.account("mine"), books.account("other")
+    for n in range(6):
+        assert books.has_slot(mine, find("flux-kontext-max"), 0.0)
+        books.accept(job(mine, str(n), "flux-kontext-max"))
+    assert not books.has_slot(mine, find("flux-kontext-max"), 0.0)
+    assert books.has_slot(mine, find("flux-kontext-pro"), 0.0)
+    assert books.has_slot(other, find("flux-kontext-max"), 0.0)
+
+
+def test_a_full_pool_leaves_the_other_pools_alone():
+    books = Books()
+    account = books.account("key")
+    for n in range(24):
+        books.accept(job(account, str(n)))
+    assert not books.has_slot(account, find("flux-2-max"), 0.0)
+    assert books.has_slot(account, find("flux-kontext-max"), 0.0)
+
+
+def test_a_finished_job_holds_its_slot_until_its_ending_may_be_shown():
+    books = Books()
+    account = books.account("key")
+    jobs = [job(account, str(n)) for n in range(24)]
+    for one in jobs:
+        books.accept(one)
+    books.finish(jobs[0], b"picture", ready_at=10.0)
+    assert not books.has_slot(account, find("flux-2-pro"), 9.999)
+    assert books.has_slot(account, find("flux-2-pro"), 10.0)
+
+
+def test_a_failed_job_gives_its_credits_back_and_a_free_one_changes_nothing():
+    books = Books(credit=Decimal(10))
+    account = books.account("key")
+    for cost, left in (("3", 7), (None, 10)):
+        one = job(account, cost=cost)
+        books.accept(one)
+        assert account.credits == left
+        books.fail(one, "broken", 1.0)
+        assert account.credits == 10
+    assert (one.word, one.details, one.has_ended(1.0)) == ("Error", "broken", True)
+
+
+def test_an_image_is_forgotten_an_hour_after_its_end_and_not_before():
+    books = Books()
+    one, running = job(books.account("key")), job(books.account("key"), "2")
+    books.accept(one)
+    books.accept(running)
+    books.finish(one, b"picture", 10.0)
+    books.forget(10.0 + KEEP - 0.001)
+    assert set(books.jobs) == {"1", "2"}
+    books.forget(10.0 + KEEP)
+    assert set(books.jobs) == {"2"}
+    assert set(books.by_folder) == {"folder 2"}
+
+
+@given(st.lists(st.tuples(st.booleans(), st.decimals(0, 9, places=2)), max_size=20))
+def test_the_balance_is_what_was_there_less_what_was_not_returned(jobs):
+    books = Books(credit=Decimal(1000))
+    account = books.account("key")
+    for n, (fails, cost) in enumerate(jobs):
+        one = job(account, str(n), cost=str(cost))
+        books.accept(one)
+        if fails:
+            books.fail(one, None, 0.0)
+        else:
+            books.finish(one, b"", 0.0)
+    assert account.credits == 1000 - sum((cost for fails, cost in jobs if not fails), Decimal(0))
+
+
+@given(st.text(max_size=20))
+def test_a_key_is_well_formed_when_it_is_printable_ascii_without_white_space(key):
+    assert is_well_formed(key) == (key != "" and all("!" <= letter <= "~" for letter in key))
+
+
+def test_a_key_may_be_long_but_not_endless():
+    assert is_well_formed("k" * LONGEST_KEY)
+    assert not is_well_formed("k" * (LONGEST_KEY + 1))

@@ -1,0 +1,220 @@
+"""The loops: pauses, deadlines and losses, blocking and on asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from fluxwerk.drive import WALL, drive, drive_async
+from fluxwerk.errors import Error, TimedOut, Unanswered, Unreachable
+from fluxwerk.exchange import Call, HttpRequest, Response
+from fluxwerk.testing.clock import PretendClock
+
+HTTP = HttpRequest("GET", "https://api.bfl.ai/")
+OK = Response(200)
+
+
+class Watch:
+    """A flow that makes calls after these pauses, with what it was sent, thrown and whether it was closed."""
+
+    def __init__(self, *pauses):
+        self.pauses = pauses
+        self.heard = []
+        self.closed = False
+
+    def flow(self):
+        try:
+            for pause in self.pauses:
+                try:
+                    self.heard.append((yield Call(HTTP, pause)))
+                except Error as error:
+                    self.heard.append(type(error))
+            return len(self.heard)
+        finally:
+            self.closed = True
+
+
+class Line:
+    """A send seam that notes when it was used and with which budget; what it answers may be a loss."""
+
+    def __init__(self, *answers, clock=None, takes=0.0):
+        self.answers = list(answers)
+        self.clock = clock or PretendClock(0.0)
+        self.takes = takes
+        self.sent = []
+
+    def send(self, _request, budget):
+        self.sent.append((self.clock.now(), budget))
+        self.clock.sleep(self.takes)
+        answer = self.answers.pop(0) if self.answers else OK
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def send_async(self, request, budget):
+        return self.send(request, budget)
+
+
+def run(watch, line, deadline=None):
+    return drive(watch.flow(), line.send, deadline, line.clock)
+
+
+def run_async(watch, line, deadline=None):
+    return asyncio.run(drive_async(watch.flow(), line.send_async, deadline, line.clock))
+
+
+BOTH = pytest.mark.parametrize("run", [run, run_async], ids=["blocking", "asyncio"])
+
+
+@BOTH
+def test_a_flow_is_driven_to_its_result_and_closed(run):
+    watch, answers = Watch(0, 0, 0), [Response(200), Response(404), Response(500)]
+
+    assert run(watch, Line(*answers)) == 3
+    assert watch.heard == answers
+    assert watch.closed
+
+
+@BOTH
+def test_a_flow_without_any_call_has_a_result_too(run):
+    assert run(Watch(), Line()) == 0
+
+
+@BOTH
+@pytest.mark.parametrize("loss", [Unreachable("away"), Unanswered("lost")])
+def test_a_loss_is_thrown_into_the_flow_which_may_go_on(run, loss):
+    watch = Watch(0, 0)
+
+    assert run(watch, Line(loss)) == 2
+    assert watch.heard == [type(loss), OK]
+
+
+@BOTH
+def test_what_is_no_loss_is_not_for_the_flow_and_closes_it(run):
+    watch = Watch(0, 0)
+
+    with pytest.raises(ZeroDivisionError):
+        run(watch, Line(ZeroDivisionError()))
+
+    assert watch.heard == []
+    assert watch.closed
+
+
+@BOTH
+def test_what_a_flow_raises_reaches_the_caller(run):
+    def broken():
+        yield Call(HTTP)
+        raise Unreachable("no more")
+
+    watch = Watch()
+    watch.flow = broken
+
+    with pytest.raises(Unreachable, match="no more"):
+        run(watch, Line())
+
+
+def test_a_call_is_not_made_before_its_moment():
+    line = Line(takes=1.0)
+
+    run(Watch(0, 5, 2.5), line)
+
+    assert [moment for moment, _ in line.sent] == [0, 6, 9.5]
+
+
+def test_a_call_is_told_how_long_it_may_take():
+    line = Line(takes=1.0)
+
+    run(Watch(0, 5), line, deadline=10)
+
+    assert line.sent == [(0, 10), (6, 4)]
+
+
+@BOTH
+def test_without_a_deadline_a_call_may_take_for_ever(run):
+    line = Line()
+
+    run(Watch(0), line)
+
+    assert line.sent == [(0, None)]
+
+
+@BOTH
+def test_a_call_that_cannot_begin_before_the_deadline_is_not_made(run):
+    watch, line = Watch(10, 11), Line()
+
+    run(watch, line, deadline=10)
+
+    assert watch.heard == [TimedOut, TimedOut]
+    assert line.sent == []
+    assert line.clock.now() == 0
+
+
+def test_the_deadline_passes_for_the_whole_flow():
+    watch = Watch(4, 4, 4)
+
+    run(watch, Line(), deadline=10)
+
+    assert watch.heard == [OK, OK, TimedOut]
+
+
+def test_an_answer_that_does_not_come_by_the_deadline_is_a_loss():
+    watch = Watch(0)
+
+    async def never(request, budget):
+        await asyncio.Event().wait()
+
+    asyncio.run(drive_async(watch.flow(), never, WALL.now() + 0.01))
+
+    assert watch.heard == [Unanswered]
+
+
+def test_a_pause_lets_the_loop_go_on():
+    watch, line, order = Watch(0.001), Line(), []
+
+    async def beside():
+        driving = asyncio.create_task(drive_async(watch.flow(), line.send_async, None, line.clock))
+        await asyncio.sleep(0)
+        order.append(list(watch.heard))
+        await driving
+        order.append(list(watch.heard))
+
+    asyncio.run(beside())
+
+    assert order == [[], [OK]]
+
+
+def test_a_drive_that_is_cancelled_closes_its_flow():
+    watch = Watch(0)
+
+    async def never(request, budget):
+        await asyncio.Event().wait()
+
+    async def cancel():
+        driving = asyncio.create_task(drive_async(watch.flow(), never))
+        await asyncio.sleep(0)
+        driving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await driving
+
+    asyncio.run(cancel())
+
+    assert watch.closed
+    assert watch.heard == []
+
+
+def test_the_wall_clock_lets_time_pass():
+    before = time.monotonic()
+
+    WALL.sleep(0.001)
+
+    assert WALL.now() >= before + 0.001
+
+
+def test_jitter_only_lengthens_a_pause_and_by_no_more_than_its_share():
+    stretched = [WALL.stretch(Call(HTTP, 8.0, 0.25)) for _ in range(200)]
+
+    assert all(8 <= pause <= 10 for pause in stretched)
+    assert len(set(stretched)) > 1
+    assert WALL.stretch(Call(HTTP, 8.0)) == 8

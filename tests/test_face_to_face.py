@@ -1,0 +1,212 @@
+"""The whole conversation of client and server on a pretend clock: hours of it in no time."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fluxwerk import (
+    Busy,
+    Error,
+    Failed,
+    Forgotten,
+    Image,
+    InDoubt,
+    Misused,
+    OutOfCredits,
+    TimedOut,
+    Unanswered,
+    Unreachable,
+)
+from fluxwerk.exchange import HttpRequest, Response
+from fluxwerk.server.books import Books
+from fluxwerk.testing import FaceToFace, PretendClock
+from fluxwerk.testing.face import BASE, blank
+
+
+def kinds(face: FaceToFace) -> list[str]:
+    return [event.kind for event in face.events if event.kind != "polled"]
+
+
+def posts(face: FaceToFace) -> int:
+    return sum(request.method == "POST" for request in face.journal)
+
+
+def test_a_prompt_becomes_an_image(face_to_face):
+    image = face_to_face.generate("a fox", width=128, height=64, seed=5)
+    assert (image.data, image.width, image.height) == (blank(128, 64), 128, 64)
+    assert (image.seed, image.cost, image.prompt, image.model, image.engine) == (5, 3, "a fox", "flux-2-pro", "blank")
+    assert kinds(face_to_face) == ["submitted", "ready", "downloaded"]
+
+
+def test_generate_is_submit_wait_and_download():
+    step, whole = FaceToFace(), FaceToFace()
+    assert step.download(step.wait(step.submit("x", seed=1))) == whole.generate("x", seed=1)
+    assert step.download(step.submit("x", seed=1)).data == whole.generate("x", seed=1).data
+
+
+def test_an_hour_of_waiting_passes_in_no_time():
+    face = FaceToFace(seconds=3600, timeout=4000)
+    began = face.clock.now()
+    assert face.generate("x").cost == 3
+    assert 3600 <= face.clock.now() - began < 3603
+
+
+def test_patience_ends_at_the_deadline_with_the_task_to_collect_later():
+    face = FaceToFace(seconds=60)
+    began = face.clock.now()
+    with pytest.raises(TimedOut) as caught:
+        face.generate("x", timeout=30)
+    assert face.clock.now() - began <= 30
+    assert face.download(caught.value.task).cost == 3
+    assert posts(face) == 1
+
+
+def test_a_full_house_is_waited_for():
+    face = FaceToFace(seconds=5)
+    results = face.together(face._generating("x", {"seed": n}) for n in range(100))
+    assert [image.seed for image in results] == list(range(100))
+    assert sum(event.kind == "retrying" for event in face.events) > 0
+    assert face.credits() == 1_000_000 - 300
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 60), st.floats(0, 20))
+def test_every_job_of_many_is_paid_once_and_never_more_than_24_are_in_flight(count, seconds):
+    most = 0
+
+    def watch(_: HttpRequest, response: Response) -> Response:
+        nonlocal most
+        now = face.clock.now()
+        most = max(most, sum(not job.has_ended(now) for job in face.service.books.jobs.values()))
+        return response
+
+    face = FaceToFace(seconds=seconds, meddle=watch)
+    results = face.together(face._generating("x", {}) for _ in range(count))
+    assert all(isinstance(result, Image) for result in results)
+    assert len(face.service.books.jobs) == count
+    assert most <= 24
+
+
+def test_a_deadline_for_many_ends_those_that_are_late():
+    face = FaceToFace(seconds=5)
+    results = face.together((face._generating("x", {}) for _ in range(30)), timeout=7)
+    assert sum(isinstance(result, Image) for result in results) == 24
+    assert {type(result) for result in results} == {Image, TimedOut}
+
+
+def test_empty_pockets_end_at_once():
+    face = FaceToFace(books=Books(credit=Decimal(2)))
+    with pytest.raises(OutOfCredits, match=r"costs 3(\.0)?, 2 are left.*Add credits"):
+        face.generate("x")
+    assert posts(face) == 1
+
+
+def test_a_broken_engine_costs_nothing():
+    class Broken:
+        name = "broken"
+
+        def render(self, _):
+            raise RuntimeError("no paint left")
+
+    face = FaceToFace(engine=Broken(), books=Books(credit=Decimal(3)))
+    with pytest.raises(Failed, match="no paint left"):
+        face.generate("x")
+    assert face.credits() == 3
+
+
+def losing(method: str, loss: Error, times: int = 1):
+    left = [times]
+
+    def meddle(request: HttpRequest, response: Response) -> Response:
+        if request.method == method and left[0]:
+            left[0] -= 1
+            raise loss
+        return response
+
+    return meddle
+
+
+def test_a_lost_answer_to_a_submit_is_in_doubt_and_not_repeated():
+    face = FaceToFace(meddle=losing("POST", Unanswered("gone")))
+    with pytest.raises(InDoubt, match="may have been charged"):
+        face.generate("x")
+    assert posts(face) == 1
+    assert face.credits() == 1_000_000 - 3
+
+
+def test_lost_polls_and_downloads_are_repeated():
+    face = FaceToFace(meddle=losing("GET", Unanswered("gone"), 5))
+    assert face.generate("x").cost == 3
+    assert posts(face) == 1
+
+
+def test_what_never_left_is_repeated():
+    face = FaceToFace(meddle=losing("POST", Unreachable("no route"), 4))
+    assert face.generate("x").cost == 3
+
+
+def test_a_dead_link_is_replaced_by_a_poll():
+    def linger(request: HttpRequest, response: Response) -> Response:
+        if "get_result" in request.url and len(face.journal) == 2:
+            face.clock.sleep(700)
+        return response
+
+    face = FaceToFace(meddle=linger, timeout=2000)
+    assert face.generate("x").cost == 3
+
+
+def test_what_the_server_has_forgotten_is_said():
+    face = FaceToFace()
+    task = face.submit("x")
+    face.clock.sleep(4000)
+    with pytest.raises(Forgotten):
+        face.wait(task)
+
+
+def test_a_service_that_stays_busy_is_reported_in_the_end():
+    face = FaceToFace(meddle=lambda *_: Response(503, {"retry-after": "999"}, b""))
+    with pytest.raises(Busy):
+        face.generate("x")
+
+
+def test_images_given_by_url_are_fetched_by_the_server_alone():
+    urls: dict[str, bytes] = {}
+    face = FaceToFace(urls=urls)
+    urls["https://host.test/x.png"] = blank(640, 480)
+    image = face.generate("x", images=["https://host.test/x.png"])
+    assert (image.width, image.height, image.cost) == (640, 480, Decimal("4.5"))
+    assert not any("host.test" in request.url for request in face.journal)
+
+
+def test_a_mistake_reaches_no_server():
+    face = FaceToFace()
+    with pytest.raises(Misused):
+        face.generate("x", steps=3)
+    assert face.journal == []
+
+
+def test_every_run_is_the_same():
+    assert FaceToFace().generate("x").task == FaceToFace().generate("x").task
+
+
+def test_many_flows_keep_their_losses_apart():
+    face = FaceToFace(meddle=losing("POST", Unanswered("gone")))
+    first, second = face.together(face._generating("x", {}) for _ in range(2))
+    assert (type(first), type(second)) == (InDoubt, Image)
+
+
+def test_it_is_closed_like_any_client():
+    with FaceToFace() as face:
+        assert face.access.base == BASE
+
+
+def test_the_pretend_clock_never_runs_back():
+    clock = PretendClock(100.0)
+    clock.jump_to(50.0)
+    assert clock.now() == 100.0
+    clock.sleep(3)
+    assert clock.now() == 103.0

@@ -1,0 +1,68 @@
+"""The result: bytes with their origin, saved, decoded and shown."""
+
+from __future__ import annotations
+
+import base64
+import pickle
+from decimal import Decimal
+
+import pytest
+
+from fluxwerk.exchange import Outcome, Status, Task
+from fluxwerk.image import Image, develop
+from fluxwerk.testing.face import blank
+
+TASK = Task("abc", "https://api.bfl.ai/v1/get_result?id=abc", "flux-2-pro", cost=Decimal(3))
+READY = Status(TASK, "Ready", Outcome.READY, "https://delivery.bfl.ai/a.png", 7, "a private fox", engine="offline")
+
+
+@pytest.fixture
+def image():
+    return develop(READY, blank(640, 64))
+
+
+def test_an_image_is_developed_from_its_bytes_and_its_status(image):
+    assert image == Image(
+        blank(640, 64), "image/png", 640, 64, TASK, seed=7, cost=Decimal(3), prompt="a private fox", engine="offline"
+    )
+    assert (image.model, image.suffix) == ("flux-2-pro", "png")
+
+
+@pytest.mark.parametrize("settled", [Decimal("4.5"), Decimal(0)])
+def test_the_settled_cost_replaces_that_of_the_submit(settled):
+    status = Status(TASK, "Ready", Outcome.READY, "https://delivery.bfl.ai/a.png", cost=settled)
+
+    assert develop(status, blank(64, 64)).cost == settled
+
+
+def test_what_is_no_image_cannot_be_developed():
+    with pytest.raises(AssertionError, match="measured before it counts"):
+        develop(READY, b"<html>")
+
+
+def test_an_image_is_saved_as_it_came(image, tmp_path):
+    assert image.save(tmp_path / "fox.png").read_bytes() == image.data
+
+
+def test_an_image_opens_in_pillow_with_every_pixel_read(image):
+    picture = image.to_pil()
+
+    assert picture.size == (640, 64)
+    assert picture.getpixel((639, 63)) == 0
+
+
+def test_an_image_shows_itself_in_a_notebook(image):
+    shown = image._repr_mimebundle_(include=None, exclude=None)
+
+    assert base64.b64decode(shown["image/png"]) == image.data
+    assert 'width="512"' in shown["text/html"]
+    assert shown["text/plain"] == repr(image)
+
+
+def test_an_image_shows_neither_its_bytes_nor_its_prompt(image):
+    assert "private" not in repr(image)
+    assert "IHDR" not in repr(image)
+
+
+def test_an_image_survives_the_way_to_another_process(image):
+    assert pickle.loads(pickle.dumps(image)) == image

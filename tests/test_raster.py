@@ -1,0 +1,171 @@
+"""Image bytes: measured from their header, and believed only when they are all there."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from functools import cache
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from PIL import Image
+
+from fluxwerk import raster
+from fluxwerk.raster import fault, measure
+
+KINDS = {
+    "png": ("PNG", {}, "image/png"),
+    "jpeg": ("JPEG", {}, "image/jpeg"),
+    "progressive": ("JPEG", {"progressive": True}, "image/jpeg"),
+    "lossy webp": ("WEBP", {"lossless": False}, "image/webp"),
+    "lossless webp": ("WEBP", {"lossless": True}, "image/webp"),
+    "extended webp": ("WEBP", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}, "image/webp"),
+}
+
+
+@cache
+def picture(kind, width=80, height=48):
+    """A picture with enough in it that a cut is a loss."""
+    codec, options, _ = KINDS[kind]
+    image = Image.linear_gradient("L").resize((width, height)).convert("RGB")
+    file = io.BytesIO()
+    image.save(file, codec, **options)
+    return file.getvalue()
+
+
+def jpeg_with(*segments, scan=b"\1\2\3\xff\0\4", end=b"\xff\xd9"):
+    """A JPEG by hand: the segments, a frame of 64 by 32, a scan, an end."""
+    frame = b"\xff\xc0" + struct.pack(">HBHHB", 11, 8, 32, 64, 1) + b"\1\x11\0"
+    return (
+        b"\xff\xd8" + b"".join(segments) + frame + b"\xff\xda" + struct.pack(">H", 8) + b"\1\1\0\0\x3f\0" + scan + end
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_picture_is_measured_and_found_whole(kind):
+    data = picture(kind)
+
+    assert measure(data) == raster.Raster(KINDS[kind][2], 80, 48)
+    assert measure(data).size == (80, 48)
+    assert fault(data) is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
+def test_a_picture_that_is_cut_off_is_not_whole(kind, kept):
+    data = picture(kind, 640, 400)
+
+    assert fault(data[: int(len(data) * kept)]) == "it is cut off or damaged"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_picture_that_lacks_its_last_two_bytes_is_not_whole(kind):
+    assert fault(picture(kind)[:-2]) == "it is cut off or damaged"
+
+
+@given(st.integers(0, 10_000), st.integers(1, 255))
+def test_a_png_with_any_byte_changed_is_noticed(at, change):
+    data = bytearray(picture("png"))
+    data[at % len(data)] ^= change
+
+    assert fault(bytes(data)) is not None
+
+
+@given(st.sampled_from(sorted(KINDS)), st.data())
+def test_damaged_files_are_judged_and_never_raise(kind, data):
+    whole = bytearray(picture(kind))
+    for _ in range(data.draw(st.integers(0, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    damaged = bytes(whole[: data.draw(st.integers(0, len(whole)))])
+
+    found = measure(damaged)
+
+    assert fault(damaged) is not None or found is not None
+
+
+@given(
+    st.sampled_from([b"", raster.PNG_SIGNATURE, b"\xff\xd8\xff", b"RIFF\x10\0\0\0WEBPVP8 ", b"RIFF\x10\0\0\0WEBPVP8L"]),
+    st.binary(max_size=200),
+)
+@example(b"\xff\xd8\xff", b"\xe0\0\0")
+@example(b"\xff\xd8\xff", b"\xff" * 30)
+def test_arbitrary_bytes_are_judged_and_never_raise(head, tail):
+    found = measure(head + tail)
+
+    assert found is None or found.width >= 0
+    assert isinstance(fault(head + tail), str) or found is not None
+
+
+def test_nothing_is_empty():
+    assert fault(b"") == "it is empty"
+
+
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><p>503", b"\n <html><body>Sign in", b"<HTML>"])
+def test_a_web_page_is_called_by_its_name(page):
+    assert fault(page) == "it is a web page, not an image"
+
+
+@pytest.mark.parametrize("data", [b"GIF89a" + bytes(40), b"%PDF-1.7", b'{"detail":"Not Found"}'])
+def test_another_type_is_no_image(data):
+    assert measure(data) is None
+    assert fault(data) == "it is no image"
+
+
+def test_an_image_without_pixels_is_refused():
+    head = b"IHDR" + struct.pack(">IIBBBBB", 0, 7, 8, 0, 0, 0, 0)
+    data = raster.PNG_SIGNATURE + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+
+    assert fault(data) == "it has no pixels"
+
+
+def test_a_png_must_begin_with_its_header():
+    assert measure(raster.PNG_SIGNATURE + bytes(8) + struct.pack(">II", 64, 64)) is None
+
+
+def test_a_jpeg_is_measured_behind_bare_markers_and_fill_bytes():
+    assert measure(jpeg_with(b"\xff\x01", b"\xff\xff\xff\xd0")).size == (64, 32)
+
+
+def test_a_jpeg_whose_scan_comes_before_any_frame_is_no_image():
+    assert measure(b"\xff\xd8\xff\xda\0\x02" + bytes(20)) is None
+
+
+def test_a_jpeg_whose_segments_lead_nowhere_is_no_image():
+    assert measure(b"\xff\xd8\xff\xe0\0\x04\1\1" + bytes(20)) is None
+
+
+def test_a_jpeg_without_a_scan_is_not_whole():
+    frame_only = jpeg_with().partition(b"\xff\xda")[0]
+
+    assert measure(frame_only).size == (64, 32)
+    assert fault(frame_only) == "it is cut off or damaged"
+    assert fault(frame_only + bytes(9)) == "it is cut off or damaged"
+
+
+def test_the_end_of_a_thumbnail_is_not_the_end_of_the_jpeg():
+    thumbnail = b"\xff\xe1" + struct.pack(">H", 14) + b"Exif\0\0\xff\xd8\xff\xd9\0\0"
+
+    assert fault(jpeg_with(thumbnail)) is None
+    assert fault(jpeg_with(thumbnail, scan=b"", end=b"")) == "it is cut off or damaged"
+
+
+def test_a_film_behind_a_jpeg_does_no_harm():
+    assert fault(jpeg_with() + b"\0\0\0\x18ftypmp42" + bytes(5000)) is None
+
+
+def test_the_smallest_webp_is_measured():
+    smallest = bytes.fromhex("52494646120000005745425056503 84c060000002f416c6f006b".replace(" ", ""))
+
+    assert measure(smallest) == raster.Raster("image/webp", 1 + (0x6C41 & 0x3FFF), 1 + (0x006F6C41 >> 14 & 0x3FFF))
+
+
+@pytest.mark.parametrize("kind", [b"VP8L", b"VP8 ", b"ICCP"])
+def test_a_webp_without_a_picture_in_front_is_no_image(kind):
+    assert measure(b"RIFF\x40\0\0\0WEBP" + kind + bytes(60)) is None
+
+
+def test_a_webp_header_that_is_cut_off_is_no_image():
+    assert measure(picture("lossy webp")[:29]) is None
+    assert measure(picture("lossless webp")[:24]) is None

@@ -1,0 +1,86 @@
+"""Whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from fluxwerk.storage import save
+
+
+def test_bytes_are_saved_and_the_path_returned(tmp_path):
+    path = save(b"fox", str(tmp_path / "fox.png"))
+
+    assert path == tmp_path / "fox.png"
+    assert path.read_bytes() == b"fox"
+
+
+def test_folders_on_the_way_are_made(tmp_path):
+    assert save(b"fox", tmp_path / "a" / "b" / "fox.png").read_bytes() == b"fox"
+
+
+def test_an_old_file_is_replaced(tmp_path):
+    save(b"an old and longer fox", tmp_path / "fox.png")
+
+    assert save(b"new", tmp_path / "fox.png").read_bytes() == b"new"
+
+
+def test_nothing_but_the_file_is_left(tmp_path):
+    save(b"fox", tmp_path / "fox.png")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["fox.png"]
+
+
+def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    save(b"old", tmp_path / "fox.png")
+
+    with pytest.raises(TypeError):
+        save("not bytes", tmp_path / "fox.png")
+
+    assert (tmp_path / "fox.png").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["fox.png"]
+
+
+def test_a_folder_is_not_replaced_and_nothing_is_left_beside_it(tmp_path):
+    (tmp_path / "fox").mkdir()
+
+    with pytest.raises(OSError, match="fox"):
+        save(b"fox", tmp_path / "fox")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["fox"]
+
+
+def test_a_name_may_be_as_long_as_the_folder_allows(tmp_path):
+    name = "f" * (os.pathconf(tmp_path, "PC_NAME_MAX") - 4) + ".png"
+
+    assert save(b"fox", tmp_path / name).name == name
+
+
+def test_a_name_may_be_long_in_any_script(tmp_path):
+    assert save(b"fox", tmp_path / ("狐" * 80 + ".png")).read_bytes() == b"fox"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_a_file_has_the_rights_that_the_process_gives_to_new_files(tmp_path):
+    old = os.umask(0o027)
+    try:
+        path = save(b"fox", tmp_path / "fox.png")
+    finally:
+        os.umask(old)
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_many_threads_save_to_one_name_and_one_of_them_wins_whole(tmp_path):
+    pictures = [bytes([number]) * 50_000 for number in range(16)]
+    before = os.umask(0o022)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda picture: save(picture, tmp_path / "fox.png"), pictures))
+    after = os.umask(before)
+
+    assert (tmp_path / "fox.png").read_bytes() in pictures
+    assert [path.name for path in tmp_path.iterdir()] == ["fox.png"]
+    assert after == 0o022
