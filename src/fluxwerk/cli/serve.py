@@ -15,6 +15,7 @@ import click
 from fluxwerk.errors import Fault, Misused
 
 if TYPE_CHECKING:
+    from fluxwerk.engines import Abilities, Engine, LiveEngine
     from fluxwerk.server.books import Books
     from fluxwerk.server.store import Disk
     from fluxwerk.server.trouble import Trouble
@@ -23,7 +24,14 @@ PACKAGES = "pip install 'fluxwerk[server]'"
 
 
 @click.command("serve")
-@click.option("--engine", type=click.Choice(["offline"]), default="offline", show_default=True, help="Who paints.")
+@click.option(
+    "--engine", type=click.Choice(["offline", "diffusers"]), default="offline", show_default=True, help="Who paints."
+)
+@click.option("--weights", metavar="DIR|TOML", help="diffusers: a folder of weights, or a weights.toml.")
+@click.option("--device", metavar="NAME,...", help="diffusers: such as cuda:0,cuda:1; every GPU by default.")
+@click.option("--compile", "compiled", is_flag=True, help="diffusers: compile the transformer; minutes at the start.")
+@click.option("--quantize", type=click.Choice(["fp8"]), help="diffusers: make the transformer's weights smaller.")
+@click.option("--previews", is_flag=True, help="diffusers: show in each poll what can be seen so far.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--key", "keys", multiple=True, envvar="FLUXWERK_KEYS", help="An x-key to accept; any if none is given.")
@@ -53,8 +61,14 @@ PACKAGES = "pip install 'fluxwerk[server]'"
 )
 @click.option("--allow-http-webhook", "hosts", multiple=True, metavar="HOST", help="May get webhooks by plain http.")
 @click.option("--webhook-secret-header", is_flag=True, help="Send X-Webhook-Secret beside the signature.")
-def command(  # noqa: PLR0917  (click passes them by name)
+def command(
     engine: str,
+    weights: str | None,
+    device: str | None,
+    *,
+    compiled: bool,
+    quantize: str | None,
+    previews: bool,
     host: str,
     port: int,
     keys: tuple[str, ...],
@@ -66,19 +80,19 @@ def command(  # noqa: PLR0917  (click passes them by name)
     drain: float,
     dialect: str,
     trouble: str | None,
-    magic: bool,  # noqa: FBT001
+    magic: bool,
     networks: tuple[str, ...],
     hosts: tuple[str, ...],
-    webhook_secret_header: bool,  # noqa: FBT001
+    webhook_secret_header: bool,
 ) -> None:
-    r"""Run the BFL API on this machine, for development and tests.
+    r"""Run the BFL API on this machine: placeholders for development, or open weights on your GPU.
 
     \b
     fluxwerk serve --port 8000
     fluxwerk generate "A red fox" --base-url http://127.0.0.1:8000 -o fox.png
+    fluxwerk serve --engine diffusers --weights ~/weights/FLUX.2-klein-4B
     """
     try:
-        from fluxwerk.engines.offline import Offline  # noqa: PLC0415
         from fluxwerk.server.app import build  # noqa: PLC0415
         from fluxwerk.server.drain import Draining  # noqa: PLC0415
         from fluxwerk.server.fetch import Guard  # noqa: PLC0415
@@ -87,6 +101,13 @@ def command(  # noqa: PLR0917  (click passes them by name)
         from fluxwerk.server.service import Service  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         raise Misused(f"The server needs one more package ({missing.name}): {PACKAGES}") from None
+    painter: Engine | LiveEngine
+    abilities: Abilities | None = None
+    if engine == "diffusers":
+        painter = abilities = _diffusers(weights, device, quantize, compiled=compiled, previews=previews)
+    else:
+        painter = _offline()
+        _refuse_all(weights=weights, device=device, compile=compiled, quantize=quantize, previews=previews)
     try:
         guard = Guard(networks, plain=hosts)
     except ValueError as fault:
@@ -97,6 +118,7 @@ def command(  # noqa: PLR0917  (click passes them by name)
         _books(keys, keyring, credit, keep, disk),
         time.time,
         engine=engine,
+        abilities=abilities,
         pace=lambda _: seconds,
         secret=disk.secret if disk else None,
         dialect="guide" if dialect == "guide" else "live",
@@ -104,7 +126,7 @@ def command(  # noqa: PLR0917  (click passes them by name)
         trouble=script,
         magic=magic,
     )
-    app = build(service, Offline(), guard)
+    app = build(service, painter, guard)
     with _listen(host, port) as listening:
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
         who = "any x-key is accepted" if not (keys or keyring) else "only known keys are accepted"
@@ -123,6 +145,43 @@ def command(  # noqa: PLR0917  (click passes them by name)
         finally:
             if disk:
                 disk.close()
+
+
+def _offline() -> Engine:
+    from fluxwerk.engines.offline import Offline  # noqa: PLC0415
+
+    return Offline()
+
+
+def _diffusers(
+    weights: str | None, device: str | None, quantize: str | None, *, compiled: bool, previews: bool
+) -> LiveEngine:
+    """Set the engine up and say under which licences it works."""
+    from fluxwerk.engines.diffusers import Diffusers  # noqa: PLC0415  (no torch: its processes load that)
+    from fluxwerk.engines.diffusers.engine import check_packages, find_devices, licences  # noqa: PLC0415
+    from fluxwerk.engines.diffusers.weights import read  # noqa: PLC0415
+
+    if weights is None:
+        hint = "a folder such as FLUX.2-klein-4B, or a weights.toml"
+        raise Misused("", faults=[Fault("--weights", None, "is required with --engine diffusers", hint)])
+    table = read(weights).quantized(quantize)
+    check_packages()
+    devices = find_devices(device)
+    for line in licences(table):
+        click.echo(line, err=True)
+    click.echo(f"The weights are loaded on {', '.join(devices)}; GET /healthz tells when they are ready.", err=True)
+    return Diffusers(table, devices, compiled=compiled, previews=previews)
+
+
+def _refuse_all(**given: object) -> None:
+    """Refuse options that the offline engine would ignore."""
+    faults = [
+        Fault(f"--{name}", None, "is for --engine diffusers")
+        for name, value in given.items()
+        if value not in (None, False)
+    ]
+    if faults:
+        raise Misused("", faults=faults)
 
 
 def _books(keys: tuple[str, ...], keyring: str | None, credit: str, keep: float, disk: Disk | None) -> Books:

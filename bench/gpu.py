@@ -1,0 +1,207 @@
+"""Full-size FLUX.2 [klein] 4B with random weights on a GPU: our loop beside stock diffusers, and the floor.
+
+    python bench/gpu.py                                    # one GPU, 16 GB in bfloat16, no download
+    python bench/gpu.py --compile
+    python bench/gpu.py --tiny --device cpu --sizes 64,128 --batches 1,2 --repeat 1    # does it run?
+
+Speed does not depend on what the weights are, and the images are noise.  Both sides start from prompts that nobody
+has encoded before and end with PNG files.  The floor is arithmetic: what klein 4B must multiply, at 790 TFLOP/s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "diffusers"))
+
+import diffusers
+import tiny
+import torch
+import transformers
+
+from fluxwerk.engines import Order
+from fluxwerk.engines.diffusers.inpaint import KleinInpaint
+from fluxwerk.engines.diffusers.kind import KINDS
+from fluxwerk.engines.diffusers.message import Done, Failed
+from fluxwerk.engines.diffusers.stages import Stages
+from fluxwerk.engines.diffusers.weights import Row
+from fluxwerk.engines.picture import encode
+
+MODEL = "flux-2-klein-4b"
+STEPS = 4
+BLOCKS, WIDTH, TEXT_TOKENS = 25, 3072, 512
+FLOOR_RATE = 790e12
+# TFLOP of the whole text encoder for 512 tokens, and of the VAE's decoder for a pixel.
+TEXT_WORK, DECODER_WORK = 4.2e12, 10.5e12 / 1024**2
+
+
+def floor(side: int) -> float:
+    """Say how many seconds an image of that side takes at least."""
+    tokens = (side // 16) ** 2 + TEXT_TOKENS
+    step = 26 * BLOCKS * WIDTH**2 * tokens + 4 * BLOCKS * WIDTH * tokens**2
+    return float(STEPS * step + DECODER_WORK * side**2 + TEXT_WORK) / FLOOR_RATE
+
+
+def random_klein(device: str) -> Any:
+    """Build the real architecture on the device, without a file."""
+    config = transformers.Qwen3Config(
+        vocab_size=151936,
+        hidden_size=2560,
+        intermediate_size=9728,
+        num_hidden_layers=36,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        tie_word_embeddings=True,
+    )
+    with torch.device("meta"):
+        transformer = diffusers.Flux2Transformer2DModel(
+            num_layers=5,
+            num_single_layers=20,
+            num_attention_heads=24,
+            joint_attention_dim=7680,
+            guidance_embeds=False,
+        )
+    transformer = transformer.to(torch.bfloat16).to_empty(device=device)
+    for weight in transformer.parameters():
+        weight.normal_(0, 0.02)
+    with torch.device(device):
+        torch.set_default_dtype(torch.bfloat16)
+        text_encoder = transformers.Qwen3ForCausalLM(config)
+        torch.set_default_dtype(torch.float32)
+    return diffusers.Flux2KleinPipeline(
+        scheduler=tiny.scheduler(),
+        vae=diffusers.AutoencoderKLFlux2().to(device, torch.bfloat16).eval(),
+        text_encoder=text_encoder.eval(),
+        tokenizer=tiny.qwen(),
+        transformer=transformer.eval(),
+        is_distilled=True,
+    )
+
+
+def tiny_klein(device: str) -> Any:
+    """Build the tiny one, to see whether this program runs."""
+    folder = tiny.build("klein", Path(tempfile.mkdtemp(prefix="fluxwerk-bench-")) / "klein")
+    return diffusers.Flux2KleinPipeline.from_pretrained(str(folder), local_files_only=True).to(device)
+
+
+def stock(pipe: Any, side: int, batch: int, prompts: list[str]) -> None:
+    """Make a batch as diffusers does, and its PNG files."""
+    images = pipe(
+        prompt=prompts,
+        width=side,
+        height=side,
+        num_inference_steps=STEPS,
+        guidance_scale=1.0,
+        generator=[torch.Generator("cpu").manual_seed(seed) for seed in range(batch)],
+    ).images
+    for image in images:
+        encode(image, "png")
+
+
+class Ours:
+    """Our stages, fed so many orders at once and waited for."""
+
+    def __init__(self, pipe: Any, device: str) -> None:
+        self.family = KleinInpaint(pipe, Row(MODEL, "random", KINDS["klein"]), device)
+        self._left = 0
+        self._done = threading.Condition()
+        self._numbers = count()
+        self.stages = Stages({MODEL: self.family}, self._hear)
+        self._thread = threading.Thread(target=self.stages.run)
+        self._thread.start()
+
+    def __call__(self, side: int, batch: int, prompts: list[str]) -> None:
+        """Make a batch."""
+        self._left = batch
+        for prompt, seed in zip(prompts, range(batch), strict=True):
+            self.stages.submit(next(self._numbers), Order(MODEL, prompt, seed, side, side))
+        with self._done:
+            self._done.wait_for(lambda: self._left == 0)
+
+    def close(self) -> None:
+        """End the threads."""
+        self.stages.close()
+        self._thread.join()
+
+    def _hear(self, said: object) -> None:
+        if isinstance(said, Failed):
+            print(f"failed: {said.kind}: {said.text}", file=sys.stderr)
+        if isinstance(said, Done | Failed):
+            with self._done:
+                self._left -= 1
+                self._done.notify_all()
+
+
+FRESH = count()
+
+
+def measure(make: Callable[[int, int, list[str]], None], side: int, batch: int, repeat: int) -> float:
+    """Return the median seconds of a batch, after one that does not count."""
+    taken = []
+    for _ in range(repeat + 1):
+        prompts = [f"prompt {next(FRESH)}" for _ in range(batch)]
+        start = time.perf_counter()
+        make(side, batch, prompts)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken[1:])
+
+
+def report(side: int, batch: int, slow: float, fast: float, alone: float, least: float) -> None:
+    """Print one line."""
+    share = f"{least * batch / fast:8.0%}" if least else f"{'–':>8}"
+    print(
+        f"{side:5} {batch:5}  {slow * 1e3:9.0f} {batch / slow:8.2f}  {fast * 1e3:9.0f} {batch / fast:8.2f}"
+        f"  {slow / fast:8.2f} {alone * batch / fast:10.2f} {share}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--sizes", default="512,1024")
+    parser.add_argument("--batches", default="1,2,4,8,16")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="compile the transformer for both sides")
+    parser.add_argument("--tiny", action="store_true")
+    given = parser.parse_args()
+    torch.set_grad_enabled(False)
+    pipe = (tiny_klein if given.tiny else random_klein)(given.device)
+    pipe.set_progress_bar_config(disable=True)
+    if given.compile:
+        pipe.transformer.compile_repeated_blocks(fullgraph=True, dynamic=True)
+    card = torch.cuda.get_device_name(given.device) if given.device.startswith("cuda") else platform.processor()
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, {card or 'CPU'}, torch {torch.__version__}, diffusers {diffusers.__version__}"
+    )
+    print(f"{'tiny' if given.tiny else 'full-size'} klein 4B, random weights{', compiled' if given.compile else ''}")
+    print(f"{'':12} {'stock':>18}  {'fluxwerk':>18}  {'against':>8} {'stock one':>10} {'share of':>8}")
+    print(" side batch         ms images/s         ms images/s     stock at a time    floor")
+    batches, sizes = ([int(part) for part in text.split(",")] for text in (given.batches, given.sizes))
+    slow = {
+        (side, b): measure(lambda *a: stock(pipe, *a), side, b, given.repeat) for side in sizes for b in {1, *batches}
+    }
+    # Built after stock was measured: it cuts the text encoder, which would help stock too.
+    ours = Ours(pipe, given.device)
+    for side in sizes:
+        for batch in batches:
+            fast = measure(ours, side, batch, given.repeat)
+            report(side, batch, slow[side, batch], fast, slow[side, 1], 0.0 if given.tiny else floor(side))
+    ours.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""The libraries that run the weights, for the engine's own process only.
+
+They are `Any` here: torch and diffusers are an extra, their types differ from release to release, and a machine
+without them must be able to check this code.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import Any, TypeAlias
+
+# A checkpoint may bring tensors and configurations, never code.
+os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "true")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+torch: Any = import_module("torch")
+numpy: Any = import_module("numpy")
+diffusers: Any = import_module("diffusers")
+transformers: Any = import_module("transformers")
+
+Tensor: TypeAlias = Any
+Pipeline: TypeAlias = Any
+
+diffusers.utils.logging.disable_progress_bar()
+transformers.utils.logging.disable_progress_bar()
