@@ -14,9 +14,10 @@ import pytest
 
 import judge
 from fluxwerk import catalog
+from fluxwerk.access import Access
 from fluxwerk.batch import Batch, plan
 from fluxwerk.batch.keeper import Keeper
-from fluxwerk.client import Access, AsyncClient
+from fluxwerk.client import AsyncClient
 from fluxwerk.errors import InDoubt, NotAllowed, OutOfCredits, Unanswered, Unreachable, Unwritable
 from fluxwerk.exchange import HttpRequest, Response
 from fluxwerk.jobs.inputs import Inputs

@@ -146,7 +146,7 @@ def test_a_task_tells_its_progress_shows_itself_and_can_be_cancelled(server: str
         poll = json.loads(curl(task["polling_url"]))
     assert 0 < poll["progress"] < 1
     assert poll["preview"]["image"].startswith("data:image/jpeg;base64,")
-    ended = json.loads(curl("-X", "POST", "-H", f"x-key: {KEY}", f"{server}/v1/cancel?id={task['id']}"))
+    ended = json.loads(curl("-X", "DELETE", "-H", f"x-key: {KEY}", f"{server}/v1/tasks/{task['id']}"))
     assert ended["status"] == "Error"
     health = {"processes": [{"orders": 1}]}
     while health["processes"][0]["orders"]:
@@ -169,7 +169,7 @@ def test_sigterm_refuses_new_tasks_and_lets_those_that_run_be_collected(table: s
         with Client(KEY, base_url=base) as client:
             status = client.wait(Task(task["id"], task["polling_url"]))
             assert opened(client.download(status).data).size == (64, 64)
-        curl("-X", "POST", "-H", f"x-key: {KEY}", f"{base}/v1/cancel?id={stuck['id']}")
+        curl("-X", "DELETE", "-H", f"x-key: {KEY}", f"{base}/v1/tasks/{stuck['id']}")
         while process.poll() is None and process.stderr.readline():
             pass
         assert process.wait(PATIENCE) == 0

@@ -1,0 +1,173 @@
+"""The fault matrix: every kind of trouble that the server can make, met by both clients, over real HTTP.
+
+For each trial: did the right image come or the right error, was anything submitted twice, did a key reach a foreign host,
+did anything hang past its deadline, was a wrong file taken for an image?
+Run by hand: python bench/faults.py [trials]
+"""
+
+import asyncio
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+from fluxwerk.server.trouble import Rule, Trouble
+
+import fluxwerk
+from fluxwerk import AsyncClient, Client, Image, raster
+from fluxwerk.server.books import Books
+from fluxwerk.testing import loopback
+
+TRIALS = 5
+DEADLINE = 4.0
+# What a client may take longer than its deadline: the slices of a busy machine.
+GRACE = 1.0
+KEY = "a-key-that-must-not-leak"
+IMAGE = "Image"
+
+# on, what to do and how, and what the right ending is.
+MATRIX: list[tuple[str, dict[str, Any], str]] = [
+    ("submit", {"do": "status", "status": 500}, "InDoubt"),
+    ("submit", {"do": "status", "status": 500, "accepted": True}, "InDoubt"),
+    ("submit", {"do": "status", "status": 504, "accepted": True}, "InDoubt"),
+    ("submit", {"do": "status", "status": 503, "retry_after": 1, "first": 1}, IMAGE),
+    ("submit", {"do": "status", "status": 503}, "InDoubt"),
+    ("submit", {"do": "status", "status": 429, "retry_after": 1, "first": 1}, IMAGE),
+    ("submit", {"do": "status", "status": 429, "first": 1}, IMAGE),
+    ("submit", {"do": "status", "status": 429, "retry_after": 500}, "Busy"),
+    ("submit", {"do": "status", "status": 402}, "OutOfCredits"),
+    ("submit", {"do": "status", "status": 403}, "NotAllowed"),
+    ("submit", {"do": "status", "status": 422}, "Invalid"),
+    ("submit", {"do": "page", "status": 200, "accepted": True}, "InDoubt"),
+    ("submit", {"do": "page", "status": 502}, "InDoubt"),
+    ("submit", {"do": "redirect", "to": "FOREIGN"}, "Refused"),
+    ("submit", {"do": "garble", "accepted": True}, "InDoubt"),
+    ("submit", {"do": "reset"}, "InDoubt"),
+    ("submit", {"do": "reset", "accepted": True}, "InDoubt"),
+    ("submit", {"do": "cut"}, "InDoubt"),
+    ("submit", {"do": "stall"}, "InDoubt"),
+    ("submit", {"do": "delay", "seconds": 0.5}, IMAGE),
+    ("submit", {"do": "moderate", "stage": "request"}, "Moderated"),
+    ("submit", {"do": "moderate", "stage": "content"}, "Moderated"),
+    ("submit", {"do": "fail"}, "Failed"),
+    ("submit", {"do": "stick"}, "TimedOut"),
+    ("poll", {"do": "status", "status": 500, "first": 2}, IMAGE),
+    ("poll", {"do": "status", "status": 403, "first": 2}, IMAGE),
+    ("poll", {"do": "status", "status": 403}, "NotAllowed"),
+    ("poll", {"do": "status", "status": 429, "retry_after": 1, "first": 1}, IMAGE),
+    ("poll", {"do": "status", "status": 503, "retry_after": 1, "first": 1}, IMAGE),
+    ("poll", {"do": "page", "status": 200, "first": 2}, IMAGE),
+    ("poll", {"do": "redirect", "to": "FOREIGN", "first": 1}, IMAGE),
+    ("poll", {"do": "garble", "first": 2}, IMAGE),
+    ("poll", {"do": "reset", "first": 2}, IMAGE),
+    ("poll", {"do": "cut", "first": 2}, IMAGE),
+    ("poll", {"do": "stall"}, "TimedOut"),
+    ("poll", {"do": "drip", "rate": 20}, "TimedOut"),
+    ("poll", {"do": "delay", "seconds": 0.5, "first": 1}, IMAGE),
+    ("poll", {"do": "word", "first": 2}, IMAGE),
+    ("poll", {"do": "word"}, "TimedOut"),
+    ("poll", {"do": "forget", "first": 2}, IMAGE),
+    ("download", {"do": "status", "status": 500, "first": 1}, IMAGE),
+    ("download", {"do": "status", "status": 404, "first": 1}, IMAGE),
+    ("download", {"do": "status", "status": 404}, "Expired"),
+    ("download", {"do": "page", "status": 200, "first": 1}, IMAGE),
+    ("download", {"do": "page", "status": 200}, "TimedOut"),
+    ("download", {"do": "redirect", "to": "FOREIGN"}, "Untrusted"),
+    ("download", {"do": "garble", "first": 1}, IMAGE),
+    ("download", {"do": "type", "first": 1}, IMAGE),
+    ("download", {"do": "reset", "first": 1}, IMAGE),
+    ("download", {"do": "cut", "first": 1}, IMAGE),
+    ("download", {"do": "truncate", "first": 1}, IMAGE),
+    ("download", {"do": "truncate"}, "TimedOut"),
+    ("download", {"do": "stall"}, "TimedOut"),
+    ("download", {"do": "drip", "rate": 100}, "TimedOut"),
+    ("download", {"do": "expire", "first": 1}, IMAGE),
+    ("download", {"do": "expire"}, "Expired"),
+]
+
+
+class Foreign(BaseHTTPRequestHandler):
+    """A host that is none of ours, and remembers which keys were brought to it."""
+
+    keys: list[str] = []  # noqa: RUF012  (one list for the whole run)
+
+    def do_GET(self) -> None:
+        """Answer with nothing, and remember."""
+        if self.headers.get("x-key"):
+            self.keys.append(self.headers["x-key"])
+        self.send_response(404)
+        self.end_headers()
+
+    do_POST = do_GET  # noqa: N815  (the library's names)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def foreign() -> Generator[str]:
+    """Run the foreign host."""
+    with HTTPServer(("127.0.0.1", 0), Foreign) as host:
+        threading.Thread(target=host.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{host.server_port}/elsewhere"
+        host.shutdown()
+
+
+def attempt(base: str, *, alone: bool) -> tuple[str, float, Image | None]:
+    """Make one image with one of the clients; return how it ended, in how many seconds, and the image."""
+    began = time.monotonic()
+    image = None
+    try:
+        image = once(base) if alone else asyncio.run(once_async(base))
+        ending = IMAGE
+    except fluxwerk.Error as error:
+        ending = type(error).__name__
+    return ending, time.monotonic() - began, image
+
+
+def once(base: str) -> Image:
+    """Use the blocking client."""
+    with Client(KEY, base_url=base, timeout=DEADLINE) as client:
+        return client.generate("a fox", width=256, height=256, seed=1)
+
+
+async def once_async(base: str) -> Image:
+    """Use the asyncio client."""
+    async with AsyncClient(KEY, base_url=base, timeout=DEADLINE) as client:
+        return await client.generate("a fox", width=256, height=256, seed=1)
+
+
+def main() -> None:
+    """Print a line for each kind of trouble that was not met as it should, and the sums."""
+    trials = int(sys.argv[1]) if len(sys.argv) > 1 else TRIALS
+    print(f"{time.strftime('%F')}  {platform.platform()}  Python {platform.python_version()}  {os.cpu_count()} cores")
+    right = total = doubles = hangs = wrong_files = 0
+    with foreign() as elsewhere:
+        for on, how, expected in MATRIX:
+            for number in range(2 * trials):
+                rule = Rule(on=on, **{name: elsewhere if value == "FOREIGN" else value for name, value in how.items()})
+                books = Books()
+                with loopback(books=books, trouble=Trouble([rule])) as base:
+                    ending, seconds, image = attempt(base, alone=number % 2 == 0)
+                total += 1
+                right += ending == expected
+                doubles += len(books.jobs) > 1
+                hangs += seconds > DEADLINE + GRACE
+                wrong_files += image is not None and (raster.fault(image.data) is not None or image.width != 256)
+                if ending != expected or seconds > DEADLINE + GRACE:
+                    print(f"  {on} {how}: {ending} after {seconds:.1f} s, expected {expected}")
+    print(f"kinds of trouble        {len(MATRIX)} × {trials} trials × sync and async = {total}")
+    print(f"right image or error    {right} ({100 * right / total:.1f} %)")
+    print(f"submitted twice         {doubles}")
+    print(f"keys on a foreign host  {len(Foreign.keys)}")
+    print(f"hangs past the deadline {hangs}")
+    print(f"wrong files accepted    {wrong_files}")
+
+
+if __name__ == "__main__":
+    main()
