@@ -1,7 +1,7 @@
 """The fault matrix: every kind of trouble that the server can make, met by both clients, over real HTTP.
 
-For each trial: did the right image come or the right error, was anything submitted twice, did a key reach a foreign host,
-did anything hang past its deadline, was a wrong file taken for an image?
+For each trial: did the right image come or the right error, was anything submitted twice, did a key reach a foreign
+host, did anything hang past its deadline, was a wrong file taken for an image?
 Run by hand: python bench/faults.py [trials]
 """
 
@@ -16,11 +16,10 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
-from fluxwerk.server.trouble import Rule, Trouble
-
 import fluxwerk
 from fluxwerk import AsyncClient, Client, Image, raster
 from fluxwerk.server.books import Books
+from fluxwerk.server.trouble import Rule, Trouble
 from fluxwerk.testing import loopback
 
 TRIALS = 5
@@ -150,7 +149,8 @@ def main() -> None:
     with foreign() as elsewhere:
         for on, how, expected in MATRIX:
             for number in range(2 * trials):
-                rule = Rule(on=on, **{name: elsewhere if value == "FOREIGN" else value for name, value in how.items()})
+                to = {"to": elsewhere} if how.get("to") == "FOREIGN" else {}
+                rule = Rule.model_validate({"on": on, **how, **to})
                 books = Books()
                 with loopback(books=books, trouble=Trouble([rule])) as base:
                     ending, seconds, image = attempt(base, alone=number % 2 == 0)

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     import httpcore2
     import httpx2
 
-# No single read may hang longer than this, even when the deadline is far.
-LONGEST_READ = 60.0
+# No single read may hang longer than this, even when the deadline is far.  A submit is given more time than a poll or a
+# download, which can be repeated for nothing.
+LONGEST_SUBMIT = 60.0
+LONGEST_READ = 20.0
 LONGEST_CONNECT = 10.0
 LARGEST_BODY = 128 * 1024 * 1024
 KEPT_ALIVE = 64
@@ -208,8 +210,9 @@ class _Body:
             raise Unanswered("the answer was still dripping at the deadline")
 
 
-def _limits(budget: float | None) -> dict[str, float]:
-    left = LONGEST_READ if budget is None else max(0.001, min(LONGEST_READ, budget))
+def _limits(request: HttpRequest, budget: float | None) -> dict[str, float]:
+    longest = LONGEST_READ if request.method == "GET" else LONGEST_SUBMIT
+    left = longest if budget is None else max(0.001, min(longest, budget))
     # A little less than all, so that a connection that never stood is told apart from an answer that never came.
     connect = min(left * 0.9, LONGEST_CONNECT)
     return {"connect": connect, "read": left, "write": left, "pool": connect}
@@ -224,12 +227,12 @@ def _core(access: Access, request: HttpRequest, budget: float | None) -> dict[st
         "url": url,
         "headers": headers,
         "content": request.body or None,
-        "extensions": {"timeout": _limits(budget)},
+        "extensions": {"timeout": _limits(request, budget)},
     }
 
 
 def _lent(access: Access, request: HttpRequest, budget: float | None) -> dict[str, Any]:
-    limits = _limits(budget)
+    limits = _limits(request, budget)
     return {
         "method": request.method,
         "url": request.url,
