@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import judge
 from fluxwerk import catalog
@@ -30,8 +30,10 @@ from fluxwerk.testing.face import BASE, KEY
 # 200 runs of 50 steps are 10,000 steps; on a developer's machine a fifth of it.
 RUNS = 200 if os.environ.get("CI") else 40
 LEASE = 6.0
-CAP = Decimal(400)
-PRICE = Decimal(8)
+JOBS = 12
+# Ten of the twelve jobs at eight credits each.
+CAP = Decimal(80)
+PLACES = st.integers(0, 1)
 TROUBLES = ("none", "lost", "unreachable", "server error", "busy", "refused")
 
 
@@ -40,8 +42,6 @@ class Late(Exception):
 
 
 class LedgerAgainstServer(RuleBasedStateMachine):
-    workers: Bundle[str] = Bundle("workers")
-
     def __init__(self) -> None:
         super().__init__()
         # A server that forgets nothing, so that its books can be read at the end.
@@ -50,13 +50,13 @@ class LedgerAgainstServer(RuleBasedStateMachine):
         self.skew = 0.0
         self.ledger = Ledger.open(":memory:", clock=lambda: self.clock.now() + self.skew)
         # A pool of six slots is full after a few steps.
-        rows = [{"prompt": f"image {number}"} for number in range(60)]
+        rows = [{"prompt": f"image {number}"} for number in range(JOBS)]
         plan(self.ledger, rows, model="flux-kontext-max")
         self.ledger.budget.set_cap(CAP)
         self.held: dict[str, list[Job]] = {}
-        self.answers: dict[int, tuple[str, Job, Task | None]] = {}
+        self.answers: dict[int, tuple[Job, Task]] = {}
         self.tokens: dict[str, str] = {}
-        self.granted: dict[int, int] = {}
+        self.places = [self._enrol(), self._enrol()]
         self.images: dict[int, bytes] = {}
 
     def teardown(self) -> None:
@@ -73,92 +73,74 @@ class LedgerAgainstServer(RuleBasedStateMachine):
             self._settle_truly(row["id"])
         self._work_to_the_end()
         sums = self.ledger.budget.sums()
-        assert sums.count(Stage.SAVED, Stage.FAILED) == 60
+        assert sums.count(Stage.SAVED, Stage.FAILED) == JOBS
         assert sums.committed == self._charged()
         self.ledger.close()
 
     # What may happen.
 
-    @initialize(target=workers)
-    def begin(self) -> str:
-        return self._enrol()
+    @rule(place=PLACES)
+    def a_process_is_killed_and_another_starts(self, place: int) -> None:
+        self._drop(self._at(place))
+        self.places[place] = self._enrol()
 
-    @rule(target=workers)
-    def another_process_starts(self) -> str:
-        return self._enrol()
-
-    @rule(worker=consumes(workers))
-    def a_process_is_killed(self, worker: str) -> None:
-        self.held.pop(worker)
-        self.answers = {number: entry for number, entry in self.answers.items() if entry[0] != worker}
-
-    @rule(worker=consumes(workers))
-    def a_process_ends_in_good_order(self, worker: str) -> None:
-        self.held.pop(worker)
-        self.answers = {number: entry for number, entry in self.answers.items() if entry[0] != worker}
+    @rule(place=PLACES)
+    def a_process_ends_in_good_order_and_another_starts(self, place: int) -> None:
+        worker = self._at(place)
+        self._drop(worker)
         self.ledger.slots.retire(worker)
+        self.places[place] = self._enrol()
 
-    @rule(seconds=st.sampled_from([0.1, 1.0, 2.0, 5.0, 7.0, 60.0, 700.0]))
+    @rule(seconds=st.sampled_from([2.0, 7.0, 61.0, 700.0]))
     def time_passes(self, seconds: float) -> None:
         self.clock.sleep(seconds)
 
-    @rule(seconds=st.sampled_from([-3600.0, -5.0, 5.0, 3600.0]))
+    @rule(seconds=st.sampled_from([-3600.0, 3600.0]))
     def the_clock_of_the_database_jumps(self, seconds: float) -> None:
         self.skew += seconds
 
-    @rule(worker=workers)
-    def a_process_beats_and_buries_the_dead(self, worker: str) -> None:
+    @rule(place=PLACES)
+    def a_process_beats_buries_the_dead_and_adopts_their_jobs(self, place: int) -> None:
+        worker = self._at(place)
         if not self.ledger.slots.beat(worker):
-            self._hold(worker, [])
+            # As in production: it goes on under a new name, and what it holds finds its fences outdated.
+            worker = self.places[place] = self._enrol(self.held.pop(worker))
         self.ledger.slots.take_over()
+        self._adopt(worker)
 
-    @rule(worker=workers, most=st.integers(1, 8))
-    def a_process_claims(self, worker: str, most: int) -> None:
-        try:
-            claim = self.ledger.submitting(worker, most, BASE)
-        except Stale:
-            return
-        for job in claim.jobs:
-            self.granted[job.id] = self.granted.get(job.id, 0)
-            self.tokens[f"image {job.id - 1}"] = job.token or ""
-        self._hold(worker, [*self.held[worker], *claim.jobs])
+    @rule(place=PLACES, most=st.integers(1, 8))
+    def a_process_claims(self, place: int, most: int) -> None:
+        self._claim(self._at(place), most)
 
-    @rule(worker=workers, trouble=st.sampled_from(TROUBLES), answered=st.booleans())
-    def a_submit_leaves(self, worker: str, trouble: str, *, answered: bool) -> None:
+    @rule(place=PLACES, trouble=st.sampled_from(TROUBLES), answered=st.booleans())
+    def submits_leave(self, place: int, trouble: str, *, answered: bool) -> None:
+        worker = self._at(place)
         for job in self._holding(worker, Stage.SUBMITTING):
             if job.id not in self.answers:
                 self._submit(worker, job, trouble)
                 if answered:
                     self._hear(job.id)
-                return
 
     @rule()
     def answers_arrive(self) -> None:
-        for number in list(self.answers):
-            self._hear(number)
+        self._hear_all()
 
-    @rule(worker=workers)
-    def a_process_polls(self, worker: str) -> None:
-        for job in self._holding(worker, Stage.SUBMITTED):
-            self._poll(worker, job)
+    @rule(place=PLACES)
+    def a_process_polls(self, place: int) -> None:
+        self._poll_all(self._at(place))
 
-    @rule(worker=workers)
-    def a_process_downloads_and_saves(self, worker: str) -> None:
-        for job in self._holding(worker, Stage.READY):
-            self._save(worker, job)
+    @rule(place=PLACES)
+    def a_process_downloads_and_saves(self, place: int) -> None:
+        self._save_all(self._at(place))
 
-    @rule(worker=workers)
-    def a_process_adopts_orphans(self, worker: str) -> None:
-        self._hold(worker, [*self.held[worker], *self.ledger.adopt(worker, 10)])
-
-    @rule(chosen=st.integers(0, 59))
+    @rule(chosen=st.integers(0, JOBS - 1))
     def a_webhook_comes(self, chosen: int) -> None:
         prompt = f"image {chosen}"
         task = next((job.task.id for job in self._accepted() if job.order.prompt == prompt), None)
         if task and prompt in self.tokens:
             self.ledger.witness(self.tokens[prompt], task)
 
-    @rule(chosen=st.integers(0, 59))
+    @rule(chosen=st.integers(0, JOBS - 1))
     def a_person_settles_a_doubt_truly(self, chosen: int) -> None:
         if self.ledger.job(chosen + 1).stage is Stage.DOUBTFUL and not self._under_way(chosen + 1):
             self._settle_truly(chosen + 1)
@@ -197,10 +179,42 @@ class LedgerAgainstServer(RuleBasedStateMachine):
 
     # How it is done.
 
-    def _enrol(self) -> str:
+    def _at(self, place: int) -> str:
+        return self.places[place]
+
+    def _enrol(self, held: list[Job] | None = None) -> str:
         worker = self.ledger.slots.enrol(LEASE)
-        self.held[worker] = []
+        self.held[worker] = held or []
         return worker
+
+    def _drop(self, worker: str) -> None:
+        """Forget what a process had in memory: its jobs, and the answers that were on their way to it."""
+        gone = {job.id for job in self.held.pop(worker)}
+        self.answers = {number: entry for number, entry in self.answers.items() if number not in gone}
+
+    def _claim(self, worker: str, most: int) -> None:
+        try:
+            claim = self.ledger.submitting(worker, most, BASE)
+        except Stale:
+            return
+        for job in claim.jobs:
+            self.tokens[f"image {job.id - 1}"] = job.token or ""
+        self._hold(worker, [*self.held[worker], *claim.jobs])
+
+    def _adopt(self, worker: str) -> None:
+        self._hold(worker, [*self.held[worker], *self.ledger.adopt(worker, 10)])
+
+    def _hear_all(self) -> None:
+        for number in list(self.answers):
+            self._hear(number)
+
+    def _poll_all(self, worker: str) -> None:
+        for job in self._holding(worker, Stage.SUBMITTED):
+            self._poll(worker, job)
+
+    def _save_all(self, worker: str) -> None:
+        for job in self._holding(worker, Stage.READY):
+            self._save(worker, job)
 
     def _hold(self, worker: str, jobs: list[Job]) -> None:
         self.held[worker] = jobs
@@ -250,12 +264,12 @@ class LedgerAgainstServer(RuleBasedStateMachine):
             error: Error = refusal
             self._replace(worker, job, lambda: self.ledger.refused(job, error))
         else:
-            self.answers[job.id] = worker, job, task
+            self.answers[job.id] = job, task
 
     def _hear(self, number: int) -> None:
         if number in self.answers:
-            worker, job, task = self.answers.pop(number)
-            assert task
+            job, task = self.answers.pop(number)
+            worker = next(name for name, jobs in self.held.items() if job in jobs)
             self._replace(worker, job, lambda: self.ledger.submitted(job, task))
 
     def _under_way(self, number: int) -> bool:
@@ -303,14 +317,14 @@ class LedgerAgainstServer(RuleBasedStateMachine):
         worker = self.ledger.slots.enrol(1e9)
         self.held[worker] = []
         for _ in range(200):
-            self.a_process_adopts_orphans(worker)
-            self.a_process_claims(worker, 6)
+            self._adopt(worker)
+            self._claim(worker, 6)
             for job in self._holding(worker, Stage.SUBMITTING):
                 self._submit(worker, job, "none")
-            self.answers_arrive()
+            self._hear_all()
             self.clock.sleep(3)
-            self.a_process_polls(worker)
-            self.a_process_downloads_and_saves(worker)
+            self._poll_all(worker)
+            self._save_all(worker)
             if not self.ledger.budget.sums().count(Stage.PLANNED, *IN_FLIGHT, Stage.READY):
                 return
 
