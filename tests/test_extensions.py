@@ -117,6 +117,23 @@ def test_a_cancelled_task_ends_at_once_gives_its_credits_back_and_stops_the_engi
     asyncio.run(scene())
 
 
+def test_an_engine_that_gives_up_by_itself_ends_the_task() -> None:
+    class Tired(Puppet):
+        async def paint(self, *_: object) -> bytes:
+            self.begun.set()
+            raise asyncio.CancelledError
+
+    async def scene() -> None:
+        puppet = Tired()
+        async with serving(puppet, Books(credit=Decimal(10))) as (client, _):
+            task = (await client.post("/v1/flux-2-pro", json=FOX)).json()
+            await puppet.begun.wait()
+            assert (await client.get(task["polling_url"])).json()["status"] == "Error"
+            assert (await client.get("/v1/credits")).json()["credits"] == 10
+
+    asyncio.run(scene())
+
+
 def test_nobody_cancels_what_is_anothers_or_has_ended() -> None:
     async def scene() -> None:
         puppet = Puppet()

@@ -63,7 +63,7 @@ def test_the_guides_dialect_trouble_and_keys_of_a_file(tmp_path):
         assert httpx2.post(base + PRO, json=SMALL, headers={"x-key": key}).json()["error"] == "insufficient_credits"
         running.send_signal(signal.SIGINT)
         running.wait(timeout=20)
-        assert "Trouble on demand: 1 rules" in running.stderr.read()
+        assert "Trouble on demand: 1 rule." in running.stderr.read()
 
 
 def test_sigterm_finishes_what_was_accepted_and_accepts_nothing_more():

@@ -149,3 +149,14 @@ def test_webhooks_and_images_of_many_tasks_all_arrive():
     with receiving() as (url, got), loopback() as base:
         ids = {submit(base, url, seed=seed)["id"] for seed in range(12)}
         assert {json.loads(got.get(timeout=20)[1])["id"] for _ in ids} == ids
+
+
+def test_neither_secret_nor_token_nor_signed_link_is_logged(caplog):
+    with caplog.at_level("DEBUG"), receiving(500) as (url, got), loopback() as base:
+        submit(base, f"{url}?token=CANARY", webhook_secret="CANARY")
+        got.get(timeout=10)
+        got.get(timeout=10)
+    text = "\n".join(f"{record.getMessage()} {record.__dict__}" for record in caplog.records)
+    assert "httpcore2" in text
+    assert "CANARY" not in text
+    assert "sig=" not in text

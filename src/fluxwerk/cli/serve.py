@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +15,12 @@ import click
 from fluxwerk.errors import Fault, Misused
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from fluxwerk.engines import Abilities, Engine, LiveEngine
     from fluxwerk.server.books import Books
+    from fluxwerk.server.fetch import Guard
+    from fluxwerk.server.service import Service
     from fluxwerk.server.store import Disk
     from fluxwerk.server.trouble import Trouble
 
@@ -94,8 +98,6 @@ def command(
     """
     try:
         from fluxwerk.server.app import build  # noqa: PLC0415
-        from fluxwerk.server.drain import Draining  # noqa: PLC0415
-        from fluxwerk.server.fetch import Guard  # noqa: PLC0415
         from fluxwerk.server.loopback import config_of  # noqa: PLC0415
         from fluxwerk.server.notice import Policy  # noqa: PLC0415
         from fluxwerk.server.service import Service  # noqa: PLC0415
@@ -108,12 +110,8 @@ def command(
     else:
         painter = _offline()
         _refuse_all(weights=weights, device=device, compile=compiled, quantize=quantize, previews=previews)
-    try:
-        guard = Guard(networks, plain=hosts)
-    except ValueError as fault:
-        raise Misused("", faults=[Fault("--allow-network", ", ".join(networks), f"{fault}; try 127.0.0.0/8")]) from None
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    script, disk = _script(trouble), _disk(state)
+    guard, script, disk = _guard(networks, hosts), _script(trouble), _disk(state)
     service = Service(
         _books(keys, keyring, credit, keep, disk),
         time.time,
@@ -127,24 +125,42 @@ def command(
         magic=magic,
     )
     app = build(service, painter, guard)
-    with _listen(host, port) as listening:
+    config = config_of(app, breakable=bool(script.rules), log_level="warning", timeout_graceful_shutdown=10)
+    with _listen(host, port) as listening, suppress(KeyboardInterrupt), closing(disk or _Nothing()):
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-        who = "any x-key is accepted" if not (keys or keyring) else "only known keys are accepted"
-        click.echo(
-            f"fluxwerk serves the BFL API at {address} (engine {engine}, {who}); docs at {address}/docs", err=True
-        )
-        if networks:
-            click.echo(f"Images may be fetched from, and webhooks sent to, {', '.join(networks)}.", err=True)
-        if script.rules:
-            click.echo(f"Trouble on demand: {len(script.rules)} rules of {trouble}.", err=True)
-        breakable = bool(script.rules)
-        config = config_of(app, breakable=breakable, log_level="warning", timeout_graceful_shutdown=10)
-        try:
-            with suppress(KeyboardInterrupt):
-                Draining(config, service, drain).run([listening])
-        finally:
-            if disk:
-                disk.close()
+        who = "only known keys are accepted" if keys or keyring else "any x-key is accepted"
+        _announce(address, f"engine {engine}, {who}", networks, len(script.rules))
+        _run(config, service, drain, listening)
+
+
+class _Nothing:
+    """What there is to close when the state is in memory."""
+
+    def close(self) -> None:
+        """Close nothing."""
+
+
+def _announce(address: str, what: str, networks: tuple[str, ...], rules: int) -> None:
+    click.echo(f"fluxwerk serves the BFL API at {address} ({what}); docs at {address}/docs", err=True)
+    if networks:
+        click.echo(f"Images may be fetched from, and webhooks sent to, {', '.join(networks)}.", err=True)
+    if rules:
+        click.echo(f"Trouble on demand: {rules} rule{'' if rules == 1 else 's'}.", err=True)
+
+
+def _run(config: uvicorn.Config, service: Service, drain: float, listening: socket.socket) -> None:
+    from fluxwerk.server.drain import Draining  # noqa: PLC0415
+
+    Draining(config, service, drain).run([listening])
+
+
+def _guard(networks: tuple[str, ...], hosts: tuple[str, ...]) -> Guard:
+    from fluxwerk.server.fetch import Guard  # noqa: PLC0415
+
+    try:
+        return Guard(networks, plain=hosts)
+    except ValueError as fault:
+        raise Misused("", faults=[Fault("--allow-network", ", ".join(networks), f"{fault}; try 127.0.0.0/8")]) from None
 
 
 def _offline() -> Engine:
