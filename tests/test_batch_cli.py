@@ -192,7 +192,7 @@ def test_the_account_and_the_ledger_are_compared(shell: Shell):
     shell.run()
     said = shell("costs", "--reconcile", "--base-url", shell.base).output
     assert "the account lost 7.4 credits ($0.074) and the ledger booked 7.4 credits ($0.074): they agree." in said
-    shell.books.account(KEY).credits -= 5
+    shell.books.account(KEY).spent += 5
     said = shell("costs", "--reconcile", "--base-url", shell.base).output
     assert "5 credits ($0.05) apart" in said
     told = shell("costs", "--reconcile", "--json", "--base-url", shell.base).stdout.splitlines()

@@ -14,6 +14,9 @@ from fluxwerk.testing.face import Blank
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed: pip install 'fluxwerk[test]'")
 
+# Some of schemathesis's own strategies throw dice that Hypothesis would rather throw itself.
+pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")
+
 KEY = {"x-key": "a-key"}
 EXAMPLES = 12
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 from collections.abc import Iterator
@@ -9,13 +10,13 @@ from collections.abc import Iterator
 import pytest
 import uvicorn
 
-from fluxwerk import Client, Outcome
+from fluxwerk import AsyncClient, Client, Outcome
 from fluxwerk.server.loopback import listen
+from fluxwerk.server.trouble import Rule
+from fluxwerk.testing import loopback
 from fluxwerk.webhook import Receiver
 
 AGES = 60.0
-
-pytest.importorskip("fluxwerk.server.notice", reason="this server sends no webhooks")
 
 
 @pytest.fixture
@@ -54,3 +55,58 @@ def test_whoever_naps_is_woken_and_whoever_listens_hears_of_each_task_once(clien
     assert {status.outcome for status in statuses} == {Outcome.READY}
     assert all(client.download(status).width == 64 for status in statuses)
     assert heard.empty()
+
+
+def test_a_client_that_listens_polls_once_and_at_the_end(receiver):
+    events = []
+    with (
+        loopback(pace=lambda _: 0.4) as base,
+        Client("a-key", base_url=base, webhook=receiver, on_event=events.append) as client,
+    ):
+        image = client.generate("a fox", width=64, height=64)
+
+    assert image.width == 64
+    assert [event.kind for event in events] == ["submitted", "polled", "ready", "downloaded"]
+    assert events[-1].seconds < 2
+
+
+def test_a_coroutine_that_listens_polls_once_and_at_the_end(receiver):
+    events = []
+
+    async def run(base):
+        async with AsyncClient("a-key", base_url=base, webhook=receiver, on_event=events.append) as client:
+            task = await client.submit("a fox", width=64, height=64)
+            return await client.download(task)
+
+    with loopback(pace=lambda _: 0.4) as base:
+        assert asyncio.run(run(base)).width == 64
+    assert [event.kind for event in events] == ["submitted", "polled", "ready", "downloaded"]
+
+
+def test_a_forged_ring_costs_a_poll_and_changes_nothing_else(receiver):
+    events = []
+
+    def ring(event):
+        events.append(event)
+        if event.kind == "submitted":
+            receiver.bell.ring(event.task.id)
+
+    with (
+        loopback(pace=lambda _: 0.4) as base,
+        Client("a-key", base_url=base, webhook=receiver, on_event=ring) as client,
+    ):
+        assert client.generate("a fox", width=64, height=64).width == 64
+
+    assert [event.kind for event in events] == ["submitted", "polled", "polled", "ready", "downloaded"]
+
+
+def test_a_webhook_that_never_comes_changes_nothing_but_speed(receiver):
+    events = []
+    with (
+        loopback(pace=lambda _: 0.1, trouble=[Rule(on="webhook", do="drop")]) as base,
+        Client("a-key", base_url=base, webhook=receiver, on_event=events.append) as client,
+    ):
+        assert client.generate("a fox", width=64, height=64).width == 64
+
+    assert [event.kind for event in events] == ["submitted", "polled", "ready", "downloaded"]
+    assert events[-1].seconds >= 3

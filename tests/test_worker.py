@@ -587,7 +587,7 @@ def test_results_come_as_they_finish_and_leaving_early_loses_nothing(tmp_path: P
     site = Site(tmp_path, 40)
 
     class Bridge(AsyncClient):
-        async def _send(self, request: HttpRequest, budget: float | None) -> Response:
+        async def send(self, request: HttpRequest, budget: float | None = None) -> Response:
             return await site.send(request, budget)
 
     async def first() -> str:

@@ -29,12 +29,14 @@ if TYPE_CHECKING:
         NotAllowed,
         OutOfCredits,
         Refused,
+        Stale,
         TimedOut,
         Unanswered,
         UnknownModel,
         UnknownPrice,
         Unreachable,
         Untrusted,
+        Unwritable,
     )
     from fluxwerk.exchange import Event, Outcome, Request, Status, Task
     from fluxwerk.image import Image
@@ -66,6 +68,7 @@ __all__ = [
     "Outcome",
     "Refused",
     "Request",
+    "Stale",
     "Status",
     "Task",
     "TimedOut",
@@ -74,6 +77,7 @@ __all__ = [
     "UnknownPrice",
     "Unreachable",
     "Untrusted",
+    "Unwritable",
     "estimate",
     "find",
     "models",
