@@ -55,6 +55,11 @@ def sign_file(file: Any, secret: str) -> None:
 @secret_option
 @click.option("--accept-secret-header", is_flag=True, help="Take an equal X-Webhook-Secret where no signature came.")
 @click.option("--forward", metavar="URL", help="Send every verified webhook on, unchanged, and show the answer.")
+@click.option(
+    "--ledger",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Settle what is in doubt in this ledger: a webhook with a job's own token says which task it became.",
+)
 @click.option("--count", type=click.IntRange(min=1), help="End after so many webhooks.")
 @click.option("--save", type=click.Path(file_okay=False, path_type=Path), help="Keep each body in this folder.")
 @json_option
@@ -112,6 +117,8 @@ class _Take(BaseHTTPRequestHandler):
         facts, status = _judge(body, dict(self.headers), how)
         if how["save"]:
             facts["saved"] = _save(body, how["save"], self._desk.heard + 1)
+        if how["ledger"] and status == OK:
+            facts["settled"] = _witness(how["ledger"], self.path, str(facts["task"]))
         if how["forward"] and status == OK:
             facts["forwarded"], status = _forward(how["forward"], body, dict(self.headers))
         self._desk.show(facts)
@@ -149,6 +156,19 @@ def _save(body: bytes, folder: Path, number: int) -> str:
     file = folder / f"webhook-{number}.json"
     file.write_bytes(body)
     return str(file)
+
+
+def _witness(file: Path, path: str, task: str) -> str | None:
+    """Tell the ledger which task a job in doubt became; name the job if that settled it."""
+    from fluxwerk.jobs.ledger import Ledger  # noqa: PLC0415  (only those who keep one pay)
+    from fluxwerk.jobs.witness import read_token  # noqa: PLC0415
+
+    token = read_token(path)
+    if token is None:
+        return None
+    with Ledger.open(file) as ledger:
+        job = ledger.witness(token, task)
+    return f"job {job.id}" if job else None
 
 
 def _forward(url: str, body: bytes, headers: dict[str, str]) -> tuple[str, int]:

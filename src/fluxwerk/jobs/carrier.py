@@ -92,9 +92,11 @@ class Carrier:
     async def _prepared(self, job: Job) -> tuple[catalog.Model, Request]:
         prepare = self._shift.prepare
         model, request = await asyncio.to_thread(prepare, job) if needs_files(job) else prepare(job)
-        webhook = self._shift.terms.webhook
-        if webhook and job.token:
-            request = Request(request.model, {**request.fields, "webhook_url": address(webhook, job.token)})
+        terms = self._shift.terms
+        if terms.webhook and job.token:
+            hook = {"webhook_url": address(terms.webhook, job.token)}
+            proof = {"webhook_secret": terms.webhook_secret} if terms.webhook_secret else {}
+            request = Request(request.model, {**request.fields, **hook, **proof})
         return model, request
 
     async def _once(self, http: HttpRequest, budget: float | None) -> Response:

@@ -38,6 +38,7 @@ class Terms:
     max_failures: int | None = None
     max_doubts: int = 10
     webhook: str | None = None
+    webhook_secret: str | None = field(default=None, repr=False)
     lease: float = LEASE
     patience: float = 3600.0
     last_look: float = 60.0

@@ -48,6 +48,7 @@ LASTING = ("output", "name", "provenance", "prompts")
 @click.option("--retry-moderated", type=click.Choice(["yes", "no"]), default="no", show_default=True,
               help="Submit again what moderation stopped in an earlier run.")  # fmt: skip
 @click.option("--webhook", metavar="URL", help="Where the service reports; each job's own token is added to it.")
+@click.option("--webhook-secret", envvar="BFL_WEBHOOK_SECRET", help="What signs those reports; better in the variable.")
 @click.option("--lease", type=click.FloatRange(0.05, 10), hidden=True, help="Seconds until a silent process is dead.")
 @json_option
 @connection_options
@@ -84,7 +85,7 @@ def command(
 
 
 def _carry(path: Path, connection: Connection, kept: dict[str, Any], given: dict[str, Any], *, as_json: bool) -> int:
-    limits = {name: given[name] for name in ("max_failures", "concurrency", "webhook", "lease")}
+    limits = {name: given[name] for name in ("max_failures", "concurrency", "webhook", "webhook_secret", "lease")}
     wanted = terms(**limits, offline=connection.offline)
     with open_watch(path, as_json=as_json) as watch, connected_async(connection) as client:
         batch = Batch(
