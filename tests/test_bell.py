@@ -133,3 +133,15 @@ def test_rings_that_nobody_hears_do_not_fill_the_memory():
     assert repr(bell) == "Bell(0 tasks waited for, 100 rings remembered)"
     bell.nap("999", AGES)
     bell.nap("0", 0.0)
+
+
+def test_a_napper_that_gives_up_leaves_the_others_listening():
+    bell = Bell()
+    patient = threading.Thread(target=bell.nap, args=("a", 60.0))
+    patient.start()
+    while "1 tasks waited for" not in repr(bell):
+        pass
+    bell.nap("a", 0.001)
+    bell.ring("a")
+    patient.join(30)
+    assert not patient.is_alive()

@@ -312,3 +312,8 @@ def test_a_model_by_hand_takes_every_option_and_knows_an_image_by_its_name():
         "input_image_2": coded(WOLF),
     }
     assert request.sizes == ((128, 64), (64, 256))
+
+
+def test_an_image_that_was_attached_before_stays_as_it_is():
+    attached = Attached("aGVsbG8=", (64, 64))
+    assert attach(attached, "input_image", find("flux-2-pro")) is attached

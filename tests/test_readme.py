@@ -100,6 +100,15 @@ def test_the_server_starts_by_the_line_that_starts_it(environment, desk):
     assert "engine offline" in greeting
 
 
+def test_a_batch_runs_by_the_lines_that_show_it(desk, environment):
+    (desk / "prompts.csv").write_text("prompt,width,height\na fox,64,64\nan owl,64,64\n")
+
+    done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")[4]], desk, environment)
+
+    assert done.returncode == 0, done.stderr
+    assert '"saved":2' in done.stdout.replace(" ", "")
+
+
 def test_the_python_blocks_run_in_the_order_in_which_they_stand(desk, environment):
     program = "\n".join(text for text in blocks("python") if "def test_" not in text)
     program = program.replace("with Client() as client:", "client = Client()\nif True:")
