@@ -16,6 +16,7 @@ from fluxwerk.cli.exit import CODES, EXITS, code_of, explained
 from fluxwerk.cli.group import COMMANDS, group
 from fluxwerk.exchange import Task
 from fluxwerk.server.books import Books
+from fluxwerk.server.trouble import Rule
 from fluxwerk.testing import loopback
 
 KEY = "a-key"
@@ -369,3 +370,23 @@ def test_a_disk_that_is_full_ends_with_a_message_and_not_with_a_traceback(capsys
         raise OSError(28, "No space left on device", "/tmp/a.png")
     assert ended.value.code == 1
     assert "No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "trouble"),
+    [
+        (("--json",), {}),
+        ((), {}),
+        ((), {"on": "download", "do": "status", "status": 403}),
+        ((), {"on": "download", "do": "redirect", "to": "http://evil.example/?sig=CANARYsig"}),
+        ((), {"on": "submit", "do": "page", "status": 500}),
+        ((), {"on": "poll", "do": "status", "status": 403}),
+    ],
+)
+def test_no_output_of_the_command_line_shows_a_key_or_a_signed_query(own_folder, words, trouble):
+    rules = [Rule.model_validate(trouble)] if trouble else []
+    with loopback(trouble=rules) as base:
+        command = ("generate", "x", "--width", 64, "--height", 64, "--timeout", 3, "-o", "a.png", *words)
+        done = fluxwerk(*command, "--base-url", base, BFL_API_KEY="CANARY-key-of-mine")
+    assert "CANARY" not in done.output + repr(done.exception)
+    assert "sig=" not in done.output
