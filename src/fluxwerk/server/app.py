@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import fastapi
 from fastapi.responses import Response as Answer
+from starlette.requests import ClientDisconnect
 
 from fluxwerk.drive import drive_async
 from fluxwerk.engines import Engine, LiveEngine
@@ -21,6 +22,7 @@ from fluxwerk.server.workshop import Workshop
 from fluxwerk.server.wreck import Wreck
 from fluxwerk.version import VERSION
 
+GONE = 400
 # Ten references of 20 MB, as base64, and a prompt.
 LARGEST_BODY = 300 * 1024 * 1024
 
@@ -40,7 +42,11 @@ def build(
     app = fastapi.FastAPI(title="fluxwerk", version=VERSION, lifespan=lifespan, openapi_url="/openapi.json")
 
     async def carry(request: fastapi.Request) -> Answer:
-        body = await _body(request)
+        try:
+            body = await _body(request)
+        except ClientDisconnect:
+            # Nobody is there to read this; it only keeps a stranger's broken line out of the log of our mistakes.
+            return Answer(status_code=GONE)
         if body is None:
             text = f"Body too large: at most {LARGEST_BODY // 2**20} MB are read"
             return _to_wire(Refusal("too_large", text, detail="Body too large").answer(service.dialect))
