@@ -51,6 +51,8 @@ class Folder:
         try:
             save(data, target, overwrite=overwrite, lasting=True)
         except FileExistsError:
+            if not target.parent.is_dir():
+                raise Misused("", faults=[Fault("output", name, "lies below a file, where no folder can be")]) from None
             raise
         except OSError as trouble:
             raise Unwritable(f"{target} cannot be written: {trouble.strerror or trouble}.") from None

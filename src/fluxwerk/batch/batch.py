@@ -69,6 +69,7 @@ class Batch:
         self._client = client
         self._tell = tell
         self._worker: Worker | None = None
+        self._stops = 0
         self.ledger = ledger if isinstance(ledger, Ledger) else Ledger.open(ledger)
         if max_cost is not None:
             self.ledger.budget.set_cap(Decimal(str(max_cost)))
@@ -102,6 +103,8 @@ class Batch:
         self._worker = Worker(
             self.ledger, client.send, client.access.base, prepare, self._keep, self._terms, self._tell
         )
+        for _ in range(self._stops):
+            self._worker.stop()
         try:
             await self._note_balance(client)
             ended = await self._worker.run()
@@ -138,6 +141,8 @@ class Batch:
         """Submit nothing more and collect what is in flight; called again, stop at once and lose nothing."""
         if self._worker:
             self._worker.stop(reason)
+        else:
+            self._stops += 1
 
     def sums(self) -> Sums:
         """Count the jobs of each stage and their money."""

@@ -125,6 +125,10 @@ def _jsonl(path: Path) -> Iterator[Line]:
             if not isinstance(columns, dict):
                 raise _unreadable(path, number, 'each line must be an object such as {"prompt": "a fox"}')
             found = cast("dict[str, Json]", columns)
+            try:
+                json.dumps(found, ensure_ascii=False).encode()
+            except UnicodeEncodeError:
+                raise _unreadable(path, number, "holds half a character (a lone surrogate)") from None
             yield Line(number, {name: value for name, value in found.items() if value is not None})
 
 

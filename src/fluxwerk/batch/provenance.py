@@ -36,12 +36,15 @@ PACKET = (
     '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
 )
 ORIGIN = re.compile(rb"<fluxwerk:origin>(.*?)</fluxwerk:origin>", re.DOTALL)
+# What opens or proves something, and so is in no file that goes out.
+PRIVATE = frozenset({"webhook_url", "webhook_secret"})
 LONGEST_READ = 64 * 1024 * 1024
 
 
 def origin(job: Job, status: Status, *, prompts: bool = True) -> dict[str, Json]:
     """Say how an image came to be; without `prompts` neither the prompt nor a link to it is told."""
-    fields = {name: value for name, value in job.fields.items() if prompts or name != "prompt"}
+    told = {name: value for name, value in job.fields.items() if name not in PRIVATE}
+    fields = {name: value for name, value in told.items() if prompts or name != "prompt"}
     return {
         "fluxwerk": FORMAT,
         "model": job.model,

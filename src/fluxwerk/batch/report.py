@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxwerk import storage
+from fluxwerk.batch.provenance import PRIVATE
 from fluxwerk.errors import Fault, Misused
 from fluxwerk.exchange import Json
 from fluxwerk.jobs.budget import Sums
@@ -168,6 +170,8 @@ def _shown(name: str, value: Any) -> str:
         return f"{to_credits(value)} credits"
     if name in MOMENTS or name == "expires":
         return _moment(value)
+    if name == "request":
+        value = json.dumps({key: told for key, told in json.loads(value).items() if key not in PRIVATE})
     return redact(str(value))
 
 

@@ -13,6 +13,7 @@ DEFAULT = "{index:05}-{model}-{seed}.{ext}"
 FIELDS = ("index", "line", "item", "model", "seed", "tag", "hash", "ext")
 LONGEST_NAME = 1024
 LONGEST_PART = 200
+LONGEST_FACT = 60
 # Characters that some file system or object store refuses, or that a shell misreads.
 STRANGE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -67,4 +68,6 @@ def _plain(value: Any) -> Any:
     """Keep a fact from making folders of its own."""
     if not isinstance(value, str):
         return value
-    return STRANGE.sub("_", value).replace("/", "_").strip(" .")[:LONGEST_PART] or "_"
+    # Cut by bytes: a name of 255 of them is the most that a folder takes, and a template joins several facts.
+    plain = STRANGE.sub("_", value).replace("/", "_").encode("utf-8", "replace")[:LONGEST_FACT]
+    return plain.decode("utf-8", "ignore").strip(" .") or "_"

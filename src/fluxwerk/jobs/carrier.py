@@ -156,6 +156,10 @@ class Carrier:
         except NotAllowed as refusal:
             shift.stop("the service refuses the key", refusal)
             return None
+        except (Busy, OutOfCredits) as refusal:
+            # The task is paid for and runs on; a later run asks for it again.
+            shift.stop("the service answers no polls now", refusal)
+            return None
         except (*TASK_ENDED, Refused) as error:
             ending, cost = error, to_micro(heard[-1].cost) if heard else None
             failed = await shift.record(lambda: shift.ledger.failed(job, ending, cost))

@@ -7,7 +7,7 @@ import time
 from heapq import heappop, heappush
 
 from fluxwerk.drive import WALL, drive_async
-from fluxwerk.errors import Expired, Failed, Refused, Stale, TimedOut, Unreachable, Untrusted, Unwritable
+from fluxwerk.errors import Expired, Failed, NotAllowed, Refused, Stale, TimedOut, Unreachable, Untrusted, Unwritable
 from fluxwerk.jobs.job import Job
 from fluxwerk.jobs.ledger import Saved
 from fluxwerk.jobs.shift import LONGEST_PAUSE, Progress, Shift
@@ -63,6 +63,10 @@ class Collector:
             data = await drive_async(steps, shift.send, WALL.now() + PATIENCE)
         except TimedOut as trouble:
             await self._again(job, trouble)
+        except NotAllowed as refusal:
+            # The image is there; whoever comes with a good key collects it.
+            shift.stop("the service refuses the key", refusal)
+            self._done()
         except (Expired, Failed, Untrusted, Refused) as error:
             await self._fail(job, error)
         else:

@@ -27,8 +27,8 @@ from fluxwerk.jobs.slots import Slots, doubt
 S = Stage
 TOKEN_BYTES = 24
 LINK_LIFE = 600.0
-# A task whose wait or download failed was paid for: trying again asks for the same task, not for a new one.
-COLLECTABLE = frozenset({"TimedOut", "Expired", "Untrusted", "Lost", "Unanswered", "Unreachable"})
+# Only a task that is known to have ended without an image is bought anew: any other was paid for and may have one.
+ENDED = frozenset({"Failed", "Moderated", "Forgotten"})
 FRESH = {
     "worker": None, "token": None, "base": None, "submitted": None, "task": None, "polling_url": None, "cost": None,
     "settled": None, "url": None, "expires": None, "seed": None, "engine": None, "kind": None, "reason": None,
@@ -239,7 +239,7 @@ class Ledger:
         """
         with self.database.write() as transaction:
             row = _require(transaction, identity, S.FAILED)
-            if row["task"] is not None and row["kind"] in COLLECTABLE:
+            if row["task"] is not None and row["kind"] not in ENDED:
                 back: dict[str, Any] = {
                     "note": "to be collected again",
                     "kind": None,

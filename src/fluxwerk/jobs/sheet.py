@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from fluxwerk.errors import Stale
 from fluxwerk.jobs.database import Database
 from fluxwerk.jobs.job import Stage, credits_of, to_micro
 from fluxwerk.jobs.move import TALLY
@@ -86,6 +87,8 @@ class Sheet:
         with self._database.write() as transaction:
             if transaction.one(PLANNED, sha256=self._sha256):
                 return False
+            if transaction.one("select id from sheets where id = :id", id=self.id) is None:
+                raise Stale("Another process took this plan for abandoned and swept it away; plan it again.")
             for row in transaction.all(OPENED, sheet=self.id):
                 counts = {"jobs": row["jobs"], "booked": row["booked"], "earlier": 0}
                 transaction.run(TALLY, pool=row["pool"], stage=Stage.PLANNED, **counts)

@@ -43,6 +43,7 @@ class Worker:
         self._orphans = True
         self._capped = False
         self._asked_to_stop = 0
+        self._reason = ""
 
     async def run(self) -> str:
         """Work until nothing is left; returns why it ended early, or nothing.
@@ -53,6 +54,12 @@ class Worker:
         self._shift = shift = Shift(self._ledger, scribe, *self._parts)
         self._main = asyncio.current_task()
         self._carrier, self._collector = Carrier(shift), Collector(shift)
+        # Whoever asked before there was anything to stop is heard now.
+        if self._asked_to_stop:
+            shift.stop(self._reason)
+        if self._asked_to_stop > 1:
+            await scribe.close()
+            return shift.stopping
         try:
             self._name = await scribe.write(lambda: self._ledger.slots.enrol(shift.terms.lease))
             await self._work_side_by_side()
@@ -72,6 +79,7 @@ class Worker:
     def stop(self, reason: str = "stopped") -> None:
         """Submit nothing more and collect what is in flight; the second time stop at once, and lose nothing."""
         self._asked_to_stop += 1
+        self._reason = self._reason or reason
         if self._shift:
             self._shift.stop(reason)
         if self._asked_to_stop == 2 and self._main:  # noqa: PLR2004  (a third time changes nothing)

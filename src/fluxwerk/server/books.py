@@ -203,8 +203,9 @@ class Books:
         self._settle(job, now)
 
     def note(self, job: Job) -> None:
-        """Write down what changed about a job that had ended."""
-        self._store.save(job)
+        """Write down what changed about a job that had ended, unless it is forgotten by now."""
+        if job.task.id in self.jobs:
+            self._store.save(job)
 
     def picture(self, job: Job) -> bytes | None:
         """Return the image of a job, if it has one."""

@@ -89,7 +89,9 @@ class Service:
     def answer(self, http: HttpRequest) -> Flow[Response]:
         """Answer one HTTP request; headers in lower case."""
         asked = visit.read(http)
-        rule = self._trouble.meet(occasion) if (occasion := self._occasion(asked)) else None
+        # A body is not looked at before its key is, unless there is trouble to choose by its prompt.
+        occasion = self._occasion(asked) if self._trouble.rules else None
+        rule = self._trouble.meet(occasion) if occasion else None
         if rule and rule.strikes_first:
             return effect.instead(rule)
         try:

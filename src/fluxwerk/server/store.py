@@ -40,6 +40,9 @@ class Disk:
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._inputs_folder = self._folder / "inputs"
+        for private in (self._folder / "images", self._inputs_folder):
+            private.mkdir(mode=0o700, exist_ok=True)
+            private.chmod(0o700)
         file = self._folder / "state.db"
         os.close(os.open(file, os.O_CREAT | os.O_RDONLY, 0o600))
         self._connection = sqlite3.connect(file, timeout=0.5, isolation_level=None)
@@ -65,7 +68,7 @@ class Disk:
         if job.ready_at is None:
             self._save_inputs(job)
         elif job.picture is not None:
-            save(job.picture, self._image(job))
+            save(job.picture, self._image(job), lasting=True)
         row = {"id": job.task.id, "account": job.account.digest, "body": dump(_write(job)).decode()}
         balance = {"digest": job.account.digest, "spent": str(job.account.spent)}
         task = "insert into task (id, account, body) values (:id, :account, :body) "
@@ -126,7 +129,7 @@ class Disk:
 
     def _save_inputs(self, job: Job) -> None:
         for name, data in _images(job.order).items():
-            save(data, self._inputs(job) / name)
+            save(data, self._inputs(job) / name, lasting=True)
 
     def _with_inputs(self, job: Job) -> Order:
         folder = self._inputs(job)

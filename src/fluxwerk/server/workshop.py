@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from fluxwerk.drive import drive_async
 from fluxwerk.engines import LiveEngine, Progress
@@ -71,6 +72,8 @@ class Workshop:
             service.fail(job, f"{type(trouble).__name__}: {trouble}")
         else:
             service.finish(job, picture)
+            # What went in is done with, and may be many megabytes.
+            job.order = replace(job.order, references=(), canvas=None)
         finally:
             del self._rendering[job.task.id]
 
