@@ -12,7 +12,19 @@ import pytest
 
 import judge
 from fluxwerk.batch import plan
-from fluxwerk.errors import Expired, Failed, Invalid, Misused, Moderated, Stale, TimedOut, Unwritable
+from fluxwerk.errors import (
+    Busy,
+    Expired,
+    Failed,
+    Invalid,
+    Misused,
+    Moderated,
+    NotAllowed,
+    OutOfCredits,
+    Stale,
+    TimedOut,
+    Unwritable,
+)
 from fluxwerk.jobs import schema
 from fluxwerk.jobs.database import Sqlite, is_database
 from fluxwerk.jobs.job import MOVES, Job, Stage
@@ -191,7 +203,12 @@ def test_a_task_that_failed_costs_what_the_last_status_said_and_else_what_the_su
     judge.assert_sums(ledger)
 
 
-@pytest.mark.parametrize("error", [TimedOut("slow"), Expired("dead")])
+@pytest.mark.parametrize(
+    "error",
+    [TimedOut("slow"), Expired("dead"), Busy("later"), NotAllowed("key"), OutOfCredits("empty")],
+)
+    "error", [TimedOut("slow"), Expired("dead"), Busy("later"), NotAllowed("key"), OutOfCredits("empty")]
+)
 def test_retrying_what_may_still_have_an_image_asks_its_task_and_pays_nothing(error: Exception):
     ledger = ledger_with(1)
     failed(ledger, error)

@@ -285,3 +285,10 @@ def test_the_same_image_is_measured_and_hashed_once(tmp_path: Path):
     with ledger.database.read() as transaction:
         [row] = transaction.all("select * from inputs")
     assert (row["width"], row["height"], row["path"]) == (100, 80, str((tmp_path / "cat.png").resolve()))
+
+
+def test_half_a_character_is_a_fault_of_its_line(tmp_path: Path):
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"prompt": "a fox"}\n{"prompt": "\\ud800 fox"}\n')
+    with pytest.raises(Misused, match="half a character"):
+        list(read_manifest(file))

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fluxwerk.storage import save
+from fluxwerk.errors import Misused
+from fluxwerk.storage import Folder, save
 
 
 def test_bytes_are_saved_and_the_path_returned(tmp_path):
@@ -84,3 +85,10 @@ def test_many_threads_save_to_one_name_and_one_of_them_wins_whole(tmp_path):
     assert (tmp_path / "fox.png").read_bytes() in pictures
     assert [path.name for path in tmp_path.iterdir()] == ["fox.png"]
     assert after == 0o022
+
+
+def test_a_name_below_a_file_is_refused_and_not_taken_for_a_name_in_use(tmp_path):
+    folder = Folder(tmp_path)
+    folder.put("a.png", b"1")
+    with pytest.raises(Misused, match="lies below a file"):
+        folder.put("a.png/b.png", b"2")
