@@ -254,3 +254,12 @@ def test_a_place_that_is_no_storage_is_refused():
         open_storage("ftp://example.com")
     assert isinstance(open_storage("images"), Folder)
     assert ready_job(settled=Decimal(0)).cost == 0
+
+
+@pytest.mark.parametrize("provenance", ["sidecar", "embed"])
+def test_what_proves_a_webhook_is_written_nowhere(tmp_path: Path, provenance: str):
+    fields = {"prompt": "a fox", "webhook_url": "https://example.com/CANARY", "webhook_secret": "CANARY"}
+    keep(Keeper(Folder(tmp_path), provenance=provenance), fields=fields)
+    written = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
+    assert written
+    assert not any(b"CANARY" in data for data in written)
