@@ -207,8 +207,6 @@ def test_a_task_that_failed_costs_what_the_last_status_said_and_else_what_the_su
     "error",
     [TimedOut("slow"), Expired("dead"), Busy("later"), NotAllowed("key"), OutOfCredits("empty")],
 )
-    "error", [TimedOut("slow"), Expired("dead"), Busy("later"), NotAllowed("key"), OutOfCredits("empty")]
-)
 def test_retrying_what_may_still_have_an_image_asks_its_task_and_pays_nothing(error: Exception):
     ledger = ledger_with(1)
     failed(ledger, error)
