@@ -293,7 +293,6 @@ NEVER_LEFT = [
     httpx2.PoolTimeout("full"),
     httpx2.ProxyError("407"),
     httpx2.UnsupportedProtocol("gopher"),
-    httpx2.LocalProtocolError("header"),
     httpx2.InvalidURL("none"),
 ]
 LEFT = [
@@ -304,6 +303,7 @@ LEFT = [
     httpx2.CloseError("reset"),
     httpx2.RemoteProtocolError("noise"),
     httpx2.DecodingError("gzip"),
+    httpx2.LocalProtocolError("over HTTP/2 an answer that breaks the rules is called so as well"),
 ]
 
 

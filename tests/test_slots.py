@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from fluxwerk import AsyncClient, Client, TimedOut
+from fluxwerk import AsyncClient, Client, TimedOut, Unreachable
 from fluxwerk.exchange import Pool, Task
 from fluxwerk.server.books import Books
 from fluxwerk.slots import Slots
@@ -229,3 +229,22 @@ def test_after_a_refusal_all_waiting_submits_share_one_cool_down():
         made = list(client.generate_many(["a", "b", "c", "d"], width=64, height=64))
     assert all(one.image for one in made)
     assert len(refused) == 3
+
+
+def test_whoever_stops_listening_to_many_stops_buying():
+    books = Books()
+    with loopback(books=books, pace=lambda _: 0.1) as base:
+        client = Client("k", base_url=base, slots=1, timeout=20)
+        for _ in client.generate_many((f"fox {n}" for n in range(40)), width=64, height=64):
+            break
+        client.submit("the next one", width=64, height=64)
+        client.close()
+    assert len(books.jobs) <= 4
+
+
+def test_a_submit_that_never_left_keeps_no_slot():
+    with Client("k", base_url="http://127.0.0.1:9", slots=1, timeout=1.2) as client:
+        with pytest.raises((Unreachable, TimedOut)) as ended:
+            client.generate("x", width=64, height=64)
+        assert "No slot" not in str(ended.value)
+        assert client.slots.ask(Pool("standard", 1), nothing).granted

@@ -15,7 +15,7 @@ from fluxwerk.access import open_access
 from fluxwerk.catalog import Model
 from fluxwerk.conversation import RUNNING, Conversation, Hooks
 from fluxwerk.drive import WALL, Clock, drive, drive_async
-from fluxwerk.errors import Error, Misused, TimedOut
+from fluxwerk.errors import Error, Misused, TimedOut, Unreachable
 from fluxwerk.exchange import (
     Flow,
     HttpRequest,
@@ -81,7 +81,7 @@ class Words:
         self.on_event = on_event
         self.clock = clock
         self.slots = Slots(clock.now, slots)
-        self._at_a_time = max(AT_A_TIME, slots or 0)
+        self._at_a_time = slots + 2 if slots else AT_A_TIME
         seam.keep_urls_out_of_logs()
 
     def __repr__(self) -> str:
@@ -149,6 +149,7 @@ class Client(Words):
     ) -> None:
         super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook)
         self._line = seam.open_line(http_client)
+        self._mine = threading.local()
 
     def generate(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Image:
         """Submit, wait and download: one paid image, from a prompt with options or from a request made before."""
@@ -160,8 +161,10 @@ class Client(Words):
         `requests` are requests or prompts, which share the options given here.  They are read as slots become free, so
         there may be endlessly many.  Whoever stops listening lets what is in flight finish unseen.
         """
+        halt = threading.Event()
 
         def make(request: Request | str) -> Made:
+            self._mine.halt = halt
             try:
                 return Made(request, self.generate(request, **_of_each(request, wanted)))
             except Error as error:
@@ -177,6 +180,7 @@ class Client(Words):
                     yield from (one.result() for one in done)
             yield from (one.result() for one in futures.as_completed(running))
         finally:
+            halt.set()
             pool.shutdown(wait=False, cancel_futures=True)
 
     def submit(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Task:
@@ -220,7 +224,11 @@ class Client(Words):
         began = self.clock.now()
         talk.seat = self._take_seat(request.pool, budget)
         left = None if budget is None else budget - (self.clock.now() - began)
-        response = self.send(request, left)
+        try:
+            response = self.send(request, left)
+        except Unreachable:
+            talk.withdraw()
+            raise
         talk.answered(response)
         return response
 
@@ -231,14 +239,21 @@ class Client(Words):
         try:
             while not seat.granted:
                 left = LOOK_AROUND if until is None else until - self.clock.now()
-                if left <= 0:
+                if left <= 0 or self._is_halted():
                     raise _no_slot(pool)
                 if not granted.wait(min(left, LOOK_AROUND)):
                     self._look_around(pool, left)
+            if self._is_halted():
+                raise _no_slot(pool)
         except BaseException:
             self.slots.give_back(seat)
             raise
         return seat
+
+    def _is_halted(self) -> bool:
+        """Whether this thread makes one of many that nobody listens to any more: it buys nothing then."""
+        halt: threading.Event | None = getattr(self._mine, "halt", None)
+        return halt is not None and halt.is_set()
 
     def _look_around(self, pool: Pool, left: float) -> None:
         task = self.slots.unattended(pool)
@@ -349,7 +364,11 @@ class AsyncClient(Words):
         began = self.clock.now()
         talk.seat = await self._take_seat(request.pool, budget)
         left = None if budget is None else budget - (self.clock.now() - began)
-        response = await self.send(request, left)
+        try:
+            response = await self.send(request, left)
+        except Unreachable:
+            talk.withdraw()
+            raise
         talk.answered(response)
         return response
 

@@ -77,6 +77,12 @@ class Conversation:
             self._slots.hold(self.seat, task)
             self.seat = None
 
+    def withdraw(self) -> None:
+        """Give the slot back after a submit that never left; it is asked for anew."""
+        if self.seat:
+            self._slots.give_back(self.seat)
+            self.seat = None
+
     def answered(self, response: Response) -> None:
         """Give the slot back after a submit that was refused; one that is too busy cools the whole pool down."""
         if self.seat and response.status not in flow.OK:

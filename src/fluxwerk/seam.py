@@ -33,7 +33,12 @@ LONGEST_CONNECT = 10.0
 LARGEST_BODY = 128 * 1024 * 1024
 KEPT_ALIVE = 64
 KEPT_SECONDS = 5.0
-QUIET = ("httpx2", *(f"httpcore2.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")), "hpack")
+QUIET = (
+    "httpx2",
+    *(f"httpcore2.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")),
+    "hpack.hpack",
+    "hpack.table",
+)
 NEVER_LEFT = frozenset(
     {
         "ConnectError",
@@ -41,7 +46,6 @@ NEVER_LEFT = frozenset(
         "PoolTimeout",
         "ProxyError",
         "UnsupportedProtocol",
-        "LocalProtocolError",
         "InvalidURL",
         "UnicodeEncodeError",
         "UnicodeError",
@@ -113,7 +117,10 @@ class _Own:
         import httpcore2  # noqa: PLC0415  (only senders pay for it)
 
         self._pool = httpcore2.ConnectionPool(
-            max_keepalive_connections=KEPT_ALIVE, keepalive_expiry=KEPT_SECONDS, network_backend=_backend()
+            max_connections=None,
+            max_keepalive_connections=KEPT_ALIVE,
+            keepalive_expiry=KEPT_SECONDS,
+            network_backend=_backend(),
         )
 
     def send(self, access: Access, request: HttpRequest, budget: float | None) -> Response:
@@ -133,7 +140,9 @@ class _AsyncOwn:
     def __init__(self) -> None:
         import httpcore2  # noqa: PLC0415
 
-        self._pool = httpcore2.AsyncConnectionPool(max_keepalive_connections=KEPT_ALIVE, keepalive_expiry=KEPT_SECONDS)
+        self._pool = httpcore2.AsyncConnectionPool(
+            max_connections=None, max_keepalive_connections=KEPT_ALIVE, keepalive_expiry=KEPT_SECONDS
+        )
 
     async def send(self, access: Access, request: HttpRequest, budget: float | None) -> Response:
         import asyncio  # noqa: PLC0415  (a blocking client never needs it)
@@ -287,6 +296,8 @@ def _loss(trouble: Exception) -> Lost | None:
 def _redact_record(record: logging.LogRecord) -> bool:
     shown: Callable[[], str] = record.getMessage
     text = trust.redact(shown())
+    if record.name.startswith("hpack"):
+        text = "a header"
     if "x-key" in text or "location" in text.lower():
         text = text.split("headers", 1)[0].split("[(", 1)[0] + "…"
     record.msg, record.args = text, ()

@@ -69,7 +69,11 @@ class Slots:
                 queue.probe = seat if queue.cooling else None
                 granted.append(seat)
         for seat in granted:
-            seat.wake()
+            try:
+                seat.wake()
+            except RuntimeError:
+                # Its event loop is gone, and nobody there can use the seat.
+                self.give_back(seat)
 
     def hold(self, seat: Seat, task: Task) -> None:
         """Tie a seat to the task that its submit became; a cool-down that this submit probed is over."""

@@ -15,8 +15,9 @@ from fluxwerk import catalog, pricing
 from fluxwerk.catalog import Model
 from fluxwerk.cli.connection import Connection, connected
 from fluxwerk.cli.console import Watch, money, put_json, sentence, summary
-from fluxwerk.errors import Fault, Misused, UnknownPrice
+from fluxwerk.errors import Fault, Misused, UnknownPrice, Unwritable
 from fluxwerk.exchange import Json, Request
+from fluxwerk.image import Image
 from fluxwerk.input import compose
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -91,12 +92,20 @@ def _run(
     watch = Watch(offline=connection.offline, quiet=as_json)
     with watch.live(model.name), connected(connection, watch.hear) as client:
         image = client.generate(request, model=model)
-        file = image.save(output or f"{model.name}-{image.seed}.{image.suffix}")
+        file = saved(image, output or Path(f"{model.name}-{image.seed}.{image.suffix}"))
     facts = summary(image, str(file), estimate, began, offline=connection.offline)
     if as_json:
         put_json(facts)
     else:
         click.echo(sentence(facts))
+
+
+def saved(image: Image, file: Path) -> Path:
+    """Write a paid image, or say how to collect it again when the disk takes it not; raises `Unwritable`."""
+    try:
+        return image.save(file)
+    except OSError as trouble:
+        raise Unwritable(f"{file} cannot be written: {trouble.strerror or trouble}.", task=image.task) from None
 
 
 def _path_or_url(text: str) -> str | Path:

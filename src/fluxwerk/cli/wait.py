@@ -9,7 +9,7 @@ import click
 
 from fluxwerk.cli.connection import Connection, connected, connection_options
 from fluxwerk.cli.console import Watch, put_json, sentence, summary
-from fluxwerk.cli.making import json_option
+from fluxwerk.cli.making import json_option, saved
 from fluxwerk.errors import Misused
 from fluxwerk.exchange import Task
 
@@ -29,7 +29,7 @@ def command(task: str, polling_url: str | None, output: Path | None, connection:
     with watch.live("waiting"), connected(connection, watch.hear) as client:
         url = polling_url or f"{client.access.base}/v1/get_result?id={task}"
         image = client.download(Task(task, url))
-        file = image.save(output or f"{task}.{image.suffix}")
+        file = saved(image, output or Path(f"{task}.{image.suffix}"))
     facts = summary(image, str(file), None, began, offline=False)
     if as_json:
         put_json(facts)

@@ -12,7 +12,7 @@ from urllib.parse import urljoin
 
 from fluxwerk import raster
 from fluxwerk.catalog import Model
-from fluxwerk.errors import Busy, Error, Expired, InDoubt, Lost, Refused, Unanswered, Unreachable
+from fluxwerk.errors import Busy, Error, Expired, InDoubt, Lost, Refused, Unanswered, Unreachable, Untrusted
 from fluxwerk.exchange import (
     Call,
     Event,
@@ -64,7 +64,7 @@ def submit(model: Model, request: Request, base: str, tell: Tell = silence, othe
         after = _pause_after_refusal(model, refusal, attempt)
         tell(Event("retrying", attempt=attempt, reason=str(refusal)))
     try:
-        task = wire.read_task(response, model.name, base)
+        task = wire.read_task(response, model.name, bases[failures % len(bases)])
     except ValueError as unreadable:
         raise _in_doubt(model, f"its answer could not be read: {unreadable}") from unreadable
     tell(Event("submitted", task, attempt))
@@ -135,10 +135,10 @@ def download(status: Status, base: str, tell: Tell = silence) -> Flow[bytes]:
 
 def glance(task: Task, base: str) -> Flow[Status | None]:
     """Poll once and return what it says, or `None` if it says nothing; raises no ending and repeats nothing."""
-    trust.check_polling(task.polling_url, base)
     try:
+        trust.check_polling(task.polling_url, base)
         return wire.read_status((yield Call(wire.write_poll(task))), task)
-    except (Lost, ValueError):
+    except (Lost, Untrusted, ValueError):
         return None
 
 
@@ -220,4 +220,7 @@ def _follow(url: str, base: str, after: float) -> Flow[Response]:
         target = response.headers.get("location")
         if response.status not in REDIRECTING or not target or hops == patience.REDIRECTS:
             return response
-        url, after, hops = urljoin(url, target), 0.0, hops + 1
+        try:
+            url, after, hops = urljoin(url, target), 0.0, hops + 1
+        except ValueError:
+            raise Untrusted("The delivery redirected to what is no URL.") from None
