@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 
 import pytest
@@ -220,3 +221,12 @@ def test_jitter_only_lengthens_a_pause_and_by_no_more_than_its_share():
     assert all(8 <= pause <= 10 for pause in stretched)
     assert len(set(stretched)) > 1
     assert WALL.stretch(Call(HTTP, 8.0)) == 8
+
+
+def test_jitter_is_not_drawn_from_the_generator_that_the_program_shares():
+    before = random.getstate()
+
+    pauses = {WALL.stretch(Call(HTTP, 1.0, 0.5)) for _ in range(5)}
+
+    assert len(pauses) > 1
+    assert random.getstate() == before
