@@ -37,6 +37,17 @@ class Watch:
             self.closed = True
 
 
+class Patient(Watch):
+    """A flow whose pauses may be cut short, until it is told that time is up."""
+
+    def flow(self):
+        while True:
+            try:
+                self.heard.append((yield Call(HTTP, self.pauses[0], early=True)))
+            except TimedOut:
+                return len(self.heard)
+
+
 class Line:
     """A send seam that notes when it was used and with which budget; what it answers may be a loss."""
 
@@ -150,6 +161,24 @@ def test_a_call_that_cannot_begin_before_the_deadline_is_not_made(run):
     assert watch.heard == [TimedOut, TimedOut]
     assert line.sent == []
     assert line.clock.now() == 0
+
+
+@BOTH
+def test_a_pause_that_may_be_cut_short_leaves_time_for_last_looks_before_the_deadline(run):
+    line = Line()
+
+    run(Patient(30), line, deadline=100)
+
+    assert line.sent == [(30, 70), (60, 40), (90, 10), (99, 1), (99.5, 0.5), (99.75, 0.25), (99.875, 0.125)]
+
+
+@BOTH
+def test_even_a_deadline_before_the_first_pause_has_ended_allows_a_look(run):
+    line = Line(takes=0.5)
+
+    run(Patient(3), line, deadline=0.8)
+
+    assert line.sent == [(0.4, 0.4)]
 
 
 def test_the_deadline_passes_for_the_whole_flow():

@@ -383,6 +383,16 @@ def test_a_task_that_stays_unknown_for_ten_seconds_is_forgotten():
     assert patience.GRACE <= sum(talk.pauses) < patience.GRACE + patience.LONGEST_POLL
 
 
+def test_only_a_pause_that_nobody_asked_for_may_be_cut_short():
+    busy, unknown = says({}, 429, retry_after="30"), told("Task not found")
+
+    talk = waiting(unknown, told("Pending"), busy, told("Pending"), says({}, 503), LOST, says({}, 500), ready())
+
+    assert [call.early for call in talk.calls] == [True, False, True, False, True, False, True, True]
+    assert not submitting(AWAY).calls[1].early
+    assert not downloading(LOST).calls[1].early
+
+
 @pytest.mark.parametrize(
     "url", ["https://evil.com/v1/get_result?id=abc", "http://api.bfl.ai/x", "https://api.bfl.ai.evil.com/x", "", "/x"]
 )

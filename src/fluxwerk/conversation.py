@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from fluxwerk.bell import Bell
 from fluxwerk.drive import Clock
 from fluxwerk.errors import Error, Failed
-from fluxwerk.exchange import Event, Json, Outcome, Response, Task, Tell
+from fluxwerk.exchange import Call, Event, Json, Outcome, Response, Task, Tell
 from fluxwerk.protocol import flow, patience
 from fluxwerk.slots import Seat, Slots
 
@@ -106,24 +106,28 @@ class Conversation:
 
 
 class _Listening:
-    """A clock whose pauses end early when the bell rings for the task that is waited for."""
+    """A clock whose pauses end early, if they may, when the bell rings for the task that is waited for."""
 
     def __init__(self, clock: Clock, bell: Bell, task: Callable[[], Task | None]) -> None:
         self._clock = clock
         self._bell = bell
         self._task = task
+        self._early = False
         self.now = clock.now
-        self.stretch = clock.stretch
+
+    def stretch(self, call: Call) -> float:
+        self._early = call.early
+        return self._clock.stretch(call)
 
     def sleep(self, seconds: float) -> None:
-        task = self._task()
+        task = self._task() if self._early else None
         if task:
             self._bell.nap(task.id, seconds)
         else:
             self._clock.sleep(seconds)
 
     async def nap(self, seconds: float) -> None:
-        task = self._task()
+        task = self._task() if self._early else None
         if task:
             await self._bell.nap_async(task.id, seconds)
         else:

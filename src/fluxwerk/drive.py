@@ -19,6 +19,10 @@ Send: TypeAlias = Callable[[HttpRequest, float | None], Response]
 AsyncSend: TypeAlias = Callable[[HttpRequest, float | None], Awaitable[Response]]
 # A generator of our own: a program that seeds the global one, and a test that counts on it, must not notice us.
 DICE = Random()  # noqa: S311  (no secret)
+# A last look before the deadline leaves so many seconds for its answer and the image, or half of what is left.  It is
+# repeated while that is worth a call.
+LAST_LOOK = 1.0
+SHORTEST_LOOK = 0.1
 
 
 class Clock(Protocol):
@@ -74,9 +78,9 @@ def drive(flow: Flow[T], send: Send, deadline: float | None = None, clock: Clock
     with closing(flow):
         step = _Step(flow)
         while step.call is not None:
-            pause = clock.stretch(step.call)
             left = None if deadline is None else deadline - clock.now()
-            if left is not None and pause >= left:
+            pause = pause_before(step.call, left, clock)
+            if pause is None:
                 step.throw(_out_of_time())
                 continue
             if pause:
@@ -95,9 +99,9 @@ async def drive_async(flow: Flow[T], send: AsyncSend, deadline: float | None = N
     with closing(flow):
         step = _Step(flow)
         while step.call is not None:
-            pause = clock.stretch(step.call)
             left = None if deadline is None else deadline - clock.now()
-            if left is not None and pause >= left:
+            pause = pause_before(step.call, left, clock)
+            if pause is None:
                 step.throw(_out_of_time())
                 continue
             if pause:
@@ -110,6 +114,18 @@ async def drive_async(flow: Flow[T], send: AsyncSend, deadline: float | None = N
             else:
                 step.send(response)
         return step.result()
+
+
+def pause_before(call: Call, left: float | None, clock: Clock) -> float | None:
+    """Say how many seconds to pause before a call that has `left` seconds to its deadline; `None` if it comes too late.
+
+    A pause that may be shortened ends early enough for a last look, so that long pauses lose no image at the deadline.
+    """
+    pause = clock.stretch(call)
+    if left is None or pause < left:
+        return pause
+    rest = min(LAST_LOOK, left / 2)
+    return left - rest if call.early and rest >= SHORTEST_LOOK else None
 
 
 class _Step(Generic[T]):

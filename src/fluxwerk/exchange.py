@@ -52,11 +52,13 @@ class Call:
     """An HTTP request and the earliest moment for it: `after` seconds from now.
 
     `jitter` is the share of `after` by which the driver may lengthen it, so that many clients do not knock at once.
+    `early` says that nobody asked for the pause: it may be shortened for a last call before the deadline.
     """
 
     request: HttpRequest
     after: float = 0.0
     jitter: float = 0.0
+    early: bool = False
 
 
 Flow: TypeAlias = Generator[Call, Response, T]

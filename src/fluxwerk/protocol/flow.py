@@ -79,23 +79,26 @@ def wait(task: Task, base: str, tell: Tell = silence, plan: Plan | None = None) 
     http = wire.write_poll(task)
     plan = plan or patience.geometric()
     after, waited, attempt, failures, refusals = plan(None), 0.0, 0, 0, 0
+    # A pause that the service asked for, or that its not knowing the task asks for, is not cut short.
+    early = True
     with _about(task):
         trust.check_polling(task.polling_url, base)
         while True:
             attempt += 1
             waited += after
             try:
-                response = yield Call(http, after, patience.JITTER if failures else 0.0)
+                response = yield Call(http, after, patience.JITTER if failures else 0.0, early)
                 status = _read_poll(response, task)
             except (Unanswered, Unreachable, ValueError, Refused) as trouble:
                 failures += 1
                 refusals = refusals + 1 if _is_final(trouble) else 0
                 if refusals >= patience.REFUSED_POLLS:
                     raise
-                after = _pause_after_trouble(trouble, failures)
+                after, early = _pause_after_trouble(trouble, failures), not isinstance(trouble, Busy)
                 tell(Event("retrying", task, attempt, reason=str(trouble)))
                 continue
             failures = refusals = 0
+            early = status.outcome is not Outcome.MISSING
             tell(Event("polled", task, attempt, status))
             if status.outcome is Outcome.READY:
                 tell(Event("ready", task, attempt, status))

@@ -12,7 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fluxwerk.client import Client, Words
-from fluxwerk.drive import drive
+from fluxwerk.drive import drive, pause_before
 from fluxwerk.engines import Engine, Order
 from fluxwerk.errors import Error, Lost, TimedOut, Unreachable
 from fluxwerk.exchange import Event, Flow, HttpRequest, Request, Response, Task, Tell
@@ -161,7 +161,9 @@ def _together(
         except Error as error:
             results[number] = error
         else:
-            heappush(queue, (clock.now() + call.after, next(tickets), number, call.request))
+            pause = pause_before(call, deadline - clock.now(), clock)
+            moment = deadline if pause is None else clock.now() + pause
+            heappush(queue, (moment, next(tickets), number, call.request))
 
     for number in range(len(flows)):
         advance(number, None)
