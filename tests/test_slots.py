@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from fluxwerk import AsyncClient, Client, TimedOut, Unreachable
-from fluxwerk.exchange import Pool, Task
+from fluxwerk.exchange import Outcome, Pool, Status, Task
 from fluxwerk.server.books import Books
 from fluxwerk.slots import Slots
 from fluxwerk.testing import PretendClock, loopback
@@ -94,6 +94,43 @@ def test_tasks_without_a_waiter_are_named_in_turn(slots):
     slots.leave(task("b"))
     assert [slots.unattended(TWO).id for _ in range(3)] == ["a", "b", "a"]
     assert slots.unattended(OTHER) is None
+
+
+def seen(word, outcome):
+    return Status(task("a"), word, outcome)
+
+
+PENDING = seen("Pending", Outcome.RUNNING)
+READY = seen("Ready", Outcome.READY)
+UNKNOWN = seen("Task not found", Outcome.MISSING)
+
+
+@pytest.mark.parametrize(
+    ("age", "status", "keeps"),
+    [
+        (0, PENDING, True),
+        (0, READY, False),
+        (0, None, True),
+        (0, seen("Error", Outcome.FAILED), False),
+        (9.9, UNKNOWN, True),
+        (10, UNKNOWN, False),
+        (3599, PENDING, True),
+        (3600, PENDING, False),
+        (3599, None, True),
+        (3600, None, False),
+    ],
+)
+def test_a_look_at_a_task_frees_its_slot_if_it_is_over_unknown_or_too_old_to_be_true(slots, clock, age, status, keeps):
+    slots.hold(slots.ask(OTHER, nothing), task("a"))
+    slots.leave(task("a"))
+    clock.sleep(age)
+    slots.looked(task("a"), status)
+    assert slots.ask(OTHER, nothing).granted is not keeps
+
+
+def test_a_look_at_a_task_that_holds_no_slot_changes_nothing(slots):
+    slots.looked(task("a"), READY)
+    assert slots.ask(OTHER, nothing).granted
 
 
 def test_a_cool_down_holds_everyone_and_then_lets_one_go_first(slots, clock):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from fluxwerk import catalog, pricing, seam
 from fluxwerk.access import open_access
 from fluxwerk.catalog import Model
-from fluxwerk.conversation import RUNNING, Conversation, Hooks
+from fluxwerk.conversation import Conversation, Hooks
 from fluxwerk.drive import WALL, Clock, drive, drive_async
 from fluxwerk.errors import Error, Misused, TimedOut, Unreachable
 from fluxwerk.exchange import (
@@ -259,9 +259,7 @@ class Client(Words):
         task = self.slots.unattended(pool)
         if task:
             look = flow.glance(task, self.access.base)
-            status = drive(look, self.send, self.clock.now() + left, self.clock)
-            if status and status.outcome not in RUNNING:
-                self.slots.ended(task)
+            self.slots.looked(task, drive(look, self.send, self.clock.now() + left, self.clock))
         self.slots.nudge(pool)
 
 
@@ -397,9 +395,7 @@ class AsyncClient(Words):
         task = self.slots.unattended(pool)
         if task:
             look = flow.glance(task, self.access.base)
-            status = await drive_async(look, self.send, self.clock.now() + left, self.clock)
-            if status and status.outcome not in RUNNING:
-                self.slots.ended(task)
+            self.slots.looked(task, await drive_async(look, self.send, self.clock.now() + left, self.clock))
         self.slots.nudge(pool)
 
     async def _open(self) -> seam.AsyncLine:

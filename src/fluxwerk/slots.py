@@ -1,7 +1,8 @@
 """Who may submit now: as many tasks in flight as the account has slots, however many threads or coroutines ask.
 
 A slot belongs to the remote task, not to whoever waits for it: it is held from before the submit until a poll has said
-that the task has ended, even when nobody waits any more.
+that the task has ended, even when nobody waits any more.  No task is believed in for ever: one that the service does
+not know, and one that nobody could ask about for an hour, keep no slot.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fluxwerk.exchange import Pool, Task
+from fluxwerk.exchange import Outcome, Pool, Status, Task
+from fluxwerk.protocol import patience
+
+# No task runs for so many seconds.
+LONGEST_TASK = 3600.0
 
 
 @dataclass(eq=False, slots=True)
@@ -34,6 +39,15 @@ class _Queue:
     probe: Seat | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A seat that became a task, and since when."""
+
+    seat: Seat
+    task: Task
+    since: float
+
+
 class Slots:
     """The slots of one account in one process; safe to share between threads and event loops.
 
@@ -45,7 +59,7 @@ class Slots:
         self._most = most
         self._lock = threading.Lock()
         self._queues: dict[str, _Queue] = {}
-        self._held: dict[str, tuple[Seat, Task]] = {}
+        self._held: dict[str, _Held] = {}
         self._attended: set[str] = set()
 
     def ask(self, pool: Pool, wake: Callable[[], object]) -> Seat:
@@ -78,7 +92,7 @@ class Slots:
     def hold(self, seat: Seat, task: Task) -> None:
         """Tie a seat to the task that its submit became; a cool-down that this submit probed is over."""
         with self._lock:
-            self._held[task.id] = seat, task
+            self._held[task.id] = _Held(seat, task, self._now())
             self._attended.add(task.id)
             queue = self._queues[seat.pool.name]
             if queue.probe is seat:
@@ -108,9 +122,20 @@ class Slots:
             held = self._held.pop(task.id, None)
             self._attended.discard(task.id)
             if held:
-                self._queues[held[0].pool.name].busy -= 1
+                self._queues[held.seat.pool.name].busy -= 1
         if held:
-            self.nudge(held[0].pool)
+            self.nudge(held.seat.pool)
+
+    def looked(self, task: Task, status: Status | None) -> None:
+        """Note what a look at a task that nobody waits for has shown, or `None` for nothing: it frees what is over."""
+        held = self._held.get(task.id)
+        if held is None:
+            return
+        age = self._now() - held.since
+        running = status is None or status.outcome is Outcome.RUNNING
+        unknown = status is not None and status.outcome is Outcome.MISSING and age < patience.GRACE
+        if age >= LONGEST_TASK or not (running or unknown):
+            self.ended(task)
 
     def leave(self, task: Task) -> None:
         """Note that nobody waits for a task any more; it keeps its slot until someone learns that it has ended."""
@@ -120,10 +145,10 @@ class Slots:
     def unattended(self, pool: Pool) -> Task | None:
         """Name a task of the pool for which nobody waits, each in turn, so that whoever wants its slot can look."""
         with self._lock:
-            for key, (seat, task) in self._held.items():
-                if seat.pool.name == pool.name and key not in self._attended:
+            for key, held in self._held.items():
+                if held.seat.pool.name == pool.name and key not in self._attended:
                     self._held[key] = self._held.pop(key)
-                    return task
+                    return held.task
         return None
 
     def _may_grant(self, queue: _Queue) -> bool:
