@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fluxwerk.catalog import Model, find, models
-    from fluxwerk.client import AsyncClient, Client, Made
+    from fluxwerk.client import AsyncClient, Client
     from fluxwerk.errors import (
         Busy,
         Error,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from fluxwerk.exchange import Event, Outcome, Request, Status, Task
     from fluxwerk.image import Image
     from fluxwerk.pricing import estimate
+    from fluxwerk.series import Made
 
 __all__ = [
     "AsyncClient",
@@ -85,10 +86,11 @@ __all__ = [
 
 _HOMES = {
     "catalog": ("Model", "find", "models"),
-    "client": ("AsyncClient", "Client", "Made"),
+    "client": ("AsyncClient", "Client"),
     "exchange": ("Event", "Outcome", "Request", "Status", "Task"),
     "image": ("Image",),
     "pricing": ("estimate",),
+    "series": ("Made",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

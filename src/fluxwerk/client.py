@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from concurrent import futures
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fluxwerk import catalog, pricing, seam
 from fluxwerk.access import open_access
 from fluxwerk.catalog import Model
 from fluxwerk.conversation import Conversation, Hooks
 from fluxwerk.drive import WALL, Clock, drive, drive_async
-from fluxwerk.errors import Error, Misused, TimedOut, Unreachable
+from fluxwerk.errors import Misused, TimedOut, Unreachable
 from fluxwerk.exchange import (
     Flow,
     HttpRequest,
@@ -30,9 +30,11 @@ from fluxwerk.exchange import (
 from fluxwerk.image import Image, develop
 from fluxwerk.input import Wanted, compose
 from fluxwerk.protocol import flow, patience
+from fluxwerk.series import Made, Series, may_buy, may_send
 from fluxwerk.slots import Seat, Slots
 
 if TYPE_CHECKING:
+    import asyncio
     from typing import Self, Unpack
 
     import httpx2
@@ -46,19 +48,12 @@ NOT_OPTIONS = frozenset({"model", "images", "extra", "timeout"})
 BEHIND_A_HOOK = (3.0, 30.0)
 # While it waits for a slot, a submit looks this often whether a task that nobody waits for has ended.
 LOOK_AROUND = 1.0
+# For so many seconds a client that is closed waits for the answers to its submits.
+LINGER = 20.0
 # How many requests `generate_many` prepares and carries at a time, unless the client has more slots than that.
 AT_A_TIME = 32
 
 log = logging.getLogger("fluxwerk")
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What became of one of many: the request or prompt as it was given, and its image or the error that ended it."""
-
-    request: Request | str
-    image: Image | None = None
-    error: Error | None = None
 
 
 class Words:
@@ -82,6 +77,7 @@ class Words:
         self.clock = clock
         self.slots = Slots(clock.now, slots)
         self._at_a_time = slots + 2 if slots else AT_A_TIME
+        self._closed = threading.Event()
         seam.keep_urls_out_of_logs()
 
     def __repr__(self) -> str:
@@ -122,6 +118,12 @@ class Words:
     def _conversation(self, task: Task | None) -> Conversation:
         return Conversation(self.clock, self.slots, self.on_event, self.webhook, task)
 
+    def _settle(self, wake: Callable[[], object]) -> None:
+        """Let the series under way send nothing more, and call `wake` once no submit is on its way."""
+        closed, self._closed = self._closed, threading.Event()
+        closed.set()
+        self.slots.settle(wake)
+
     def _deadline(self, timeout: float | None) -> float:
         return self.clock.now() + (self.timeout if timeout is None else timeout)
 
@@ -149,7 +151,6 @@ class Client(Words):
     ) -> None:
         super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook)
         self._line = seam.open_line(http_client)
-        self._mine = threading.local()
 
     def generate(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Image:
         """Submit, wait and download: one paid image, from a prompt with options or from a request made before."""
@@ -159,29 +160,11 @@ class Client(Words):
         """Make many images at once and yield each as it finishes, with its request; one failure stops no other.
 
         `requests` are requests or prompts, which share the options given here.  They are read as slots become free, so
-        there may be endlessly many.  Whoever stops listening lets what is in flight finish unseen.
+        there may be endlessly many.  Whoever stops listening lets what is in flight finish unseen, until the client is
+        closed.
         """
-        halt = threading.Event()
-
-        def make(request: Request | str) -> Made:
-            self._mine.halt = halt
-            try:
-                return Made(request, self.generate(request, **_of_each(request, wanted)))
-            except Error as error:
-                return Made(request, error=error)
-
-        pool = futures.ThreadPoolExecutor(self._at_a_time, thread_name_prefix="fluxwerk")
-        try:
-            running: set[futures.Future[Made]] = set()
-            for request in requests:
-                running.add(pool.submit(make, request))
-                if len(running) >= self._at_a_time:
-                    done, running = futures.wait(running, return_when=futures.FIRST_COMPLETED)
-                    yield from (one.result() for one in done)
-            yield from (one.result() for one in futures.as_completed(running))
-        finally:
-            halt.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+        series = Series(self._at_a_time, self._closed)
+        return series.on_threads(lambda one: self.generate(one, **_of_each(one, wanted)), requests)
 
     def submit(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Task:
         """Ask for one image and return its task, a plain value to store; raises `InDoubt` if nobody answered."""
@@ -200,7 +183,13 @@ class Client(Words):
         return self._drive(lambda _: flow.ask_credits(self.access.base), timeout)
 
     def close(self) -> None:
-        """Close the connections, unless they are those of a client that was handed in."""
+        """Close the connections, unless they are those of a client that was handed in.
+
+        Submits that have left are paid for, so their answers are waited for; polls and downloads are cut off.
+        """
+        settled = threading.Event()
+        self._settle(settled.set)
+        settled.wait(LINGER)
         self._line.close()
 
     def __enter__(self) -> Self:
@@ -220,6 +209,7 @@ class Client(Words):
 
     def _send(self, talk: Conversation, request: HttpRequest, budget: float | None) -> Response:
         if request.pool is None:
+            _check_open(talk)
             return self.send(request, budget)
         began = self.clock.now()
         talk.seat = self._take_seat(request.pool, budget)
@@ -239,21 +229,16 @@ class Client(Words):
         try:
             while not seat.granted:
                 left = LOOK_AROUND if until is None else until - self.clock.now()
-                if left <= 0 or self._is_halted():
+                if left <= 0 or not may_buy():
                     raise _no_slot(pool)
                 if not granted.wait(min(left, LOOK_AROUND)):
                     self._look_around(pool, left)
-            if self._is_halted():
+            if not may_buy():
                 raise _no_slot(pool)
         except BaseException:
             self.slots.give_back(seat)
             raise
         return seat
-
-    def _is_halted(self) -> bool:
-        """Whether this thread makes one of many that nobody listens to any more: it buys nothing then."""
-        halt: threading.Event | None = getattr(self._mine, "halt", None)
-        return halt is not None and halt.is_set()
 
     def _look_around(self, pool: Pool, left: float) -> None:
         task = self.slots.unattended(pool)
@@ -281,40 +266,21 @@ class AsyncClient(Words):
         super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook)
         self._lent = http_client
         self._opened: tuple[object, seam.AsyncLine, AsyncGenerator[seam.AsyncLine]] | None = None
+        self._abandoned: set[asyncio.Future[Any]] = set()
 
     async def generate(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Image:
         """Submit, wait and download: one paid image, from a prompt with options or from a request made before."""
         return await self._drive(lambda tell: self._generating(tell, prompt, wanted), wanted.get("timeout"))
 
-    async def generate_many(self, requests: Iterable[Request | str], **wanted: Unpack[Wanted]) -> AsyncIterator[Made]:
+    def generate_many(self, requests: Iterable[Request | str], **wanted: Unpack[Wanted]) -> AsyncIterator[Made]:
         """Make many images at once and yield each as it finishes, with its request; one failure stops no other.
 
         `requests` are requests or prompts, which share the options given here.  They are read as slots become free, so
-        there may be endlessly many.  Closing the iterator cancels the waiting, not the tasks.
+        there may be endlessly many.  Closing the iterator cancels the waiting, not the tasks.  A submit that has left
+        is paid for: as with any coroutine that is cancelled, its answer is read all the same and its task told.
         """
-        import asyncio  # noqa: PLC0415
-
-        async def make(request: Request | str) -> Made:
-            try:
-                return Made(request, await self.generate(request, **_of_each(request, wanted)))
-            except Error as error:
-                return Made(request, error=error)
-
-        running: set[asyncio.Task[Made]] = set()
-        try:
-            for request in requests:
-                running.add(asyncio.create_task(make(request)))
-                if len(running) >= self._at_a_time:
-                    done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                    for one in done:
-                        yield one.result()
-            while running:
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for one in done:
-                    yield one.result()
-        finally:
-            for one in running:
-                one.cancel()
+        series = Series(self._at_a_time, self._closed)
+        return series.on_loop(lambda one: self.generate(one, **_of_each(one, wanted)), requests)
 
     async def submit(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Task:
         """Ask for one image and return its task, a plain value to store; raises `InDoubt` if nobody answered."""
@@ -333,7 +299,17 @@ class AsyncClient(Words):
         return await self._drive(lambda _: flow.ask_credits(self.access.base), timeout)
 
     async def close(self) -> None:
-        """Close the connections, unless they are those of a client that was handed in."""
+        """Close the connections, unless they are those of a client that was handed in.
+
+        Submits that have left are paid for, so their answers are waited for; polls and downloads are cut off.
+        """
+        import asyncio  # noqa: PLC0415
+
+        settled, loop = asyncio.Event(), asyncio.get_running_loop()
+        self._settle(lambda: loop.call_soon_threadsafe(settled.set))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                await settled.wait()
         if self._opened:
             await self._opened[2].aclose()
             self._opened = None
@@ -349,15 +325,31 @@ class AsyncClient(Words):
         return await (await self._open()).send(self.access, request, budget)
 
     async def _drive(self, begin: Callable[[Tell], Flow[T]], timeout: float | None, task: Task | None = None) -> T:
-        with self._conversation(task) as talk:
+        import asyncio  # noqa: PLC0415
 
-            async def send(request: HttpRequest, left: float | None) -> Response:
-                return await self._send(talk, request, left)
+        talk = self._conversation(task)
+        driving = asyncio.ensure_future(self._converse(talk, begin, self._deadline(timeout)))
+        try:
+            return await asyncio.shield(driving)
+        except asyncio.CancelledError:
+            if talk.abandon(driving.cancel):
+                # A loop does not keep its coroutines alive, and this one hears of a task that is paid for.
+                self._abandoned.add(driving)
+                driving.add_done_callback(self._abandoned.discard)
+            else:
+                await asyncio.wait({driving})
+            raise
 
-            return await drive_async(begin(talk.tell), send, self._deadline(timeout), talk.clock)
+    async def _converse(self, talk: Conversation, begin: Callable[[Tell], Flow[T]], deadline: float) -> T:
+        async def send(request: HttpRequest, left: float | None) -> Response:
+            return await self._send(talk, request, left)
+
+        with talk:
+            return await drive_async(begin(talk.tell), send, deadline, talk.clock)
 
     async def _send(self, talk: Conversation, request: HttpRequest, budget: float | None) -> Response:
         if request.pool is None:
+            _check_open(talk)
             return await self.send(request, budget)
         began = self.clock.now()
         talk.seat = await self._take_seat(request.pool, budget)
@@ -379,13 +371,15 @@ class AsyncClient(Words):
         try:
             while not seat.granted:
                 left = LOOK_AROUND if until is None else until - self.clock.now()
-                if left <= 0:
+                if left <= 0 or not may_buy():
                     raise _no_slot(pool)
                 try:
                     async with asyncio.timeout(min(left, LOOK_AROUND)):
                         await granted.wait()
                 except TimeoutError:
                     await self._look_around(pool, left)
+            if not may_buy():
+                raise _no_slot(pool)
         except BaseException:
             self.slots.give_back(seat)
             raise
@@ -446,5 +440,12 @@ def _of_each(request: Request | str, wanted: Wanted) -> Wanted:
     return mine
 
 
+def _check_open(talk: Conversation) -> None:
+    if not may_send():
+        raise TimedOut("The client was closed before the image was there.", task=talk.task)
+
+
 def _no_slot(pool: Pool) -> TimedOut:
+    if not may_buy():
+        return TimedOut("Nobody listens any more, or the client was closed. Nothing was sent.")
     return TimedOut(f"No slot became free: {pool.slots} tasks of {pool.name} are in flight. Nothing was sent.")

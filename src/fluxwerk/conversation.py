@@ -51,13 +51,16 @@ class Conversation:
         self._on_event = on_event
         self._webhook = webhook
         self._began = clock.now()
-        self._task = task
+        # The task that comes of it, as soon as it is known.
+        self.task = task
+        self._stop: Callable[[], object] | None = None
+        # What a submit that is on its way holds; its answer turns it into a task's slot or gives it back.
         self.seat: Seat | None = None
 
     @property
     def clock(self) -> Clock:
         """The clock to drive by: with webhooks one whose pauses end early when the task's bell rings."""
-        return _Listening(self._clock, self._webhook.bell, lambda: self._task) if self._webhook else self._clock
+        return _Listening(self._clock, self._webhook.bell, lambda: self.task) if self._webhook else self._clock
 
     def tell(self, event: Event) -> None:
         """Pass an event on, with its seconds, and keep the books of the slots."""
@@ -68,9 +71,11 @@ class Conversation:
         told = replace(event, seconds=self._clock.now() - self._began)
         log.debug("%s %s", told.kind, told.task.id if told.task else told.reason)
         self._on_event(told)
+        if event.kind == "submitted":
+            self._answered()
 
     def _submitted(self, task: Task) -> None:
-        self._task = task
+        self.task = task
         if self._webhook:
             self._webhook.expect(task)
         if self.seat:
@@ -82,6 +87,7 @@ class Conversation:
         if self.seat:
             self._slots.give_back(self.seat)
             self.seat = None
+        self._answered()
 
     def answered(self, response: Response) -> None:
         """Give the slot back after a submit that was refused; one that is too busy cools the whole pool down."""
@@ -90,6 +96,22 @@ class Conversation:
             asked = patience.retry_after(response.headers) or patience.FIRST_BACKOFF
             self._slots.give_back(self.seat, min(asked, patience.LONGEST_RETRY_AFTER) if busy else None)
             self.seat = None
+            self._answered()
+
+    def abandon(self, stop: Callable[[], object]) -> bool:
+        """Stop since nobody waits any more: at once, or as soon as the submit that is on its way has been answered.
+
+        Returns whether there is such a submit.  Its task is told, and holds its slot.
+        """
+        if self.seat is None:
+            stop()
+            return False
+        self._stop = stop
+        return True
+
+    def _answered(self) -> None:
+        if self._stop:
+            self._stop()
 
     def __enter__(self) -> Self:
         return self
@@ -97,12 +119,22 @@ class Conversation:
     def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
         if self.seat:
             self._slots.give_back(self.seat)
+            if error and not isinstance(error, Error):
+                self._tell_doubt(error)
         if isinstance(error, Failed) and error.task:
             self._slots.ended(error.task)
-        elif self._task:
-            self._slots.leave(self._task)
+        elif self.task:
+            self._slots.leave(self.task)
         if isinstance(error, Error):
             self.tell(Event("failed", error.task, reason=f"{type(error).__name__}: {error}"))
+
+    def _tell_doubt(self, cut: BaseException) -> None:
+        """Say what an interruption would hide: a submit had left when it came."""
+        doubt = f"A submit had left and may have been charged; its answer was cut off ({type(cut).__name__}). "
+        doubt += "Look at your account's usage before you send it again."
+        cut.add_note(doubt)
+        log.warning("%s", doubt)
+        self.tell(Event("failed", reason=f"InDoubt: {doubt}"))
 
 
 class _Listening:

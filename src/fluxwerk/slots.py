@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fluxwerk.exchange import Outcome, Pool, Status, Task
@@ -61,6 +62,7 @@ class Slots:
         self._queues: dict[str, _Queue] = {}
         self._held: dict[str, _Held] = {}
         self._attended: set[str] = set()
+        self._settlers: list[Callable[[], object]] = []
 
     def ask(self, pool: Pool, wake: Callable[[], object]) -> Seat:
         """Claim a slot in the order of asking; `wake` is called, from any thread, when the seat is granted."""
@@ -98,6 +100,7 @@ class Slots:
             if queue.probe is seat:
                 queue.cooling, queue.probe = False, None
         self.nudge(seat.pool)
+        self._wake_settlers()
 
     def give_back(self, seat: Seat, cool: float | None = None) -> None:
         """Return a seat whose submit did not become a task, or that is not wanted any more.
@@ -115,6 +118,13 @@ class Slots:
             if cool is not None:
                 queue.cooling, queue.until = True, max(queue.until, self._now() + cool)
         self.nudge(seat.pool)
+        self._wake_settlers()
+
+    def settle(self, wake: Callable[[], object]) -> None:
+        """Call `wake`, from any thread, once no submit is on its way; those that wait for a slot are none."""
+        with self._lock:
+            self._settlers.append(wake)
+        self._wake_settlers()
 
     def ended(self, task: Task) -> None:
         """Free the slot of a task that has ended; a task that holds none changes nothing."""
@@ -150,6 +160,16 @@ class Slots:
                     self._held[key] = self._held.pop(key)
                     return held.task
         return None
+
+    def _wake_settlers(self) -> None:
+        with self._lock:
+            if not self._settlers or sum(queue.busy for queue in self._queues.values()) > len(self._held):
+                return
+            settlers, self._settlers = self._settlers, []
+        for wake in settlers:
+            # The event loop of whoever waited may be gone.
+            with suppress(RuntimeError):
+                wake()
 
     def _may_grant(self, queue: _Queue) -> bool:
         # After a cool-down one submit goes first; the rest follow when the service has taken it.
