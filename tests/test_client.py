@@ -386,6 +386,45 @@ def test_the_deadline_counts_the_wait_for_the_head_too(asked):
     assert time.monotonic() - began < 0.65
 
 
+def late(line: socket.socket) -> None:
+    """Stall just before the deadline, when a single read might last as long again."""
+    threading.Event().wait(0.3)
+    line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+    line.recv(1)
+
+
+def headless(line: socket.socket) -> None:
+    """Drip a head that never ends."""
+    line.sendall(b"HTTP/1.1 200 OK\r\nX-Endless: ")
+    pause = threading.Event()
+    for _ in range(300):
+        line.sendall(b"x")
+        pause.wait(0.01)
+
+
+def assert_given_up_in_time(asked: Asked, of: Client | AsyncClient, base: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(Unanswered):
+        asked.do(of, "send", HttpRequest("GET", f"{base}/v1/credits"), 0.4)
+    assert 0.3 < time.monotonic() - began < 0.6
+
+
+@pytest.mark.parametrize("serve", [drip, late, headless], ids=lambda serve: serve.__name__)
+@pytest.mark.parametrize("lent", [False, True], ids=["ours", "lent"])
+def test_an_answer_that_stalls_is_given_up_at_the_deadline_whoever_holds_the_line(asked, serve, lent):
+    with host(serve) as base:
+        http = (httpx2.AsyncClient() if asked.is_async else httpx2.Client()) if lent else None
+        assert_given_up_in_time(asked, asked.client(base_url=base, http_client=http), base)
+
+
+def test_an_answer_that_stalls_behind_a_proxy_is_given_up_at_the_deadline(monkeypatch):
+    blocking = Asked("sync")
+    with host(late) as base:
+        monkeypatch.setenv("http_proxy", base)
+        monkeypatch.setenv("no_proxy", "")
+        assert_given_up_in_time(blocking, blocking.client(base_url=base), base)
+
+
 def test_without_a_deadline_a_body_may_take_its_time(asked):
     assert asked.do(asked.client(conversation()), "send", HttpRequest("GET", SAMPLE), None).body == PICTURE
 

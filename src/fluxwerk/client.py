@@ -10,7 +10,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fluxwerk import catalog, pricing, seam
+from fluxwerk import catalog, pricing, redaction, seam
 from fluxwerk.access import open_access
 from fluxwerk.catalog import Model
 from fluxwerk.conversation import Conversation, Hooks
@@ -78,7 +78,7 @@ class Words:
         self.slots = Slots(clock.now, slots)
         self._at_a_time = slots + 2 if slots else AT_A_TIME
         self._closed = threading.Event()
-        seam.keep_urls_out_of_logs()
+        redaction.keep_urls_out_of_logs()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self.access.base!r})"

@@ -2,15 +2,15 @@
 
 Our own connections are httpcore2's, the engine room of httpx2: a request costs a third less than through httpx2, and
 its sockets can be told the deadline.  A client that was handed in, and one for a proxy, is httpx2's own.
-Nothing of either passes upwards: their exceptions become `Lost`, and their logs are redacted.
+Nothing of either passes upwards: their exceptions become `Lost`.
 """
 
 from __future__ import annotations
 
-import logging
+import threading
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
@@ -33,12 +33,6 @@ LONGEST_CONNECT = 10.0
 LARGEST_BODY = 128 * 1024 * 1024
 KEPT_ALIVE = 64
 KEPT_SECONDS = 5.0
-QUIET = (
-    "httpx2",
-    *(f"httpcore2.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")),
-    "hpack.hpack",
-    "hpack.table",
-)
 NEVER_LEFT = frozenset(
     {
         "ConnectError",
@@ -104,14 +98,6 @@ def open_async_line(lent: httpx2.AsyncClient | None = None) -> AsyncLine:
     return _AsyncOwn()
 
 
-def keep_urls_out_of_logs() -> None:
-    """Redact the HTTP libraries' own log records: they hold complete signed URLs, and at DEBUG headers."""
-    for name in QUIET:
-        logger = logging.getLogger(name)
-        if _redact_record not in logger.filters:
-            logger.addFilter(_redact_record)
-
-
 class _Own:
     def __init__(self) -> None:
         import httpcore2  # noqa: PLC0415  (only senders pay for it)
@@ -165,12 +151,16 @@ class _Lent:
         self._owned = owned
 
     def send(self, access: Access, request: HttpRequest, budget: float | None) -> Response:
+        with _Losses() as losses:
+            return _within(budget, lambda: self._read(access, request, budget))
+        raise losses.loss
+
+    def _read(self, access: Access, request: HttpRequest, budget: float | None) -> Response:
         body = _Body(budget)
-        with _Losses() as losses, self._http.stream(**_lent(access, request, budget)) as answer:
+        with self._http.stream(**_lent(access, request, budget)) as answer:
             for part in answer.iter_bytes():
                 body.add(part)
             return Response(answer.status_code, dict(answer.headers), bytes(body.data))
-        raise losses.loss
 
     def close(self) -> None:
         if self._owned:
@@ -196,6 +186,29 @@ class _AsyncLent:
     async def close(self) -> None:
         if self._owned:
             await self._http.aclose()
+
+
+def _within(budget: float | None, work: Callable[[], Response]) -> Response:
+    """Do blocking work and leave it alone at the deadline; raises `TimeoutError`.
+
+    Nobody can tell the sockets of a client that was handed in when to stop: each single read may take as long as there
+    was left in the beginning.  So the work has a thread of its own, which ends by those limits, and we end in time.
+    """
+    if budget is None:
+        return work()
+    from concurrent.futures import Future  # noqa: PLC0415  (only clients that were handed in need it)
+
+    done: Future[Response] = Future()
+    context = copy_context()
+
+    def run() -> None:
+        try:
+            done.set_result(context.run(work))
+        except BaseException as trouble:  # noqa: BLE001  (it is raised where the work was asked for)
+            done.set_exception(trouble)
+
+    threading.Thread(target=run, name="fluxwerk-line", daemon=True).start()
+    return done.result(max(0.0, budget))
 
 
 def _has_proxy() -> bool:
@@ -291,17 +304,6 @@ def _loss(trouble: Exception) -> Lost | None:
     if library in ("httpx2", "httpcore2", "ssl", "anyio", "h11", "h2") or isinstance(trouble, OSError):
         return Unanswered(f"the answer was lost ({reason})")
     return None
-
-
-def _redact_record(record: logging.LogRecord) -> bool:
-    shown: Callable[[], str] = record.getMessage
-    text = trust.redact(shown())
-    if record.name.startswith("hpack"):
-        text = "a header"
-    if "x-key" in text or "location" in text.lower():
-        text = text.split("headers", 1)[0].split("[(", 1)[0] + "…"
-    record.msg, record.args = text, ()
-    return True
 
 
 def _backend() -> httpcore2.NetworkBackend:
