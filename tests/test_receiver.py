@@ -282,12 +282,14 @@ def test_the_bell_is_rung_once_for_each_task_even_if_nobody_else_acts():
     assert "2 rings remembered" in repr(receiver.bell)
     receiver.bell.nap("a", AGES)
     receiver.bell.nap("b", AGES)
+    assert "0 rings remembered" in repr(receiver.bell)
 
 
 def test_a_bell_can_be_shared():
     bell = Bell()
     post(Receiver(KEY, bell=bell), ready("a"))
     bell.nap("a", AGES)
+    assert "0 rings remembered" in repr(bell)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "OPTIONS"])

@@ -44,9 +44,17 @@ def test_the_signature_is_the_one_of_the_guide():
     assert sign(body, "s") == "sha256=" + hmac.new(b"s", body, hashlib.sha256).hexdigest()
 
 
+def proves(body, headers, secret):
+    try:
+        verify(body, headers, secret)
+    except Forged:
+        return False
+    return True
+
+
 @given(bodies, secrets)
 def test_what_was_signed_is_proven(body, secret):
-    verify(body, {SIGNATURE: sign(body, secret)}, secret)
+    assert proves(body, {SIGNATURE: sign(body, secret)}, secret)
 
 
 @given(bodies, secrets, secrets)
@@ -97,7 +105,7 @@ def test_a_cut_off_signature_is_refused(body, secret, length):
 
 @pytest.mark.parametrize("name", ["X-BFL-Signature", "x-bfl-signature", "X-Bfl-Signature"])
 def test_the_header_is_found_however_a_framework_writes_it(name):
-    verify(b"{}", {"content-type": "application/json", name: f" {sign(b'{}', KEY)} "}, KEY)
+    assert proves(b"{}", {"content-type": "application/json", name: f" {sign(b'{}', KEY)} "}, KEY)
 
 
 def test_a_webhook_without_a_signature_is_refused_and_says_what_is_missing():
