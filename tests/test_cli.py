@@ -1,5 +1,6 @@
 """The command line, through click's own runner and, where signals and pipes matter, in a process."""
 
+import inspect
 import json
 import os
 import signal
@@ -59,6 +60,22 @@ def test_every_command_has_help_with_an_example_or_a_sentence():
         assert shown.exit_code == 0
         assert words.endswith(".")
         assert "Usage:" in shown.output
+
+
+@pytest.mark.parametrize("name", ["generate", "edit", "fill", "serve", "webhook", "keys"])
+def test_the_examples_of_a_command_stand_in_its_help_as_they_are_typed(name):
+    shown = fluxwerk(name, "--help").output
+    command = group.get_command(None, name)
+    examples = inspect.cleandoc(command.help).partition("\b\n")[2].splitlines()
+    assert any(line.startswith("fluxwerk ") for line in examples)
+    assert all(f"  {line}\n" in shown for line in examples)
+
+
+def test_whoever_reads_only_the_first_lines_gets_no_complaint():
+    command = [sys.executable, "-m", "fluxwerk", "models", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        running.stdout.close()
+        assert running.stderr.read() == b""
 
 
 def test_the_help_lists_every_command_and_every_exit_code():
@@ -161,6 +178,14 @@ def test_a_dry_run_shows_request_and_price_and_sends_nothing(own_folder):
     assert "disable_pup: True" in done.stdout
     assert "characters of base64" in done.stdout
     assert "about 4.5 credits ($0.045). Nothing was sent." in done.stdout
+
+
+@pytest.mark.parametrize("how", [[], ["--json"]])
+def test_a_dry_run_shows_no_secret(how):
+    words = ("--option", "webhook_url=https://example.com/hook", "--option", "webhook_secret=hush", "--dry-run")
+    shown = fluxwerk("generate", "x", *words, *how).output
+    assert "https://example.com/hook" in shown
+    assert "hush" not in shown
 
 
 def test_a_dry_run_for_machines_is_json_and_an_unknown_price_is_null(own_folder):

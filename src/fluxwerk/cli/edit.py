@@ -29,10 +29,10 @@ from fluxwerk.client import DEFAULT_MODEL
 @making_options
 @connection_options
 def command(prompt: str | None, model: str, connection: Connection, **given: Any) -> None:
-    r"""Change one or several images by a PROMPT.
+    """Change one or several images by a PROMPT.
 
     \b
     fluxwerk edit "Change the background to a sunset" -i photo.jpg -o sunset.png
     fluxwerk edit "The cat from image 1 in the room from image 2" -i cat.jpg -i room.jpg
-    """
+    """  # noqa: D301
     make(model, prompt, connection, **given)

@@ -47,6 +47,9 @@ def explained() -> Generator[None]:
         if error.task and not isinstance(error, errors.TimedOut | errors.Failed):
             click.echo(f"The task is paid for: {errors.collect_later(error.task)}", err=True)
         sys.exit(code_of(error))
+    except BrokenPipeError:
+        # Whoever reads has read enough, as `| head` does; click ends quietly.
+        raise
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
         click.echo(f"{error.strerror or error}{place}", err=True)

@@ -18,9 +18,9 @@ from fluxwerk.cli.making import make, making_options
 @making_options
 @connection_options
 def command(prompt: str | None, model: str, connection: Connection, **given: Any) -> None:
-    r"""Repaint what a mask covers with what the PROMPT says.
+    """Repaint what a mask covers with what the PROMPT says.
 
     \b
     fluxwerk fill "a wooden bench" -i garden.png --mask mask.png -o bench.png
-    """
+    """  # noqa: D301
     make(model, prompt, connection, **given)

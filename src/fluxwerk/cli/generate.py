@@ -22,10 +22,10 @@ from fluxwerk.client import DEFAULT_MODEL
 @making_options
 @connection_options
 def command(prompt: str, model: str, connection: Connection, **given: Any) -> None:
-    r"""Make an image from a PROMPT.
+    """Make an image from a PROMPT.
 
     \b
     fluxwerk generate "A red fox in the snow" -o fox.png
     fluxwerk generate "A poster" -m flux-2-flex --steps 50 --width 1024 --height 1536
-    """
+    """  # noqa: D301
     make(model, prompt, connection, **given)

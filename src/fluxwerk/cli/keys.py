@@ -22,12 +22,12 @@ file_option = click.option(
 
 @click.group("keys")
 def command() -> None:
-    r"""Make, list and revoke the keys of a server of your own.
+    """Make, list and revoke the keys of a server of your own.
 
     \b
     fluxwerk keys add shop --credits 500
     fluxwerk serve --keys keys.json
-    """
+    """  # noqa: D301
 
 
 @command.command("add")

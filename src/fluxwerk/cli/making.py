@@ -156,7 +156,9 @@ def _estimate(request: Request, model: Model) -> Decimal | None:
 
 
 def _show_dry_run(model: Model, request: Request, estimate: Decimal | None, *, as_json: bool) -> None:
-    body = {name: _elided(value) for name, value in {**request.fields, **model.sends}.items()}
+    secret = {option.name for option in model.options.values() if option.type == "secret"}
+    body = {**request.fields, **model.sends}
+    body = {name: "<secret>" if name in secret else _elided(value) for name, value in body.items()}
     if as_json:
         put_json({"method": "POST", "path": model.path, "body": body, "estimated_cost": estimate})
         return

@@ -89,13 +89,13 @@ def command(
     hosts: tuple[str, ...],
     webhook_secret_header: bool,
 ) -> None:
-    r"""Run the BFL API on this machine: placeholders for development, or open weights on your GPU.
+    """Run the BFL API on this machine: placeholders for development, or open weights on your GPU.
 
     \b
     fluxwerk serve --port 8000
     fluxwerk generate "A red fox" --base-url http://127.0.0.1:8000 -o fox.png
     fluxwerk serve --engine diffusers --weights ~/weights/FLUX.2-klein-4B
-    """
+    """  # noqa: D301
     try:
         from fluxwerk.server.app import build  # noqa: PLC0415
         from fluxwerk.server.loopback import config_of  # noqa: PLC0415

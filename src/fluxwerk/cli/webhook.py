@@ -31,13 +31,13 @@ secret_option = click.option(
 
 @click.group("webhook")
 def command() -> None:
-    r"""Show and verify webhooks by hand, or sign one to try a receiver of your own.
+    """Show and verify webhooks by hand, or sign one to try a receiver of your own.
 
     \b
     export BFL_WEBHOOK_SECRET=a-secret
     fluxwerk webhook listen --port 9000
     curl -H "$(fluxwerk webhook sign hook.json)" --data-binary @hook.json http://127.0.0.1:9000
-    """
+    """  # noqa: D301
 
 
 @command.command("sign")

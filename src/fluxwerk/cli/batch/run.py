@@ -63,7 +63,7 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    r"""Carry every job of FILE, a manifest or a ledger, to its image.
+    """Carry every job of FILE, a manifest or a ledger, to its image.
 
     \b
     fluxwerk batch run prompts.csv --max-cost 500
@@ -71,7 +71,7 @@ def command(
 
     Run it again after whatever stopped it: it goes on there. Ctrl-C submits nothing more and collects what is in
     flight; a second Ctrl-C stops at once. Neither loses an image.
-    """
+    """  # noqa: D301
     path = ledger_of(file, ledger)
     if file and not is_database(file) and file != path:
         show(plan_into(path, file, model, duplicates, assume_price), path, as_json=as_json)
