@@ -14,6 +14,8 @@ from PIL import Image
 from fluxwerk import catalog, input  # noqa: A004  (the module's name)
 from fluxwerk.catalog import Model, find
 from fluxwerk.errors import Fault, Misused
+from fluxwerk.exchange import Outcome, Status, Task
+from fluxwerk.image import develop
 from fluxwerk.input import Attached, Options, Wanted, attach, compose
 from fluxwerk.testing.face import blank
 
@@ -98,9 +100,11 @@ def test_a_tilde_stands_for_the_home_folder(tmp_path, monkeypatch):
         io.BytesIO,
         lambda data: Image.open(io.BytesIO(data)),
         coded,
+        lambda data: base64.encodebytes(data).decode().replace("\n", "\r\n"),
         lambda data: f"data:image/png;base64,{coded(data)}",
+        lambda data: develop(Status(Task("1", URL), "Ready", Outcome.READY), data),
     ],
-    ids=["bytes", "bytearray", "file", "pillow", "base64", "data URI"],
+    ids=["bytes", "bytearray", "file", "pillow", "base64", "base64 in lines", "data URI", "an image made before"],
 )
 def test_an_image_may_come_in_many_forms(make):
     attached = attach(make(FOX), "input_image", PRO)

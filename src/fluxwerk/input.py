@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypedDict, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias, TypedDict, cast
 
 from fluxwerk import catalog, raster
 from fluxwerk.catalog import IMAGE_TYPES, Model
@@ -22,7 +22,17 @@ from fluxwerk.geometry import Size
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
-ImageInput: TypeAlias = "str | bytes | os.PathLike[str] | BinaryIO | PilImage | Attached"
+
+class HasData(Protocol):
+    """Whatever holds the bytes of an image, as an image that was made before does."""
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of a whole file."""
+        ...
+
+
+ImageInput: TypeAlias = "str | bytes | os.PathLike[str] | BinaryIO | PilImage | HasData | Attached"
 
 # The service takes 20 MB or 20 megapixels an image, by its documentation.
 LARGEST_BYTES = 20 * 1024 * 1024
@@ -224,6 +234,8 @@ def _check_size(size: Size, name: str, model: Model) -> Fault | None:
 
 
 def _read(source: Json, name: str) -> bytes | Fault:
+    # An image that was made before holds its bytes.
+    source = getattr(source, "data", source)
     if isinstance(source, bytes | bytearray):
         return bytes(source)
     if isinstance(source, os.PathLike):
@@ -269,7 +281,8 @@ def _read_file(path: Path, name: str) -> bytes | Fault:
 
 def _decode(text: str, name: str) -> bytes | Fault:
     try:
-        return base64.b64decode(text, validate=True)
+        # Many tools break the lines of what they encode.
+        return base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)
     except (binascii.Error, ValueError):
         return Fault(name, text, "is no file, no URL, no data URI and no base64")
 
