@@ -527,6 +527,13 @@ def test_a_redirect_is_checked_before_it_is_followed(target):
     assert len(talk.calls) == 1
 
 
+def test_a_redirect_to_what_is_no_url_is_refused():
+    talk = downloading(Response(302, {"location": "https://[::1/"}))
+
+    assert type(talk.error) is Untrusted
+    assert "what is no URL" in str(talk.error)
+
+
 def test_redirects_without_end_are_not_followed_for_ever():
     talk = downloading(*[Response(302, {"location": LINK})] * 5)
 

@@ -58,6 +58,18 @@ def test_seats_are_granted_in_the_order_of_asking_and_each_wakes_its_own(slots):
     assert woken == ["third", "fourth"]
 
 
+def test_a_seat_whose_waiter_is_gone_with_its_event_loop_goes_to_the_next(slots):
+    def gone():
+        raise RuntimeError("Event loop is closed")
+
+    first, _ = slots.ask(TWO, nothing), slots.ask(TWO, nothing)
+    slots.ask(TWO, gone)
+    last = slots.ask(TWO, nothing)
+    slots.give_back(first)
+
+    assert last.granted
+
+
 def test_a_slot_is_held_until_the_task_has_ended_and_not_until_nobody_waits(slots):
     seats = [slots.ask(OTHER, nothing)]
     slots.hold(seats[0], task("a"))
