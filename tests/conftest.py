@@ -6,6 +6,8 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+# What one test has learned about waiting is not to be known to another, nor to be left in a home.
+os.environ["FLUXWERK_CACHE"] = "off"
 # How long an example takes says more about the machine than about the code.  The same examples in every run keep a
 # change from being blamed for what another one did; HYPOTHESIS_PROFILE=explore looks for new ones.
 CALM = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}

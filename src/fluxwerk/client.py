@@ -27,6 +27,7 @@ from fluxwerk.exchange import (
     Tell,
     silence,
 )
+from fluxwerk.experience import Experience, shared
 from fluxwerk.image import Image, develop
 from fluxwerk.input import Wanted, compose
 from fluxwerk.protocol import flow, patience
@@ -44,14 +45,14 @@ DEFAULT_MODEL = "flux-2-pro"
 # Large images at 50 steps take minutes when the service is busy.
 PATIENCE = 600.0
 NOT_OPTIONS = frozenset({"model", "images", "extra", "timeout"})
-# With webhooks the polls behind them: the first after so many seconds, and the longest pause.
-BEHIND_A_HOOK = (3.0, 30.0)
+TOO_MANY = 429
 # While it waits for a slot, a submit looks this often whether a task that nobody waits for has ended.
 LOOK_AROUND = 1.0
 # For so many seconds a client that is closed waits for the answers to its submits.
 LINGER = 20.0
-# How many requests `generate_many` prepares and carries at a time, unless the client has more slots than that.
-AT_A_TIME = 32
+# `generate_many` carries so many requests beyond the slots, or half as many as those: some are prepared and wait for a
+# slot, some have left theirs and are downloaded.
+SLOTS, AHEAD = 24, 16
 
 log = logging.getLogger("fluxwerk")
 
@@ -69,14 +70,16 @@ class Words:
         slots: int | None = None,
         webhook: Hooks | None = None,
         clock: Clock = WALL,
+        experience: Experience | None = None,
     ) -> None:
         self.webhook = webhook
+        self.experience = experience or shared()
         self.access = open_access(api_key, region, base_url)
         self.timeout = timeout
         self.on_event = on_event
         self.clock = clock
         self.slots = Slots(clock.now, slots)
-        self._at_a_time = slots + 2 if slots else AT_A_TIME
+        self._at_a_time = (slots or SLOTS) + max(AHEAD, (slots or SLOTS) // 2)
         self._closed = threading.Event()
         redaction.keep_urls_out_of_logs()
 
@@ -99,7 +102,7 @@ class Words:
 
     def _generating(self, tell: Tell, prompt: str | Request | None, wanted: Wanted) -> Flow[Image]:
         task = yield from self._submitting(tell, prompt, wanted)
-        return (yield from self._downloading(tell, task))
+        return (yield from self._downloading(tell, task, 0.0))
 
     def _submitting(self, tell: Tell, prompt: str | Request | None, wanted: Wanted) -> Flow[Task]:
         model, request = _compose(prompt, wanted)
@@ -107,13 +110,26 @@ class Words:
             request = replace(request, fields={**self.webhook.options, **request.fields})
         return flow.submit(model, request, self.access.base, tell, self.access.others)
 
-    def _waiting(self, tell: Tell, task: Task) -> Flow[Status]:
-        plan = patience.geometric(*BEHIND_A_HOOK) if self.webhook else None
+    def _waiting(self, tell: Tell, task: Task, age: float | None = None) -> Flow[Status]:
+        plan = self.experience.plan(
+            task,
+            self.clock.now,
+            self.slots.age(task) if age is None else age,
+            crowded=lambda: self.slots.is_crowded(task),
+            hooked=self.webhook is not None,
+        )
         return flow.wait(task, self.access.base, tell, plan)
 
-    def _downloading(self, tell: Tell, ready: Status | Task) -> Flow[Image]:
-        status = (yield from self._waiting(tell, ready)) if isinstance(ready, Task) else ready
+    def _downloading(self, tell: Tell, ready: Status | Task, age: float | None = None) -> Flow[Image]:
+        status = (yield from self._waiting(tell, ready, age)) if isinstance(ready, Task) else ready
         return develop(status, (yield from flow.download(status, self.access.base, tell)))
+
+    def _heard(self, request: HttpRequest, response: Response) -> Response:
+        """Pass an answer on; a poll that is refused speaks for all of them."""
+        if response.status == TOO_MANY and request.method == "GET" and request.keyed:
+            asked = patience.retry_after(response.headers) or patience.FIRST_BACKOFF
+            self.experience.refused(self.clock.now(), min(asked, patience.LONGEST_RETRY_AFTER))
+        return response
 
     def _conversation(self, task: Task | None) -> Conversation:
         return Conversation(self.clock, self.slots, self.on_event, self.webhook, task)
@@ -134,7 +150,8 @@ class Client(Words):
     `timeout` is the deadline in seconds for everything a method does.  `on_event` hears what happens on the way.
     `slots` replaces the catalogue's number of tasks in flight, for a server of your own.  `webhook` is where webhooks
     come in: then polls are few, and a webhook that is lost, forged or late changes nothing but speed.  `http_client`
-    is your own httpx2 client, with its proxies and certificates.
+    is your own httpx2 client, with its proxies and certificates.  `experience` knows how long tasks take; by default
+    it is one for all clients of this user.
     """
 
     def __init__(
@@ -148,8 +165,9 @@ class Client(Words):
         slots: int | None = None,
         webhook: Hooks | None = None,
         http_client: httpx2.Client | None = None,
+        experience: Experience | None = None,
     ) -> None:
-        super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook)
+        super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook, experience=experience)
         self._line = seam.open_line(http_client)
 
     def generate(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Image:
@@ -190,6 +208,7 @@ class Client(Words):
         settled = threading.Event()
         self._settle(settled.set)
         settled.wait(LINGER)
+        self.experience.save()
         self._line.close()
 
     def __enter__(self) -> Self:
@@ -200,7 +219,7 @@ class Client(Words):
 
     def send(self, request: HttpRequest, budget: float | None = None) -> Response:
         """Carry one HTTP request, for whoever drives flows step by step; `budget` in seconds; raises `Lost`."""
-        return self._line.send(self.access, request, budget)
+        return self._heard(request, self._line.send(self.access, request, budget))
 
     def _drive(self, begin: Callable[[Tell], Flow[T]], timeout: float | None, task: Task | None = None) -> T:
         with self._conversation(task) as talk:
@@ -262,8 +281,9 @@ class AsyncClient(Words):
         slots: int | None = None,
         webhook: Hooks | None = None,
         http_client: httpx2.AsyncClient | None = None,
+        experience: Experience | None = None,
     ) -> None:
-        super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook)
+        super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook, experience=experience)
         self._lent = http_client
         self._opened: tuple[object, seam.AsyncLine, AsyncGenerator[seam.AsyncLine]] | None = None
         self._abandoned: set[asyncio.Future[Any]] = set()
@@ -310,6 +330,7 @@ class AsyncClient(Words):
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER):
                 await settled.wait()
+        self.experience.save()
         if self._opened:
             await self._opened[2].aclose()
             self._opened = None
@@ -322,7 +343,7 @@ class AsyncClient(Words):
 
     async def send(self, request: HttpRequest, budget: float | None = None) -> Response:
         """Carry one HTTP request, for whoever drives flows step by step; `budget` in seconds; raises `Lost`."""
-        return await (await self._open()).send(self.access, request, budget)
+        return self._heard(request, await (await self._open()).send(self.access, request, budget))
 
     async def _drive(self, begin: Callable[[Tell], Flow[T]], timeout: float | None, task: Task | None = None) -> T:
         import asyncio  # noqa: PLC0415

@@ -106,7 +106,7 @@ class Status:
     """What a poll says.
 
     `url` is a credential for ten minutes and stays out of the repr; `cost` is the settled cost in credits;
-    `engine` is named only by a fluxwerk server.
+    `seconds` is how long the service says that it worked; `engine` is named only by a fluxwerk server.
     """
 
     task: Task
@@ -119,6 +119,7 @@ class Status:
     progress: float | None = None
     details: Json = None
     engine: str | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

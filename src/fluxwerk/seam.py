@@ -10,10 +10,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
+from fluxwerk import backend
 from fluxwerk.access import Access
 from fluxwerk.errors import Error, Lost, Unanswered, Unreachable
 from fluxwerk.exchange import HttpRequest, Response
@@ -22,7 +23,6 @@ from fluxwerk.protocol import trust
 if TYPE_CHECKING:
     from typing import Self
 
-    import httpcore2
     import httpx2
 
 # No single read may hang longer than this, even when the deadline is far.  A submit is given more time than a poll or a
@@ -32,7 +32,8 @@ LONGEST_READ = 20.0
 LONGEST_CONNECT = 10.0
 LARGEST_BODY = 128 * 1024 * 1024
 KEPT_ALIVE = 64
-KEPT_SECONDS = 5.0
+# Less than the five seconds after which many servers hang up, or a submit could meet a line that is just being cut.
+KEPT_SECONDS = 3.0
 NEVER_LEFT = frozenset(
     {
         "ConnectError",
@@ -47,9 +48,6 @@ NEVER_LEFT = frozenset(
 )
 # What a URL may hold as it stands; anything else is written in percent.
 PLAIN = "%/:=&?~#+!$,;'@()*[]"
-
-# When the request that this thread is sending must be over, on the monotonic clock.
-_deadline: ContextVar[float] = ContextVar("deadline", default=float("inf"))
 
 
 class Line(Protocol):
@@ -106,12 +104,12 @@ class _Own:
             max_connections=None,
             max_keepalive_connections=KEPT_ALIVE,
             keepalive_expiry=KEPT_SECONDS,
-            network_backend=_backend(),
+            network_backend=backend.blocking(),
         )
 
     def send(self, access: Access, request: HttpRequest, budget: float | None) -> Response:
         body = _Body(budget)
-        _deadline.set(body.until)
+        backend.deadline.set(body.until)
         with _Losses() as losses, self._pool.stream(**_core(access, request, budget)) as answer:
             for part in answer.iter_stream():
                 body.add(part)
@@ -127,7 +125,10 @@ class _AsyncOwn:
         import httpcore2  # noqa: PLC0415
 
         self._pool = httpcore2.AsyncConnectionPool(
-            max_connections=None, max_keepalive_connections=KEPT_ALIVE, keepalive_expiry=KEPT_SECONDS
+            max_connections=None,
+            max_keepalive_connections=KEPT_ALIVE,
+            keepalive_expiry=KEPT_SECONDS,
+            network_backend=backend.on_loop(),
         )
 
     async def send(self, access: Access, request: HttpRequest, budget: float | None) -> Response:
@@ -304,40 +305,3 @@ def _loss(trouble: Exception) -> Lost | None:
     if library in ("httpx2", "httpcore2", "ssl", "anyio", "h11", "h2") or isinstance(trouble, OSError):
         return Unanswered(f"the answer was lost ({reason})")
     return None
-
-
-def _backend() -> httpcore2.NetworkBackend:
-    """Make sockets that know the deadline of the thread that reads them: a stalled answer is given up in time."""
-    import httpcore2  # noqa: PLC0415
-
-    class Stream(httpcore2.NetworkStream):
-        def __init__(self, inner: httpcore2.NetworkStream) -> None:
-            self._inner = inner
-
-        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-            return self._inner.read(max_bytes, _left(timeout, httpcore2.ReadTimeout))
-
-        def write(self, buffer: bytes, timeout: float | None = None) -> None:
-            self._inner.write(buffer, _left(timeout, httpcore2.WriteTimeout))
-
-        def close(self) -> None:
-            self._inner.close()
-
-        def start_tls(self, *rest: Any, **named: Any) -> httpcore2.NetworkStream:
-            return Stream(self._inner.start_tls(*rest, **named))
-
-        def get_extra_info(self, info: str) -> Any:
-            return self._inner.get_extra_info(info)
-
-    class Backend(httpcore2.SyncBackend):
-        def connect_tcp(self, *rest: Any, **named: Any) -> httpcore2.NetworkStream:
-            return Stream(super().connect_tcp(*rest, **named))
-
-    return Backend()
-
-
-def _left(timeout: float | None, late: type[Exception]) -> float | None:
-    left = _deadline.get() - time.monotonic()
-    if left <= 0:
-        raise late("the deadline has passed")
-    return left if timeout is None else min(timeout, left)

@@ -147,6 +147,16 @@ class Slots:
         if age >= LONGEST_TASK or not (running or unknown):
             self.ended(task)
 
+    def age(self, task: Task) -> float | None:
+        """Say how many seconds ago a task that holds a slot was submitted, `None` if it holds none."""
+        held = self._held.get(task.id)
+        return None if held is None else self._now() - held.since
+
+    def is_crowded(self, task: Task) -> bool:
+        """Whether someone waits for the slot that a task holds."""
+        held = self._held.get(task.id)
+        return held is not None and bool(self._queues[held.seat.pool.name].waiting)
+
     def leave(self, task: Task) -> None:
         """Note that nobody waits for a task any more; it keeps its slot until someone learns that it has ended."""
         with self._lock:

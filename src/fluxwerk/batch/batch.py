@@ -101,7 +101,14 @@ class Batch:
             return catalog.find(job.model), inputs.fill_in(job)
 
         self._worker = Worker(
-            self.ledger, client.send, client.access.base, prepare, self._keep, self._terms, self._tell
+            self.ledger,
+            client.send,
+            client.access.base,
+            prepare,
+            self._keep,
+            self._terms,
+            self._tell,
+            client.experience,
         )
         for _ in range(self._stops):
             self._worker.stop()
@@ -111,6 +118,7 @@ class Batch:
             await self._note_balance(client)
             return ended
         finally:
+            client.experience.save()
             if self._client is None:
                 await client.close()
 

@@ -150,7 +150,8 @@ class Carrier:
         shift = self._shift
         assert job.task is not None
         heard: list[Status] = []
-        steps = flow.wait(job.task, job.base or shift.base, _listener(heard))
+        plan = shift.experience.plan(job.task, WALL.now, _age(job), crowded=lambda: shift.crowded)
+        steps = flow.wait(job.task, job.base or shift.base, _listener(heard), plan)
         try:
             status = await drive_async(steps, shift.send, WALL.now() + self._left(job))
         except NotAllowed as refusal:
@@ -183,6 +184,12 @@ def expiry(url: str | None) -> float | None:
         return datetime.strptime(said, STAMP).replace(tzinfo=UTC).timestamp()
     except ValueError:
         return None
+
+
+def _age(job: Job) -> float | None:
+    """Say how many seconds ago a job was submitted, `None` if a clock that was set makes nonsense of it."""
+    age = time.time() - (job.submitted or time.time())
+    return age if age >= 0 else None
 
 
 def _listener(heard: list[Status]) -> Callable[[Event], None]:

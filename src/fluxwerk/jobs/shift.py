@@ -12,6 +12,7 @@ from fluxwerk.catalog import Model
 from fluxwerk.drive import AsyncSend
 from fluxwerk.errors import Error, InDoubt, Unwritable
 from fluxwerk.exchange import Request, Status
+from fluxwerk.experience import Experience
 from fluxwerk.jobs.job import Job
 from fluxwerk.jobs.ledger import Ledger, Saved
 from fluxwerk.jobs.scribe import Scribe
@@ -99,12 +100,15 @@ class Shift:
     keep: Keep
     terms: Terms
     tell: Tell
+    experience: Experience
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     holds: dict[str, Hold] = field(default_factory=dict[str, Hold])
     stopping: str = ""
     error: Error | None = None
     failures: int = 0
     doubts_in_a_row: int = 0
+    # Whether jobs wait for a slot, as far as the last heartbeat knew.
+    crowded: bool = True
 
     def hold(self, what: str, trouble: Error) -> None:
         """Stop submitting until `release`; after `endurance` the run gives up."""

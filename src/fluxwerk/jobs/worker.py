@@ -10,6 +10,7 @@ from typing import Any
 
 from fluxwerk.drive import AsyncSend
 from fluxwerk.errors import Stale, Unwritable
+from fluxwerk.experience import Experience
 from fluxwerk.jobs.budget import Sums
 from fluxwerk.jobs.carrier import Carrier
 from fluxwerk.jobs.collector import Collector, is_dead
@@ -28,14 +29,22 @@ class Worker:
     """One process's share of the work on a ledger.
 
     `send` carries HTTP requests to the service at `base`, `prepare` turns a job into what is sent, `keep` stores an
-    image, and `tell` hears of everything that happens.
+    image, `tell` hears of everything that happens, and `experience` knows how long tasks take.
     """
 
     def __init__(
-        self, ledger: Ledger, send: AsyncSend, base: str, prepare: Prepare, keep: Keep, terms: Terms, tell: Tell
+        self,
+        ledger: Ledger,
+        send: AsyncSend,
+        base: str,
+        prepare: Prepare,
+        keep: Keep,
+        terms: Terms,
+        tell: Tell,
+        experience: Experience | None = None,
     ) -> None:
         self._ledger = ledger
-        self._parts = (send, base, prepare, keep, terms, tell)
+        self._parts = (send, base, prepare, keep, terms, tell, experience or Experience())
         self._shift: Shift | None = None
         self._main: asyncio.Task[Any] | None = None
         self._name = ""
@@ -109,6 +118,7 @@ class Worker:
                 # Declared dead after a long sleep: what was carried is fenced off, and this goes on as a new worker.
                 self._name = await shift.record(lambda: self._ledger.slots.enrol(shift.terms.lease))
             await shift.record(self._ledger.slots.take_over)
+            shift.crowded = bool((await shift.record(self._ledger.budget.sums)).count(Stage.PLANNED))
             self._orphans = True
             shift.wake.set()
 

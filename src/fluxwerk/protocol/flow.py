@@ -100,13 +100,14 @@ def wait(task: Task, base: str, tell: Tell = silence, plan: Plan | None = None) 
             failures = refusals = 0
             early = status.outcome is not Outcome.MISSING
             tell(Event("polled", task, attempt, status))
+            # The plan hears of the last status too: that is what it learns from.
+            after = plan(status)
             if status.outcome is Outcome.READY:
                 tell(Event("ready", task, attempt, status))
                 return status
             ending = wire.read_ending(status)
             if ending and not (status.outcome is Outcome.MISSING and waited < patience.GRACE):
                 raise ending
-            after = plan(status)
 
 
 def download(status: Status, base: str, tell: Tell = silence) -> Flow[bytes]:

@@ -139,7 +139,16 @@ def read_status(response: Response, task: Task) -> Status:
         progress=None if progress is None else float(progress),
         details=body.get("details") or said or None,
         engine=engine if isinstance(engine, str) else None,
+        seconds=_seconds(result),
     )
+
+
+def _seconds(result: Mapping[str, Json]) -> float | None:
+    """Read how long the service worked: `duration`, or what lies between `start_time` and `end_time`."""
+    said, start, end = (_decimal(result.get(name)) for name in ("duration", "start_time", "end_time"))
+    if said is None and start is not None and end is not None:
+        said = end - start
+    return float(said) if said is not None and said > 0 else None
 
 
 def read_ending(status: Status) -> Error | None:

@@ -16,6 +16,7 @@ from fluxwerk.drive import drive, pause_before
 from fluxwerk.engines import Engine, Order
 from fluxwerk.errors import Error, Lost, TimedOut, Unreachable
 from fluxwerk.exchange import Event, Flow, HttpRequest, Request, Response, Task, Tell
+from fluxwerk.experience import Experience
 from fluxwerk.image import Image
 from fluxwerk.input import Wanted
 from fluxwerk.raster import PNG_SIGNATURE
@@ -52,7 +53,8 @@ class FaceToFace(Client):
     `seconds` says how long a task takes, `urls` answers what the server fetches, `meddle` sees each HTTP request and
     the answer before the client does, and may change the answer, raise `Lost`, or let seconds pass.  `trouble` is how
     the server misbehaves on purpose, `receiver` takes its webhooks when they are due, and `settings` are those of the
-    `Service`.  `journal` holds every HTTP request that reached the server, `events` everything the client told.
+    `Service`.  Polls are planned as if nothing were known, unless there is an `experience`.  `journal` holds every HTTP
+    request that reached the server, `events` everything the client told.
     """
 
     def __init__(
@@ -66,11 +68,13 @@ class FaceToFace(Client):
         timeout: float = 600.0,
         trouble: Trouble | Iterable[Rule] = (),
         receiver: Callable[[HttpRequest], Response] = lambda _: Response(204),
+        experience: Experience | None = None,
         **settings: Any,
     ) -> None:
         self.events: list[Event] = []
         clock = PretendClock()
-        Words.__init__(self, KEY, None, BASE, timeout, self.events.append, clock=clock)
+        experience = experience or Experience(learning=False)
+        Words.__init__(self, KEY, None, BASE, timeout, self.events.append, clock=clock, experience=experience)
         self.clock: PretendClock = clock
         self.journal: list[HttpRequest] = []
         self.urls = {} if urls is None else urls

@@ -1,0 +1,340 @@
+"""What earlier tasks taught about how long they take, and so when the next one is worth a look.
+
+One experience serves all clients of a process.  It keeps a sketch for each host, model and size, in the user's cache
+folder if it was opened there, and holds every poll of the process to one budget.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from decimal import Decimal
+from math import ceil, log2
+from pathlib import Path
+from typing import cast
+from urllib.parse import urlsplit
+
+from fluxwerk.exchange import Json, Outcome, Status, Task
+from fluxwerk.protocol import patience
+from fluxwerk.protocol.patience import Plan, Schedule
+from fluxwerk.protocol.sketch import Sketch, read_sketch, write_sketch
+
+# Polls in a second, over all tasks of a process.
+BUDGET = 150.0
+# After a refusal polls are half as many, but never fewer than this, and after so many seconds twice as many again.
+LEAST_BUDGET = 2.0
+RECOVERY = 30.0
+# Polls are counted in slices of a second, so that they neither come in bursts nor in single file; so many are kept.
+SLICE, SLICES = 0.1, 1000
+# A schedule is made anew when so much more is known, as a share and in observations.
+STALE = (0.05, 4)
+# So many kinds of tasks are remembered; those not seen for longest are forgotten first.
+KINDS = 200
+# Saved after so many new observations, and when a client is closed.
+SAVE_EVERY = 50
+# Whoever takes a task up later than this, in seconds, cannot tell when it ended.
+FRESH = 1.0
+FORMAT = 1
+# Progress that grows by less than this is as good as smooth.
+LEAST_GRAIN = 0.01
+# Behind a webhook: the first poll in seconds at least, and by how much it comes later than nearly all tasks take.
+BEHIND_A_HOOK = (3.0, 30.0)
+NEARLY_ALL, LATER = 0.99, 1.5
+
+log = logging.getLogger("fluxwerk")
+
+
+class Experience:
+    """Learns how long tasks take and plans polls; safe to share between threads and event loops.
+
+    `path` is a file to keep it in; without one it is forgotten with the process.  With `learning` off the polls of
+    every task are planned as if nothing were known.  `budget` bounds the polls in a second.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, learning: bool = True, budget: float = BUDGET
+    ) -> None:
+        self.path = Path(path) if path else None
+        self.learning = learning
+        self._lock = threading.Lock()
+        self._kinds: dict[str, _Kind] = {}
+        self._gate = _Gate(budget)
+        self._watched: weakref.WeakSet[_Watch] = weakref.WeakSet()
+        self._unsaved = 0
+        self._load()
+
+    def __repr__(self) -> str:
+        return f"Experience({len(self._kinds)} kinds of tasks, {len(self._watched)} watched)"
+
+    def plan(
+        self,
+        task: Task,
+        now: Callable[[], float],
+        age: float | None = None,
+        *,
+        crowded: Callable[[], bool] = lambda: False,
+        hooked: bool = False,
+    ) -> Plan:
+        """Plan the polls of a task that was submitted `age` seconds ago, or nobody knows when.
+
+        `now` tells the time in seconds.  While it is `crowded` others wait for the task's slot, and polls are denser.
+        A task that is `hooked` has a webhook coming: polls only stand behind it.
+        """
+        watch = _Watch(self, kind_of(task), now, age, crowded, hooked=hooked)
+        with self._lock:
+            self._watched.add(watch)
+        return watch
+
+    def refused(self, now: float, pause: float) -> None:
+        """Hear that the service refused a poll, and poll nothing for so many seconds, then half as often as before."""
+        with self._lock:
+            self._gate.refuse(now, pause)
+
+    def usual(self, kind: str) -> float | None:
+        """Say how many seconds nearly all tasks of a kind take at most, or `None` if that is not known."""
+        with self._lock:
+            known = self._kinds.get(kind)
+            enough = known is not None and self.learning and known.sketch.weight >= patience.ENOUGH
+            return known.sketch.quantile(NEARLY_ALL) if known and enough else None
+
+    def schedule(self, kind: str, *, crowded: bool) -> Schedule | None:
+        """Return when tasks of a kind are worth a look, or `None` if too little is known."""
+        with self._lock:
+            known = self._kinds.get(kind)
+            if known is None or not self.learning:
+                return None
+            price = patience.CROWD_PRICE if crowded else patience.PRICE
+            found = known.schedule(price)
+            # Many tasks share the budget: the price rises until it suffices.  Polls go with its inverse root.
+            excess = found.rate * len(self._watched) / self._gate.rate if found else 0.0
+            return known.schedule(price * 2.0 ** min(12, ceil(2 * log2(excess)))) if excess > 1 else found
+
+    def learn(self, kind: str, low: float, high: float, exact: float | None) -> None:
+        """Take in a task that ended between two moments, in seconds since its submit, or exactly at one of them."""
+        with self._lock:
+            known = self._kinds.pop(kind, None) or _Kind()
+            self._kinds[kind] = known
+            known.sketch.learn(low, high, exact)
+            known.used = time.time()
+            if len(self._kinds) > KINDS:
+                del self._kinds[min(self._kinds, key=lambda name: self._kinds[name].used)]
+            self._unsaved += 1
+            due = self._unsaved >= SAVE_EVERY
+        if due:
+            self.save()
+
+    def grain(self, kind: str, step: float) -> float:
+        """Note by how much a task's progress grew at once, and return the smallest such step of its kind."""
+        with self._lock:
+            known = self._kinds.setdefault(kind, _Kind())
+            known.grain = min(known.grain, step) if step > LEAST_GRAIN else known.grain
+            return known.grain
+
+    def book(self, now: float, moment: float) -> float:
+        """Take a place for a poll at that moment, or as soon after it as the budget allows, and return when."""
+        with self._lock:
+            return self._gate.book(now, moment)
+
+    def save(self) -> None:
+        """Write what was learned to the file, if there is one; a disk that takes nothing costs no more than this."""
+        with self._lock:
+            if not (self.path and self._unsaved):
+                return
+            self._unsaved = 0
+            kinds = {name: {"used": round(kind.used), "bins": kind.write()} for name, kind in self._kinds.items()}
+        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_text(json.dumps({"format": FORMAT, "kinds": kinds}))
+            beside.replace(self.path)
+        except OSError as trouble:
+            log.debug("how long tasks take was not saved: %s", trouble)
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+
+    def _load(self) -> None:
+        if self.path is None:
+            return
+        try:
+            body: Json = json.loads(self.path.read_text())
+            kinds = cast("Mapping[str, Json]", body["kinds"] if body["format"] == FORMAT else {})
+            self._kinds = {name: _Kind(read_sketch(kind["bins"]), float(kind["used"])) for name, kind in kinds.items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            # No file, or one that is no good: everything in it can be learned again.
+            self._kinds = {}
+
+
+class _Kind:
+    """What is known of one kind of tasks, with the schedules that were made of it by their price."""
+
+    def __init__(self, sketch: Sketch | None = None, used: float = 0.0) -> None:
+        self.sketch = sketch or Sketch()
+        self.used = used
+        self.grain = 1.0
+        self._made: dict[float, Schedule | None] = {}
+        self._version = -1
+
+    def schedule(self, price: float) -> Schedule | None:
+        if self.sketch.weight < patience.ENOUGH:
+            return None
+        share, least = STALE
+        if self.sketch.version - self._version >= max(least, share * self.sketch.weight) or self._version < 0:
+            self._made, self._version = {}, self.sketch.version
+        if price not in self._made:
+            self._made[price] = patience.schedule(self.sketch, price)
+        return self._made[price]
+
+    def write(self) -> Json:
+        return write_sketch(self.sketch)
+
+
+class _Gate:
+    """Lets so many polls through in a second, counted in slices, and half as many for a while after a refusal."""
+
+    def __init__(self, budget: float) -> None:
+        self._most = budget
+        self._since = self._shut = float("-inf")
+        self._taken: dict[int, int] = {}
+        self.rate = budget
+
+    def refuse(self, now: float, pause: float) -> None:
+        # Polls that were under way together are refused together, and count as one.
+        if now >= self._shut:
+            self._change(max(min(LEAST_BUDGET, self._most), self.rate / 2))
+        self._shut = self._since = max(self._shut, now + pause)
+
+    def book(self, now: float, moment: float) -> float:
+        if self.rate < self._most and now - self._since >= RECOVERY:
+            self._change(min(self._most, self.rate * 2))
+            self._since = now
+        width = max(SLICE, 1 / self.rate)
+        moment = max(moment, self._shut)
+        at, room = int(moment / width), max(1, int(self.rate * width))
+        while self._taken.get(at, 0) >= room:
+            at += 1
+        self._taken[at] = self._taken.get(at, 0) + 1
+        if len(self._taken) > SLICES:
+            self._taken = {place: taken for place, taken in self._taken.items() if place >= int(now / width)}
+        return max(moment, at * width)
+
+    def _change(self, rate: float) -> None:
+        self.rate, self._taken = rate, {}
+
+
+class _Watch:
+    """The plan of one task: it is told of every status, the last one too, and learns from it."""
+
+    def __init__(
+        self,
+        experience: Experience,
+        kind: str,
+        now: Callable[[], float],
+        age: float | None,
+        crowded: Callable[[], bool],
+        *,
+        hooked: bool,
+    ) -> None:
+        self._experience = experience
+        self._kind = kind
+        self._now = now
+        self._crowded = crowded
+        self._hooked = hooked
+        self._began = None if age is None else now() - age
+        self._fresh = age is not None and age <= FRESH
+        self._asked = 0.0
+        self._low = 0.0
+        self._share = 0.0
+        self._unknown = patience.geometric(*(BEHIND_A_HOOK if hooked else ()))
+
+    def __call__(self, status: Status | None) -> float:
+        now = self._now()
+        if status is not None and status.outcome is Outcome.READY:
+            self._ready(status, min(self._asked, now), rung=now < self._asked)
+            return 0.0
+        if status is not None and self._began is not None:
+            self._low = max(self._low, min(self._asked, now) - self._began)
+        pause = self._pause(status, now)
+        moment = now + pause if self._hooked else self._experience.book(now, now + pause)
+        self._asked = moment
+        return moment - now
+
+    def _ready(self, status: Status, asked: float, *, rung: bool) -> None:
+        if self._began is None or not self._fresh or not self._experience.learning:
+            return
+        took, said = asked - self._began, status.seconds
+        exact = took if rung else said if said is not None and self._low < said <= took else None
+        self._experience.learn(self._kind, self._low, took, exact)
+
+    def _pause(self, status: Status | None, now: float) -> float:
+        if self._began is None:
+            return self._unknown(status)
+        elapsed = now - self._began
+        if self._hooked:
+            return self._behind_a_hook(status, elapsed)
+        schedule = self._experience.schedule(self._kind, crowded=self._crowded())
+        told = self._by_progress(status)
+        if told is None and schedule is None:
+            return self._unknown(status)
+        if told is None and schedule is not None:
+            told = schedule.after(self._low)
+        # Both count from when the last poll left, which is longer ago than its answer.
+        return max(0.0 if status is None else patience.SHORTEST_POLL, self._low + (told or 0.0) - elapsed)
+
+    def _by_progress(self, status: Status | None) -> float | None:
+        """Pause until the end that the progress foretells, in seconds since the last poll left; `None` without any."""
+        share = status.progress if status else None
+        if share is None or not 0 < share < 1 or not self._experience.learning:
+            return None
+        grain = self._experience.grain(self._kind, abs(share - self._share))
+        self._share = share
+        return patience.foresee(self._low, share, grain, patience.CROWD_PRICE if self._crowded() else patience.PRICE)
+
+    def _behind_a_hook(self, status: Status | None, elapsed: float) -> float:
+        usual = self._experience.usual(self._kind) if status is None else None
+        return self._unknown(status) if usual is None else max(BEHIND_A_HOOK[0], LATER * usual - elapsed)
+
+
+_shared: list[Experience] = []
+_sharing = threading.Lock()
+
+
+def shared() -> Experience:
+    """Return the experience of this process and user, which every client shares that was given none."""
+    with _sharing:
+        if not _shared:
+            _shared.append(Experience(home()))
+            atexit.register(_shared[0].save)
+        return _shared[0]
+
+
+def kind_of(task: Task) -> str:
+    """Name the kind of a task: tasks of one host, model and size class take about as long."""
+    host = urlsplit(task.polling_url).hostname or ""
+    made, given = (_class_of(size) for size in (task.output_mp, task.input_mp))
+    return f"{host} {task.model} {made} {given}"
+
+
+def _class_of(megapixels: Decimal | None) -> str:
+    """Name the size class: none at all, or the next power of two, from a quarter of a megapixel."""
+    if megapixels is None or megapixels <= 0:
+        return "?" if megapixels is None else "0"
+    return f"{2.0 ** ceil(log2(max(0.25, float(megapixels)))):g}"
+
+
+def home() -> Path | None:
+    """Name the file of this user: FLUXWERK_CACHE is its folder, or `off`; by default the system's cache folder."""
+    named = os.environ.get("FLUXWERK_CACHE")
+    if named == "off":
+        return None
+    if named:
+        return Path(named) / "experience.json"
+    from platformdirs import user_cache_path  # noqa: PLC0415  (only the first client pays for it)
+
+    return user_cache_path("fluxwerk", appauthor=False) / "experience.json"
