@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from fluxwerk import AsyncClient, Client, TimedOut, Unreachable
+from fluxwerk import AsyncClient, Client, Misused, TimedOut, Unreachable
 from fluxwerk.exchange import Outcome, Pool, Status, Task
 from fluxwerk.server.books import Books
 from fluxwerk.slots import Slots
@@ -210,11 +210,25 @@ def test_one_failure_among_many_stops_no_other(fluxwerk_server):
     assert all(one.request is good for one in made if one.image)
 
 
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_one_prompt_where_many_are_asked_for_is_not_taken_letter_by_letter(kind):
+    of = kind("k")
+    for one in ("a fox", of.request("a fox")):
+        with pytest.raises(Misused, match="brackets"):
+            of.generate_many(one)
+
+
+@pytest.mark.parametrize("slots", [0, -1])
+def test_a_client_without_any_slot_is_refused(slots):
+    with pytest.raises(Misused, match=f"slots = {slots}"):
+        Client("k", slots=slots)
+
+
 def test_whoever_finds_no_slot_in_time_is_told_that_nothing_was_sent():
     books = Books()
     with loopback(books=books, pace=lambda _: 60.0) as base, Client("k", base_url=base, slots=1) as client:
         client.submit("first", width=64, height=64)
-        with pytest.raises(TimedOut, match="Nothing was sent"):
+        with pytest.raises(TimedOut, match=r"of standard 1 may be in flight at once\. Nothing was sent"):
             client.submit("second", width=64, height=64, timeout=0.3)
     assert len(books.jobs) == 1
 
