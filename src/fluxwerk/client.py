@@ -262,7 +262,7 @@ class Client(Words):
 
 
 class AsyncClient(Words):
-    """The asyncio client, with the same words as `Client`; it may outlive an event loop."""
+    """The asyncio client, with the same words as `Client`; it may outlive an event loop, and serve several at once."""
 
     def __init__(
         self,
@@ -278,7 +278,7 @@ class AsyncClient(Words):
     ) -> None:
         super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook)
         self._lent = http_client
-        self._opened: tuple[object, seam.AsyncLine, AsyncGenerator[seam.AsyncLine]] | None = None
+        self._opened: dict[asyncio.AbstractEventLoop, tuple[seam.AsyncLine, AsyncGenerator[seam.AsyncLine]]] = {}
         self._abandoned: set[asyncio.Future[Any]] = set()
 
     async def generate(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Image:
@@ -323,9 +323,9 @@ class AsyncClient(Words):
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER):
                 await settled.wait()
-        if self._opened:
-            await self._opened[2].aclose()
-            self._opened = None
+        opened = self._opened.pop(loop, None)
+        if opened:
+            await opened[1].aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -410,10 +410,12 @@ class AsyncClient(Words):
         import asyncio  # noqa: PLC0415
 
         loop = asyncio.get_running_loop()
-        if self._opened is None or self._opened[0] is not loop:
+        if loop not in self._opened:
+            for ended in [other for other in list(self._opened) if other.is_closed()]:
+                self._opened.pop(ended, None)
             holding = _hold(self._lent)
-            self._opened = loop, await anext(holding), holding
-        return self._opened[1]
+            self._opened[loop] = await anext(holding), holding
+        return self._opened[loop][0]
 
 
 async def _hold(lent: httpx2.AsyncClient | None) -> AsyncGenerator[seam.AsyncLine]:
