@@ -58,6 +58,18 @@ def test_seats_are_granted_in_the_order_of_asking_and_each_wakes_its_own(slots):
     assert woken == ["third", "fourth"]
 
 
+def test_a_seat_whose_event_loop_is_gone_goes_to_the_next_in_line(slots):
+    gone = asyncio.new_event_loop()
+    gone.close()
+    held = slots.ask(OTHER, nothing)
+    slots.ask(OTHER, lambda: gone.call_soon_threadsafe(nothing))
+    next_in_line = slots.ask(OTHER, nothing)
+
+    slots.give_back(held)
+
+    assert next_in_line.granted
+
+
 def test_a_slot_is_held_until_the_task_has_ended_and_not_until_nobody_waits(slots):
     seats = [slots.ask(OTHER, nothing)]
     slots.hold(seats[0], task("a"))
