@@ -40,6 +40,7 @@ from fluxwerk import (
     seam,
 )
 from fluxwerk.exchange import HttpRequest
+from fluxwerk.testing import loopback
 
 KEY = "a-secret-key"
 BFL = "https://api.bfl.ai"
@@ -453,6 +454,31 @@ def test_an_asyncio_client_outlives_its_event_loops(fluxwerk_server):
     # Connections that were left open with a loop would warn when they are collected, and warnings are errors here.
     del of
     gc.collect()
+
+
+def test_event_loops_in_several_threads_do_not_cut_each_others_lines():
+    ended: list[object] = []
+
+    async def many(of: AsyncClient) -> None:
+        ended.extend(
+            await asyncio.gather(*(of.generate("x", width=64, height=64) for _ in range(4)), return_exceptions=True)
+        )
+
+    with loopback(pace=lambda _: 0.2) as base:
+        of = AsyncClient(KEY, base_url=base, timeout=20)
+        threads = [threading.Thread(target=asyncio.run, args=[many(of)]) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [type(one).__name__ for one in ended] == ["Image"] * 12
+
+
+def test_a_loop_that_has_ended_is_forgotten(fluxwerk_server):
+    of = AsyncClient(KEY, base_url=fluxwerk_server)
+    for _ in range(3):
+        asyncio.run(of.credits())
+    assert len(of._opened) == 1
 
 
 def test_a_closed_client_opens_again(fluxwerk_server):

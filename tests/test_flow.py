@@ -518,7 +518,10 @@ def test_a_redirect_within_a_host_is_followed():
     assert talk.urls[1] == "https://delivery-eu1.bfl.ai/b.png?sig=y"
 
 
-@pytest.mark.parametrize("target", ["http://store.example.com/a", "file:///etc/passwd", "ftp://a", "https://a@b.com/"])
+TARGETS = ["http://store.example.com/a", "file:///etc/passwd", "ftp://a", "https://a@b.com/", "https://[/a"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_a_redirect_is_checked_before_it_is_followed(target):
     talk = downloading(Response(302, {"location": target}))
 

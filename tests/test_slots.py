@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from fluxwerk import AsyncClient, Client, TimedOut, Unreachable
+from fluxwerk import AsyncClient, Client, Misused, TimedOut, Unreachable
 from fluxwerk.exchange import Outcome, Pool, Status, Task
 from fluxwerk.server.books import Books
 from fluxwerk.slots import Slots
@@ -58,16 +58,16 @@ def test_seats_are_granted_in_the_order_of_asking_and_each_wakes_its_own(slots):
     assert woken == ["third", "fourth"]
 
 
-def test_a_seat_whose_waiter_is_gone_with_its_event_loop_goes_to_the_next(slots):
-    def gone():
-        raise RuntimeError("Event loop is closed")
+def test_a_seat_whose_event_loop_is_gone_goes_to_the_next_in_line(slots):
+    gone = asyncio.new_event_loop()
+    gone.close()
+    held = slots.ask(OTHER, nothing)
+    slots.ask(OTHER, lambda: gone.call_soon_threadsafe(nothing))
+    next_in_line = slots.ask(OTHER, nothing)
 
-    first, _ = slots.ask(TWO, nothing), slots.ask(TWO, nothing)
-    slots.ask(TWO, gone)
-    last = slots.ask(TWO, nothing)
-    slots.give_back(first)
+    slots.give_back(held)
 
-    assert last.granted
+    assert next_in_line.granted
 
 
 def test_a_slot_is_held_until_the_task_has_ended_and_not_until_nobody_waits(slots):
@@ -222,11 +222,25 @@ def test_one_failure_among_many_stops_no_other(fluxwerk_server):
     assert all(one.request is good for one in made if one.image)
 
 
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_one_prompt_where_many_are_asked_for_is_not_taken_letter_by_letter(kind):
+    of = kind("k")
+    for one in ("a fox", of.request("a fox")):
+        with pytest.raises(Misused, match="brackets"):
+            of.generate_many(one)
+
+
+@pytest.mark.parametrize("slots", [0, -1])
+def test_a_client_without_any_slot_is_refused(slots):
+    with pytest.raises(Misused, match=f"slots = {slots}"):
+        Client("k", slots=slots)
+
+
 def test_whoever_finds_no_slot_in_time_is_told_that_nothing_was_sent():
     books = Books()
     with loopback(books=books, pace=lambda _: 60.0) as base, Client("k", base_url=base, slots=1) as client:
         client.submit("first", width=64, height=64)
-        with pytest.raises(TimedOut, match="Nothing was sent"):
+        with pytest.raises(TimedOut, match=r"of standard 1 may be in flight at once\. Nothing was sent"):
             client.submit("second", width=64, height=64, timeout=0.3)
     assert len(books.jobs) == 1
 

@@ -137,7 +137,7 @@ def find(name: str | Model) -> Model:
     if row is None:
         hint = did_you_mean(wanted, _names()) or "`fluxwerk models` lists them"
         newer = "for a model newer than this release pass fluxwerk.Model(name=..., path=...)"
-        raise UnknownModel(f"There is no model {name!r} in the catalogue: {hint}; {newer}.")
+        raise UnknownModel(f"There is no model {name!r} in the catalogue ({hint}); {newer}.")
     return row
 
 

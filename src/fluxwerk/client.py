@@ -78,6 +78,8 @@ class Words:
         self.timeout = timeout
         self.on_event = on_event
         self.clock = clock
+        if slots is not None and slots < 1:
+            raise Misused(f"slots = {slots}: at least one task must be allowed in flight.")
         self.slots = Slots(clock.now, slots)
         self._at_a_time = (slots or SLOTS) + max(AHEAD, (slots or SLOTS) // 2)
         self._closed = threading.Event()
@@ -134,6 +136,17 @@ class Words:
     def _conversation(self, task: Task | None) -> Conversation:
         return Conversation(self.clock, self.slots, self.on_event, self.webhook, task)
 
+    def _series(self, requests: object) -> Series:
+        if isinstance(requests, str | Request):
+            raise Misused("Many are asked for, and one was given: put brackets around it.")
+        return Series(self._at_a_time, self._closed)
+
+    def _no_slot(self, pool: Pool) -> TimedOut:
+        if not may_buy():
+            return TimedOut("Nobody listens any more, or the client was closed. Nothing was sent.")
+        most = self.slots.most(pool)
+        return TimedOut(f"No slot became free: of {pool.name} {most} may be in flight at once. Nothing was sent.")
+
     def _settle(self, wake: Callable[[], object]) -> None:
         """Let the series under way send nothing more, and call `wake` once no submit is on its way."""
         closed, self._closed = self._closed, threading.Event()
@@ -181,7 +194,7 @@ class Client(Words):
         there may be endlessly many.  Whoever stops listening lets what is in flight finish unseen, until the client is
         closed.
         """
-        series = Series(self._at_a_time, self._closed)
+        series = self._series(requests)
         return series.on_threads(lambda one: self.generate(one, **_of_each(one, wanted)), requests)
 
     def submit(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Task:
@@ -249,11 +262,11 @@ class Client(Words):
             while not seat.granted:
                 left = LOOK_AROUND if until is None else until - self.clock.now()
                 if left <= 0 or not may_buy():
-                    raise _no_slot(pool)
+                    raise self._no_slot(pool)
                 if not granted.wait(min(left, LOOK_AROUND)):
                     self._look_around(pool, left)
             if not may_buy():
-                raise _no_slot(pool)
+                raise self._no_slot(pool)
         except BaseException:
             self.slots.give_back(seat)
             raise
@@ -268,7 +281,7 @@ class Client(Words):
 
 
 class AsyncClient(Words):
-    """The asyncio client, with the same words as `Client`; it may outlive an event loop."""
+    """The asyncio client, with the same words as `Client`; it may outlive an event loop, and serve several at once."""
 
     def __init__(
         self,
@@ -285,7 +298,7 @@ class AsyncClient(Words):
     ) -> None:
         super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook, experience=experience)
         self._lent = http_client
-        self._opened: tuple[object, seam.AsyncLine, AsyncGenerator[seam.AsyncLine]] | None = None
+        self._opened: dict[asyncio.AbstractEventLoop, tuple[seam.AsyncLine, AsyncGenerator[seam.AsyncLine]]] = {}
         self._abandoned: set[asyncio.Future[Any]] = set()
 
     async def generate(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Image:
@@ -299,7 +312,7 @@ class AsyncClient(Words):
         there may be endlessly many.  Closing the iterator cancels the waiting, not the tasks.  A submit that has left
         is paid for: as with any coroutine that is cancelled, its answer is read all the same and its task told.
         """
-        series = Series(self._at_a_time, self._closed)
+        series = self._series(requests)
         return series.on_loop(lambda one: self.generate(one, **_of_each(one, wanted)), requests)
 
     async def submit(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Task:
@@ -331,9 +344,9 @@ class AsyncClient(Words):
             async with asyncio.timeout(LINGER):
                 await settled.wait()
         self.experience.save()
-        if self._opened:
-            await self._opened[2].aclose()
-            self._opened = None
+        opened = self._opened.pop(loop, None)
+        if opened:
+            await opened[1].aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -393,14 +406,14 @@ class AsyncClient(Words):
             while not seat.granted:
                 left = LOOK_AROUND if until is None else until - self.clock.now()
                 if left <= 0 or not may_buy():
-                    raise _no_slot(pool)
+                    raise self._no_slot(pool)
                 try:
                     async with asyncio.timeout(min(left, LOOK_AROUND)):
                         await granted.wait()
                 except TimeoutError:
                     await self._look_around(pool, left)
             if not may_buy():
-                raise _no_slot(pool)
+                raise self._no_slot(pool)
         except BaseException:
             self.slots.give_back(seat)
             raise
@@ -418,10 +431,12 @@ class AsyncClient(Words):
         import asyncio  # noqa: PLC0415
 
         loop = asyncio.get_running_loop()
-        if self._opened is None or self._opened[0] is not loop:
+        if loop not in self._opened:
+            for ended in [other for other in list(self._opened) if other.is_closed()]:
+                self._opened.pop(ended, None)
             holding = _hold(self._lent)
-            self._opened = loop, await anext(holding), holding
-        return self._opened[1]
+            self._opened[loop] = await anext(holding), holding
+        return self._opened[loop][0]
 
 
 async def _hold(lent: httpx2.AsyncClient | None) -> AsyncGenerator[seam.AsyncLine]:
@@ -464,9 +479,3 @@ def _of_each(request: Request | str, wanted: Wanted) -> Wanted:
 def _check_open(talk: Conversation) -> None:
     if not may_send():
         raise TimedOut("The client was closed before the image was there.", task=talk.task)
-
-
-def _no_slot(pool: Pool) -> TimedOut:
-    if not may_buy():
-        return TimedOut("Nobody listens any more, or the client was closed. Nothing was sent.")
-    return TimedOut(f"No slot became free: {pool.slots} tasks of {pool.name} are in flight. Nothing was sent.")

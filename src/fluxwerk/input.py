@@ -235,7 +235,8 @@ def _check_size(size: Size, name: str, model: Model) -> Fault | None:
 
 def _read(source: Json, name: str) -> bytes | Fault:
     # An image that was made before holds its bytes.
-    source = getattr(source, "data", source)
+    held = getattr(source, "data", None)
+    source = held if isinstance(held, bytes) else source
     if isinstance(source, bytes | bytearray):
         return bytes(source)
     if isinstance(source, os.PathLike):

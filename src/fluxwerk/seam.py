@@ -32,7 +32,7 @@ LONGEST_READ = 20.0
 LONGEST_CONNECT = 10.0
 LARGEST_BODY = 128 * 1024 * 1024
 KEPT_ALIVE = 64
-# Less than the five seconds after which many servers hang up, or a submit could meet a line that is just being cut.
+# Servers close idle lines after five seconds and more: a submit that met the closing would be in doubt.
 KEPT_SECONDS = 3.0
 NEVER_LEFT = frozenset(
     {
@@ -81,7 +81,7 @@ def open_line(lent: httpx2.Client | None = None) -> Line:
     if _has_proxy():
         import httpx2  # noqa: PLC0415  (slow to import, and only proxies need it)
 
-        return _Lent(httpx2.Client(limits=httpx2.Limits(max_connections=None)), owned=True)
+        return _Lent(httpx2.Client(limits=_limitless()), owned=True)
     return _Own()
 
 
@@ -92,7 +92,7 @@ def open_async_line(lent: httpx2.AsyncClient | None = None) -> AsyncLine:
     if _has_proxy():
         import httpx2  # noqa: PLC0415
 
-        return _AsyncLent(httpx2.AsyncClient(limits=httpx2.Limits(max_connections=None)), owned=True)
+        return _AsyncLent(httpx2.AsyncClient(limits=_limitless()), owned=True)
     return _AsyncOwn()
 
 
@@ -231,6 +231,12 @@ class _Body:
             raise Unanswered(f"the answer is larger than {LARGEST_BODY} bytes")
         if time.monotonic() > self.until:
             raise Unanswered("the answer was still dripping at the deadline")
+
+
+def _limitless() -> httpx2.Limits:
+    import httpx2  # noqa: PLC0415
+
+    return httpx2.Limits(max_connections=None, max_keepalive_connections=KEPT_ALIVE, keepalive_expiry=KEPT_SECONDS)
 
 
 def _limits(request: HttpRequest, budget: float | None) -> dict[str, float]:

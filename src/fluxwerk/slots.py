@@ -64,6 +64,10 @@ class Slots:
         self._attended: set[str] = set()
         self._settlers: list[Callable[[], object]] = []
 
+    def most(self, pool: Pool) -> int:
+        """How many tasks of the pool may be in flight at once."""
+        return self._most or pool.slots
+
     def ask(self, pool: Pool, wake: Callable[[], object]) -> Seat:
         """Claim a slot in the order of asking; `wake` is called, from any thread, when the seat is granted."""
         seat = Seat(pool, wake)
@@ -78,7 +82,7 @@ class Slots:
         granted: list[Seat] = []
         with self._lock:
             queue = self._queues[pool.name]
-            while queue.waiting and queue.busy < (self._most or pool.slots) and self._may_grant(queue):
+            while queue.waiting and queue.busy < self.most(pool) and self._may_grant(queue):
                 seat = queue.waiting.popleft()
                 seat.granted = True
                 queue.busy += 1
