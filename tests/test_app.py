@@ -22,11 +22,14 @@ from PIL import Image
 import pictures
 from fluxwerk import Client, Failed, catalog
 from fluxwerk.engines.offline import Offline
+from fluxwerk.seam import LONGEST_SUBMIT
 from fluxwerk.server import app as application
 from fluxwerk.server.books import Books
+from fluxwerk.server.fetch import Guard
 from fluxwerk.server.loopback import listen
 from fluxwerk.server.service import Service
 from fluxwerk.testing import loopback
+from fluxwerk.testing.face import Blank
 from test_schema import LIVE
 
 KEY = {"x-key": "a-key"}
@@ -112,6 +115,21 @@ def test_the_picture_with_a_bomb_in_its_text_fails_alone():
     bomb = plain[:33] + chunk(b"zTXt", b"k\0\0" + zlib.compress(b"0" * 50_000_000, 9)) + plain[33:]
     with loopback() as base, Client("key", base_url=base) as client, pytest.raises(Failed):
         client.generate("x", images=[bomb])
+
+
+def test_all_images_of_a_submit_are_fetched_within_one_bound_so_that_no_client_fears_that_it_has_paid():
+    app = application.build(Service(Books(), lambda: 0.0, engine="blank"), Blank(), Guard(["127.0.0.0/8"]), fetching=0)
+
+    async def send() -> httpx2.Response:
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://fluxwerk.test") as client:
+            body = {"prompt": "x", "input_image": "http://127.0.0.1:9/a.png"}
+            return await client.post("/v1/flux-2-pro", json=body, headers=KEY)
+
+    answer = asyncio.run(send())
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "input_image"])
+    assert "took all the time" in answer.json()["message"]
+    assert application.FETCHING * 2 <= LONGEST_SUBMIT
 
 
 def test_a_body_without_end_is_refused():

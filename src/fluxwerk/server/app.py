@@ -9,7 +9,7 @@ import fastapi
 from fastapi.responses import Response as Answer
 from starlette.requests import ClientDisconnect
 
-from fluxwerk.drive import drive_async
+from fluxwerk.drive import WALL, drive_async
 from fluxwerk.engines import Engine, LiveEngine
 from fluxwerk.engines.threads import live
 from fluxwerk.exchange import HttpRequest, Response
@@ -25,12 +25,22 @@ from fluxwerk.version import VERSION
 GONE = 400
 # Ten references of 20 MB, as base64, and a prompt.
 LARGEST_BODY = 300 * 1024 * 1024
+# Seconds for fetching all images of a submit together: a client that hears nothing for a minute must fear that it paid.
+FETCHING = 30.0
 
 
 def build(
-    service: Service, engine: Engine | LiveEngine, guard: Guard | None = None, threads: int | None = None
+    service: Service,
+    engine: Engine | LiveEngine,
+    guard: Guard | None = None,
+    threads: int | None = None,
+    *,
+    fetching: float = FETCHING,
 ) -> fastapi.FastAPI:
-    """Build the ASGI application; a simple engine renders on `threads` threads, one for each core by default."""
+    """Build the ASGI application; a simple engine renders on `threads` threads, one for each core by default.
+
+    All images of a submit are fetched within `fetching` seconds.
+    """
     guard = guard or Guard()
     workshop = Workshop(service, live(engine, threads), guard)
 
@@ -52,7 +62,7 @@ def build(
             return _to_wire(Refusal("too_large", text, detail="Body too large").answer(service.dialect))
         headers = {name.lower(): value for name, value in request.headers.items()}
         http = HttpRequest(request.method, str(request.url), body, headers=headers)
-        return _to_wire(await drive_async(service.answer(http), guard.fetch))
+        return _to_wire(await drive_async(service.answer(http), guard.fetch, WALL.now() + fetching))
 
     async def stumble(_: fastapi.Request, __: Exception) -> Answer:
         # The server's own log has the rest, and nobody else is to read it.

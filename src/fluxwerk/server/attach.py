@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fluxwerk import geometry, raster
 from fluxwerk.catalog import IMAGE_TYPES, Model
 from fluxwerk.engines import Canvas
-from fluxwerk.errors import Lost
+from fluxwerk.errors import Lost, TimedOut
 from fluxwerk.exchange import Call, Flow, HttpRequest, Json
 from fluxwerk.geometry import Size
 from fluxwerk.input import LARGEST_BYTES
@@ -66,6 +66,8 @@ def _fetch(name: str, text: str) -> Flow[bytes]:
         response = yield Call(HttpRequest("GET", text))
     except Lost as lost:
         raise _useless(name, f"cannot be fetched: {lost}") from None
+    except TimedOut:
+        raise _useless(name, "cannot be fetched: those before it took all the time that there is") from None
     if response.status != OK:
         raise _useless(name, f"cannot be fetched: its host answered {response.status}")
     return response.body

@@ -75,13 +75,15 @@ class Guard:
         self._deadline = deadline
         self._patience = patience
 
-    async def fetch(self, request: HttpRequest, _budget: float | None = None) -> Response:
-        """Send a GET and return the answer; raises `Unreachable` for what must not be followed, `Unanswered` else.
+    async def fetch(self, request: HttpRequest, budget: float | None = None) -> Response:
+        """Send a GET and return the answer within `budget` seconds and the guard's own deadline.
 
+        Raises `Unreachable` for what must not be followed, `Unanswered` else.
         The texts name no address, so that nobody can map the network behind the server by asking.
         """
+        seconds = self._deadline if budget is None else min(self._deadline, budget)
         with _explained():
-            async with asyncio.timeout(self._deadline), _pool(self._backend) as pool:
+            async with asyncio.timeout(seconds), _pool(self._backend) as pool:
                 return await self._follow(pool, request.url)
 
     async def tell(self, request: HttpRequest, _budget: float | None = None) -> Response:

@@ -128,7 +128,10 @@ class Service:
     def resume(self) -> None:
         """Take up what another process left: jobs without an end, and webhooks that were not delivered."""
         for job in self.books.waiting():
-            self.begin(job)
+            if job.bereft:
+                self.conclude(job, ending.BEREFT)
+            else:
+                self.begin(job)
         for job in list(self.books.jobs.values()):
             if job.notice and job.notice.state == "pending":
                 job.notice.state = "waiting"
@@ -210,7 +213,7 @@ class Service:
         free = min((job.ready_at or now + submit.RETRY_AFTER for job in busy), default=now)
         limits = {
             "x-ratelimit-limit": str(model.slots),
-            "x-ratelimit-remaining": str(max(0, model.slots - len(busy))),
+            "x-ratelimit-remaining": str(self.books.free(account, model, now)),
             "x-ratelimit-reset": str(-int(-free // 1)),
         }
         return replace(response, headers={**response.headers, **limits})

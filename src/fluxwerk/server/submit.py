@@ -38,8 +38,7 @@ LONGEST_ONCE = 255
 def submit(service: Service, model: Model, visit: Visit, rule: Rule | None) -> Flow[Response]:
     """Accept one task and answer with it; `rule` is the trouble that its ending may have been given."""
     account = service.account(visit)
-    if service.closing:
-        raise Refusal("closing", "The server is closing down and accepts nothing more.", retry_after=RETRY_AFTER)
+    _check_open(service)
     once = _once(visit)
     if once is None:
         return (yield from _accept(service, account, model, visit, rule, None))
@@ -78,9 +77,10 @@ def _accept(
         raise invalid(unfit_.detail) from None
     notice = _notice(service, fields)
     _check_slot(service, account, model)
-    attached = yield from attach.attach(model, fields)
-    # Fetching took time, and others were served meanwhile.
-    _check_slot(service, account, model)
+    with service.books.hold(account, model):
+        attached = yield from attach.attach(model, fields)
+    # Fetching took time, in which the end may have begun: what is accepted now would not be waited for.
+    _check_open(service)
     job = _job(service, account, model, fields, attached, visit.origin)
     job.notice, job.once = notice, once
     faults = service.abilities.faults(job.order)
@@ -131,6 +131,11 @@ def _notice(service: Service, fields: Mapping[str, Json]) -> Notice | None:
     if fault:
         raise unfit("webhook_url", fault)
     return Notice(url, fields.get("webhook_secret") or None)
+
+
+def _check_open(service: Service) -> None:
+    if service.closing:
+        raise Refusal("closing", "The server is closing down and accepts nothing more.", retry_after=RETRY_AFTER)
 
 
 def _check_slot(service: Service, account: Account, model: Model) -> None:
