@@ -79,8 +79,19 @@ def test_refusals_arrive_as_the_live_service_words_them(http):
     invalid = http.post("/v1/flux-2-pro", json={}, headers=KEY).json()["detail"]
     assert invalid == [{"type": "missing", "loc": ["body", "prompt"], "msg": "Field required"}]
     unknown = http.post("/v1/flux-9", json={})
-    assert (unknown.status_code, unknown.json()) == (404, {"detail": "Not Found"})
-    assert http.get("/v1/flux-2-pro").status_code == 405
+    told = {"detail": "Not Found", "error": "not_found", "message": "Not Found"}
+    assert (unknown.status_code, unknown.json()) == (404, told)
+    wrong = http.get("/v1/flux-2-pro")
+    assert (wrong.status_code, wrong.headers["allow"], wrong.json()["detail"]) == (405, "POST", "Method Not Allowed")
+
+
+def test_what_no_route_takes_is_told_with_the_slots_too_and_in_the_dialect_that_was_chosen():
+    with loopback(dialect="guide") as base, httpx2.Client(base_url=base, headers=KEY) as http:
+        assert http.get("/v1/credits").status_code == 200
+        for method, path, status in (("POST", "/v1/flux-9", 404), ("PUT", "/v1/flux-2-pro", 405), ("GET", "//", 404)):
+            answer = http.request(method, path, json={})
+            assert (answer.status_code, set(answer.json())) == (status, {"error", "message"})
+            assert answer.headers["x-ratelimit-remaining"] == "24"
 
 
 def test_too_many_tasks_are_told_when_to_come_back():

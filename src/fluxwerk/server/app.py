@@ -23,6 +23,7 @@ from fluxwerk.server.wreck import Wreck
 from fluxwerk.version import VERSION
 
 GONE = 400
+NO_ROUTE = (404, 405)
 # Ten references of 20 MB, as base64, and a prompt.
 LARGEST_BODY = 300 * 1024 * 1024
 # Seconds for fetching all images of a submit together: a client that hears nothing for a minute must fear that it paid.
@@ -68,7 +69,18 @@ def build(
         # The server's own log has the rest, and nobody else is to read it.
         return _to_wire(Refusal("internal", "The server made a mistake; its log says which.").answer(service.dialect))
 
+    async def stray(request: fastapi.Request, fault: Exception) -> Answer:
+        # What no route takes is answered by the service too, so that these answers are like all others.
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        http = HttpRequest(request.method, str(request.url), headers=headers)
+        answer = _to_wire(await drive_async(service.answer(http), guard.fetch))
+        if answer.status_code in NO_ROUTE:
+            answer.headers.update(getattr(fault, "headers", None) or {})
+        return answer
+
     app.add_exception_handler(Exception, stumble)
+    for status in NO_ROUTE:
+        app.add_exception_handler(status, stray)
     openapi.publish(app, service.models, carry, service.abilities)
     return app
 

@@ -55,8 +55,14 @@ def canvas(model: Model, fields: Mapping[str, Json], attached: list[Attached], s
     if model.output == "canvas":
         middle = (size[0] - source.size[0]) // 2, (size[1] - source.size[1]) // 2
         wanted = fields.get("reference_offset_x"), fields.get("reference_offset_y")
-        offset = geometry.placed(wanted, middle)
+        x, y = geometry.placed(wanted, middle)
+        # Out of sight is far enough: a number of a hundred digits is no place for an engine.
+        offset = _within(x, -source.size[0], size[0]), _within(y, -source.size[1], size[1])
     return Canvas(source.data, mask.data if mask else None, offset)
+
+
+def _within(value: int, least: int, most: int) -> int:
+    return max(least, min(value, most))
 
 
 def _fetch(name: str, text: str) -> Flow[bytes]:

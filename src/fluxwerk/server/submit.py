@@ -31,6 +31,8 @@ RETRY_AFTER = 1
 COLUMNS = frozenset({"prompt", "width", "height", "seed", "output_format", "webhook_url", "webhook_secret", "user"})
 # The largest input with the widest margins; what is larger would only fill the memory.
 LARGEST_OUTPUT = 80_000_000
+# How many pixels a side may have in a file of that format, as the usual libraries write it.
+LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
 ONCE = "idempotency-key"
 LONGEST_ONCE = 255
 
@@ -175,7 +177,15 @@ def _job(
         pricing.reported_megapixels(billed),
     )
     order = _order(service, model, fields, attached, size)
+    _check_sides(order)
     return Job(task, account, model, order, service.clock(), folder=service.entropy(24).hex())
+
+
+def _check_sides(order: Order) -> None:
+    most = LONGEST_SIDE.get(order.output_format, LARGEST_OUTPUT)
+    if max(order.width, order.height) > most:
+        text = f"{order.width}×{order.height} does not fit: {order.output_format} has at most {most} pixels on a side"
+        raise unfit("output_format", text)
 
 
 def _order(service: Service, model: Model, fields: dict[str, Json], attached: list[Attached], size: Size) -> Order:
