@@ -150,14 +150,18 @@ def test_a_body_without_end_is_refused():
         while True:
             yield part
 
-    async def send() -> httpx2.Response:
+    async def send() -> tuple[httpx2.Response, str]:
         app = application.build(Service(Books(), lambda: 0.0), Offline())
         transport = httpx2.ASGITransport(app)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://fluxwerk.test") as http:
-            return await http.post("/v1/flux-2-pro", content=endless(), headers=KEY)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://fluxwerk.test", headers=KEY) as http:
+            await http.get("/v1/credits")
+            answer = await http.post("/v1/flux-2-pro", content=endless())
+            return answer, (await http.get("/metrics")).text
 
-    answer = asyncio.run(send())
+    answer, counts = asyncio.run(send())
     assert (answer.status_code, answer.json()["error"]) == (413, "too_large")
+    assert answer.headers["x-ratelimit-remaining"] == "24"
+    assert 'fluxwerk_refused_total{status="413"} 1' in counts
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asking import face, post
 from fluxwerk import Task, find
 from fluxwerk.engines import Order
-from fluxwerk.server.books import KEEP, LONGEST_KEY, Account, Books, Job, is_well_formed
+from fluxwerk.exchange import Response
+from fluxwerk.server.books import KEEP, LONGEST_KEY, Account, Books, Job, Memory, is_well_formed
 
 
 def job(account: Account, name: str = "1", model: str = "flux-2-pro", cost: str | None = "3") -> Job:
@@ -94,6 +98,25 @@ def test_where_keys_are_given_nothing_spent_is_ever_forgotten():
     books.forget(KEEP)
     books.account("two")
     assert books.account("one").credits == 7
+
+
+class Full(Memory):
+    """A disk that takes nothing after the first job was accepted."""
+
+    def save(self, saved: Job) -> None:
+        if saved.ready_at is not None:
+            raise OSError(28, "no space left")
+
+
+@pytest.mark.parametrize("prompt", ["x", "fluxwerk:error"])
+def test_an_ending_that_no_disk_takes_is_told_all_the_same(prompt):
+    told: list[str] = []
+    of = face(books=Books(store=Full()), receiver=lambda got: told.append(json.loads(got.body)["id"]) or Response(204))
+    with pytest.raises(OSError, match="no space left"):
+        post(of, {"prompt": prompt, "webhook_url": "https://me.example/hook"})
+    with pytest.raises(OSError, match="no space left"):
+        of.settle()
+    assert told == list(of.service.books.jobs)
 
 
 def test_a_finished_job_holds_its_slot_until_its_ending_may_be_shown():

@@ -60,20 +60,18 @@ def build(
             return Answer(status_code=GONE)
         if body is None:
             text = f"Body too large: at most {LARGEST_BODY // 2**20} MB are read"
-            return _to_wire(Refusal("too_large", text, detail="Body too large").answer(service.dialect))
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        http = HttpRequest(request.method, str(request.url), body, headers=headers)
+            return _to_wire(service.refuse(_read(request), Refusal("too_large", text, detail="Body too large")))
+        http = _read(request, body)
         return _to_wire(await drive_async(service.answer(http), guard.fetch, WALL.now() + fetching))
 
-    async def stumble(_: fastapi.Request, __: Exception) -> Answer:
+    async def stumble(request: fastapi.Request, _: Exception) -> Answer:
         # The server's own log has the rest, and nobody else is to read it.
-        return _to_wire(Refusal("internal", "The server made a mistake; its log says which.").answer(service.dialect))
+        mistake = Refusal("internal", "The server made a mistake; its log says which.")
+        return _to_wire(service.refuse(_read(request), mistake))
 
     async def stray(request: fastapi.Request, fault: Exception) -> Answer:
         # What no route takes is answered by the service too, so that these answers are like all others.
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        http = HttpRequest(request.method, str(request.url), headers=headers)
-        answer = _to_wire(await drive_async(service.answer(http), guard.fetch))
+        answer = _to_wire(await drive_async(service.answer(_read(request)), guard.fetch))
         if answer.status_code in NO_ROUTE:
             answer.headers.update(getattr(fault, "headers", None) or {})
         return answer
@@ -95,6 +93,11 @@ async def _body(request: fastapi.Request) -> bytes | None:
         if len(body) > LARGEST_BODY:
             return None
     return bytes(body)
+
+
+def _read(request: fastapi.Request, body: bytes = b"") -> HttpRequest:
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    return HttpRequest(request.method, str(request.url), body, headers=headers)
 
 
 def _to_wire(response: Response) -> Answer:

@@ -101,7 +101,7 @@ def lay(
     if shadow:
         cast_shadow(sheet, sheet.picture, top, mask, shadow)
     if rim is not None:
-        sheet.picture.paste(Image.new("RGB", mask.size, rim), (0, top), mask)
+        sheet.picture.paste(rim, (0, top), mask)
         mask = ImageChops.offset(mask, 0, lip := max(1, sheet.side // 300))
         mask.paste(0, (0, 0, sheet.width, lip))
     paint = shade((sheet.width, sheet.height - top), fill)
@@ -130,11 +130,10 @@ def cast_shadow(sheet: Sheet, ground: Image.Image, top: int, mask: Image.Image, 
     small = mask.reduce(coarse).filter(blur).filter(blur)
     faint = curved(small, [int(level * strength) for level in range(256)])
     soft = scaled(faint, mask.size, (0, 0, mask.width / coarse, mask.height / coarse))
-    tone = Image.new("RGB", mask.size, shadow_tone(sheet))
+    tone = shadow_tone(sheet)
     ground.paste(tone, (0, top + drop), soft)
     if drop:
-        edge = scaled(soft.crop((0, 0, mask.width, 1)), (mask.width, drop))
-        ground.paste(tone.crop((0, 0, *edge.size)), (0, top), edge)
+        ground.paste(tone, (0, top), scaled(soft.crop((0, 0, mask.width, 1)), (mask.width, drop)))
 
 
 def scaled(
@@ -182,7 +181,7 @@ def glow(sheet: Sheet, centre: Point, radius: float, colour: Colour, strength: f
     curve = [int(255 * strength * fall * fall / rim / rim + 0.5) for fall in falls]
     mask = scaled(curved(Image.radial_gradient("L"), curve), (across, across))
     left, top = int(centre[0] - radius), int(centre[1] - radius)
-    sheet.picture.paste(Image.new("RGB", mask.size, colour), (left, top), mask)
+    sheet.picture.paste(colour, (left, top), mask)
 
 
 def wander(chance: Random, octaves: int, *, smooth: bool) -> Curve:
