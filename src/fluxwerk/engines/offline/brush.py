@@ -65,15 +65,19 @@ def shade(size: tuple[int, int], stops: Sequence[Colour]) -> Image.Image:
     if len(stops) == 1:
         return Image.new("RGB", size, stops[0])
     rows: list[bytes] = []
-    repeats = width // 4 + 1
     for y in range(height):
         place = y * (len(stops) - 1) / height
         index = int(place)
         share = place - index
         exact = [a + (b - a) * share for a, b in zip(stops[index], stops[index + 1], strict=True)]
-        cell = bytes([int(level + nudge) for nudge in DITHER[y & 3] for level in exact])
-        rows.append((cell * repeats)[: 3 * width])
-    return Image.frombytes("RGB", size, b"".join(rows))
+        rows.append(bytes([int(level + nudge) for nudge in DITHER[y & 3] for level in exact]))
+    picture, done = Image.new("RGB", size), len(DITHER[0])
+    picture.paste(Image.frombytes("RGB", (done, height), b"".join(rows)))
+    while done < width:
+        # What is there already is copied beside itself: the dither repeats, and Pillow copies fastest.
+        picture.paste(picture.crop((0, 0, min(done, width - done), height)), (done, 0))
+        done *= 2
+    return picture
 
 
 def mesh(size: tuple[int, int], rows: Sequence[Sequence[Colour]]) -> Image.Image:
