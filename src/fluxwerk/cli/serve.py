@@ -231,12 +231,14 @@ def _script(path: str | None) -> Trouble:
 
 def credit_of(option: str, text: str) -> Decimal:
     """Read credits from the command line; raises `Misused`."""
+    from fluxwerk.server.keys import MOST_CREDITS, is_credit  # noqa: PLC0415
+
     try:
         credit = Decimal(text)
     except ArithmeticError:
         credit = Decimal("nan")
-    if not credit.is_finite() or credit < 0:
-        raise Misused("", faults=[Fault(option, text, "must be a number of at least 0")])
+    if not is_credit(credit):
+        raise Misused("", faults=[Fault(option, text, f"must be a number from 0 to {MOST_CREDITS:,}")])
     return credit
 
 
