@@ -311,6 +311,19 @@ def test_a_task_accepted_before_a_kill_is_rendered_after_the_restart_and_its_web
         assert got.empty()
 
 
+def test_more_accounts_than_are_remembered_come_back_whole(tmp_path):
+    keys = [f"key-{n}" for n in range(6)]
+    with living(tmp_path) as of:
+        for key in keys * 2:
+            post(of, {"prompt": "x"}, key=key)
+    disk = Disk(tmp_path)
+    of = FaceToFace(books=Books(store=disk, remembered=2), secret=disk.secret)
+    for key in keys:
+        assert len(said(ask(of, "GET", "/v1/tasks", key=key))["tasks"]) == 2
+        assert said(ask(of, "GET", "/v1/credits", key=key)) == {"credits": 1_000_000 - 6}
+    disk.close()
+
+
 def test_money_is_exact_across_restarts(tmp_path):
     for _ in range(3):
         with living(tmp_path) as of:

@@ -150,8 +150,7 @@ class Books:
         digests = {digest_of(key) for key in keys}
         self._keep = keep
         self._grants = grants or _among(digests, credit)
-        # Elsewhere the operator's own list bounds the accounts, and what they have spent is never forgotten.
-        self._remembered = None if grants or digests else remembered
+        self._remembered: int | None = None
         self._accounts: dict[str, Account] = {}
         self._endings: list[tuple[float, str]] = []
         self._store = store or Memory()
@@ -162,6 +161,9 @@ class Books:
             self._enter(job)
             if job.ready_at is not None:
                 self._end(job, job.ready_at)
+        # Not before every job is there, and not where the operator's own list bounds the accounts: what they have
+        # spent is never forgotten.
+        self._remembered = None if grants or digests else remembered
 
     def account(self, key: str) -> Account | None:
         """Find whose key this is, and open an account that is granted but was not used before."""
