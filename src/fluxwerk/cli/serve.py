@@ -105,6 +105,7 @@ def command(
         raise Misused(f"The server needs one more package ({missing.name}): {PACKAGES}") from None
     painter = _painter(engine, weights, device, quantize, compiled=compiled, previews=previews)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read
     guard, script, disk = _guard(networks, hosts), _script(trouble), _disk(state)
     service = Service(
         _books(keys, keyring, credit, keep, disk),
