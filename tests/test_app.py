@@ -22,11 +22,14 @@ from PIL import Image
 import pictures
 from fluxwerk import Client, Failed, catalog
 from fluxwerk.engines.offline import Offline
+from fluxwerk.seam import LONGEST_SUBMIT
 from fluxwerk.server import app as application
 from fluxwerk.server.books import Books
+from fluxwerk.server.fetch import Guard
 from fluxwerk.server.loopback import listen
 from fluxwerk.server.service import Service
 from fluxwerk.testing import loopback
+from fluxwerk.testing.face import Blank
 from test_schema import LIVE
 
 KEY = {"x-key": "a-key"}
@@ -76,8 +79,19 @@ def test_refusals_arrive_as_the_live_service_words_them(http):
     invalid = http.post("/v1/flux-2-pro", json={}, headers=KEY).json()["detail"]
     assert invalid == [{"type": "missing", "loc": ["body", "prompt"], "msg": "Field required"}]
     unknown = http.post("/v1/flux-9", json={})
-    assert (unknown.status_code, unknown.json()) == (404, {"detail": "Not Found"})
-    assert http.get("/v1/flux-2-pro").status_code == 405
+    told = {"detail": "Not Found", "error": "not_found", "message": "Not Found"}
+    assert (unknown.status_code, unknown.json()) == (404, told)
+    wrong = http.get("/v1/flux-2-pro")
+    assert (wrong.status_code, wrong.headers["allow"], wrong.json()["detail"]) == (405, "POST", "Method Not Allowed")
+
+
+def test_what_no_route_takes_is_told_with_the_slots_too_and_in_the_dialect_that_was_chosen():
+    with loopback(dialect="guide") as base, httpx2.Client(base_url=base, headers=KEY) as http:
+        assert http.get("/v1/credits").status_code == 200
+        for method, path, status in (("POST", "/v1/flux-9", 404), ("PUT", "/v1/flux-2-pro", 405), ("GET", "//", 404)):
+            answer = http.request(method, path, json={})
+            assert (answer.status_code, set(answer.json())) == (status, {"error", "message"})
+            assert answer.headers["x-ratelimit-remaining"] == "24"
 
 
 def test_too_many_tasks_are_told_when_to_come_back():
@@ -114,6 +128,21 @@ def test_the_picture_with_a_bomb_in_its_text_fails_alone():
         client.generate("x", images=[bomb])
 
 
+def test_all_images_of_a_submit_are_fetched_within_one_bound_so_that_no_client_fears_that_it_has_paid():
+    app = application.build(Service(Books(), lambda: 0.0, engine="blank"), Blank(), Guard(["127.0.0.0/8"]), fetching=0)
+
+    async def send() -> httpx2.Response:
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://fluxwerk.test") as client:
+            body = {"prompt": "x", "input_image": "http://127.0.0.1:9/a.png"}
+            return await client.post("/v1/flux-2-pro", json=body, headers=KEY)
+
+    answer = asyncio.run(send())
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "input_image"])
+    assert "took all the time" in answer.json()["message"]
+    assert application.FETCHING * 2 <= LONGEST_SUBMIT
+
+
 def test_a_body_without_end_is_refused():
     part = b" " * (64 * 2**20)
 
@@ -121,14 +150,18 @@ def test_a_body_without_end_is_refused():
         while True:
             yield part
 
-    async def send() -> httpx2.Response:
+    async def send() -> tuple[httpx2.Response, str]:
         app = application.build(Service(Books(), lambda: 0.0), Offline())
         transport = httpx2.ASGITransport(app)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://fluxwerk.test") as http:
-            return await http.post("/v1/flux-2-pro", content=endless(), headers=KEY)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://fluxwerk.test", headers=KEY) as http:
+            await http.get("/v1/credits")
+            answer = await http.post("/v1/flux-2-pro", content=endless())
+            return answer, (await http.get("/metrics")).text
 
-    answer = asyncio.run(send())
+    answer, counts = asyncio.run(send())
     assert (answer.status_code, answer.json()["error"]) == (413, "too_large")
+    assert answer.headers["x-ratelimit-remaining"] == "24"
+    assert 'fluxwerk_refused_total{status="413"} 1' in counts
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,9 @@ from fluxwerk.engines.offline import Offline
 from pictures import jpeg
 data = sys.stdin.buffer.read()
 of = face(engine=Offline())
-answer = post(of, {"prompt": "x", "input_image": base64.b64encode(data).decode(), "width": 64, "height": 64})
+names = ["input_image", *(f"input_image_{n}" for n in range(2, int(sys.argv[2]) + 1))]
+images = dict.fromkeys(names, base64.b64encode(data).decode())
+answer = post(of, {"prompt": "x", "width": 64, "height": 64, **images})
 body = json.loads(answer.body)
 word = of.service.books.jobs[body["id"]].word if answer.status == 200 else "refused"
 print(answer.status, word, int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024)
@@ -82,12 +84,29 @@ BOMBS = {
 
 
 # A child's ru_maxrss begins with its parent's, so the peak is read where the kernel counts it for this process alone.
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
+measured = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
+
+
+def submit(data: bytes, request: pytest.FixtureRequest, copies: int = 1) -> tuple[str, int]:
+    """How the answer and the task end, and the most memory that the process needed for it, in megabytes."""
+    command = [sys.executable, "-c", PROGRAM, str(request.path.parent), str(copies)]
+    done = subprocess.run(command, input=data, capture_output=True, check=True, timeout=60)
+    said, _, peak = done.stdout.decode().strip().rpartition(" ")
+    return said, int(peak)
+
+
+@measured
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_ends_in_an_answer_and_needs_little_memory(name, request):
     make, ending = BOMBS[name]
-    command = [sys.executable, "-c", PROGRAM, str(request.path.parent)]
-    done = subprocess.run(command, input=make(), capture_output=True, check=True, timeout=60)
-    said, _, peak = done.stdout.decode().strip().rpartition(" ")
+    said, peak = submit(make(), request)
     assert said == ending
-    assert int(peak) < MEGABYTES
+    assert peak < MEGABYTES
+
+
+@measured
+def test_eight_images_of_twenty_megapixels_need_hardly_more_memory_than_one(request):
+    largest = vast(5000, 4000)
+    one, eight = submit(largest, request), submit(largest, request, copies=8)
+    assert one[0] == eight[0] == "200 Ready"
+    assert eight[1] < one[1] + MEGABYTES / 4

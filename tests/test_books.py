@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asking import face, post
 from fluxwerk import Task, find
 from fluxwerk.engines import Order
-from fluxwerk.server.books import KEEP, LONGEST_KEY, Account, Books, Job, is_well_formed
+from fluxwerk.exchange import Response
+from fluxwerk.server.books import KEEP, LONGEST_KEY, Account, Books, Job, Memory, is_well_formed
 
 
 def job(account: Account, name: str = "1", model: str = "flux-2-pro", cost: str | None = "3") -> Job:
@@ -54,6 +58,65 @@ def test_a_full_pool_leaves_the_other_pools_alone():
         books.accept(job(account, str(n)))
     assert not books.has_slot(account, find("flux-2-max"), 0.0)
     assert books.has_slot(account, find("flux-kontext-max"), 0.0)
+
+
+def test_a_submit_that_is_being_read_holds_a_slot_until_it_is_booked_or_refused():
+    books = Books()
+    account, model = books.account("key"), find("flux-kontext-max")
+    with books.hold(account, model):
+        assert books.free(account, model, 0.0) == 5
+        books.accept(job(account, "1", "flux-kontext-max"))
+        assert books.free(account, model, 0.0) == 4
+        assert books.free(account, find("flux-2-pro"), 0.0) == 24
+    assert books.free(account, model, 0.0) == 5
+
+
+def test_strangers_are_forgotten_and_who_has_tasks_or_came_last_is_not():
+    books = Books(remembered=3)
+    busy, reading = books.account("busy"), books.account("reading")
+    books.accept(job(busy))
+    books.finish(next(iter(busy.in_flight.values())), b"picture", 0.0)
+    with books.hold(reading, find("flux-2-pro")):
+        for n in range(100):
+            books.account(f"stranger-{n}")
+        assert books.known("busy") is busy
+        assert books.known("reading") is reading
+        assert books.known("stranger-99") is not None
+        assert len(books._accounts) == 3
+    books.forget(KEEP)
+    for n in range(3):
+        books.account(f"stranger-{n}")
+    assert books.known("busy") is None
+    assert len(books._accounts) == 3
+
+
+def test_where_keys_are_given_nothing_spent_is_ever_forgotten():
+    books = Books(["one", "two"], Decimal(10), remembered=1)
+    one = job(books.account("one"))
+    books.accept(one)
+    books.finish(one, b"picture", 0.0)
+    books.forget(KEEP)
+    books.account("two")
+    assert books.account("one").credits == 7
+
+
+class Full(Memory):
+    """A disk that takes nothing after the first job was accepted."""
+
+    def save(self, saved: Job) -> None:
+        if saved.ready_at is not None:
+            raise OSError(28, "no space left")
+
+
+@pytest.mark.parametrize("prompt", ["x", "fluxwerk:error"])
+def test_an_ending_that_no_disk_takes_is_told_all_the_same(prompt):
+    told: list[str] = []
+    of = face(books=Books(store=Full()), receiver=lambda got: told.append(json.loads(got.body)["id"]) or Response(204))
+    with pytest.raises(OSError, match="no space left"):
+        post(of, {"prompt": prompt, "webhook_url": "https://me.example/hook"})
+    with pytest.raises(OSError, match="no space left"):
+        of.settle()
+    assert told == list(of.service.books.jobs)
 
 
 def test_a_finished_job_holds_its_slot_until_its_ending_may_be_shown():

@@ -259,6 +259,21 @@ def test_a_dripping_body_ends_at_the_deadline():
     assert time.monotonic() - began < 2
 
 
+def test_a_dripping_body_ends_when_the_submit_has_no_time_left():
+    async def run() -> None:
+        origin = Origin()
+        async with await asyncio.start_server(origin.serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            request = HttpRequest("GET", f"http://127.0.0.1:{port}/drip")
+            with pytest.raises(Unanswered, match="did not answer in time"):
+                await Guard(HERE).fetch(request, 0.1)
+            await asyncio.gather(*origin.serving, return_exceptions=True)
+
+    began = time.monotonic()
+    asyncio.run(run())
+    assert time.monotonic() - began < 5
+
+
 def test_a_name_server_that_hangs_ends_at_the_deadline():
     async def hang(host: str, port: int) -> list[str]:
         await asyncio.Event().wait()

@@ -103,6 +103,18 @@ def test_credits_can_be_added_in_the_file(ring, tmp_path):
     assert said(ask(of, "GET", "/v1/credits", key=key)) == {"credits": 10}
 
 
+@pytest.mark.parametrize("amount", ["NaN", "-1", "Infinity", "1e400", "many"])
+def test_a_sum_that_nobody_can_be_given_is_refused_in_the_file_and_on_the_command_line(amount, ring, tmp_path):
+    key, file = ring.add("shop", Decimal(3)), tmp_path / "keys.json"
+    file.write_text(file.read_text().replace('"credits": "3"', f'"credits": "{amount}"'))
+    with pytest.raises(Misused, match="no file of keys"):
+        Keyring(file)
+    assert ring.granted(digest_of(key)) == 3
+    for command in ("keys", "add", "more", "--file", str(tmp_path / "other.json")), ("serve", "--port", "0"):
+        done = CliRunner().invoke(group, [*command, "--credits", amount])
+        assert (done.exit_code, "must be a number from 0 to" in done.stderr) == (2, True)
+
+
 def test_a_mistyped_key_is_told_so():
     key = keys.make()
     answer = post(face(books=Books(["known"])), {"prompt": "x"}, key=key[:-1] + ("A" if key[-1] != "A" else "B"))

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from asking import PRO, ask, face, poll, post, said
+from fluxwerk.errors import Unanswered
+from fluxwerk.exchange import Flow, HttpRequest, Response
 from fluxwerk.server.books import Books
+from fluxwerk.testing.face import BASE, FaceToFace
+from pictures import png
 
 
 def limits(answer) -> tuple[int, int, int]:
@@ -43,6 +49,39 @@ def test_the_reset_is_the_moment_at_which_a_slot_is_free_and_now_when_none_is_ta
     assert 0 <= reset - (of.clock.now() + 2.5) < 1
     of.clock.jump_to(reset)
     assert limits(ask(of, "GET", "/v1/credits")) == (24, 24, reset)
+
+
+def reading(of: FaceToFace, url: str) -> Flow[Response]:
+    """Begin a submit that waits for its image."""
+    body = json.dumps({"prompt": "x", "input_image": url}).encode()
+    flow = of.service.answer(HttpRequest("POST", BASE + "/v1/flux-kontext-max", body, headers={"x-key": "key"}))
+    assert next(flow).request.url == url
+    return flow
+
+
+def test_submits_that_wait_for_their_images_hold_slots_and_give_them_back_when_refused():
+    of = face(seconds=5)
+    flows = [reading(of, f"https://slow.example/{n}.png") for n in range(6)]
+    refused = post(of, {"prompt": "x"}, "/v1/flux-kontext-max")
+    assert (refused.status, limits(refused)[:2]) == (429, (6, 0))
+    with pytest.raises(StopIteration) as ended:
+        flows[0].throw(Unanswered("it did not answer in time"))
+    assert ended.value.value.status == 422
+    flows[1].close()
+    with pytest.raises(StopIteration) as ended:
+        flows[2].send(Response(200, body=png(64, 64)))
+    assert (ended.value.value.status, limits(ended.value.value)[:2]) == (200, (6, 2))
+    assert limits(post(of, {"prompt": "x"}, "/v1/flux-kontext-max"))[:2] == (6, 1)
+
+
+def test_a_submit_whose_images_arrive_when_the_server_closes_is_not_accepted():
+    of = face()
+    flow = reading(of, "https://slow.example/1.png")
+    of.service.closing = True
+    with pytest.raises(StopIteration) as ended:
+        flow.send(Response(200, body=png(64, 64)))
+    assert ended.value.value.status == 503
+    assert of.service.books.jobs == {}
 
 
 @pytest.mark.parametrize("key", [None, "a b", "another"])

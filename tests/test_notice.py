@@ -220,6 +220,13 @@ def test_a_dropped_webhook_is_said_by_its_task():
         ("http://", Policy(networks=("127.0.0.0/8",)), False),
         ("https://", Policy(), False),
         ("https://[half/", Policy(), False),
+        ("https://user:word@me.example/", Policy(), False),
+        ("https://me.example:0/", Policy(), False),
+        ("https://me.example:99999/", Policy(), False),
+        ("https://me.example/a b", Policy(), False),
+        ("https://me.example/\r\nx: y", Policy(), False),
+        ("https://me.example\\@you.example/", Policy(), False),
+        ("https://mé.example/", Policy(), False),
     ],
 )
 def test_plain_http_goes_only_where_the_operator_allows(url, policy, may):

@@ -45,6 +45,12 @@ def test_an_option_that_cannot_be_used_is_named(options, said, tmp_path, monkeyp
     assert said in refused(*options)
 
 
+def test_a_host_that_may_get_webhooks_by_plain_http_may_be_written_in_any_case():
+    with process("--allow-http-webhook", "Me.Invalid") as (base, _):
+        for url, status in (("http://ME.invalid/", 200), ("http://you.invalid/", 422)):
+            assert httpx2.post(base + PRO, json={**SMALL, "webhook_url": url}, headers=KEY).status_code == status
+
+
 def test_a_port_that_is_taken_is_said(fluxwerk_server):
     assert "cannot be listened at" in refused("--port", fluxwerk_server.rpartition(":")[2])
 

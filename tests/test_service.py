@@ -140,17 +140,17 @@ def test_a_slot_is_free_when_its_task_has_ended_and_not_before():
     assert post(of, {"prompt": "x"}).status == 200
 
 
-def test_slots_are_counted_again_after_the_images_were_fetched():
+def test_a_submit_that_came_first_is_not_overtaken_while_its_images_are_fetched():
     of = face(seconds=5, urls={"http://host.test/x": png(64, 64)})
     answering = of.service.answer(
         HttpRequest("POST", BASE + PRO, b'{"prompt":"x","input_image":"http://host.test/x"}', headers={"x-key": "key"})
     )
     next(answering)
-    for _ in range(24):
-        post(of, {"prompt": "x"})
+    assert [post(of, {"prompt": "x"}).status for _ in range(24)] == [200] * 23 + [429]
     with pytest.raises(StopIteration) as done:
         answering.send(Response(200, {}, png(64, 64)))
-    assert done.value.value.status == 429
+    assert done.value.value.status == 200
+    assert len(of.service.books.jobs) == 24
 
 
 def test_another_account_has_slots_of_its_own():
@@ -361,6 +361,19 @@ def test_more_than_four_megapixels_are_not_made(path, sizes):
     assert of.service.books.jobs == {}
 
 
+@pytest.mark.parametrize(
+    ("output_format", "side", "status"),
+    [("jpeg", 65_503, 200), ("jpeg", 65_504, 422), ("webp", 16_383, 200), ("webp", 16_384, 422), ("png", 65_536, 200)],
+)
+def test_a_side_that_no_file_of_its_format_can_have_is_refused_before_it_is_paid_for(output_format, side, status):
+    of = face()
+    answer = post(of, {"prompt": "x", "width": side, "height": 64, "output_format": output_format})
+    assert answer.status == status
+    assert len(of.service.books.jobs) == (status == 200)
+    if status != 200:
+        assert fault(answer)[1] == ["body", "output_format"]
+
+
 def test_the_largest_size_is_made():
     of = face()
     assert size_of(of, post(of, {"prompt": "x", "width": 2048, "height": 2048})) == (2048, 2048)
@@ -387,7 +400,12 @@ def test_expand_adds_its_margins_and_moves_the_source():
 
 @pytest.mark.parametrize(
     ("wanted", "offset"),
-    [({}, (24, 16)), ({"reference_offset_x": -5}, (-5, 16)), ({"reference_offset_y": 0}, (24, 0))],
+    [
+        ({}, (24, 16)),
+        ({"reference_offset_x": -5}, (-5, 16)),
+        ({"reference_offset_y": 0}, (24, 0)),
+        ({"reference_offset_x": 10**100, "reference_offset_y": -(10**100)}, (112, -64)),
+    ],
 )
 def test_outpainting_puts_the_source_where_it_is_wanted_or_in_the_middle(wanted, offset):
     of = face()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -21,6 +23,23 @@ def test_bytes_are_saved_and_the_path_returned(tmp_path):
 
 def test_folders_on_the_way_are_made(tmp_path):
     assert save(b"fox", tmp_path / "a" / "b" / "fox.png").read_bytes() == b"fox"
+
+
+# Only an opened folder can be flushed; the hook hears of every one, and cannot be taken off again.
+FLUSHED = """
+import os, sys
+from fluxwerk.storage import save
+sys.addaudithook(lambda event, told: event == "open" and os.path.isdir(told[0]) and print(told[0]))
+save(b"fox", sys.argv[1], lasting=True)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are not flushed there")
+def test_what_is_to_last_is_flushed_with_its_folder_and_with_those_around_the_new_ones(tmp_path):
+    for target, flushed in ("a/b/fox.png", ["a/b", "a", "."]), ("a/b/owl.png", ["a/b"]):
+        command = [sys.executable, "-c", FLUSHED, tmp_path / target]
+        done = subprocess.run(command, capture_output=True, check=True, text=True)
+        assert done.stdout.split() == [str(tmp_path / name) for name in flushed]
 
 
 def test_an_old_file_is_replaced(tmp_path):

@@ -138,6 +138,49 @@ def test_a_lost_image_is_rendered_again(tmp_path):
         assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000 - 3}
 
 
+EDITS = {
+    "an edit": (PRO, {"prompt": "x", "input_image": text(png(64, 64))}),
+    "a fill": ("/v1/flux-pro-1.0-fill", {"image": text(png(256, 256)), "mask": text(png(256, 256))}),
+    "an expand": ("/v1/flux-pro-1.0-expand", {"image": text(png(256, 256)), "left": 64}),
+}
+
+
+@pytest.mark.parametrize("kind", EDITS)
+def test_a_lost_image_whose_inputs_are_gone_is_not_made_without_them_and_costs_nothing(kind, tmp_path):
+    path, body = EDITS[kind]
+    with living(tmp_path) as of:
+        submitted = post(of, {**body, **HOOK}, path)
+        of.settle()
+        assert poll(of, submitted)["status"] == "Ready"
+    (image,) = (file for file in (tmp_path / "images").rglob("*") if file.is_file())
+    image.unlink()
+    for _ in range(2):
+        with living(tmp_path) as of:
+            of.settle()
+            said_now = poll(of, submitted)
+            assert (said_now["status"], said_now["details"]["error"], said_now["cost"]) == (
+                "Error",
+                "internal_error",
+                0,
+            )
+            assert "are lost" in said_now["details"]["message"]
+            assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
+
+
+def test_a_task_whose_inputs_are_lost_before_it_is_rendered_fails_and_says_so_to_its_webhook(tmp_path):
+    told: list[dict] = []
+    with living(tmp_path) as of:
+        never(of)
+        submitted = post(of, {**EDITS["an edit"][1], **HOOK})
+    for file in (tmp_path / "inputs").rglob("reference*"):
+        file.unlink()
+    with living(tmp_path, receiver=lambda got: told.append(json.loads(got.body)) or Response(204)) as of:
+        of.settle()
+        assert poll(of, submitted)["status"] == "Error"
+        assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
+    assert [(one["status"], one["error"]) for one in told] == [("Error", "internal_error")]
+
+
 def test_an_image_that_disappears_is_not_found(tmp_path):
     with living(tmp_path) as of:
         link = poll(of, post(of, {"prompt": "x"}))["result"]["sample"]
@@ -266,6 +309,19 @@ def test_a_task_accepted_before_a_kill_is_rendered_after_the_restart_and_its_web
             assert (image.width, image.seed, client.credits()) == (64, 7, 1_000_000 - 3)
             assert image.data == httpx2.get(told["result"]["sample"]).content
         assert got.empty()
+
+
+def test_more_accounts_than_are_remembered_come_back_whole(tmp_path):
+    keys = [f"key-{n}" for n in range(6)]
+    with living(tmp_path) as of:
+        for key in keys * 2:
+            post(of, {"prompt": "x"}, key=key)
+    disk = Disk(tmp_path)
+    of = FaceToFace(books=Books(store=disk, remembered=2), secret=disk.secret)
+    for key in keys:
+        assert len(said(ask(of, "GET", "/v1/tasks", key=key))["tasks"]) == 2
+        assert said(ask(of, "GET", "/v1/credits", key=key)) == {"credits": 1_000_000 - 6}
+    disk.close()
 
 
 def test_money_is_exact_across_restarts(tmp_path):

@@ -124,7 +124,8 @@ def save(data: bytes, path: str | os.PathLike[str], *, overwrite: bool = True, l
     """Write a file under a temporary name in the same folder, flush it, rename it, and return its path.
 
     A crash at any moment leaves the old file or the new one, never half of one.  Without `overwrite` a name that is
-    taken raises `FileExistsError`.  With `lasting` the folder is flushed too, so a power cut does not lose the name.
+    taken raises `FileExistsError`.  With `lasting` the folder is flushed too, and every one around it that was made for
+    it, so a power cut does not lose the name.
     """
     return stream([data], path, overwrite=overwrite, lasting=lasting)
 
@@ -134,6 +135,7 @@ def stream(
 ) -> Path:
     """Write a file part by part, whole or not at all, as `save` does."""
     target = Path(path)
+    made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.parent / f".{target.name[:SHOWN]}.{token_hex(8)}.part"
     try:
@@ -149,7 +151,9 @@ def stream(
         part.unlink(missing_ok=True)
         raise
     if lasting:
-        _flush_folder(target.parent)
+        # A folder that was just made is a name in the one around it.
+        for folder in (target.parent, *(new.parent for new in made)):
+            _flush_folder(folder)
     return target
 
 

@@ -17,7 +17,7 @@ from fluxwerk.errors import Fault, Misused
 if TYPE_CHECKING:
     import uvicorn
 
-    from fluxwerk.engines import Abilities, Engine, LiveEngine
+    from fluxwerk.engines import LiveEngine
     from fluxwerk.server.books import Books
     from fluxwerk.server.fetch import Guard
     from fluxwerk.server.service import Service
@@ -103,20 +103,15 @@ def command(
         from fluxwerk.server.service import Service  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         raise Misused(f"The server needs one more package ({missing.name}): {PACKAGES}") from None
-    painter: Engine | LiveEngine
-    abilities: Abilities | None = None
-    if engine == "diffusers":
-        painter = abilities = _diffusers(weights, device, quantize, compiled=compiled, previews=previews)
-    else:
-        painter = _offline()
-        _refuse_all(weights=weights, device=device, compile=compiled, quantize=quantize, previews=previews)
+    painter = _painter(engine, weights, device, quantize, compiled=compiled, previews=previews)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read
     guard, script, disk = _guard(networks, hosts), _script(trouble), _disk(state)
     service = Service(
         _books(keys, keyring, credit, keep, disk),
         time.time,
         engine=engine,
-        abilities=abilities,
+        abilities=painter,
         pace=lambda _: seconds,
         secret=disk.secret if disk else None,
         dialect="guide" if dialect == "guide" else "live",
@@ -127,9 +122,8 @@ def command(
     app = build(service, painter, guard)
     config = config_of(app, breakable=bool(script.rules), log_level="warning", timeout_graceful_shutdown=10)
     with _listen(host, port) as listening, suppress(KeyboardInterrupt), closing(disk or _Nothing()):
-        address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
         who = "only known keys are accepted" if keys or keyring else "any x-key is accepted"
-        _announce(address, f"engine {engine}, {who}", networks, len(script.rules))
+        _announce(_address(host, listening), f"engine {engine}, {who}", networks, len(script.rules))
         _run(config, service, drain, listening)
 
 
@@ -138,6 +132,10 @@ class _Nothing:
 
     def close(self) -> None:
         """Close nothing."""
+
+
+def _address(host: str, listening: socket.socket) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
 
 
 def _announce(address: str, what: str, networks: tuple[str, ...], rules: int) -> None:
@@ -163,10 +161,16 @@ def _guard(networks: tuple[str, ...], hosts: tuple[str, ...]) -> Guard:
         raise Misused("", faults=[Fault("--allow-network", ", ".join(networks), f"{fault}; try 127.0.0.0/8")]) from None
 
 
-def _offline() -> Engine:
+def _painter(
+    engine: str, weights: str | None, device: str | None, quantize: str | None, *, compiled: bool, previews: bool
+) -> LiveEngine:
+    if engine == "diffusers":
+        return _diffusers(weights, device, quantize, compiled=compiled, previews=previews)
+    _refuse_all(weights=weights, device=device, compile=compiled, quantize=quantize, previews=previews)
     from fluxwerk.engines.offline import Offline  # noqa: PLC0415
+    from fluxwerk.engines.threads import live  # noqa: PLC0415
 
-    return Offline()
+    return live(Offline())
 
 
 def _diffusers(
@@ -228,12 +232,14 @@ def _script(path: str | None) -> Trouble:
 
 def credit_of(option: str, text: str) -> Decimal:
     """Read credits from the command line; raises `Misused`."""
+    from fluxwerk.server.keys import MOST_CREDITS, is_credit  # noqa: PLC0415
+
     try:
         credit = Decimal(text)
     except ArithmeticError:
         credit = Decimal("nan")
-    if not credit.is_finite() or credit < 0:
-        raise Misused("", faults=[Fault(option, text, "must be a number of at least 0")])
+    if not is_credit(credit):
+        raise Misused("", faults=[Fault(option, text, f"must be a number from 0 to {MOST_CREDITS:,}")])
     return credit
 
 

@@ -77,4 +77,6 @@ def _upright(data: bytes, size: tuple[int, int]) -> Image.Image:
     if picture.mode.startswith("I"):
         high_bytes = [level // 256 for level in range(65536)]
         picture = picture.convert("I").point(high_bytes, "L")  # pyright: ignore[reportUnknownMemberType]
-    return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    mode = "RGBA" if picture.has_transparency_data else "RGB"
+    # Converting to what it is already would copy it, and twenty megapixels are eighty megabytes.
+    return picture if picture.mode == mode else picture.convert(mode)

@@ -9,7 +9,7 @@ import fastapi
 from fastapi.responses import Response as Answer
 from starlette.requests import ClientDisconnect
 
-from fluxwerk.drive import drive_async
+from fluxwerk.drive import WALL, drive_async
 from fluxwerk.engines import Engine, LiveEngine
 from fluxwerk.engines.threads import live
 from fluxwerk.exchange import HttpRequest, Response
@@ -23,14 +23,25 @@ from fluxwerk.server.wreck import Wreck
 from fluxwerk.version import VERSION
 
 GONE = 400
+NO_ROUTE = (404, 405)
 # Ten references of 20 MB, as base64, and a prompt.
 LARGEST_BODY = 300 * 1024 * 1024
+# Seconds for fetching all images of a submit together: a client that hears nothing for a minute must fear that it paid.
+FETCHING = 30.0
 
 
 def build(
-    service: Service, engine: Engine | LiveEngine, guard: Guard | None = None, threads: int | None = None
+    service: Service,
+    engine: Engine | LiveEngine,
+    guard: Guard | None = None,
+    threads: int | None = None,
+    *,
+    fetching: float = FETCHING,
 ) -> fastapi.FastAPI:
-    """Build the ASGI application; a simple engine renders on `threads` threads, one for each core by default."""
+    """Build the ASGI application; a simple engine renders on `threads` threads, one for each core by default.
+
+    All images of a submit are fetched within `fetching` seconds.
+    """
     guard = guard or Guard()
     workshop = Workshop(service, live(engine, threads), guard)
 
@@ -49,16 +60,25 @@ def build(
             return Answer(status_code=GONE)
         if body is None:
             text = f"Body too large: at most {LARGEST_BODY // 2**20} MB are read"
-            return _to_wire(Refusal("too_large", text, detail="Body too large").answer(service.dialect))
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        http = HttpRequest(request.method, str(request.url), body, headers=headers)
-        return _to_wire(await drive_async(service.answer(http), guard.fetch))
+            return _to_wire(service.refuse(_read(request), Refusal("too_large", text, detail="Body too large")))
+        http = _read(request, body)
+        return _to_wire(await drive_async(service.answer(http), guard.fetch, WALL.now() + fetching))
 
-    async def stumble(_: fastapi.Request, __: Exception) -> Answer:
+    async def stumble(request: fastapi.Request, _: Exception) -> Answer:
         # The server's own log has the rest, and nobody else is to read it.
-        return _to_wire(Refusal("internal", "The server made a mistake; its log says which.").answer(service.dialect))
+        mistake = Refusal("internal", "The server made a mistake; its log says which.")
+        return _to_wire(service.refuse(_read(request), mistake))
+
+    async def stray(request: fastapi.Request, fault: Exception) -> Answer:
+        # What no route takes is answered by the service too, so that these answers are like all others.
+        answer = _to_wire(await drive_async(service.answer(_read(request)), guard.fetch))
+        if answer.status_code in NO_ROUTE:
+            answer.headers.update(getattr(fault, "headers", None) or {})
+        return answer
 
     app.add_exception_handler(Exception, stumble)
+    for status in NO_ROUTE:
+        app.add_exception_handler(status, stray)
     openapi.publish(app, service.models, carry, service.abilities)
     return app
 
@@ -73,6 +93,11 @@ async def _body(request: fastapi.Request) -> bytes | None:
         if len(body) > LARGEST_BODY:
             return None
     return bytes(body)
+
+
+def _read(request: fastapi.Request, body: bytes = b"") -> HttpRequest:
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    return HttpRequest(request.method, str(request.url), body, headers=headers)
 
 
 def _to_wire(response: Response) -> Answer:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fluxwerk import geometry, raster
 from fluxwerk.catalog import IMAGE_TYPES, Model
 from fluxwerk.engines import Canvas
-from fluxwerk.errors import Lost
+from fluxwerk.errors import Lost, TimedOut
 from fluxwerk.exchange import Call, Flow, HttpRequest, Json
 from fluxwerk.geometry import Size
 from fluxwerk.input import LARGEST_BYTES
@@ -55,8 +55,14 @@ def canvas(model: Model, fields: Mapping[str, Json], attached: list[Attached], s
     if model.output == "canvas":
         middle = (size[0] - source.size[0]) // 2, (size[1] - source.size[1]) // 2
         wanted = fields.get("reference_offset_x"), fields.get("reference_offset_y")
-        offset = geometry.placed(wanted, middle)
+        x, y = geometry.placed(wanted, middle)
+        # Out of sight is far enough: a number of a hundred digits is no place for an engine.
+        offset = _within(x, -source.size[0], size[0]), _within(y, -source.size[1], size[1])
     return Canvas(source.data, mask.data if mask else None, offset)
+
+
+def _within(value: int, least: int, most: int) -> int:
+    return max(least, min(value, most))
 
 
 def _fetch(name: str, text: str) -> Flow[bytes]:
@@ -66,6 +72,8 @@ def _fetch(name: str, text: str) -> Flow[bytes]:
         response = yield Call(HttpRequest("GET", text))
     except Lost as lost:
         raise _useless(name, f"cannot be fetched: {lost}") from None
+    except TimedOut:
+        raise _useless(name, "cannot be fetched: those before it took all the time that there is") from None
     if response.status != OK:
         raise _useless(name, f"cannot be fetched: its host answered {response.status}")
     return response.body

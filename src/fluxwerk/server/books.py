@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from heapq import heappop, heappush
@@ -20,6 +22,8 @@ PLENTY = Decimal(1_000_000)
 NOTHING = Decimal(0)
 # How long an image outlives its task's end, in seconds: six times as long as a link to it lives.
 KEEP = 3600.0
+# So many accounts are remembered where any key opens one; those with tasks stay in any case.
+REMEMBERED = 10_000
 
 # What the account of a key's SHA-256 was given in credits, or `None` if there is no such account.
 Grants = Callable[[str], Decimal | None]
@@ -27,12 +31,17 @@ Grants = Callable[[str], Decimal | None]
 
 @dataclass(slots=True)
 class Account:
-    """Who pays: `granted` credits less those `spent`; the key itself is never kept, only its SHA-256."""
+    """Who pays: `granted` credits less those `spent`; the key itself is never kept, only its SHA-256.
+
+    `kept` counts its tasks that are not forgotten, `reading` its submits that wait for their images, by pool.
+    """
 
     digest: str = field(repr=False)
     granted: Decimal
     spent: Decimal = NOTHING
     in_flight: dict[str, Job] = field(default_factory=dict["str", "Job"], repr=False)
+    kept: int = 0
+    reading: Counter[str] = field(default_factory=Counter[str], repr=False)
 
     @property
     def credits(self) -> Decimal:
@@ -45,7 +54,8 @@ class Job:
     """One accepted task: what was ordered and charged, and how it stands; times are seconds on the server's clock.
 
     `began` is when the engine took it up, `settled` what it costs in the end, `once` the submit's idempotency key with
-    the SHA-256 of its body.
+    the SHA-256 of its body.  `inputs` names the images that came with it; it is `bereft` when it has to be rendered and
+    they are lost.
     """
 
     task: Task
@@ -65,6 +75,8 @@ class Job:
     settled: Decimal | None = None
     notice: Notice | None = field(default=None, repr=False)
     once: tuple[str, str] | None = field(default=None, repr=False)
+    inputs: tuple[str, ...] = ()
+    bereft: bool = False
 
     def has_ended(self, now: float) -> bool:
         """Whether its ending may be shown by now; until then it holds its slot."""
@@ -121,7 +133,8 @@ class Books:
     """Every account and every job; knows nothing of HTTP.
 
     Accounts are those that `grants` knows, or those of `keys` with `credit` each; without either any well-formed key
-    opens an account of its own.  Images are kept for `keep` seconds after their task's end.
+    opens an account of its own, and the `remembered` that were used last are known.  Images are kept for `keep` seconds
+    after their task's end.
     """
 
     def __init__(
@@ -132,9 +145,12 @@ class Books:
         *,
         grants: Grants | None = None,
         store: Store | None = None,
+        remembered: int = REMEMBERED,
     ) -> None:
+        digests = {digest_of(key) for key in keys}
         self._keep = keep
-        self._grants = grants or _among({digest_of(key) for key in keys}, credit)
+        self._grants = grants or _among(digests, credit)
+        self._remembered: int | None = None
         self._accounts: dict[str, Account] = {}
         self._endings: list[tuple[float, str]] = []
         self._store = store or Memory()
@@ -145,6 +161,9 @@ class Books:
             self._enter(job)
             if job.ready_at is not None:
                 self._end(job, job.ready_at)
+        # Not before every job is there, and not where the operator's own list bounds the accounts: what they have
+        # spent is never forgotten.
+        self._remembered = None if grants or digests else remembered
 
     def account(self, key: str) -> Account | None:
         """Find whose key this is, and open an account that is granted but was not used before."""
@@ -161,7 +180,21 @@ class Books:
 
     def has_slot(self, account: Account, model: Model, now: float) -> bool:
         """Whether another task of this model may be in flight."""
-        return len(self.in_flight(account, model.pool, now)) < model.slots
+        return self.free(account, model, now) > 0
+
+    def free(self, account: Account, model: Model, now: float) -> int:
+        """Count the slots of a model that neither a task nor a submit that is being read holds."""
+        held = len(self.in_flight(account, model.pool, now)) + account.reading[model.pool]
+        return max(0, model.slots - held)
+
+    @contextmanager
+    def hold(self, account: Account, model: Model) -> Generator[None]:
+        """Hold a slot for as long as a submit is being read, so that slow ones cannot add up."""
+        account.reading[model.pool] += 1
+        try:
+            yield
+        finally:
+            account.reading[model.pool] -= 1
 
     def in_flight(self, account: Account, pool: str, now: float) -> list[Job]:
         """List the account's tasks that hold a slot of a pool; those that ended give theirs back here."""
@@ -230,6 +263,7 @@ class Books:
                 continue
             del self.by_folder[job.folder]
             job.account.in_flight.pop(job.task.id, None)
+            job.account.kept -= 1
             if job.once:
                 self.by_once.pop((job.account.digest, job.once[0]), None)
             self._store.forget(job)
@@ -237,6 +271,7 @@ class Books:
     def _enter(self, job: Job) -> None:
         self.jobs[job.task.id] = self.by_folder[job.folder] = job
         job.account.in_flight[job.task.id] = job
+        job.account.kept += 1
         if job.once:
             self.by_once[job.account.digest, job.once[0]] = job
 
@@ -249,10 +284,21 @@ class Books:
         heappush(self._endings, (ready_at + self._keep, job.task.id))
 
     def _account(self, digest: str) -> Account:
-        if digest not in self._accounts:
-            granted = self._grants(digest) or NOTHING
-            self._accounts[digest] = Account(digest, granted, self._store.spent(digest))
-        return self._accounts[digest]
+        account = self._accounts.pop(digest, None)
+        if account is None:
+            self._make_room()
+            account = Account(digest, self._grants(digest) or NOTHING, self._store.spent(digest))
+        # The one that was used last stands last.
+        self._accounts[digest] = account
+        return account
+
+    def _make_room(self) -> None:
+        if self._remembered is None or len(self._accounts) < self._remembered:
+            return
+        idle = (digest for digest, one in self._accounts.items() if not one.kept and not one.reading.total())
+        found = next(idle, None)
+        if found is not None:
+            del self._accounts[found]
 
 
 def is_well_formed(key: str) -> bool:

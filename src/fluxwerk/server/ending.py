@@ -37,6 +37,9 @@ def failed(code: str = "internal_error", message: str = "asked for by the test")
     return Ending("Error", {"error": code, "message": message})
 
 
+BEREFT = failed(message="the server stopped before the image was safe, and the images it was to be made of are lost")
+
+
 def asked_for(prompt: str) -> Ending | None:
     """Read the ending that a magic prompt asks for, or `None` for every other prompt."""
     for name, said in MAGIC.findall(prompt):

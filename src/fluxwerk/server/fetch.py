@@ -12,14 +12,14 @@ import socket
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin
 
 import httpcore2
 
 from fluxwerk.errors import Unanswered, Unreachable
 from fluxwerk.exchange import HttpRequest, Response
 from fluxwerk.input import LARGEST_BYTES
-from fluxwerk.protocol.trust import DISPUTED
+from fluxwerk.server.address import take_apart
 from fluxwerk.server.notice import PATIENCE
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -75,13 +75,15 @@ class Guard:
         self._deadline = deadline
         self._patience = patience
 
-    async def fetch(self, request: HttpRequest, _budget: float | None = None) -> Response:
-        """Send a GET and return the answer; raises `Unreachable` for what must not be followed, `Unanswered` else.
+    async def fetch(self, request: HttpRequest, budget: float | None = None) -> Response:
+        """Send a GET and return the answer within `budget` seconds and the guard's own deadline.
 
+        Raises `Unreachable` for what must not be followed, `Unanswered` else.
         The texts name no address, so that nobody can map the network behind the server by asking.
         """
+        seconds = self._deadline if budget is None else min(self._deadline, budget)
         with _explained():
-            async with asyncio.timeout(self._deadline), _pool(self._backend) as pool:
+            async with asyncio.timeout(seconds), _pool(self._backend) as pool:
                 return await self._follow(pool, request.url)
 
     async def tell(self, request: HttpRequest, _budget: float | None = None) -> Response:
@@ -89,8 +91,7 @@ class Guard:
 
         Plain http goes only to the allowed networks and to the hosts named for it.  Raises as `fetch` does.
         """
-        _check(request.url)
-        parts = urlsplit(request.url)
+        parts = _check(request.url)
         backend = self._backend if parts.scheme == "https" or parts.hostname in self._plain else self._inside
         headers: dict[str | bytes, str | bytes] = {
             **dict[str | bytes, str | bytes](request.headers.items()),
@@ -107,10 +108,10 @@ class Guard:
 
     async def _follow(self, pool: httpcore2.AsyncConnectionPool, url: str) -> Response:
         for _ in range(HOPS + 1):
-            _check(url)
+            parts = _check(url)
             # identity: a compressed body could unpack to any size.
             headers: dict[str | bytes, str | bytes] = {
-                "host": urlsplit(url).netloc,
+                "host": parts.netloc,
                 "accept-encoding": "identity",
                 "user-agent": "fluxwerk",
             }
@@ -186,16 +187,11 @@ class _Backend(httpcore2.AsyncNetworkBackend):
         return self._public and port in PORTS and address.is_global and not address.is_multicast and not inside
 
 
-def _check(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        good = False
-    else:
-        good = good and parts.username is None and parts.password is None
-    if not good or DISPUTED.search(url) or not url.isascii():
+def _check(url: str) -> SplitResult:
+    parts = take_apart(url)
+    if parts is None:
         raise Unreachable("it is no plain http or https URL")
+    return parts
 
 
 async def _read(answer: httpcore2.Response, headers: dict[str, str]) -> bytes:

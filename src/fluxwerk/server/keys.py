@@ -25,6 +25,7 @@ BYTES = 32
 SECRET, CHECK = 43, 6
 SHAPE = re.compile(rf"{PREFIX}([0-9A-Za-z]{{{SECRET}}})([0-9A-Za-z]{{{CHECK}}})")
 log = logging.getLogger("fluxwerk.server")
+MOST_CREDITS = 10**12
 NAME = re.compile(r"[\w.@ -]{1,64}")
 
 
@@ -119,12 +120,18 @@ class Keyring:
         self.entries()
 
 
+def is_credit(amount: Decimal) -> bool:
+    """Whether somebody may be given so much: from nothing to a sum of which every hundredth can still be counted."""
+    return amount.is_finite() and 0 <= amount <= MOST_CREDITS
+
+
 def _read(path: Path) -> tuple[Entry, ...]:
     try:
         rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["keys"]
         entries = tuple(Entry(**row) for row in rows)
         for entry in entries:
-            Decimal(entry.credits)
+            if not is_credit(Decimal(entry.credits)):
+                raise ValueError(f"{entry.credits} credits")
     except (OSError, ValueError, TypeError, KeyError, InvalidOperation) as fault:
         raise Misused(f"{path} is no file of keys ({type(fault).__name__}: {fault}).") from None
     return entries

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
-from urllib.parse import urlsplit
 
 from fluxwerk.errors import Lost
 from fluxwerk.exchange import Call, Flow, HttpRequest, Json
 from fluxwerk.protocol import webhook, wire
+from fluxwerk.server.address import take_apart
 from fluxwerk.server.effect import GARBLED
 
 if TYPE_CHECKING:
@@ -74,13 +74,11 @@ class Policy:
 
     def fault(self, url: str) -> str | None:
         """Say why a webhook may not go to a URL, or `None` if it may be tried; the guard judges the address later."""
-        try:
-            scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
-        except ValueError:
-            scheme, host = "", None
-        if not host:
-            return "Input should be an http or https URL with a host"
-        if scheme == "https" or host in self.hosts or self._is_inside(host):
+        parts = take_apart(url)
+        if parts is None:
+            return "Input should be a plain http or https URL with a host, in ASCII, without a user or a password"
+        host = parts.hostname or ""
+        if parts.scheme == "https" or host in self.hosts or self._is_inside(host):
             return None
         return "Webhooks go by https; plain http only to hosts that the operator of this server allows"
 

@@ -98,10 +98,12 @@ class Service:
             response = yield from self._route(asked, rule)
         except Refusal as refusal:
             response = refusal.answer(self.dialect)
-        if response.status >= ERROR:
-            self.meter.refused[str(response.status)] += 1
-        response = self._limited(asked, response)
+        response = self._finished(asked, response)
         return effect.spoil(rule, response) if rule and rule.do in ANSWER_DEEDS else response
+
+    def refuse(self, http: HttpRequest, refusal: Refusal) -> Response:
+        """Answer a request that whoever carries it could not take; counted and told like every other refusal."""
+        return self._finished(visit.read(http), refusal.answer(self.dialect))
 
     def account(self, asked: Visit) -> Account:
         """Find whose key came with the request; raises `Refusal`."""
@@ -128,7 +130,10 @@ class Service:
     def resume(self) -> None:
         """Take up what another process left: jobs without an end, and webhooks that were not delivered."""
         for job in self.books.waiting():
-            self.begin(job)
+            if job.bereft:
+                self.conclude(job, ending.BEREFT)
+            else:
+                self.begin(job)
         for job in list(self.books.jobs.values()):
             if job.notice and job.notice.state == "pending":
                 job.notice.state = "waiting"
@@ -146,8 +151,11 @@ class Service:
             return
         now = self.clock()
         self.meter.render(now - (job.accepted if job.began is None else job.began))
-        self.books.finish(job, picture, max(now, job.accepted + self.pace(job.order)))
-        self._ended(job)
+        try:
+            self.books.finish(job, picture, max(now, job.accepted + self.pace(job.order)))
+        finally:
+            # A disk that is full keeps nothing, but the image is there to be told of and to be fetched.
+            self._ended(job)
 
     def fail(self, job: Job, reason: str) -> None:
         """Take the news that an engine could not make an image, and return the credits."""
@@ -157,9 +165,11 @@ class Service:
         """End a job without an image, now or at a moment; one that has ended stays as it is."""
         if job.has_ended(self.clock()):
             return
-        self.books.end(job, decided, self.clock() if at is None else at)
-        if decided.word:
-            self._ended(job)
+        try:
+            self.books.end(job, decided, self.clock() if at is None else at)
+        finally:
+            if decided.word:
+                self._ended(job)
 
     def tell(self, job: Job) -> Flow[None] | None:
         """Return the flow that delivers a job's webhook, if one is due and nobody delivers it already."""
@@ -200,6 +210,11 @@ class Service:
         known = {"/v1/get_result", "/v1/credits", *(path for path, _ in extensions.ROUTES)}
         return path in self._models or extensions.pattern(path) in known
 
+    def _finished(self, asked: Visit, response: Response) -> Response:
+        if response.status >= ERROR:
+            self.meter.refused[str(response.status)] += 1
+        return self._limited(asked, response)
+
     def _limited(self, asked: Visit, response: Response) -> Response:
         """Tell a known account how many tasks it may still have in flight, and when the next slot may be free."""
         account = self.books.known(asked.key) if asked.key else None
@@ -210,7 +225,7 @@ class Service:
         free = min((job.ready_at or now + submit.RETRY_AFTER for job in busy), default=now)
         limits = {
             "x-ratelimit-limit": str(model.slots),
-            "x-ratelimit-remaining": str(max(0, model.slots - len(busy))),
+            "x-ratelimit-remaining": str(self.books.free(account, model, now)),
             "x-ratelimit-reset": str(-int(-free // 1)),
         }
         return replace(response, headers={**response.headers, **limits})

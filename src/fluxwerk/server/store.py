@@ -30,7 +30,7 @@ create table if not exists task (number integer primary key, id text unique, acc
 create table if not exists account (digest text primary key, spent text);
 create table if not exists fact (name text primary key, value blob);
 """
-VERSION = b"1"
+VERSION = b"2"
 
 
 class Disk:
@@ -102,7 +102,7 @@ class Disk:
         return Decimal(row[0]) if row else NOTHING
 
     def load(self, account: Callable[[str], Account]) -> list[Job]:
-        """Read every job; one whose image was lost is rendered again, which is free."""
+        """Read every job; one whose image was lost is rendered again, which is free, unless its inputs are gone."""
         rows = self._connection.execute("select account, body from task order by number").fetchall()
         jobs = [_read(json.loads(body, parse_float=Decimal), account(digest)) for digest, body in rows]
         known = {job.task.id for job in jobs}
@@ -114,7 +114,7 @@ class Disk:
             if job.ready_at is not None and job.word == "Ready" and self.picture(job) is None:
                 job.word, job.ready_at, job.settled = "Pending", None, None
             if job.ready_at is None:
-                job.order = self._with_inputs(job)
+                self._take_inputs(job)
         return jobs
 
     def _fact(self, name: str, make: Callable[[], bytes]) -> bytes:
@@ -128,17 +128,23 @@ class Disk:
         return self._inputs_folder / job.task.id
 
     def _save_inputs(self, job: Job) -> None:
-        for name, data in _images(job.order).items():
+        images = _images(job.order)
+        for name, data in images.items():
             save(data, self._inputs(job) / name, lasting=True)
+        job.inputs = tuple(images)
 
-    def _with_inputs(self, job: Job) -> Order:
-        folder = self._inputs(job)
-        files = {file.name: file.read_bytes() for file in sorted(folder.iterdir())} if folder.exists() else {}
+    def _take_inputs(self, job: Job) -> None:
+        """Give a job its inputs back; if one is missing the picture would be another, so none may be made."""
+        try:
+            files = {name: (self._inputs(job) / name).read_bytes() for name in job.inputs}
+        except OSError:
+            job.bereft = True
+            return
         references = tuple(data for name, data in files.items() if name.startswith("reference"))
         canvas = job.order.canvas
         if canvas is not None:
-            canvas = Canvas(files.get("source", b""), files.get("mask"), canvas.offset)
-        return replace(job.order, references=references, canvas=canvas)
+            canvas = Canvas(files["source"], files.get("mask"), canvas.offset)
+        job.order = replace(job.order, references=references, canvas=canvas)
 
 
 def _images(order: Order) -> dict[str, bytes]:
@@ -171,6 +177,7 @@ def _write(job: Job) -> dict[str, Json]:
         "details": job.details,
         "settled": None if job.settled is None else str(job.settled),
         "once": job.once,
+        "inputs": list(job.inputs),
         "notice": asdict(job.notice) if job.notice else None,
     }
 
@@ -193,6 +200,7 @@ def _read(body: dict[str, Json], account: Account) -> Job:
         settled=None if body["settled"] is None else Decimal(body["settled"]),
         once=tuple(body["once"]) if body["once"] else None,
         notice=_read_notice(body["notice"]) if body["notice"] else None,
+        inputs=tuple(body["inputs"]),
     )
 
 

@@ -31,6 +31,8 @@ RETRY_AFTER = 1
 COLUMNS = frozenset({"prompt", "width", "height", "seed", "output_format", "webhook_url", "webhook_secret", "user"})
 # The largest input with the widest margins; what is larger would only fill the memory.
 LARGEST_OUTPUT = 80_000_000
+# How many pixels a side may have in a file of that format, as the usual libraries write it.
+LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
 ONCE = "idempotency-key"
 LONGEST_ONCE = 255
 
@@ -38,8 +40,7 @@ LONGEST_ONCE = 255
 def submit(service: Service, model: Model, visit: Visit, rule: Rule | None) -> Flow[Response]:
     """Accept one task and answer with it; `rule` is the trouble that its ending may have been given."""
     account = service.account(visit)
-    if service.closing:
-        raise Refusal("closing", "The server is closing down and accepts nothing more.", retry_after=RETRY_AFTER)
+    _check_open(service)
     once = _once(visit)
     if once is None:
         return (yield from _accept(service, account, model, visit, rule, None))
@@ -78,9 +79,10 @@ def _accept(
         raise invalid(unfit_.detail) from None
     notice = _notice(service, fields)
     _check_slot(service, account, model)
-    attached = yield from attach.attach(model, fields)
-    # Fetching took time, and others were served meanwhile.
-    _check_slot(service, account, model)
+    with service.books.hold(account, model):
+        attached = yield from attach.attach(model, fields)
+    # Fetching took time, in which the end may have begun: what is accepted now would not be waited for.
+    _check_open(service)
     job = _job(service, account, model, fields, attached, visit.origin)
     job.notice, job.once = notice, once
     faults = service.abilities.faults(job.order)
@@ -133,6 +135,11 @@ def _notice(service: Service, fields: Mapping[str, Json]) -> Notice | None:
     return Notice(url, fields.get("webhook_secret") or None)
 
 
+def _check_open(service: Service) -> None:
+    if service.closing:
+        raise Refusal("closing", "The server is closing down and accepts nothing more.", retry_after=RETRY_AFTER)
+
+
 def _check_slot(service: Service, account: Account, model: Model) -> None:
     if not service.books.has_slot(account, model, service.clock()):
         text = f"Too many active tasks: at most {model.slots} of {model.pool} at a time"
@@ -170,7 +177,15 @@ def _job(
         pricing.reported_megapixels(billed),
     )
     order = _order(service, model, fields, attached, size)
+    _check_sides(order)
     return Job(task, account, model, order, service.clock(), folder=service.entropy(24).hex())
+
+
+def _check_sides(order: Order) -> None:
+    most = LONGEST_SIDE.get(order.output_format, LARGEST_OUTPUT)
+    if max(order.width, order.height) > most:
+        text = f"{order.width}×{order.height} does not fit: {order.output_format} has at most {most} pixels on a side"
+        raise unfit("output_format", text)
 
 
 def _order(service: Service, model: Model, fields: dict[str, Json], attached: list[Attached], size: Size) -> Order:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from fluxwerk.drive import drive_async
-from fluxwerk.engines import LiveEngine, Progress
+from fluxwerk.engines import Canvas, LiveEngine, Progress
 from fluxwerk.exchange import HttpRequest, Response
 from fluxwerk.server.books import Job
 from fluxwerk.server.fetch import Guard
@@ -73,7 +73,8 @@ class Workshop:
         else:
             service.finish(job, picture)
             # What went in is done with, and may be many megabytes.
-            job.order = replace(job.order, references=(), canvas=None)
+            canvas = job.order.canvas and Canvas(b"", None, job.order.canvas.offset)
+            job.order = replace(job.order, references=(), canvas=canvas)
         finally:
             del self._rendering[job.task.id]
 

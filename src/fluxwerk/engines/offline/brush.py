@@ -65,15 +65,19 @@ def shade(size: tuple[int, int], stops: Sequence[Colour]) -> Image.Image:
     if len(stops) == 1:
         return Image.new("RGB", size, stops[0])
     rows: list[bytes] = []
-    repeats = width // 4 + 1
     for y in range(height):
         place = y * (len(stops) - 1) / height
         index = int(place)
         share = place - index
         exact = [a + (b - a) * share for a, b in zip(stops[index], stops[index + 1], strict=True)]
-        cell = bytes([int(level + nudge) for nudge in DITHER[y & 3] for level in exact])
-        rows.append((cell * repeats)[: 3 * width])
-    return Image.frombytes("RGB", size, b"".join(rows))
+        rows.append(bytes([int(level + nudge) for nudge in DITHER[y & 3] for level in exact]))
+    picture, done = Image.new("RGB", size), len(DITHER[0])
+    picture.paste(Image.frombytes("RGB", (done, height), b"".join(rows)))
+    while done < width:
+        # What is there already is copied beside itself: the dither repeats, and Pillow copies fastest.
+        picture.paste(picture.crop((0, 0, min(done, width - done), height)), (done, 0))
+        done *= 2
+    return picture
 
 
 def mesh(size: tuple[int, int], rows: Sequence[Sequence[Colour]]) -> Image.Image:
@@ -101,7 +105,7 @@ def lay(
     if shadow:
         cast_shadow(sheet, sheet.picture, top, mask, shadow)
     if rim is not None:
-        sheet.picture.paste(Image.new("RGB", mask.size, rim), (0, top), mask)
+        sheet.picture.paste(rim, (0, top), mask)
         mask = ImageChops.offset(mask, 0, lip := max(1, sheet.side // 300))
         mask.paste(0, (0, 0, sheet.width, lip))
     paint = shade((sheet.width, sheet.height - top), fill)
@@ -130,11 +134,10 @@ def cast_shadow(sheet: Sheet, ground: Image.Image, top: int, mask: Image.Image, 
     small = mask.reduce(coarse).filter(blur).filter(blur)
     faint = curved(small, [int(level * strength) for level in range(256)])
     soft = scaled(faint, mask.size, (0, 0, mask.width / coarse, mask.height / coarse))
-    tone = Image.new("RGB", mask.size, shadow_tone(sheet))
+    tone = shadow_tone(sheet)
     ground.paste(tone, (0, top + drop), soft)
     if drop:
-        edge = scaled(soft.crop((0, 0, mask.width, 1)), (mask.width, drop))
-        ground.paste(tone.crop((0, 0, *edge.size)), (0, top), edge)
+        ground.paste(tone, (0, top), scaled(soft.crop((0, 0, mask.width, 1)), (mask.width, drop)))
 
 
 def scaled(
@@ -182,7 +185,7 @@ def glow(sheet: Sheet, centre: Point, radius: float, colour: Colour, strength: f
     curve = [int(255 * strength * fall * fall / rim / rim + 0.5) for fall in falls]
     mask = scaled(curved(Image.radial_gradient("L"), curve), (across, across))
     left, top = int(centre[0] - radius), int(centre[1] - radius)
-    sheet.picture.paste(Image.new("RGB", mask.size, colour), (left, top), mask)
+    sheet.picture.paste(colour, (left, top), mask)
 
 
 def wander(chance: Random, octaves: int, *, smooth: bool) -> Curve:

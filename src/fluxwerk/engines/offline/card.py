@@ -8,6 +8,8 @@ from PIL import Image, ImageFilter
 
 from fluxwerk.engines.offline.brush import scaled
 from fluxwerk.engines.offline.label import letters
+from fluxwerk.engines.picture import decode
+from fluxwerk.raster import upright
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,28 +21,31 @@ ACROSS, DOWN, TOP = 0.92, 0.72, 0.14
 LETTER = 11
 
 
-def show(picture: Image.Image, references: Sequence[Image.Image]) -> None:
-    """Lay the references upon the picture, in rows from left to right, each with its number."""
+def show(picture: Image.Image, references: Sequence[bytes]) -> None:
+    """Lay the references upon the picture, in rows from left to right, each with its number.
+
+    They are measured first and decoded one after the other, so that eight large ones need no more memory than one.
+    """
     if not references:
         return
-    columns, rows = _grid(picture, references)
+    columns, rows = _grid(picture, [upright(data) or (1, 1) for data in references])
     wide, high = int(picture.width * ACROSS) // columns, int(picture.height * DOWN) // rows
-    for index, reference in enumerate(references):
+    for index, data in enumerate(references):
         row, column = divmod(index, columns)
         in_row = min(columns, len(references) - row * columns)
         middle = picture.width // 2 + (2 * column + 1 - in_row) * wide // 2
         centre = (middle, int(picture.height * TOP) + row * high + high // 2)
-        _lay(picture, reference, index + 1, centre, (wide, high))
+        _lay(picture, decode(data), index + 1, centre, (wide, high))
 
 
-def _grid(picture: Image.Image, references: Sequence[Image.Image]) -> tuple[int, int]:
+def _grid(picture: Image.Image, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """Return columns and rows with which the smallest reference becomes largest."""
-    count = len(references)
+    count = len(sizes)
 
     def worst(columns: int) -> float:
         rows = -(-count // columns)
-        wide, high = picture.width * ACROSS / columns, picture.height * DOWN / rows
-        return min(min(wide / each.width, high / each.height) ** 2 * each.width * each.height for each in references)
+        across, down = picture.width * ACROSS / columns, picture.height * DOWN / rows
+        return min(min(across / wide, down / high) ** 2 * wide * high for wide, high in sizes)
 
     columns = max(range(1, count + 1), key=worst)
     return columns, -(-count // columns)

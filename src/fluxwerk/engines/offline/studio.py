@@ -11,7 +11,7 @@ from PIL import Image
 from fluxwerk.engines.offline import abstract, canvas, card, label, landscape
 from fluxwerk.engines.offline.brush import Sheet, nearest
 from fluxwerk.engines.offline.palette import choose, lean
-from fluxwerk.engines.picture import decode, encode
+from fluxwerk.engines.picture import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +89,7 @@ def _painting(order: Order) -> Image.Image:
         name = MELTING.get(name, name)
     sheet = Sheet(Image.new("RGB", (order.width, order.height)), palette, chance)
     SCENES[name](sheet)
-    card.show(sheet.picture, [decode(reference) for reference in order.references])
+    card.show(sheet.picture, order.references)
     _add_hidden(sheet.picture, palette.named)
     return sheet.picture
 
