@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 from fluxwerk.batch.manifest import Line, fingerprint, read_manifest
 from fluxwerk.batch.row import Defaults, Rows, dump, named
 from fluxwerk.client import DEFAULT_MODEL
-from fluxwerk.errors import Fault, Misused
+from fluxwerk.drive import WALL, Clock
+from fluxwerk.errors import Fault, Misused, Stale
 from fluxwerk.exchange import Json
 from fluxwerk.jobs.inputs import Inputs
 from fluxwerk.jobs.ledger import Ledger
@@ -22,6 +24,8 @@ DUPLICATES = ("refuse", "skip", "keep")
 # So many faults are told; a manifest with more has one mistake in every row.
 MOST_FAULTS = 50
 MOST_SHOWN = 20
+# How often, and with which pause in seconds, planning makes way for a process that plans the same names.
+TURNS, TURN = 240, 0.5
 
 
 @dataclass(slots=True)
@@ -55,6 +59,7 @@ def plan(
     duplicates: str = "refuse",
     assume_price: Decimal | None = None,
     on_line: Callable[[int], None] = lambda _: None,
+    clock: Clock = WALL,
 ) -> Plan:
     """Check every row of a manifest and write its jobs into the ledger, all of them or none.
 
@@ -64,16 +69,25 @@ def plan(
     if duplicates not in DUPLICATES:
         raise Misused("", faults=[Fault("duplicates", duplicates, f"must be one of {', '.join(DUPLICATES)}")])
     source = _Source.of(manifest)
+    for _ in range(TURNS):
+        with suppress(Stale):
+            rows = Rows(Defaults(model, source.folder, options or {}, assume_price))
+            return _planned(ledger, source, rows, duplicates, on_line)
+        clock.sleep(TURN)
+    raise Stale(f"Another process is planning images of the same names as {source.name}; try it again later.")
+
+
+def _planned(ledger: Ledger, source: _Source, rows: Rows, duplicates: str, on_line: Callable[[int], None]) -> Plan:
+    """Plan once; raises `Stale` if another process is in the way, and has written nothing then."""
     found = Plan(source.name)
     sweep(ledger.database)
     if is_planned(ledger.database, source.sha256):
         found.already = True
         return found
-    rows = Rows(Defaults(model, source.folder, options or {}, assume_price))
     sheet = Sheet(ledger.database, source.name, source.sha256)
     try:
         planner = _Planner(ledger, sheet, rows, found, duplicates)
-        planner.write(source.lines, on_line)
+        planner.write(source.read(), on_line)
         found.bills = sheet.bills()
         if not sheet.open():
             found.already = True
@@ -88,16 +102,16 @@ class _Source:
     name: str
     sha256: str
     folder: Path
-    lines: Iterable[Line]
+    read: Callable[[], Iterable[Line]]
 
     @classmethod
     def of(cls, manifest: str | os.PathLike[str] | Iterable[Mapping[str, Json]]) -> _Source:
         if isinstance(manifest, str | os.PathLike):
             path = Path(manifest)
-            return cls(path.name, fingerprint(path), path.absolute().parent, read_manifest(path))
+            return cls(path.name, fingerprint(path), path.absolute().parent, lambda: read_manifest(path))
         rows = [{name: value for name, value in row.items() if value is not None} for row in manifest]
         digest = hashlib.sha256("\n".join(dump(row) for row in rows).encode()).hexdigest()
-        return cls("rows", digest, Path.cwd(), [Line(number, row) for number, row in enumerate(rows, 1)])
+        return cls("rows", digest, Path.cwd(), lambda: (Line(number, row) for number, row in enumerate(rows, 1)))
 
 
 class _Planner:

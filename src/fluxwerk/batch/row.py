@@ -24,6 +24,7 @@ from fluxwerk.jobs.sheet import Draft
 OWN = ("prompt", "model", "size", "images", "count", "output", "tag")
 MOST_IMAGES = 10_000
 LONGEST_TAG = 200
+LONGEST_NUMBER = 9
 REMOTE = ("http://", "https://", "data:")
 # What says where an answer goes, not what is wanted.
 UNHASHED = frozenset({"webhook_url", "webhook_secret"})
@@ -104,6 +105,8 @@ class Rows:
     def _attach(self, model: Model, name: str, text: str) -> Attached | Fault:
         if text.startswith(REMOTE):
             return Attached(text) if not text.startswith("data:") else attach(text, name, model)
+        if "\0" in text:
+            return Fault(name, text, "there is no such file")
         path = str((self._defaults.folder / text).resolve())
         key = path, model.name
         if key not in self._seen:
@@ -151,24 +154,33 @@ def _composed(model: Model, columns: Mapping[str, Json], options: dict[str, Json
 def _own_faults(columns: Mapping[str, Json]) -> Iterator[Fault]:
     count, output, tag = (columns.get(name) for name in ("count", "output", "tag"))
     prompt = columns.get("prompt")
-    if count is not None and not (str(count).isascii() and str(count).isdigit() and 0 < int(count) <= MOST_IMAGES):
+    if count is not None and not 0 < _whole(count) <= MOST_IMAGES:
         yield Fault("count", count, f"must be a whole number from 1 to {MOST_IMAGES}")
     if output is not None and (wrong := fault_of_name(str(output))):
         yield Fault("output", output, wrong)
     if tag is not None and (not isinstance(tag, str) or len(tag) > LONGEST_TAG):
         yield Fault("tag", tag, f"must be a text of at most {LONGEST_TAG} characters")
-    if isinstance(prompt, str) and len(prompt) > LONGEST_FIELD:
+    if isinstance(prompt, bytes | list | dict):
+        yield Fault("prompt", None, "must be a text")
+    elif isinstance(prompt, str) and len(prompt) > LONGEST_FIELD:
         yield Fault("prompt", f"{len(prompt)} characters", f"must have at most {LONGEST_FIELD}, which no model reads")
 
 
 def _place_size(text: str, options: dict[str, Json]) -> Iterator[Fault]:
     width, _, height = text.lower().replace("×", "x").partition("x")
-    if not (width.strip().isdigit() and height.strip().isdigit()):
-        yield Fault("size", text, "must look like 1024x768")
+    sides = _whole(width.strip()), _whole(height.strip())
+    if min(sides) < 0:
+        yield Fault("size", text[:LONGEST_TAG], "must look like 1024x768")
     elif "width" in options or "height" in options:
         yield Fault("size", text, "is given twice: once as size and once as width or height")
     else:
-        options["width"], options["height"] = int(width), int(height)
+        options["width"], options["height"] = sides
+
+
+def _whole(value: Json) -> int:
+    """Read a whole number as a cell writes it; -1 if it is none, or longer than any that is meant."""
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER else -1
 
 
 def _converted(kind: str, value: Json) -> Json:

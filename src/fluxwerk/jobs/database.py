@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from fluxwerk.errors import Misused, Unwritable
+from fluxwerk.errors import Misused, Stale, Unwritable
 
 Row: TypeAlias = Mapping[str, Any]
 Values: TypeAlias = Mapping[str, Any]
@@ -201,6 +201,8 @@ def _explained(path: str) -> Generator[None]:
             f"The ledger {path} cannot be written ({trouble}); check the disk's room and the file's rights. "
             "What is in it is safe, and `fluxwerk batch run` goes on from there."
         ) from None
+    except sqlite3.IntegrityError:
+        raise Stale("Another process has written the same into the ledger at this moment; try it again.") from None
     except sqlite3.DatabaseError as trouble:
         if "not a database" in str(trouble) or "malformed" in str(trouble):
             raise Misused(f"{path} is no ledger, or a damaged one ({trouble}); restore it or name another.") from None
