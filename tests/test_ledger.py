@@ -264,6 +264,16 @@ def test_a_doubt_is_settled_by_naming_its_task():
     assert ledger.budget.sums().committed == 3
 
 
+def test_a_task_belongs_to_one_job_alone():
+    ledger = ledger_with(2)
+    for job in ledger.submitting(ledger.slots.enrol(), 2, BASE).jobs:
+        ledger.doubted(job, "lost")
+    ledger.collected(1, "task-1")
+    with pytest.raises(Misused, match="task-1 is the task of job 1 already"):
+        ledger.collected(2, "task-1")
+    assert ledger.job(2).stage is Stage.DOUBTFUL
+
+
 def test_a_webhook_that_knows_the_token_ends_the_doubt_and_may_come_twice():
     ledger = ledger_with(1)
     job = doubtful(ledger)
