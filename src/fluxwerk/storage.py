@@ -18,6 +18,8 @@ from fluxwerk.errors import Fault, Misused, Unwritable
 # Of the final name, so that the temporary one is no longer than a folder allows.
 SHOWN = 40
 REMOTE = ("s3://", "gs://", "az://", "memory://")
+# What is wrong with one name, and not with the folder.
+NEVER = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL})
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS})
 
 
@@ -55,6 +57,8 @@ class Folder:
                 raise Misused("", faults=[Fault("output", name, "lies below a file, where no folder can be")]) from None
             raise
         except OSError as trouble:
+            if trouble.errno in NEVER and self.root.is_dir():
+                raise Misused("", faults=[Fault("output", name, f"can be no file here: {trouble.strerror}")]) from None
             raise Unwritable(f"{target} cannot be written: {trouble.strerror or trouble}.") from None
         return str(target)
 
@@ -92,8 +96,11 @@ class Bucket:
         """Put the object in one request, which the store takes whole or refuses."""
         import obstore  # noqa: PLC0415
 
-        with _explained(self._url):
-            obstore.put(self._store, name, data, mode="overwrite" if overwrite else "create")
+        try:
+            with _explained(self._url):
+                obstore.put(self._store, name, data, mode="overwrite" if overwrite else "create")
+        except FileNotFoundError:
+            raise Unwritable(f"There is no bucket at {self._url}; make it, or name another.") from None
         return f"{self._url}/{name}"
 
     def get(self, name: str) -> bytes | None:
