@@ -132,6 +132,21 @@ def test_a_cap_ends_the_run_and_a_higher_one_lets_it_go_on(shell: Shell):
     assert judge.charged(shell.accepted) == COST
 
 
+def test_under_a_cap_that_is_not_reached_nobody_is_told_to_raise_it(shell: Shell):
+    (shell.folder / "prompts.csv").write_text(
+        "prompt,size\n" + "".join(f"fluxwerk:error {n},64x64\n" for n in range(20))
+    )
+    said = shell.run("--max-cost", "500", "--max-failures", "0", "--concurrency", "1", code=1).output
+    assert "at most 0 may" in said
+    assert "--max-cost" not in said
+
+
+@pytest.mark.parametrize("wrong", [["--name", "{bad"], ["-o", "ftp://example.com"]])
+def test_what_was_refused_in_one_run_is_forgotten_in_the_next(shell: Shell, wrong: list[str]):
+    shell.run(*wrong, code=2)
+    assert "3 saved" in shell.run().output
+
+
 def test_what_was_said_in_one_run_holds_in_the_next(shell: Shell):
     shell.run("--max-cost", "3", "-o", "out", "--name", "{index}.{ext}", "--no-prompts", code=4)
     shell.run("--max-cost", "none")
@@ -351,6 +366,24 @@ def test_one_signal_submits_nothing_more_and_collects_what_is_in_flight(
         sums = ledger.budget.sums()
         assert sums.count(Stage.PLANNED) > 0
         assert sums.count(Stage.SAVED) == len(shell.accepted) == 60 - sums.count(Stage.PLANNED)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes are POSIX")
+def test_a_reader_of_the_events_who_leaves_puts_nothing_in_doubt(shell: Shell, pace: list[float]):
+    pace[0] = 0.3
+    (shell.folder / "prompts.csv").write_text("prompt,size\n" + "".join(f"fox {n},64x64\n" for n in range(60)))
+    process = shell.start("--json")
+    read_until(process, "submitting")
+    assert process.stdout
+    assert process.stderr
+    with process.stderr as told:
+        process.stdout.close()
+        assert "Broken pipe" in told.read()
+    assert process.wait(30) == 1
+    with shell.ledger() as ledger:
+        sums = ledger.budget.sums()
+        assert sums.count(Stage.DOUBTFUL) == 0
+        assert 0 < sums.count(Stage.SAVED) == len(shell.accepted) < 60
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")

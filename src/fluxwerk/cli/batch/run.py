@@ -14,7 +14,7 @@ import click
 
 from fluxwerk.batch.batch import Batch, terms
 from fluxwerk.batch.keeper import PROVENANCE
-from fluxwerk.batch.template import DEFAULT
+from fluxwerk.batch.template import DEFAULT, check_template
 from fluxwerk.cli.batch.place import file_argument, ledger_of, ledger_option
 from fluxwerk.cli.batch.plan import plan_into, planning_options, show
 from fluxwerk.cli.batch.retry import failed_jobs
@@ -28,6 +28,8 @@ from fluxwerk.jobs.budget import Sums
 from fluxwerk.jobs.database import is_database
 from fluxwerk.jobs.job import Stage
 from fluxwerk.jobs.ledger import Ledger
+from fluxwerk.jobs.worker import CAPPED
+from fluxwerk.storage import open_storage
 
 # What holds from one run of a ledger to the next, unless it is said again.
 LASTING = ("output", "name", "provenance", "prompts")
@@ -137,6 +139,9 @@ def _agreed(ledger: Ledger, path: Path, given: dict[str, Any]) -> dict[str, Any]
     if output and "://" not in output:
         said["output"] = str(Path(output).absolute())
     kept = {name: said[name] or ledger.setting(name) or usual[name] for name in LASTING}
+    # What is refused must not be remembered, or every later run would be refused too.
+    check_template(kept["name"], overwrite=given["overwrite"])
+    open_storage(kept["output"])
     ledger.agree(**kept)
     return kept
 
@@ -163,6 +168,6 @@ def _exit_code(ended: str, sums: Sums) -> int:
         return INTERRUPTED
     if sums.count(Stage.DOUBTFUL):
         return IN_DOUBT
-    if sums.cap is not None and sums.count(Stage.PLANNED):
+    if ended == CAPPED:
         return CREDITS
     return 1 if sums.count(Stage.FAILED) else 0
