@@ -367,6 +367,18 @@ def test_a_ledger_is_readable_with_any_sqlite_shell_and_by_its_owner_alone(tmp_p
     assert path.stat().st_mode & 0o077 == 0 or sys.platform == "win32"
 
 
+def test_a_second_look_in_one_process_does_not_let_another_process_remove_the_log(tmp_path: Path):
+    path = tmp_path / "a.ledger"
+    with Ledger.open(path) as first, Ledger.open(path) as second:
+        look = "import sys; from fluxwerk.jobs.ledger import Ledger; Ledger.open(sys.argv[1]).close()"
+        subprocess.run([sys.executable, "-c", look, str(path)], check=True)
+        assert Path(f"{path}-wal").exists()
+        second.agree(base="here")
+        assert first.setting("base") == "here"
+    with Ledger.open(path) as third:
+        assert third.setting("base") == "here"
+
+
 def test_every_column_is_explained_in_the_sql():
     [text] = schema.read_migrations()
     columns = [line for line in text.splitlines() if re.match(r"    \w+ +(text|integer|real)\b", line)]

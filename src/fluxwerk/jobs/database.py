@@ -183,9 +183,15 @@ def is_database(path: str | os.PathLike[str]) -> bool:
 
 
 def _create_private(path: Path) -> None:
-    """Make the file readable to its owner alone: it holds prompts and links that open images."""
+    """Make a new file readable to its owner alone: it holds prompts and links that open images.
+
+    A file that is there is not touched: to close it would drop every lock of this process on it, and then another
+    process takes itself for the last one and removes the write-ahead log under our feet.
+    """
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDONLY, 0o600))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        return
     except OSError as trouble:
         raise Unwritable(f"The ledger {path} cannot be opened: {trouble.strerror}.") from None
 
