@@ -95,6 +95,33 @@ def test_a_manifest_with_faults_leaves_no_ledger_behind(shell: Shell):
     assert sorted(path.name for path in shell.folder.iterdir()) == ["prompts.csv"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+def test_processes_that_start_on_a_new_manifest_at_once_share_one_ledger(shell: Shell):
+    rows = "".join(f"fox {n},64x64,fox-{n}.png\n" for n in range(60))
+    (shell.folder / "prompts.csv").write_text("prompt,size,output\n" + rows)
+    running = [shell.start() for _ in range(4)]
+    told = [process.communicate(timeout=60) for process in running]
+    assert [process.returncode for process in running] == [0] * 4, told
+    with shell.ledger() as ledger:
+        judge.judge(ledger, shell.accepted)
+        assert ledger.budget.sums().jobs == {Stage.SAVED: 60}
+    assert sorted(path.name for path in shell.folder.iterdir()) == ["prompts-images", "prompts.csv", "prompts.ledger"]
+
+
+def test_a_manifest_with_faults_takes_no_ledger_away_from_another_process(shell: Shell):
+    rows = "".join(f"fox {n}\n" for n in range(6000))
+    (shell.folder / "bad.csv").write_text("prompt\n" + rows + 'never "closed\n"\n')
+    (shell.folder / "good.csv").write_text("prompt\nan owl\n")
+    command = [sys.executable, "-m", "fluxwerk", "batch", "plan", "bad.csv", "-l", "a.ledger"]
+    with subprocess.Popen(command, cwd=shell.folder, stderr=subprocess.PIPE) as process:
+        while not list(shell.folder.glob("*a.ledger*")) and process.poll() is None:
+            pass
+        shell("batch", "plan", "good.csv", "-l", "a.ledger")
+        assert process.stderr
+        assert b"the quotes do not fit" in process.stderr.read()
+    assert "1 planned" in shell("batch", "status", "-l", "a.ledger").output
+
+
 def test_run_plans_and_carries_everything_and_the_books_agree(shell: Shell):
     said = shell.run().output
     assert "3 saved; 7.4 credits ($0.074) spent." in said

@@ -207,17 +207,18 @@ def test_planning_the_same_manifest_twice_adds_nothing(tmp_path: Path):
     assert len(planned(ledger)) == 2
 
 
-def test_two_processes_that_plan_the_same_manifest_at_once_plan_it_once(tmp_path: Path):
-    path = write(tmp_path, "a.txt", "\n".join(f"fox {number}" for number in range(2500)))
+@pytest.mark.parametrize("policy", ["keep", "refuse"])
+def test_two_processes_that_plan_the_same_manifest_at_once_plan_it_once(tmp_path: Path, policy: str):
+    path = write(tmp_path, "a.txt", "\n".join(f"fox {number}" for number in range(4500)))
     ledger = ledger_with(0)
     inner: list[bool] = []
 
     def meanwhile(_: int) -> None:
         if not inner:
-            inner.append(plan(ledger, path, duplicates="keep").already)
+            inner.append(plan(ledger, path, duplicates=policy).already)
 
-    assert plan(ledger, path, duplicates="keep", on_line=meanwhile).already
-    assert (inner, len(planned(ledger))) == ([False], 2500)
+    assert plan(ledger, path, duplicates=policy, on_line=meanwhile).already
+    assert (inner, len(planned(ledger))) == ([False], 4500)
 
 
 def test_a_process_that_plans_the_same_names_at_once_waits_for_the_other(tmp_path: Path):

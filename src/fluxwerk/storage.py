@@ -160,6 +160,12 @@ def stream(
     return target
 
 
+def give_name(part: Path, target: Path) -> None:
+    """Give a whole file its lasting name; raises `FileExistsError` if that is taken."""
+    _name(part, target)
+    _flush_folder(target.parent)
+
+
 def _name(part: Path, target: Path) -> None:
     """Give a file its name unless that is taken; a link decides in one step where the file system has links."""
     try:

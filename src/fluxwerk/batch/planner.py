@@ -91,6 +91,11 @@ def _planned(ledger: Ledger, source: _Source, rows: Rows, duplicates: str, on_li
         found.bills = sheet.bills()
         if not sheet.open():
             found.already = True
+    except Misused:
+        # What looks like a repetition may be the same manifest, which another process has planned meanwhile.
+        if not is_planned(ledger.database, source.sha256):
+            raise
+        found = Plan(source.name, already=True)
     finally:
         # Takes nothing back from a sheet that was opened.
         sheet.discard()
