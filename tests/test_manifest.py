@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from fluxwerk import catalog
 from fluxwerk.batch import plan
-from fluxwerk.batch.manifest import fingerprint, read_manifest
-from fluxwerk.batch.row import request_hash
+from fluxwerk.batch.manifest import Line, fingerprint, read_manifest
+from fluxwerk.batch.row import Defaults, Rows, request_hash
 from fluxwerk.errors import Misused, Stale
 from fluxwerk.jobs.ledger import Ledger
 from fluxwerk.jobs.sheet import GONE, Draft, Sheet, sweep
@@ -178,6 +178,8 @@ def test_fifty_faults_are_enough(tmp_path: Path):
     told = faults(write(tmp_path, "a.csv", "prompt,width\n" + "fox,1\n" * 500))
     assert told.count("line ") == 50
     assert "there may be more" in told
+    told = faults(write(tmp_path, "b.txt", "fox\n" * 5000))
+    assert told.count("line 5: ") == told.count("there may be more") == 1
 
 
 def test_duplicates_are_refused_skipped_or_kept(tmp_path: Path):
@@ -366,6 +368,59 @@ def test_any_prompt_survives_a_csv(tmp_path_factory: pytest.TempPathFactory, pro
         writer.writerow(["prompt"])
         writer.writerows([prompt] for prompt in prompts)
     assert [line.columns["prompt"] for line in read_manifest(path)] == prompts
+
+
+cells = st.fixed_dictionaries(
+    {"prompt": st.sampled_from(["fox", "owl", "", None, "x" * 200_000, ["fox"]])},
+    optional={
+        "seed": st.sampled_from(["7", 7, 7.5, True, "many", -1, 2**40]),
+        "model": st.sampled_from(["flux-2-pro", "flux-2-flex", "flux-pro-1.1-ultra", "flux-kontext-max", "nothing"]),
+        "size": st.sampled_from(["64x64", "1024x768", "64"]),
+        "steps": st.sampled_from(["20", 20, True, 1]),
+        "raw": st.sampled_from(["yes", True, 1, "1"]),
+        "tag": st.sampled_from(["a", 7]),
+        "count": st.sampled_from([2, "x"]),
+        "webhook_url": st.sampled_from(["https://example.com/" + "x" * 2000]),
+    },
+)
+
+
+def outcome(rows: Rows, columns: dict[str, object]) -> object:
+    given = {name: value for name, value in columns.items() if value is not None}
+    try:
+        return list(rows.drafts(Line(1, given)))
+    except Misused as fault:
+        return str(fault)
+
+
+@given(st.lists(cells, max_size=6))
+def test_a_row_is_read_alike_whatever_was_read_before_it(table: list[dict[str, object]]):
+    defaults = Defaults("flux-2-pro", Path(), {})
+    many, few = Rows(defaults), Rows(defaults, kept=1)
+    for columns in [*table, *table]:
+        alone = outcome(Rows(defaults), columns)
+        assert outcome(many, columns) == alone
+        assert outcome(few, columns) == alone
+
+
+def test_long_prompts_are_written_before_they_pile_up(tmp_path: Path):
+    text = "".join(f"{number} {'fox ' * 30_000}\n" for number in range(100))
+    seen: list[int] = []
+    assert plan(ledger_with(0), write(tmp_path, "a.txt", text), on_line=seen.append).jobs == 100
+    assert len(seen) == 2
+    assert plan(ledger_with(0), [{"prompt": "fox " * 30_000, "count": 100}], on_line=seen.append).jobs == 100
+    assert len(seen) == 4
+
+
+def test_only_so_many_images_are_remembered(tmp_path: Path):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(blank(80 + number, 80))
+    rows = Rows(Defaults("flux-2-pro", tmp_path, {}), kept=2)
+    lines = [Line(1, {"prompt": "edit", "images": f"{number}.png"}) for number in (0, 1, 2, 0)]
+    hashes = [draft.hash for line in lines for draft in rows.drafts(line)]
+    assert hashes[0] == hashes[3]
+    assert len(set(hashes)) == 3
+    assert len(rows._seen) <= 2
 
 
 def test_the_same_image_is_measured_and_hashed_once(tmp_path: Path):

@@ -24,6 +24,8 @@ DUPLICATES = ("refuse", "skip", "keep")
 # So many faults are told; a manifest with more has one mistake in every row.
 MOST_FAULTS = 50
 MOST_SHOWN = 20
+# A chunk of long prompts is written earlier, at so many characters.
+HEAVY = 4_000_000
 # How often, and with which pause in seconds, planning makes way for a process that plans the same names.
 TURNS, TURN = 240, 0.5
 
@@ -131,24 +133,30 @@ class _Planner:
         self._policy = policy
         self._faults: list[Fault] = []
         self._chunk: list[Draft] = []
+        self._weight = 0
 
     def write(self, lines: Iterable[Line], on_line: Callable[[int], None]) -> None:
         for line in lines:
             self._found.lines += 1
-            try:
-                self._chunk += self._rows.drafts(line)
-            except Misused as fault:
-                self._note(named(fault.faults or [Fault("model", None, str(fault))], line.number))
-            if len(self._chunk) >= CHUNK:
-                self._flush()
-                on_line(line.number)
+            for draft in self._drafts(line):
+                self._chunk.append(draft)
+                self._weight += len(draft.request)
+                if len(self._chunk) >= CHUNK or self._weight >= HEAVY:
+                    self._flush()
+                    on_line(line.number)
         self._flush()
         if not self._found.lines:
             self._note([Fault(self._found.name, None, "holds no rows")])
         self._refuse()
 
+    def _drafts(self, line: Line) -> Iterator[Draft]:
+        try:
+            yield from self._rows.drafts(line)
+        except Misused as fault:
+            self._note(named(fault.faults or [Fault("model", None, str(fault))], line.number))
+
     def _flush(self) -> None:
-        chunk, self._chunk = self._chunk, []
+        chunk, self._chunk, self._weight = self._chunk, [], 0
         self._check_outputs(chunk)
         wanted = list(self._unrepeated(chunk))
         if not self._faults and wanted:
