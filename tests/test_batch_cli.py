@@ -241,6 +241,16 @@ def test_the_account_and_the_ledger_are_compared(shell: Shell):
     assert json.loads(told[-1])["difference"] == 5
 
 
+def test_doubts_explain_why_the_account_lost_less_than_the_ledger_booked(shell: Shell):
+    shell("batch", "plan", "prompts.csv")
+    shell("costs", "--reconcile", "--base-url", shell.base)
+    in_doubt(shell)
+    shell.run(code=7)
+    said = shell("costs", "--reconcile", "--base-url", shell.base).output
+    assert "in doubt: 3 credits ($0.03) apart" in said
+    assert "were not charged would explain it: settle them." in said
+
+
 def in_doubt(shell: Shell) -> None:
     """Pretend that the process died right after the submit of the first job."""
     shell("batch", "plan", "prompts.csv")
@@ -375,16 +385,14 @@ def read_until(process: subprocess.Popen[str], event: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_one_signal_submits_nothing_more_and_collects_what_is_in_flight(
-    shell: Shell, pace: list[float], number: signal.Signals
-):
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_one_signal_submits_nothing_more_and_collects_what_is_in_flight(shell: Shell, pace: list[float], number: str):
     pace[0] = 0.3
     many = "".join(f"fox {n},64x64\n" for n in range(60))
     (shell.folder / "prompts.csv").write_text("prompt,size\n" + many)
     process = shell.start("--json")
     read_until(process, "submitted")
-    process.send_signal(number)
+    process.send_signal(getattr(signal, number))
     out, _ = process.communicate(timeout=30)
 
     assert process.returncode == 130

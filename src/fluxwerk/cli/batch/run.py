@@ -113,11 +113,17 @@ async def _work(batch: Batch, client: Any, watch: Watch) -> str:
 
 @contextmanager
 def _signals(batch: Batch) -> Generator[None]:
-    """Let Ctrl-C and SIGTERM stop in good order: the first collects what is in flight, the second does not wait."""
+    """Let Ctrl-C and SIGTERM stop in good order: the first collects what is in flight, the second does not wait.
+
+    A terminal that is closed counts as SIGTERM, unless the run was started to outlive it.
+    """
     import signal  # noqa: PLC0415  (only a run needs it)
 
     loop = asyncio.get_running_loop()
-    handled = (signal.SIGINT, signal.SIGTERM)
+    handled = [signal.SIGINT, signal.SIGTERM]
+    closed = getattr(signal, "SIGHUP", None)
+    if closed and signal.getsignal(closed) is signal.SIG_DFL:
+        handled.append(closed)
 
     def stop(*_: object) -> None:
         loop.call_soon_threadsafe(batch.stop, "interrupted; collecting what is in flight, once more to stop at once")
