@@ -213,9 +213,13 @@ def test_no_command_shows_a_signed_link_or_a_token(shell: Shell):
 
 def test_export_writes_every_format(shell: Shell):
     shell.run()
+    with shell.ledger() as ledger:
+        digest = ledger.job(1).hash
     for ending in ("csv", "jsonl"):
         shell("batch", "export", "-o", f"out.{ending}", "--no-prompts")
-        assert "a fox" not in (shell.folder / f"out.{ending}").read_text()
+        written = (shell.folder / f"out.{ending}").read_text()
+        assert "a fox" not in written
+        assert digest not in written
     assert len((shell.folder / "out.jsonl").read_text().splitlines()) == 3
     parquet = pytest.importorskip("pyarrow.parquet", reason="the extra parquet is not installed")
     shell("batch", "export", "-o", "out.parquet")

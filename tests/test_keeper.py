@@ -267,8 +267,10 @@ def test_a_bucket_that_cannot_be_reached_takes_nothing_and_says_so():
         "b", endpoint="http://127.0.0.1:9", region="x", access_key_id="a", secret_access_key="b",
         client_options={"allow_http": True, "timeout": "1s"}, retry_config={"max_retries": 0},
     )  # fmt: skip
-    with pytest.raises(Unwritable, match="takes nothing now"):
+    with pytest.raises(Unwritable, match="takes nothing now") as told:
         bucket.put("a", b"1")
+    assert "127.0.0.1:9" in str(told.value)
+    assert "\n" not in str(told.value)
 
 
 def test_a_place_that_is_no_storage_is_refused():

@@ -14,9 +14,11 @@ from secrets import token_hex
 from typing import Any, Protocol
 
 from fluxwerk.errors import Fault, Misused, Unwritable
+from fluxwerk.protocol.trust import redact
 
 # Of the final name, so that the temporary one is no longer than a folder allows.
 SHOWN = 40
+LONGEST_REASON = 300
 REMOTE = ("s3://", "gs://", "az://", "memory://")
 # What is wrong with one name, and not with the folder.
 NEVER = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL})
@@ -202,4 +204,6 @@ def _explained(url: str) -> Generator[None]:
     except FileNotFoundError:
         raise FileNotFoundError(errno.ENOENT, "is not there", url) from None
     except known.BaseError as trouble:
-        raise Unwritable(f"{url} takes nothing now ({type(trouble).__name__}); check its rights and network.") from None
+        # What follows the first line is for the library's authors.
+        reason = redact(str(trouble).partition("\n")[0])[:LONGEST_REASON]
+        raise Unwritable(f"{url} takes nothing now; check its rights and network. {reason}") from None
