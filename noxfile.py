@@ -7,7 +7,10 @@ import nox
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """Run other people's clients and our own examples, unchanged, against our server; needs the package registries."""
-    session.install("-e", ".[test]", "trustme>=1.2,<2")
-    tests = session.posargs or ["tests/interop", "tests/test_examples.py"]
+    """Run other people's clients and our examples against our server, and our buckets against an S3 server of theirs.
+
+    It needs the package registries.
+    """
+    session.install("-e", ".[test]", "trustme>=1.2,<2", "moto[s3,server]>=5,<6")
+    tests = session.posargs or ["tests/interop", "tests/test_examples.py", "tests/test_bucket.py"]
     session.run("pytest", "-rs", "-v", *tests, env={"FLUXWERK_GROUPS": "interop"})

@@ -95,6 +95,33 @@ def test_a_manifest_with_faults_leaves_no_ledger_behind(shell: Shell):
     assert sorted(path.name for path in shell.folder.iterdir()) == ["prompts.csv"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+def test_processes_that_start_on_a_new_manifest_at_once_share_one_ledger(shell: Shell):
+    rows = "".join(f"fox {n},64x64,fox-{n}.png\n" for n in range(60))
+    (shell.folder / "prompts.csv").write_text("prompt,size,output\n" + rows)
+    running = [shell.start() for _ in range(4)]
+    told = [process.communicate(timeout=60) for process in running]
+    assert [process.returncode for process in running] == [0] * 4, told
+    with shell.ledger() as ledger:
+        judge.judge(ledger, shell.accepted)
+        assert ledger.budget.sums().jobs == {Stage.SAVED: 60}
+    assert sorted(path.name for path in shell.folder.iterdir()) == ["prompts-images", "prompts.csv", "prompts.ledger"]
+
+
+def test_a_manifest_with_faults_takes_no_ledger_away_from_another_process(shell: Shell):
+    rows = "".join(f"fox {n}\n" for n in range(6000))
+    (shell.folder / "bad.csv").write_text("prompt\n" + rows + 'never "closed\n"\n')
+    (shell.folder / "good.csv").write_text("prompt\nan owl\n")
+    command = [sys.executable, "-m", "fluxwerk", "batch", "plan", "bad.csv", "-l", "a.ledger"]
+    with subprocess.Popen(command, cwd=shell.folder, stderr=subprocess.PIPE) as process:
+        while not list(shell.folder.glob("*a.ledger*")) and process.poll() is None:
+            pass
+        shell("batch", "plan", "good.csv", "-l", "a.ledger")
+        assert process.stderr
+        assert b"the quotes do not fit" in process.stderr.read()
+    assert "1 planned" in shell("batch", "status", "-l", "a.ledger").output
+
+
 def test_run_plans_and_carries_everything_and_the_books_agree(shell: Shell):
     said = shell.run().output
     assert "3 saved; 7.4 credits ($0.074) spent." in said
@@ -130,6 +157,21 @@ def test_a_cap_ends_the_run_and_a_higher_one_lets_it_go_on(shell: Shell):
     assert "less than the" in shell.run("--max-cost", "1", code=2).stderr
     shell.run("--max-cost", "none")
     assert judge.charged(shell.accepted) == COST
+
+
+def test_under_a_cap_that_is_not_reached_nobody_is_told_to_raise_it(shell: Shell):
+    (shell.folder / "prompts.csv").write_text(
+        "prompt,size\n" + "".join(f"fluxwerk:error {n},64x64\n" for n in range(20))
+    )
+    said = shell.run("--max-cost", "500", "--max-failures", "0", "--concurrency", "1", code=1).output
+    assert "at most 0 may" in said
+    assert "--max-cost" not in said
+
+
+@pytest.mark.parametrize("wrong", [["--name", "{bad"], ["-o", "ftp://example.com"]])
+def test_what_was_refused_in_one_run_is_forgotten_in_the_next(shell: Shell, wrong: list[str]):
+    shell.run(*wrong, code=2)
+    assert "3 saved" in shell.run().output
 
 
 def test_what_was_said_in_one_run_holds_in_the_next(shell: Shell):
@@ -171,9 +213,13 @@ def test_no_command_shows_a_signed_link_or_a_token(shell: Shell):
 
 def test_export_writes_every_format(shell: Shell):
     shell.run()
+    with shell.ledger() as ledger:
+        digest = ledger.job(1).hash
     for ending in ("csv", "jsonl"):
         shell("batch", "export", "-o", f"out.{ending}", "--no-prompts")
-        assert "a fox" not in (shell.folder / f"out.{ending}").read_text()
+        written = (shell.folder / f"out.{ending}").read_text()
+        assert "a fox" not in written
+        assert digest not in written
     assert len((shell.folder / "out.jsonl").read_text().splitlines()) == 3
     parquet = pytest.importorskip("pyarrow.parquet", reason="the extra parquet is not installed")
     shell("batch", "export", "-o", "out.parquet")
@@ -197,6 +243,16 @@ def test_the_account_and_the_ledger_are_compared(shell: Shell):
     assert "5 credits ($0.05) apart" in said
     told = shell("costs", "--reconcile", "--json", "--base-url", shell.base).stdout.splitlines()
     assert json.loads(told[-1])["difference"] == 5
+
+
+def test_doubts_explain_why_the_account_lost_less_than_the_ledger_booked(shell: Shell):
+    shell("batch", "plan", "prompts.csv")
+    shell("costs", "--reconcile", "--base-url", shell.base)
+    in_doubt(shell)
+    shell.run(code=7)
+    said = shell("costs", "--reconcile", "--base-url", shell.base).output
+    assert "in doubt: 3 credits ($0.03) apart" in said
+    assert "were not charged would explain it: settle them." in said
 
 
 def in_doubt(shell: Shell) -> None:
@@ -333,16 +389,14 @@ def read_until(process: subprocess.Popen[str], event: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_one_signal_submits_nothing_more_and_collects_what_is_in_flight(
-    shell: Shell, pace: list[float], number: signal.Signals
-):
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_one_signal_submits_nothing_more_and_collects_what_is_in_flight(shell: Shell, pace: list[float], number: str):
     pace[0] = 0.3
     many = "".join(f"fox {n},64x64\n" for n in range(60))
     (shell.folder / "prompts.csv").write_text("prompt,size\n" + many)
     process = shell.start("--json")
     read_until(process, "submitted")
-    process.send_signal(number)
+    process.send_signal(getattr(signal, number))
     out, _ = process.communicate(timeout=30)
 
     assert process.returncode == 130
@@ -351,6 +405,24 @@ def test_one_signal_submits_nothing_more_and_collects_what_is_in_flight(
         sums = ledger.budget.sums()
         assert sums.count(Stage.PLANNED) > 0
         assert sums.count(Stage.SAVED) == len(shell.accepted) == 60 - sums.count(Stage.PLANNED)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes are POSIX")
+def test_a_reader_of_the_events_who_leaves_puts_nothing_in_doubt(shell: Shell, pace: list[float]):
+    pace[0] = 0.3
+    (shell.folder / "prompts.csv").write_text("prompt,size\n" + "".join(f"fox {n},64x64\n" for n in range(60)))
+    process = shell.start("--json")
+    read_until(process, "submitting")
+    assert process.stdout
+    assert process.stderr
+    with process.stderr as told:
+        process.stdout.close()
+        assert "Broken pipe" in told.read()
+    assert process.wait(30) == 1
+    with shell.ledger() as ledger:
+        sums = ledger.budget.sums()
+        assert sums.count(Stage.DOUBTFUL) == 0
+        assert 0 < sums.count(Stage.SAVED) == len(shell.accepted) < 60
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")

@@ -136,6 +136,10 @@ def test_a_file_without_an_origin_says_so(tmp_path: Path):
     save(b"{}", tmp_path / "a.png.json")
     with pytest.raises(Misused, match="does not say"):
         read_origin(tmp_path / "a.png")
+    for facts in ('{"fluxwerk": 1, "model": "m", "request": "abc"}', '{"fluxwerk": 1, "model": ["m"]}', "[1]"):
+        save(facts.encode(), tmp_path / "a.png.json")
+        with pytest.raises(Misused, match="does not say"):
+            read_origin(tmp_path / "a.png")
     with pytest.raises(Misused, match="cannot be read"):
         read_origin(tmp_path / "gone.png")
     assert extract(b"<fluxwerk:origin>no json</fluxwerk:origin>") is None
@@ -175,6 +179,12 @@ def test_a_template_that_cannot_be_kept_is_refused(template: str):
         check_template(template)
 
 
+def test_files_are_overwritten_only_under_names_that_no_other_job_has():
+    assert check_template("{hash}.{ext}") == "{hash}.{ext}"
+    with pytest.raises(Misused, match=r"must hold \{index\} where files are overwritten"):
+        Keeper(Folder("images"), "{hash}.{ext}", overwrite=True)
+
+
 def test_a_template_may_make_folders():
     facts = {"index": 3, "model": "flux-2-pro", "tag": "cats/dogs", "ext": "png"}
     assert file_name(check_template("{tag}/{model}-{index:03}.{ext}"), facts) == "cats_dogs/flux-2-pro-003.png"
@@ -208,6 +218,18 @@ def test_a_link_that_leads_out_of_the_folder_is_not_followed(tmp_path: Path):
     (tmp_path / "images" / "out").symlink_to(tmp_path)
     with pytest.raises(Misused, match="leads out"):
         Folder(tmp_path / "images").put("out/a.png", b"1")
+
+
+def test_a_name_that_this_folder_can_never_take_is_the_names_fault(tmp_path: Path):
+    folder = Folder(tmp_path)
+    folder.put("a.png", b"1")
+    (tmp_path / "cats").mkdir()
+    for name in ("a.png/b/c.png", "x" * 300):
+        with pytest.raises(Misused, match="can be no file here"):
+            folder.put(name, b"1")
+    if sys.platform != "win32":
+        with pytest.raises(Misused, match="can be no file here"):
+            folder.put("cats", b"1", overwrite=True)
 
 
 def test_a_folder_that_cannot_be_written_says_which_and_why(tmp_path: Path):
@@ -245,8 +267,10 @@ def test_a_bucket_that_cannot_be_reached_takes_nothing_and_says_so():
         "b", endpoint="http://127.0.0.1:9", region="x", access_key_id="a", secret_access_key="b",
         client_options={"allow_http": True, "timeout": "1s"}, retry_config={"max_retries": 0},
     )  # fmt: skip
-    with pytest.raises(Unwritable, match="takes nothing now"):
+    with pytest.raises(Unwritable, match="takes nothing now") as told:
         bucket.put("a", b"1")
+    assert "127.0.0.1:9" in str(told.value)
+    assert "\n" not in str(told.value)
 
 
 def test_a_place_that_is_no_storage_is_refused():

@@ -264,6 +264,16 @@ def test_a_doubt_is_settled_by_naming_its_task():
     assert ledger.budget.sums().committed == 3
 
 
+def test_a_task_belongs_to_one_job_alone():
+    ledger = ledger_with(2)
+    for job in ledger.submitting(ledger.slots.enrol(), 2, BASE).jobs:
+        ledger.doubted(job, "lost")
+    ledger.collected(1, "task-1")
+    with pytest.raises(Misused, match="task-1 is the task of job 1 already"):
+        ledger.collected(2, "task-1")
+    assert ledger.job(2).stage is Stage.DOUBTFUL
+
+
 def test_a_webhook_that_knows_the_token_ends_the_doubt_and_may_come_twice():
     ledger = ledger_with(1)
     job = doubtful(ledger)
@@ -355,6 +365,18 @@ def test_a_ledger_is_readable_with_any_sqlite_shell_and_by_its_owner_alone(tmp_p
     shown = subprocess.run([sys.executable, "-c", shell, path], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[('planned', 1, 3.0)]"
     assert path.stat().st_mode & 0o077 == 0 or sys.platform == "win32"
+
+
+def test_a_second_look_in_one_process_does_not_let_another_process_remove_the_log(tmp_path: Path):
+    path = tmp_path / "a.ledger"
+    with Ledger.open(path) as first, Ledger.open(path) as second:
+        look = "import sys; from fluxwerk.jobs.ledger import Ledger; Ledger.open(sys.argv[1]).close()"
+        subprocess.run([sys.executable, "-c", look, str(path)], check=True)
+        assert Path(f"{path}-wal").exists()
+        second.agree(base="here")
+        assert first.setting("base") == "here"
+    with Ledger.open(path) as third:
+        assert third.setting("base") == "here"
 
 
 def test_every_column_is_explained_in_the_sql():

@@ -58,6 +58,15 @@ def test_a_task_in_doubt_keeps_its_slot_for_a_minute():
     assert len(ledger.submitting(worker, 24, BASE).jobs) == 24
 
 
+def test_a_clock_that_is_set_back_an_hour_does_not_hold_the_slot_of_a_doubt_for_an_hour():
+    clock = PretendClock()
+    ledger = ledger_with(50, clock)
+    for job in ledger.submitting(ledger.slots.enrol(), 24, BASE).jobs:
+        ledger.doubted(job, "lost")
+    clock.sleep(-3600)
+    assert len(ledger.submitting(ledger.slots.enrol(), 24, BASE).jobs) == 24
+
+
 def test_a_process_that_beats_is_never_taken_over():
     clock = PretendClock()
     ledger = ledger_with(1, clock)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -11,10 +13,12 @@ from hypothesis import strategies as st
 
 from fluxwerk import catalog
 from fluxwerk.batch import plan
-from fluxwerk.batch.manifest import fingerprint, read_manifest
-from fluxwerk.batch.row import request_hash
-from fluxwerk.errors import Misused
+from fluxwerk.batch.manifest import Line, fingerprint, read_manifest
+from fluxwerk.batch.row import Defaults, Rows, request_hash
+from fluxwerk.errors import Misused, Stale
 from fluxwerk.jobs.ledger import Ledger
+from fluxwerk.jobs.sheet import GONE, Draft, Sheet, sweep
+from fluxwerk.testing import PretendClock
 from fluxwerk.testing.face import blank
 from work import ledger_with
 
@@ -75,6 +79,20 @@ def test_a_parquet_file_is_read_by_its_rows(tmp_path: Path):
     assert "no whole Parquet file" in faults(write(tmp_path, "b.parquet", whole[:-50]))
 
 
+def test_a_parquet_file_whose_pages_are_damaged_or_whose_prompts_are_bytes_is_refused(tmp_path: Path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the extra parquet is not installed")
+    arrow = pytest.importorskip("pyarrow")
+    path = tmp_path / "a.parquet"
+    parquet.write_table(arrow.table({"prompt": [f"a fox number {number}" for number in range(5000)]}), path)
+    data = bytearray(path.read_bytes())
+    data[200 : len(data) // 2] = bytes(len(data) // 2 - 200)
+    told = faults(write(tmp_path, "b.parquet", bytes(data)))
+    assert "b.parquet" in told
+    assert "None" not in told
+    parquet.write_table(arrow.table({"prompt": [b"fox"]}), path)
+    assert "line 1, prompt: must be a text" in faults(path)
+
+
 def test_a_text_file_holds_a_prompt_a_line(tmp_path: Path):
     ledger = ledger_with(0)
     plan(ledger, write(tmp_path, "a.txt", "a fox\n\n  a wolf, howling  \n"), model="klein-4b")
@@ -129,6 +147,11 @@ def test_an_unknown_column_is_a_fault_with_a_suggestion(tmp_path: Path):
         ("a.jsonl", '{"prompt": "a"}\n{"prompt": \n', "line 2: this is not JSON"),
         ("a.jsonl", "[1]\n", "each line must be an object"),
         ("a.jsonl", '{"prompt": 7}\n{"prompt": "a", "tag": 7}\n', "line 2, tag"),
+        ("a.jsonl", '{"prompt": ["a"]}\n', "line 1, prompt: must be a text"),
+        ("a.csv", "prompt,size\na,²x²\n", "line 2, size = '²x²': must look like 1024x768"),
+        ("a.csv", "prompt,size\na," + "9" * 5000 + "x10\n", "must look like 1024x768"),
+        ("a.csv", "prompt,count\na," + "9" * 5000 + "\n", "line 2, count"),
+        ("a.csv", "prompt,images\na,b\0.png\n", "line 2, images"),
         ("a.xlsx", "", "must end in one of .csv"),
     ],
 )
@@ -155,6 +178,8 @@ def test_fifty_faults_are_enough(tmp_path: Path):
     told = faults(write(tmp_path, "a.csv", "prompt,width\n" + "fox,1\n" * 500))
     assert told.count("line ") == 50
     assert "there may be more" in told
+    told = faults(write(tmp_path, "b.txt", "fox\n" * 5000))
+    assert told.count("line 5: ") == told.count("there may be more") == 1
 
 
 def test_duplicates_are_refused_skipped_or_kept(tmp_path: Path):
@@ -184,17 +209,85 @@ def test_planning_the_same_manifest_twice_adds_nothing(tmp_path: Path):
     assert len(planned(ledger)) == 2
 
 
-def test_two_processes_that_plan_the_same_manifest_at_once_plan_it_once(tmp_path: Path):
-    path = write(tmp_path, "a.txt", "\n".join(f"fox {number}" for number in range(2500)))
+@pytest.mark.parametrize("policy", ["keep", "refuse"])
+def test_two_processes_that_plan_the_same_manifest_at_once_plan_it_once(tmp_path: Path, policy: str):
+    path = write(tmp_path, "a.txt", "\n".join(f"fox {number}" for number in range(4500)))
     ledger = ledger_with(0)
     inner: list[bool] = []
 
     def meanwhile(_: int) -> None:
         if not inner:
-            inner.append(plan(ledger, path, duplicates="keep").already)
+            inner.append(plan(ledger, path, duplicates=policy).already)
 
-    assert plan(ledger, path, duplicates="keep", on_line=meanwhile).already
-    assert (inner, len(planned(ledger))) == ([False], 2500)
+    assert plan(ledger, path, duplicates=policy, on_line=meanwhile).already
+    assert (inner, len(planned(ledger))) == ([False], 4500)
+
+
+def test_a_process_that_plans_the_same_names_at_once_waits_for_the_other(tmp_path: Path):
+    path = write(tmp_path, "a.csv", "prompt,output\n" + "".join(f"fox {n},{n}.png\n" for n in range(2500)))
+    ahead, behind = threading.Event(), threading.Event()
+
+    class Patient(PretendClock):
+        def sleep(self, seconds: float) -> None:
+            behind.set()
+            assert seconds > 0
+            first.join(10)
+
+    def meanwhile(_: int) -> None:
+        ahead.set()
+        assert behind.wait(10)
+
+    def lead() -> None:
+        with Ledger.open(tmp_path / "a.ledger") as ledger:
+            plan(ledger, path, on_line=meanwhile)
+
+    Ledger.open(tmp_path / "a.ledger").close()
+    first = threading.Thread(target=lead)
+    first.start()
+    assert ahead.wait(10)
+    with Ledger.open(tmp_path / "a.ledger") as ledger:
+        assert plan(ledger, path, clock=Patient()).already
+        assert len(planned(ledger)) == 2500
+
+
+def test_names_that_another_process_never_lets_go_of_end_the_planning(tmp_path: Path):
+    ledger = ledger_with(0)
+    other = Sheet(ledger.database, "b.csv", "another")
+    draft = Draft(1, 1, "flux-2-pro", "standard", "{}", "a" * 64, None, output="a.png")
+    other.add([draft], {"standard": 24})
+    known_late = "prompt,output\n" + "".join(f"fox {n},{n}.png\n" for n in range(10))
+    with pytest.raises(Misused, match="is the name of another image already"):
+        plan(ledger, write(tmp_path, "c.csv", "prompt,output\nfox,a.png\n"))
+    same = Sheet(ledger.database, "a.csv", fingerprint(write(tmp_path, "a.csv", known_late)))
+    same.add([replace(draft, output="3.png")], {"standard": 24})
+    with pytest.raises(Stale, match="planning images of the same names"):
+        plan(ledger, tmp_path / "a.csv", clock=PretendClock())
+    assert {row["output"] for row in ledger.rows()} == {"a.png", "3.png"}
+
+
+def test_a_plan_that_was_taken_for_abandoned_is_made_again(tmp_path: Path):
+    clock = PretendClock()
+    ledger = Ledger.open(":memory:", clock=clock.now)
+    swept: list[int] = []
+
+    def fall_asleep(line: int) -> None:
+        if not swept:
+            swept.append(line)
+            clock.sleep(100)
+            sweep(ledger.database)
+
+    path = write(tmp_path, "a.txt", "\n".join(f"fox {number}" for number in range(5000)))
+    assert plan(ledger, path, on_line=fall_asleep, clock=clock).jobs == 5000
+    assert [row["line"] for row in planned(ledger)] == list(range(1, 5001))
+
+
+def test_a_sheet_that_is_being_swept_away_is_not_opened_without_its_jobs(tmp_path: Path):
+    ledger = ledger_with(0)
+    sheet = Sheet(ledger.database, "a.txt", "a")
+    with ledger.database.write() as transaction:
+        transaction.run("update sheets set touched = :gone", gone=GONE)
+    with pytest.raises(Stale, match="swept it away"):
+        sheet.open()
 
 
 def test_a_row_may_ask_for_several_images_with_seeds_and_names_of_their_own(tmp_path: Path):
@@ -275,6 +368,59 @@ def test_any_prompt_survives_a_csv(tmp_path_factory: pytest.TempPathFactory, pro
         writer.writerow(["prompt"])
         writer.writerows([prompt] for prompt in prompts)
     assert [line.columns["prompt"] for line in read_manifest(path)] == prompts
+
+
+cells = st.fixed_dictionaries(
+    {"prompt": st.sampled_from(["fox", "owl", "", None, "x" * 200_000, ["fox"]])},
+    optional={
+        "seed": st.sampled_from(["7", 7, 7.5, True, "many", -1, 2**40]),
+        "model": st.sampled_from(["flux-2-pro", "flux-2-flex", "flux-pro-1.1-ultra", "flux-kontext-max", "nothing"]),
+        "size": st.sampled_from(["64x64", "1024x768", "64"]),
+        "steps": st.sampled_from(["20", 20, True, 1]),
+        "raw": st.sampled_from(["yes", True, 1, "1"]),
+        "tag": st.sampled_from(["a", 7]),
+        "count": st.sampled_from([2, "x"]),
+        "webhook_url": st.sampled_from(["https://example.com/" + "x" * 2000]),
+    },
+)
+
+
+def outcome(rows: Rows, columns: dict[str, object]) -> object:
+    given = {name: value for name, value in columns.items() if value is not None}
+    try:
+        return list(rows.drafts(Line(1, given)))
+    except Misused as fault:
+        return str(fault)
+
+
+@given(st.lists(cells, max_size=6))
+def test_a_row_is_read_alike_whatever_was_read_before_it(table: list[dict[str, object]]):
+    defaults = Defaults("flux-2-pro", Path(), {})
+    many, few = Rows(defaults), Rows(defaults, kept=1)
+    for columns in [*table, *table]:
+        alone = outcome(Rows(defaults), columns)
+        assert outcome(many, columns) == alone
+        assert outcome(few, columns) == alone
+
+
+def test_long_prompts_are_written_before_they_pile_up(tmp_path: Path):
+    text = "".join(f"{number} {'fox ' * 30_000}\n" for number in range(100))
+    seen: list[int] = []
+    assert plan(ledger_with(0), write(tmp_path, "a.txt", text), on_line=seen.append).jobs == 100
+    assert len(seen) == 2
+    assert plan(ledger_with(0), [{"prompt": "fox " * 30_000, "count": 100}], on_line=seen.append).jobs == 100
+    assert len(seen) == 4
+
+
+def test_only_so_many_images_are_remembered(tmp_path: Path):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(blank(80 + number, 80))
+    rows = Rows(Defaults("flux-2-pro", tmp_path, {}), kept=2)
+    lines = [Line(1, {"prompt": "edit", "images": f"{number}.png"}) for number in (0, 1, 2, 0)]
+    hashes = [draft.hash for line in lines for draft in rows.drafts(line)]
+    assert hashes[0] == hashes[3]
+    assert len(set(hashes)) == 3
+    assert len(rows._seen) <= 2
 
 
 def test_the_same_image_is_measured_and_hashed_once(tmp_path: Path):

@@ -645,6 +645,82 @@ def test_a_job_that_was_moved_on_while_its_image_was_fetched_or_saved_is_left_al
     assert (site.count(Stage.SAVED), len(site.submits)) == (5, 5)
 
 
+def test_a_service_that_went_away_loses_no_task_and_the_next_run_collects_it(site: Site):
+    def refused(request: HttpRequest, answer: Callable[[], Response]) -> Response:
+        return refusal(403) if "get_result" in request.url else answer()
+
+    def away(_: HttpRequest, __: Callable[[], Response]) -> Response:
+        raise Unreachable("the network is gone")
+
+    site.meddle = refused
+    with pytest.raises(NotAllowed):
+        site.run()
+    site.meddle = away
+    with pytest.raises(Unreachable, match="answered no poll"):
+        site.run(Terms(lease=1.0, patience=0.0, last_look=0.3))
+    assert site.count(Stage.SUBMITTED) == 5
+    site.meddle = honest
+    site.run()
+    assert (site.count(Stage.SAVED), len(site.submits)) == (5, 5)
+
+
+def test_a_listener_that_fails_ends_the_run_in_good_order_and_puts_nothing_in_doubt(tmp_path: Path):
+    site = Site(tmp_path, 40)
+
+    def gone(_: Progress) -> None:
+        raise BrokenPipeError
+
+    site.on_told = gone
+    with pytest.raises(BrokenPipeError):
+        site.run(Terms(lease=1.0, concurrency=4))
+    assert site.count(Stage.DOUBTFUL) == 0
+    assert site.count(Stage.SAVED) == len(site.submits) == 4
+
+
+def test_a_keeper_that_fails_ends_the_run_in_good_order_and_the_next_one_saves_its_image(tmp_path: Path):
+    site = Site(tmp_path, 40)
+    whole = site.keep
+
+    def keep(*given: Any) -> Saved:
+        raise ValueError("a bug of somebody's")
+
+    site.keep = keep
+    with pytest.raises(ValueError, match="a bug"):
+        site.run(Terms(lease=1.0, concurrency=4))
+    assert site.count(Stage.DOUBTFUL) == 0
+    assert site.count(Stage.READY) == len(site.submits) >= 1
+    site.keep = whole
+    assert site.run() == ""
+    assert (site.count(Stage.SAVED), len(site.submits)) == (40, 40)
+
+
+def test_a_line_that_fails_in_an_unknown_way_leaves_one_doubt_and_ends_in_good_order(tmp_path: Path):
+    site = Site(tmp_path, 40)
+    site.meddle = first_times(1, ValueError("a bug of somebody's"))
+    with pytest.raises(ValueError, match="a bug"):
+        site.run(Terms(lease=1.0, concurrency=4))
+    assert site.count(Stage.DOUBTFUL) == 1
+    assert site.count(Stage.SAVED) == len(site.accepted)
+
+
+def test_a_name_that_no_folder_takes_fails_its_job_alone_and_a_retry_collects_it(tmp_path: Path):
+    site = Site(tmp_path)
+    names = ["a.png", "a.png/b.png", "a.png/b/c.png", "good.png"]
+    plan(site.ledger, [{"prompt": name, "width": 64, "height": 64, "output": name} for name in names])
+    site.ledger.budget.set_cap(Decimal(3))
+    site.run()
+    site.ledger.budget.set_cap(None)
+    site.run()
+    stages = {row["output"]: row["stage"] for row in site.ledger.rows()}
+    assert stages == {"a.png": "saved", "a.png/b.png": "failed", "a.png/b/c.png": "failed", "good.png": "saved"}
+    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"Misused"}
+    (tmp_path / "images" / "a.png").unlink()
+    site.ledger.retried(2)
+    site.ledger.retried(3)
+    site.run()
+    assert (site.count(Stage.SAVED), len(site.submits)) == (4, 4)
+
+
 def test_a_task_that_never_ends_is_given_up_after_the_patience_and_collected_on_request(site: Site):
     def meddle(request: HttpRequest, answer: Callable[[], Response]) -> Response:
         if "get_result" in request.url:

@@ -14,10 +14,14 @@ from secrets import token_hex
 from typing import Any, Protocol
 
 from fluxwerk.errors import Fault, Misused, Unwritable
+from fluxwerk.protocol.trust import redact
 
 # Of the final name, so that the temporary one is no longer than a folder allows.
 SHOWN = 40
+LONGEST_REASON = 300
 REMOTE = ("s3://", "gs://", "az://", "memory://")
+# What is wrong with one name, and not with the folder.
+NEVER = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL})
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS})
 
 
@@ -55,6 +59,8 @@ class Folder:
                 raise Misused("", faults=[Fault("output", name, "lies below a file, where no folder can be")]) from None
             raise
         except OSError as trouble:
+            if trouble.errno in NEVER and self.root.is_dir():
+                raise Misused("", faults=[Fault("output", name, f"can be no file here: {trouble.strerror}")]) from None
             raise Unwritable(f"{target} cannot be written: {trouble.strerror or trouble}.") from None
         return str(target)
 
@@ -92,8 +98,11 @@ class Bucket:
         """Put the object in one request, which the store takes whole or refuses."""
         import obstore  # noqa: PLC0415
 
-        with _explained(self._url):
-            obstore.put(self._store, name, data, mode="overwrite" if overwrite else "create")
+        try:
+            with _explained(self._url):
+                obstore.put(self._store, name, data, mode="overwrite" if overwrite else "create")
+        except FileNotFoundError:
+            raise Unwritable(f"There is no bucket at {self._url}; make it, or name another.") from None
         return f"{self._url}/{name}"
 
     def get(self, name: str) -> bytes | None:
@@ -157,6 +166,12 @@ def stream(
     return target
 
 
+def give_name(part: Path, target: Path) -> None:
+    """Give a whole file its lasting name; raises `FileExistsError` if that is taken."""
+    _name(part, target)
+    _flush_folder(target.parent)
+
+
 def _name(part: Path, target: Path) -> None:
     """Give a file its name unless that is taken; a link decides in one step where the file system has links."""
     try:
@@ -193,4 +208,6 @@ def _explained(url: str) -> Generator[None]:
     except FileNotFoundError:
         raise FileNotFoundError(errno.ENOENT, "is not there", url) from None
     except known.BaseError as trouble:
-        raise Unwritable(f"{url} takes nothing now ({type(trouble).__name__}); check its rights and network.") from None
+        # What follows the first line is for the library's authors.
+        reason = redact(str(trouble).partition("\n")[0])[:LONGEST_REASON]
+        raise Unwritable(f"{url} takes nothing now; check its rights and network. {reason}") from None

@@ -36,7 +36,7 @@ class Keeper:
         if provenance not in PROVENANCE:
             raise Misused("", faults=[Fault("provenance", provenance, f"must be one of {', '.join(PROVENANCE)}")])
         self._storage = storage
-        self._template = check_template(template)
+        self._template = check_template(template, overwrite=overwrite)
         self._provenance = provenance
         self._prompts = prompts
         self._overwrite = overwrite

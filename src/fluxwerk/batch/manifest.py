@@ -45,7 +45,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Iterator[Line]:
     try:
         yield from read(file)
     except OSError as trouble:
-        raise Misused(f"The manifest {file} cannot be read: {trouble.strerror}.") from None
+        raise Misused(f"The manifest {file} cannot be read: {trouble.strerror or trouble}.") from None
 
 
 def fingerprint(path: str | os.PathLike[str]) -> str:

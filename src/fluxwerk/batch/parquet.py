@@ -21,7 +21,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Json]]:
     try:
         for batch in library.parquet.ParquetFile(path).iter_batches(batch_size=ROWS):
             yield from batch.to_pylist()
-    except library.ArrowInvalid as trouble:
+    except library.ArrowException as trouble:
         raise Misused("", faults=[Fault("manifest", str(path), f"is no whole Parquet file: {trouble}")]) from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 from fluxwerk.batch.manifest import Line, fingerprint, read_manifest
 from fluxwerk.batch.row import Defaults, Rows, dump, named
 from fluxwerk.client import DEFAULT_MODEL
-from fluxwerk.errors import Fault, Misused
+from fluxwerk.drive import WALL, Clock
+from fluxwerk.errors import Fault, Misused, Stale
 from fluxwerk.exchange import Json
 from fluxwerk.jobs.inputs import Inputs
 from fluxwerk.jobs.ledger import Ledger
@@ -22,6 +24,10 @@ DUPLICATES = ("refuse", "skip", "keep")
 # So many faults are told; a manifest with more has one mistake in every row.
 MOST_FAULTS = 50
 MOST_SHOWN = 20
+# A chunk of long prompts is written earlier, at so many characters.
+HEAVY = 4_000_000
+# How often, and with which pause in seconds, planning makes way for a process that plans the same names.
+TURNS, TURN = 240, 0.5
 
 
 @dataclass(slots=True)
@@ -55,6 +61,7 @@ def plan(
     duplicates: str = "refuse",
     assume_price: Decimal | None = None,
     on_line: Callable[[int], None] = lambda _: None,
+    clock: Clock = WALL,
 ) -> Plan:
     """Check every row of a manifest and write its jobs into the ledger, all of them or none.
 
@@ -64,19 +71,33 @@ def plan(
     if duplicates not in DUPLICATES:
         raise Misused("", faults=[Fault("duplicates", duplicates, f"must be one of {', '.join(DUPLICATES)}")])
     source = _Source.of(manifest)
+    for _ in range(TURNS):
+        with suppress(Stale):
+            rows = Rows(Defaults(model, source.folder, options or {}, assume_price))
+            return _planned(ledger, source, rows, duplicates, on_line)
+        clock.sleep(TURN)
+    raise Stale(f"Another process is planning images of the same names as {source.name}; try it again later.")
+
+
+def _planned(ledger: Ledger, source: _Source, rows: Rows, duplicates: str, on_line: Callable[[int], None]) -> Plan:
+    """Plan once; raises `Stale` if another process is in the way, and has written nothing then."""
     found = Plan(source.name)
     sweep(ledger.database)
     if is_planned(ledger.database, source.sha256):
         found.already = True
         return found
-    rows = Rows(Defaults(model, source.folder, options or {}, assume_price))
     sheet = Sheet(ledger.database, source.name, source.sha256)
     try:
         planner = _Planner(ledger, sheet, rows, found, duplicates)
-        planner.write(source.lines, on_line)
+        planner.write(source.read(), on_line)
         found.bills = sheet.bills()
         if not sheet.open():
             found.already = True
+    except Misused:
+        # What looks like a repetition may be the same manifest, which another process has planned meanwhile.
+        if not is_planned(ledger.database, source.sha256):
+            raise
+        found = Plan(source.name, already=True)
     finally:
         # Takes nothing back from a sheet that was opened.
         sheet.discard()
@@ -88,16 +109,16 @@ class _Source:
     name: str
     sha256: str
     folder: Path
-    lines: Iterable[Line]
+    read: Callable[[], Iterable[Line]]
 
     @classmethod
     def of(cls, manifest: str | os.PathLike[str] | Iterable[Mapping[str, Json]]) -> _Source:
         if isinstance(manifest, str | os.PathLike):
             path = Path(manifest)
-            return cls(path.name, fingerprint(path), path.absolute().parent, read_manifest(path))
+            return cls(path.name, fingerprint(path), path.absolute().parent, lambda: read_manifest(path))
         rows = [{name: value for name, value in row.items() if value is not None} for row in manifest]
         digest = hashlib.sha256("\n".join(dump(row) for row in rows).encode()).hexdigest()
-        return cls("rows", digest, Path.cwd(), [Line(number, row) for number, row in enumerate(rows, 1)])
+        return cls("rows", digest, Path.cwd(), lambda: (Line(number, row) for number, row in enumerate(rows, 1)))
 
 
 class _Planner:
@@ -112,24 +133,30 @@ class _Planner:
         self._policy = policy
         self._faults: list[Fault] = []
         self._chunk: list[Draft] = []
+        self._weight = 0
 
     def write(self, lines: Iterable[Line], on_line: Callable[[int], None]) -> None:
         for line in lines:
             self._found.lines += 1
-            try:
-                self._chunk += self._rows.drafts(line)
-            except Misused as fault:
-                self._note(named(fault.faults or [Fault("model", None, str(fault))], line.number))
-            if len(self._chunk) >= CHUNK:
-                self._flush()
-                on_line(line.number)
+            for draft in self._drafts(line):
+                self._chunk.append(draft)
+                self._weight += len(draft.request)
+                if len(self._chunk) >= CHUNK or self._weight >= HEAVY:
+                    self._flush()
+                    on_line(line.number)
         self._flush()
         if not self._found.lines:
             self._note([Fault(self._found.name, None, "holds no rows")])
         self._refuse()
 
+    def _drafts(self, line: Line) -> Iterator[Draft]:
+        try:
+            yield from self._rows.drafts(line)
+        except Misused as fault:
+            self._note(named(fault.faults or [Fault("model", None, str(fault))], line.number))
+
     def _flush(self) -> None:
-        chunk, self._chunk = self._chunk, []
+        chunk, self._chunk, self._weight = self._chunk, [], 0
         self._check_outputs(chunk)
         wanted = list(self._unrepeated(chunk))
         if not self._faults and wanted:

@@ -110,9 +110,11 @@ def _parsed(text: str) -> dict[str, Json] | None:
         facts: Json = json.loads(text)
     except ValueError:
         return None
-    if not isinstance(facts, dict) or "fluxwerk" not in facts or "model" not in facts:
+    if not isinstance(facts, dict) or "fluxwerk" not in facts:
         return None
-    return cast("dict[str, Json]", facts)
+    found = cast("dict[str, Json]", facts)
+    whole = isinstance(found.get("model"), str) and isinstance(found.get("request", {}), dict)
+    return found if whole else None
 
 
 def _after_jfif(data: bytes) -> int:

@@ -74,11 +74,15 @@ def facts_of(sums: Sums, speed: Rate | None = None) -> dict[str, Json]:
 
 
 def exported(ledger: Ledger, *, prompts: bool = True) -> Iterator[dict[str, Json]]:
-    """Go through all jobs with what a manifest of results tells of each."""
+    """Go through all jobs with what a manifest of results tells of each.
+
+    Without `prompts` neither the prompt is told nor a hash to guess it by.
+    """
     for row in ledger.rows():
         facts = export_row(ledger, row)
         if not prompts:
             del facts["prompt"]
+            facts["request_hash"] = None
         yield facts
 
 

@@ -22,8 +22,15 @@ from fluxwerk.jobs.sheet import Draft
 
 # What a row may say beside the options of its model.
 OWN = ("prompt", "model", "size", "images", "count", "output", "tag")
+OWN_CHECKED = frozenset({"count", "output", "tag"})
+# What each row has of its own, in its request, and beside it.
+OF_EACH_ROW = frozenset({"prompt", "seed"})
+APART = OWN_CHECKED | OF_EACH_ROW
+REMEMBERED = 10_000
+LONGEST_SHAPE = 1000
 MOST_IMAGES = 10_000
 LONGEST_TAG = 200
+LONGEST_NUMBER = 9
 REMOTE = ("http://", "https://", "data:")
 # What says where an answer goes, not what is wanted.
 UNHASHED = frozenset({"webhook_url", "webhook_secret"})
@@ -43,39 +50,85 @@ class Defaults:
     assumed: Decimal | None = None
 
 
-class Rows:
-    """Reads rows against the catalogue; keeps of each distinct input image only its hash and size."""
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What rows that differ in nothing but their prompt and seed share: the other fields, and the price in credits."""
 
-    def __init__(self, defaults: Defaults) -> None:
+    fields: Mapping[str, Json]
+    estimate: Decimal | None
+
+
+class Rows:
+    """Reads rows against the catalogue; keeps of each distinct input image only its hash and size.
+
+    Of images and of rows that were read, `kept` are remembered at most.
+    """
+
+    def __init__(self, defaults: Defaults, kept: int = REMEMBERED) -> None:
         self._defaults = defaults
+        self._kept = kept
+        self._shapes: dict[str, Shape] = {}
         self._seen: dict[tuple[str, str], Input | Fault] = {}
         self._noted: set[str] = set()
+        self._models: dict[str, Model] = {}
         self.found: list[Input] = []
         self.pools: dict[str, int] = {}
 
     def drafts(self, line: Line) -> Iterator[Draft]:
         """Turn a row into one draft for each image it asks for; raises `Misused` with every fault in it."""
         columns = {**self._defaults.options, **line.columns}
-        model = catalog.find(str(columns.get("model", self._defaults.model)))
-        faults = list(_own_faults(columns))
-        options, wrong = self._options(model, columns)
-        request = _composed(model, columns, options, faults + wrong)
+        model = self._model(str(columns.get("model", self._defaults.model)))
+        faults = list(_own_faults(columns)) if not _is_plain(columns) else []
+        whole, estimate = self._known(model, columns, faults) or self._composed(model, columns, faults)
         self.pools[model.pool] = model.slots
-        estimate = self._estimate(request, model)
         count = int(columns.get("count", 1))
         for item in range(count):
-            fields = _numbered(model, request.fields, item)
+            fields = _numbered(model, whole, item)
+            text, digest = _written(model.name, fields)
             yield Draft(
                 line=line.number,
                 item=item + 1,
                 model=model.name,
                 pool=model.pool,
-                request=dump(fields),
-                hash=request_hash(model.name, fields),
+                request=text,
+                hash=digest,
                 estimate=estimate,
                 output=_output(columns.get("output"), item, count),
                 tag=columns.get("tag"),
             )
+
+    def _composed(
+        self, model: Model, columns: Mapping[str, Json], faults: list[Fault]
+    ) -> tuple[Mapping[str, Json], Decimal | None]:
+        """Check a row in every respect, and remember what others may share with it."""
+        options, wrong = self._options(model, columns)
+        request = _composed(model, columns, options, faults + wrong)
+        estimate = self._estimate(request, model)
+        if len(self._shapes) >= self._kept:
+            self._shapes.clear()
+        shared = {name: value for name, value in request.fields.items() if name not in OF_EACH_ROW}
+        if shape := _shape(model, columns):
+            self._shapes[shape] = Shape(shared, estimate)
+        return request.fields, estimate
+
+    def _known(
+        self, model: Model, columns: Mapping[str, Json], faults: list[Fault]
+    ) -> tuple[Mapping[str, Json], Decimal | None] | None:
+        """Make a request like that of an earlier row, if this one differs in prompt and seed alone and has no fault."""
+        shape = self._shapes.get(_shape(model, columns) or "")
+        if shape is None or faults:
+            return None
+        own: dict[str, Json] = {"prompt": str(columns["prompt"])} if "prompt" in columns else {}
+        if "seed" in columns:
+            option = model.options.get("seed")
+            own["seed"] = _converted(option.type if option else "", columns["seed"])
+        wrong = any(fault.field in OF_EACH_ROW for fault in catalog.check(model, own))
+        return None if wrong else ({**shape.fields, **own}, shape.estimate)
+
+    def _model(self, name: str) -> Model:
+        if name not in self._models:
+            self._models[name] = catalog.find(name)
+        return self._models[name]
 
     def _options(self, model: Model, columns: Mapping[str, Json]) -> tuple[dict[str, Json], list[Fault]]:
         options: dict[str, Json] = {}
@@ -104,9 +157,14 @@ class Rows:
     def _attach(self, model: Model, name: str, text: str) -> Attached | Fault:
         if text.startswith(REMOTE):
             return Attached(text) if not text.startswith("data:") else attach(text, name, model)
+        if "\0" in text:
+            return Fault(name, text, "there is no such file")
         path = str((self._defaults.folder / text).resolve())
         key = path, model.name
         if key not in self._seen:
+            if len(self._seen) >= self._kept:
+                self._seen.clear()
+                self._noted.clear()
             self._seen[key] = _measured(path, name, model)
         found = self._seen[key]
         if isinstance(found, Fault):
@@ -125,13 +183,30 @@ class Rows:
 
 def request_hash(model: str, fields: Mapping[str, Json]) -> str:
     """Hash what is wanted: two requests with the same model, options and images have the same hash."""
-    wanted = {name: value for name, value in fields.items() if name not in UNHASHED}
-    return hashlib.sha256(_canonical([model, wanted]).encode("utf-8", "surrogatepass")).hexdigest()
+    return _written(model, fields)[1]
+
+
+def _written(model: str, fields: Mapping[str, Json]) -> tuple[str, str]:
+    """Write a request as the ledger keeps it, and hash it; as a rule both are of one text, which is made once."""
+    text = _canonical(fields)
+    wanted = text
+    if not UNHASHED.isdisjoint(fields):
+        wanted = _canonical({name: value for name, value in fields.items() if name not in UNHASHED})
+    whole = f"[{_canonical(model)},{wanted}]"
+    return text, hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def dump(fields: Mapping[str, Json]) -> str:
     """Write fields as the ledger keeps them."""
     return _compact(fields)
+
+
+def _shape(model: Model, columns: Mapping[str, Json]) -> str | None:
+    """Tell apart rows that differ in more than what each row has of its own; `None` if it is too long to remember."""
+    rest = {name: value for name, value in columns.items() if name not in APART}
+    # As Python writes it, since 1 is not true, nor "1".
+    shape = f"{model.name} {rest!r}"
+    return shape if len(shape) <= LONGEST_SHAPE else None
 
 
 def _composed(model: Model, columns: Mapping[str, Json], options: dict[str, Json], faults: list[Fault]) -> Request:
@@ -148,27 +223,42 @@ def _composed(model: Model, columns: Mapping[str, Json], options: dict[str, Json
     raise Misused("", faults=faults)
 
 
+def _is_plain(columns: Mapping[str, Json]) -> bool:
+    """Whether there is nothing to look for in a row's own columns, as in most rows of a long manifest."""
+    prompt = columns.get("prompt")
+    return OWN_CHECKED.isdisjoint(columns) and isinstance(prompt, str) and len(prompt) <= LONGEST_FIELD
+
+
 def _own_faults(columns: Mapping[str, Json]) -> Iterator[Fault]:
     count, output, tag = (columns.get(name) for name in ("count", "output", "tag"))
     prompt = columns.get("prompt")
-    if count is not None and not (str(count).isascii() and str(count).isdigit() and 0 < int(count) <= MOST_IMAGES):
+    if count is not None and not 0 < _whole(count) <= MOST_IMAGES:
         yield Fault("count", count, f"must be a whole number from 1 to {MOST_IMAGES}")
     if output is not None and (wrong := fault_of_name(str(output))):
         yield Fault("output", output, wrong)
     if tag is not None and (not isinstance(tag, str) or len(tag) > LONGEST_TAG):
         yield Fault("tag", tag, f"must be a text of at most {LONGEST_TAG} characters")
-    if isinstance(prompt, str) and len(prompt) > LONGEST_FIELD:
+    if isinstance(prompt, bytes | list | dict):
+        yield Fault("prompt", None, "must be a text")
+    elif isinstance(prompt, str) and len(prompt) > LONGEST_FIELD:
         yield Fault("prompt", f"{len(prompt)} characters", f"must have at most {LONGEST_FIELD}, which no model reads")
 
 
 def _place_size(text: str, options: dict[str, Json]) -> Iterator[Fault]:
     width, _, height = text.lower().replace("×", "x").partition("x")
-    if not (width.strip().isdigit() and height.strip().isdigit()):
-        yield Fault("size", text, "must look like 1024x768")
+    sides = _whole(width.strip()), _whole(height.strip())
+    if min(sides) < 0:
+        yield Fault("size", text[:LONGEST_TAG], "must look like 1024x768")
     elif "width" in options or "height" in options:
         yield Fault("size", text, "is given twice: once as size and once as width or height")
     else:
-        options["width"], options["height"] = int(width), int(height)
+        options["width"], options["height"] = sides
+
+
+def _whole(value: Json) -> int:
+    """Read a whole number as a cell writes it; -1 if it is none, or longer than any that is meant."""
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER else -1
 
 
 def _converted(kind: str, value: Json) -> Json:

@@ -19,8 +19,11 @@ STRANGE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
-def check_template(template: str) -> str:
-    """Return a template that names no unknown field and cannot lead out of the folder; raises `Misused`."""
+def check_template(template: str, *, overwrite: bool = False) -> str:
+    """Return a template that names no unknown field and cannot lead out of the folder; raises `Misused`.
+
+    With `overwrite` it has to name the index: equal requests have one hash, and the second would replace the first.
+    """
     sample = {"index": 1, "line": 1, "item": 1, "model": "m", "seed": 1, "tag": "t", "hash": "h", "ext": "png"}
     fields: list[str] = []
     try:
@@ -31,6 +34,8 @@ def check_template(template: str) -> str:
         wrong = f"cannot be read: {trouble}"
     if not wrong and not {"index", "hash"} & set(fields):
         wrong = "must hold {index} or {hash}, so that no two images get the same name"
+    if not wrong and overwrite and "index" not in fields:
+        wrong = "must hold {index} where files are overwritten, since equal requests have the same {hash}"
     if wrong:
         raise Misused("", faults=[Fault("--name", template, wrong, f"the default is {DEFAULT}")])
     return template

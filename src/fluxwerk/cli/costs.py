@@ -91,7 +91,9 @@ def _verdict(compared: dict[str, Json]) -> str:
         return f"{text}: they agree."
     doubt = f", {money(compared['in_doubt'])} of it in doubt" if compared["in_doubt"] else ""
     hint = "Other work on the same account, or credits that were added, would explain it."
-    return f"{text}{doubt}: {money(compared['difference'])} apart. {hint}"
+    if -compared["in_doubt"] <= compared["difference"] < 0:
+        hint = "Submits in doubt that were not charged would explain it: settle them."
+    return f"{text}{doubt}: {money(abs(compared['difference']))} apart. {hint}"
 
 
 def _show(rows: list[dict[str, Json]], by: str) -> None:

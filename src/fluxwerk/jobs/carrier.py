@@ -35,6 +35,7 @@ from fluxwerk.protocol import flow, patience, wire
 
 # An answer to a submit that takes longer than this is lost.
 ANSWER = 120.0
+SILENT = "The service answered no poll. What was submitted is paid for, and the next run asks for it again."
 STAMP = "%Y-%m-%dT%H:%M:%SZ"
 TASK_ENDED = (Failed, TimedOut, Untrusted, Expired)
 
@@ -148,6 +149,7 @@ class Carrier:
 
     async def _wait(self, job: Job) -> Job | None:
         shift = self._shift
+        began = time.monotonic()
         assert job.task is not None
         heard: list[Status] = []
         plan = shift.experience.plan(job.task, WALL.now, _age(job), crowded=lambda: shift.crowded)
@@ -162,6 +164,9 @@ class Carrier:
             shift.stop("the service answers no polls now", refusal)
             return None
         except (*TASK_ENDED, Refused) as error:
+            if isinstance(error, TimedOut) and shift.is_silent(began):
+                shift.stop("the service cannot be reached", Unreachable(SILENT))
+                return None
             ending, cost = error, to_micro(heard[-1].cost) if heard else None
             failed = await shift.record(lambda: shift.ledger.failed(job, ending, cost))
             shift.count_failure(failed, error)

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from heapq import heappop, heappush
+from typing import Any
 
 from fluxwerk.drive import WALL, drive_async
-from fluxwerk.errors import Expired, Failed, NotAllowed, Refused, Stale, TimedOut, Unreachable, Untrusted, Unwritable
+from fluxwerk.errors import (
+    Error,
+    Expired,
+    Failed,
+    Misused,
+    NotAllowed,
+    Refused,
+    Stale,
+    TimedOut,
+    Unreachable,
+    Untrusted,
+    Unwritable,
+)
 from fluxwerk.jobs.job import Job
 from fluxwerk.jobs.ledger import Saved
 from fluxwerk.jobs.shift import LONGEST_PAUSE, Progress, Shift
@@ -40,13 +54,23 @@ class Collector:
                 self._work.clear()
                 await self._work.wait()
             job = heappop(self._ready)[-1]
-            await self._fetch(job)
+            await self._finish(self._fetch(job))
 
     async def store(self) -> None:
         """Save what was fetched, again and again, until cancelled."""
         while True:
             job, data = await self._fetched.get()
-            await self._store(job, data)
+            await self._finish(self._store(job, data))
+
+    async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let what nobody expected end the run in good order: the job stays ready, and others are in flight."""
+        try:
+            await work
+        except Error:
+            raise
+        except Exception as trouble:  # noqa: BLE001  (it is raised when the run has ended)
+            self._shift.stop("something broke", trouble)
+            self._done()
 
     def _put(self, job: Job) -> None:
         heappush(self._ready, (job.expires or NEVER, job.id, job))
@@ -81,7 +105,7 @@ class Collector:
         else:
             self._put(job)
 
-    async def _fail(self, job: Job, error: Expired | Failed | Untrusted | Refused) -> None:
+    async def _fail(self, job: Job, error: Expired | Failed | Misused | Untrusted | Refused) -> None:
         shift = self._shift
         try:
             failed = await shift.record(lambda: shift.ledger.failed(job, error))
@@ -93,7 +117,12 @@ class Collector:
 
     async def _store(self, job: Job, data: bytes) -> None:
         shift = self._shift
-        saved = await self._kept(job, data)
+        try:
+            saved = await self._kept(job, data)
+        except Misused as fault:
+            # No storage could take this name; a retry collects the image, once the way is free.
+            await self._fail(job, fault)
+            return
         if saved:
             try:
                 done = await shift.record(lambda: shift.ledger.saved(job, saved))

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from fluxwerk.errors import Misused, Unwritable
+from fluxwerk.errors import Misused, Stale, Unwritable
 
 Row: TypeAlias = Mapping[str, Any]
 Values: TypeAlias = Mapping[str, Any]
@@ -183,9 +183,15 @@ def is_database(path: str | os.PathLike[str]) -> bool:
 
 
 def _create_private(path: Path) -> None:
-    """Make the file readable to its owner alone: it holds prompts and links that open images."""
+    """Make a new file readable to its owner alone: it holds prompts and links that open images.
+
+    A file that is there is not touched: to close it would drop every lock of this process on it, and then another
+    process takes itself for the last one and removes the write-ahead log under our feet.
+    """
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDONLY, 0o600))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        return
     except OSError as trouble:
         raise Unwritable(f"The ledger {path} cannot be opened: {trouble.strerror}.") from None
 
@@ -201,6 +207,8 @@ def _explained(path: str) -> Generator[None]:
             f"The ledger {path} cannot be written ({trouble}); check the disk's room and the file's rights. "
             "What is in it is safe, and `fluxwerk batch run` goes on from there."
         ) from None
+    except sqlite3.IntegrityError:
+        raise Stale("Another process has written the same into the ledger at this moment; try it again.") from None
     except sqlite3.DatabaseError as trouble:
         if "not a database" in str(trouble) or "malformed" in str(trouble):
             raise Misused(f"{path} is no ledger, or a damaged one ({trouble}); restore it or name another.") from None

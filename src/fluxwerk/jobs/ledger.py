@@ -273,6 +273,9 @@ class Ledger:
         """Settle a job in doubt by a person's word: this is its task, whose image is still to be fetched."""
         with self.database.write() as transaction:
             job = read_job(_require(transaction, identity, S.DOUBTFUL))
+            other = transaction.one("select id from jobs where task = :task", task=task)
+            if other:
+                raise Misused(f"{task} is the task of job {other['id']} already; nothing was changed.")
             return _accept(transaction, job, _task_at(job, task), worker=None, note="settled by a person")
 
     def witness(self, token: str, task: str) -> Job | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from fluxwerk.errors import Stale
-from fluxwerk.jobs.database import Database
+from fluxwerk.jobs.database import Database, Transaction
 from fluxwerk.jobs.job import Stage, credits_of, to_micro
 from fluxwerk.jobs.move import TALLY
 
@@ -19,6 +19,8 @@ CHUNK = 2000
 ASKED = 500
 # A sheet that grew no longer for so many seconds was left behind by a process that died.
 ABANDONED = 60.0
+# When a sheet was last touched that is being swept away.
+GONE = -1.0
 INSERT = """
     insert into jobs (sheet, line, item, model, pool, request, request_hash, output, tag, estimate,
                       stage, moved, fence, attempt, earlier)
@@ -75,8 +77,12 @@ class Sheet:
         self.id = int(row["id"])
 
     def add(self, drafts: Sequence[Draft], slots: Mapping[str, int]) -> None:
-        """Write a chunk of jobs that nobody touches yet; `slots` says how many tasks each pool may have in flight."""
+        """Write a chunk of jobs that nobody touches yet; `slots` says how many tasks each pool may have in flight.
+
+        Raises `Stale` if the sheet was swept away, or if another process is writing an image of the same name.
+        """
         with self._database.write() as transaction:
+            _require(transaction, self.id)
             transaction.run_many(POOL, [{"name": pool, "slots": count} for pool, count in slots.items()])
             moved = transaction.now()
             transaction.run_many(INSERT, [_values(self.id, draft, moved) for draft in drafts])
@@ -87,8 +93,7 @@ class Sheet:
         with self._database.write() as transaction:
             if transaction.one(PLANNED, sha256=self._sha256):
                 return False
-            if transaction.one("select id from sheets where id = :id", id=self.id) is None:
-                raise Stale("Another process took this plan for abandoned and swept it away; plan it again.")
+            _require(transaction, self.id)
             for row in transaction.all(OPENED, sheet=self.id):
                 counts = {"jobs": row["jobs"], "booked": row["booked"], "earlier": 0}
                 transaction.run(TALLY, pool=row["pool"], stage=Stage.PLANNED, **counts)
@@ -123,6 +128,9 @@ def sweep(database: Database) -> None:
 
 def discard(database: Database, sheet: int) -> None:
     """Delete a sheet that was never opened, a chunk of jobs at a time; one that was opened is left alone."""
+    # First of all nobody may open what is about to lose its jobs.
+    with database.write() as transaction:
+        transaction.run("update sheets set touched = :gone where id = :id and opened is null", gone=GONE, id=sheet)
     chunk = "delete from jobs where id in (select id from jobs where sheet = :sheet order by id desc limit :most)"
     while True:
         with database.write() as transaction:
@@ -144,7 +152,10 @@ class Place:
 
 
 def known(database: Database, column: str, values: Iterable[str], sheet: int) -> dict[str, Place]:
-    """Find the first job that has one of these values as `request_hash` or `output`, in any sheet."""
+    """Find the first job that has one of these values as `request_hash` or `output`, in any sheet.
+
+    Left out is what another process writes of the same manifest at this moment: only one of them opens it.
+    """
     assert column in ("request_hash", "output")
     found: dict[str, Place] = {}
     with database.read() as transaction:
@@ -153,11 +164,18 @@ def known(database: Database, column: str, values: Iterable[str], sheet: int) ->
             marks = ", ".join(f":{name}" for name in names)
             ask = (
                 f"select {column} as value, jobs.id as id, line, sheets.name as sheet, sheets.id as number from jobs "
-                f"join sheets on sheets.id = jobs.sheet where {column} in ({marks}) order by jobs.id desc"
+                f"join sheets on sheets.id = jobs.sheet where {column} in ({marks}) and (sheets.opened is not null "
+                "or sheets.id = :own or sheets.sha256 <> (select sha256 from sheets where id = :own)) "
+                "order by jobs.id desc"
             )
-            for row in transaction.all(ask, **names):
+            for row in transaction.all(ask, own=sheet, **names):
                 found[row["value"]] = Place(row["id"], row["line"], row["sheet"], row["number"] == sheet)
     return found
+
+
+def _require(transaction: Transaction, sheet: int) -> None:
+    if transaction.one("select id from sheets where id = :id and touched > :gone", id=sheet, gone=GONE) is None:
+        raise Stale("Another process took this plan for abandoned and swept it away; plan it again.")
 
 
 def _values(sheet: int, draft: Draft, moved: float) -> dict[str, object]:

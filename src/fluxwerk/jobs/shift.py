@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Protocol, TypeAlias, TypeVar
 from fluxwerk.catalog import Model
 from fluxwerk.drive import AsyncSend
 from fluxwerk.errors import Error, InDoubt, Unwritable
-from fluxwerk.exchange import Request, Status
+from fluxwerk.exchange import HttpRequest, Request, Response, Status
 from fluxwerk.experience import Experience
 from fluxwerk.jobs.job import Job
 from fluxwerk.jobs.ledger import Ledger, Saved
@@ -20,6 +21,8 @@ from fluxwerk.jobs.slots import LEASE
 
 T = TypeVar("T")
 LONGEST_PAUSE = 15.0
+SILENCE = 60.0
+BROKEN = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +97,40 @@ class Shift:
 
     ledger: Ledger
     scribe: Scribe
-    send: AsyncSend
+    line: AsyncSend
     base: str
     prepare: Prepare
     keep: Keep
     terms: Terms
-    tell: Tell
+    listener: Tell
     experience: Experience
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     holds: dict[str, Hold] = field(default_factory=dict[str, Hold])
     stopping: str = ""
-    error: Error | None = None
+    error: Exception | None = None
+    answered: float = -math.inf
     failures: int = 0
     doubts_in_a_row: int = 0
     # Whether jobs wait for a slot, as far as the last heartbeat knew.
     crowded: bool = True
+
+    async def send(self, request: HttpRequest, budget: float | None) -> Response:
+        """Carry a request, and note that somebody answers."""
+        response = await self.line(request, budget)
+        if response.status < BROKEN:
+            self.answered = time.monotonic()
+        return response
+
+    def is_silent(self, since: float) -> bool:
+        """Whether nobody has answered since then, nor within the last minute."""
+        return self.answered < max(since, time.monotonic() - SILENCE)
+
+    def tell(self, progress: Progress) -> None:
+        """Let the listener hear; one that fails ends the run in good order, since what is in flight is paid for."""
+        try:
+            self.listener(progress)
+        except Exception as trouble:  # noqa: BLE001  (it is raised when the run has ended)
+            self.stop("whoever listened has failed", trouble)
 
     def hold(self, what: str, trouble: Error) -> None:
         """Stop submitting until `release`; after `endurance` the run gives up."""
@@ -124,7 +146,7 @@ class Shift:
             self.tell(Progress("released", text=f"the {what} works again"))
             self.wake.set()
 
-    def stop(self, reason: str, error: Error | None = None) -> None:
+    def stop(self, reason: str, error: Exception | None = None) -> None:
         """Submit nothing more; what is in flight is still collected."""
         if not self.stopping:
             self.stopping, self.error = reason, error

@@ -19,8 +19,9 @@ DOUBT_HOLDS = 60.0
 CROWD = """
     select pool, sum(jobs) as busy from tally where stage in (:submitting, :submitted) group by pool
 """
+# A moment that is still to come was written before the clock was set back, and says nothing.
 DOUBTS = """
-    select pool, count(*) as busy from jobs where stage = :doubtful and moved > :since group by pool
+    select pool, count(*) as busy from jobs where stage = :doubtful and moved > :since and moved <= :now group by pool
 """
 # A clock that was set back would let a dead process live for as long as it was set back.
 CLAMP = "update workers set expires = :now + lease where expires > :now + lease"
@@ -79,7 +80,8 @@ class Slots:
         """Count the free slots of each pool over all processes."""
         busy: dict[str, int] = {}
         counts = transaction.all(CROWD, submitting=IN_FLIGHT[0], submitted=IN_FLIGHT[1])
-        counts += transaction.all(DOUBTS, doubtful=Stage.DOUBTFUL, since=transaction.now() - self.doubt_holds)
+        now = transaction.now()
+        counts += transaction.all(DOUBTS, doubtful=Stage.DOUBTFUL, since=now - self.doubt_holds, now=now)
         for row in counts:
             busy[row["pool"]] = busy.get(row["pool"], 0) + row["busy"]
         pools = transaction.all("select name, slots from pools")

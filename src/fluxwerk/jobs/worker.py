@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from fluxwerk.drive import AsyncSend
-from fluxwerk.errors import Stale, Unwritable
+from fluxwerk.errors import Error, Stale, Unwritable
 from fluxwerk.experience import Experience
 from fluxwerk.jobs.budget import Sums
 from fluxwerk.jobs.carrier import Carrier
@@ -23,6 +23,7 @@ from fluxwerk.jobs.shift import Keep, Prepare, Progress, Shift, Tell, Terms
 BEATS = 3
 # So many images may wait for the storage, for each that is being fetched, before submitting pauses.
 WAITING = 4
+CAPPED = "the cap is reached"
 
 
 class Worker:
@@ -83,7 +84,7 @@ class Worker:
             await scribe.close()
         if shift.error:
             raise shift.error
-        return shift.stopping or ("the cap is reached" if self._capped else "")
+        return shift.stopping or (CAPPED if self._capped else "")
 
     def stop(self, reason: str = "stopped") -> None:
         """Submit nothing more and collect what is in flight; the second time stop at once, and lose nothing."""
@@ -174,7 +175,13 @@ class Worker:
         return len(claim.jobs)
 
     async def _carry(self, job: Job) -> None:
-        ready = await self._carrier.carry(job)
+        try:
+            ready = await self._carrier.carry(job)
+        except Error:
+            raise
+        except Exception as trouble:  # noqa: BLE001  (the others are in flight, and it is raised when they have ended)
+            self._the_shift.stop("something broke", trouble)
+            return
         if ready:
             self._collector.add(ready)
 

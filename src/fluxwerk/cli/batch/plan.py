@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, TypeVar
 
 import click
@@ -16,8 +17,8 @@ from fluxwerk.cli.console import money, put_json
 from fluxwerk.cli.making import json_option
 from fluxwerk.cli.number import credit
 from fluxwerk.client import DEFAULT_MODEL
-from fluxwerk.errors import Misused
 from fluxwerk.jobs.ledger import Ledger
+from fluxwerk.storage import give_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,20 +61,28 @@ def command(
 
 
 def plan_into(path: Path, manifest: Path, model: str, duplicates: str, assume_price: Decimal | None) -> Plan:
-    """Plan a manifest; a ledger that was made for nothing is not left behind."""
-    new = not path.exists()
-    ledger = Ledger.open(path)
+    """Plan a manifest into its ledger, or into a new one, of which nothing is left if the manifest has a fault."""
+    options: dict[str, Any] = {"model": model, "duplicates": duplicates, "assume_price": assume_price}
+    if not path.exists():
+        # Of several processes one gives its ledger the name; the others go on with that one.
+        with suppress(FileExistsError):
+            return _plan_new(path, manifest, options)
+    with Ledger.open(path) as ledger:
+        return plan(ledger, manifest, **options)
+
+
+def _plan_new(path: Path, manifest: Path, options: dict[str, Any]) -> Plan:
+    """Make the ledger under another name: one that others may have begun to work on is never taken away again."""
+    part = path.with_name(f".{path.name}.{token_hex(8)}.part")
     try:
-        return plan(ledger, manifest, model=model, duplicates=duplicates, assume_price=assume_price)
-    except Misused:
-        if new:
-            ledger.close()
-            for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
-                with suppress(OSError):
-                    file.unlink(missing_ok=True)
-        raise
+        with Ledger.open(part) as ledger:
+            found = plan(ledger, manifest, **options)
+        give_name(part, path)
+        return found
     finally:
-        ledger.close()
+        for file in (part, Path(f"{part}-wal"), Path(f"{part}-shm")):
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
 
 
 def show(found: Plan, path: Path, *, as_json: bool) -> None:

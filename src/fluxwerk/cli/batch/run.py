@@ -14,7 +14,7 @@ import click
 
 from fluxwerk.batch.batch import Batch, terms
 from fluxwerk.batch.keeper import PROVENANCE
-from fluxwerk.batch.template import DEFAULT
+from fluxwerk.batch.template import DEFAULT, check_template
 from fluxwerk.cli.batch.place import file_argument, ledger_of, ledger_option
 from fluxwerk.cli.batch.plan import plan_into, planning_options, show
 from fluxwerk.cli.batch.retry import failed_jobs
@@ -28,6 +28,8 @@ from fluxwerk.jobs.budget import Sums
 from fluxwerk.jobs.database import is_database
 from fluxwerk.jobs.job import Stage
 from fluxwerk.jobs.ledger import Ledger
+from fluxwerk.jobs.worker import CAPPED
+from fluxwerk.storage import open_storage
 
 # What holds from one run of a ledger to the next, unless it is said again.
 LASTING = ("output", "name", "provenance", "prompts")
@@ -111,11 +113,17 @@ async def _work(batch: Batch, client: Any, watch: Watch) -> str:
 
 @contextmanager
 def _signals(batch: Batch) -> Generator[None]:
-    """Let Ctrl-C and SIGTERM stop in good order: the first collects what is in flight, the second does not wait."""
+    """Let Ctrl-C and SIGTERM stop in good order: the first collects what is in flight, the second does not wait.
+
+    A terminal that is closed counts as SIGTERM, unless the run was started to outlive it.
+    """
     import signal  # noqa: PLC0415  (only a run needs it)
 
     loop = asyncio.get_running_loop()
-    handled = (signal.SIGINT, signal.SIGTERM)
+    handled = [signal.SIGINT, signal.SIGTERM]
+    closed = getattr(signal, "SIGHUP", None)
+    if closed and signal.getsignal(closed) is signal.SIG_DFL:
+        handled.append(closed)
 
     def stop(*_: object) -> None:
         loop.call_soon_threadsafe(batch.stop, "interrupted; collecting what is in flight, once more to stop at once")
@@ -137,6 +145,9 @@ def _agreed(ledger: Ledger, path: Path, given: dict[str, Any]) -> dict[str, Any]
     if output and "://" not in output:
         said["output"] = str(Path(output).absolute())
     kept = {name: said[name] or ledger.setting(name) or usual[name] for name in LASTING}
+    # What is refused must not be remembered, or every later run would be refused too.
+    check_template(kept["name"], overwrite=given["overwrite"])
+    open_storage(kept["output"])
     ledger.agree(**kept)
     return kept
 
@@ -163,6 +174,6 @@ def _exit_code(ended: str, sums: Sums) -> int:
         return INTERRUPTED
     if sums.count(Stage.DOUBTFUL):
         return IN_DOUBT
-    if sums.cap is not None and sums.count(Stage.PLANNED):
+    if ended == CAPPED:
         return CREDITS
     return 1 if sums.count(Stage.FAILED) else 0

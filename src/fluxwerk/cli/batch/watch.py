@@ -21,6 +21,7 @@ from fluxwerk.jobs.budget import Sums
 from fluxwerk.jobs.job import Stage
 from fluxwerk.jobs.ledger import Ledger
 from fluxwerk.jobs.shift import Progress
+from fluxwerk.jobs.worker import CAPPED
 
 TOLD = frozenset({"failed", "in doubt", "held", "released", "stopping"})
 REFRESH = 0.5
@@ -137,7 +138,7 @@ def _words(progress: Progress) -> str:
 def _next_steps(ended: str, sums: Sums) -> Generator[str]:
     if ended:
         yield f"It ended early: {ended}."
-    if sums.cap is not None and sums.count(Stage.PLANNED) and not ended.startswith("interrupted"):
+    if ended == CAPPED:
         yield f"{sums.count(Stage.PLANNED)} jobs are left; raise --max-cost to go on."
     if sums.count(Stage.DOUBTFUL):
         yield f"{sums.count(Stage.DOUBTFUL)} submits were never answered; `fluxwerk batch status` lists them."

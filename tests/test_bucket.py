@@ -1,0 +1,174 @@
+"""Images in a bucket, over the wire of S3: whole or not at all, and over nothing that was there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from click.testing import CliRunner
+
+from fluxwerk.cli.group import group
+from fluxwerk.errors import Unwritable
+from fluxwerk.raster import fault
+from fluxwerk.server.loopback import loopback
+from fluxwerk.storage import Storage, open_storage
+from fluxwerk.testing.face import Blank
+
+pytest.importorskip("obstore", reason="the extra storage is not installed")
+
+BUCKET = "shop"
+
+
+class Shelf(BaseHTTPRequestHandler):
+    """As much of S3 as an image needs: objects of one bucket, conditional puts, and its errors."""
+
+    protocol_version = "HTTP/1.1"
+    objects: dict[str, bytes]
+
+    def do_PUT(self) -> None:
+        data = self.rfile.read(int(self.headers["content-length"]))
+        if self._bucket() != BUCKET:
+            self._answer(404, b"<Error><Code>NoSuchBucket</Code></Error>")
+        elif self.headers["if-none-match"] == "*" and self._key() in self.objects:
+            self._answer(412, b"<Error><Code>PreconditionFailed</Code></Error>")
+        else:
+            self.objects[self._key()] = data
+            self._answer(200)
+
+    def do_GET(self) -> None:
+        if self._key() in self.objects:
+            self._answer(200, self.objects[self._key()])
+        else:
+            self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def _bucket(self) -> str:
+        return urlsplit(self.path).path.split("/")[1]
+
+    def _key(self) -> str:
+        return unquote(urlsplit(self.path).path.split("/", 2)[2])
+
+    def _answer(self, status: int, body: bytes = b"") -> None:
+        self.send_response(status)
+        for name, value in (("content-length", str(len(body))), ("etag", '"it"'), ("last-modified", DATE)):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+DATE = "Wed, 25 Nov 2026 12:00:00 GMT"
+
+
+@contextmanager
+def a_shelf() -> Iterator[str]:
+    handler = type("OneShelf", (Shelf,), {"objects": {}})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
+def somebody_elses() -> Iterator[str]:
+    if not find_spec("moto"):
+        pytest.skip("a server of S3 by other people comes with `nox -s interop`")
+    command = "import sys; from moto.server import main; main(sys.argv[1:])"
+    words = [sys.executable, "-W", "ignore", "-c", command, "-H", "127.0.0.1", "-p", "0"]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        told = next((line for line in process.stderr if "Running on http" in line), "")
+        base = told.partition("Running on ")[2].split()[0]
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        urllib.request.urlopen(urllib.request.Request(f"{base}/{BUCKET}", method="PUT")).close()
+        yield base
+        process.kill()
+
+
+@pytest.fixture(scope="module", params=[a_shelf, somebody_elses], ids=["ours", "moto"])
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
+    with request.param() as base:
+        yield base
+
+
+@pytest.fixture(autouse=True)
+def environment(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    said = {"ENDPOINT": address, "ALLOW_HTTP": "true", "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "REGION": "x"}
+    for name, value in said.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+
+
+@pytest.fixture
+def bucket(request: pytest.FixtureRequest) -> Storage:
+    return open_storage(f"s3://{BUCKET}/{request.node.name}")
+
+
+def test_a_name_is_taken_once_and_replaced_only_when_asked(bucket: Storage):
+    assert bucket.get("a/fox.png") is None
+    assert bucket.put("a/fox.png", b"first").startswith("s3://shop/")
+    with pytest.raises(FileExistsError):
+        bucket.put("a/fox.png", b"second")
+    assert bucket.get("a/fox.png") == b"first"
+    bucket.put("a/fox.png", b"second", overwrite=True)
+    assert bucket.get("a/fox.png") == b"second"
+
+
+def test_of_many_who_put_one_name_at_once_one_wins_whole(bucket: Storage):
+    taken: list[int] = []
+
+    def put(number: int) -> None:
+        try:
+            bucket.put("fox.png", bytes([number]) * 100_000)
+        except FileExistsError:
+            taken.append(number)
+
+    threads = [threading.Thread(target=put, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    winner = set(range(8)) - set(taken)
+    assert len(winner) == 1
+    assert bucket.get("fox.png") == bytes(winner) * 100_000
+
+
+def test_a_name_may_hold_what_an_address_would_misread(bucket: Storage):
+    bucket.put("a #+%&é ü.png", b"fox")
+    assert bucket.get("a #+%&é ü.png") == b"fox"
+
+
+def test_a_bucket_that_is_not_there_takes_nothing_and_says_so():
+    with pytest.raises(Unwritable, match="There is no bucket at s3://gone/images"):
+        open_storage("s3://gone/images").put("fox.png", b"fox")
+
+
+def test_a_batch_ends_in_a_bucket_and_overwrites_nothing(
+    bucket: Storage, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text("prompt,size,output\nfox,64x64,fox.png\nowl,64x64,\n")
+    bucket.put("fox.png", b"somebody's work")
+    with loopback(Blank()) as base:
+        place = f"s3://{BUCKET}/{request.node.name}"
+        words = ["batch", "run", "a.csv", "-o", place, "--name", "{index}.{ext}", "--base-url", base]
+        result = CliRunner().invoke(group, words, env={"BFL_API_KEY": "a-key"})
+    assert result.exit_code == 0, result.output
+    assert bucket.get("fox.png") == b"somebody's work"
+    images = [bucket.get(name) or b"" for name in ("fox-2.png", "2.png")]
+    assert [fault(image) for image in images] == [None, None]
+    assert b'"prompt": "owl"' in (bucket.get("2.png.json") or b"")
