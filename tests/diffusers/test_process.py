@@ -278,3 +278,9 @@ def test_a_process_that_hangs_is_killed_at_the_end(tmp_path) -> None:
 
 def test_devices_may_be_named() -> None:
     assert find_devices("cuda:0, cuda:2") == ("cuda:0", "cuda:2")
+
+
+@pytest.mark.parametrize("wanted", ["cuda:0,", "cuda:0, cuda:0", " "])
+def test_a_device_named_twice_or_not_at_all_is_refused(wanted: str) -> None:
+    with pytest.raises(Misused, match=r"--device = .*must name each device once"):
+        find_devices(wanted)
