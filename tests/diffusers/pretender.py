@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import threading
 from pathlib import Path
 
 from fluxwerk.engines.diffusers.message import Broken, Came, Cancel, Done, Failed, Paint, Ready, Setup
@@ -20,7 +21,10 @@ def main() -> None:
     if setup.rows[0].path == "/broken":
         say(Broken("the weights are torn"))
         return
-    if setup.rows[0].path != "/mute":
+    if setup.rows[0].path == "/babbling":
+        sys.stdout.write("a library that writes where it should not")
+        sys.stdout.flush()
+    elif setup.rows[0].path != "/mute":
         say(Ready())
     while True:
         try:
@@ -46,6 +50,8 @@ def obey(asked: Paint, setup: Setup) -> None:
         say(Failed(asked.number, "OutOfMemory", rest))
     elif word != "wait":
         say(Done(asked.number, setup.device.encode()))
+    if word == "deafen":
+        threading.Event().wait()
 
 
 def say(said: object) -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxwerk.engines.diffusers.group import Groups, price
+from fluxwerk.engines import Order
+from fluxwerk.engines.diffusers.group import Groups, Line, price
 
 KLEIN_4B = 3072
 TEXT = 512
@@ -126,3 +127,12 @@ def test_no_group_waits_longer_than_the_dearest_pass_of_every_other(drafts: list
         spent[drafts[batch[0]][0]] += sum(prices[drafts[number][0]] for number in batch)
         dearest = max(max(60.0, cost) for cost in prices.values())
         assert max(spent.values()) - min(spent.values()) <= dearest * 1.000001
+
+
+def test_kinds_of_orders_are_begun_in_turn_and_within_a_kind_whoever_came_first() -> None:
+    line = Line()
+    for number, width in enumerate([1024] * 4 + [64, 64, 512]):
+        line.add(number, Order("flux-2-klein-4b", "x", 1, width, 64))
+    assert [line.take()[0] for _ in range(3)] == [0, 4, 6]
+    line.add(7, Order("flux-2-klein-4b", "x", 1, 256, 64))
+    assert [line.take()[0] for _ in range(5)] == [1, 5, 7, 2, 3]

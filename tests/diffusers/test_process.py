@@ -94,6 +94,73 @@ def test_an_order_that_kills_three_processes_is_given_up_and_the_next_is_rendere
     assert working.processes[0].restarts == 3
 
 
+def test_orders_that_were_there_when_another_killed_the_process_are_rendered() -> None:
+    working = engine()
+
+    async def scene() -> list[object]:
+        asked = [working.paint(order(prompt), ignore) for prompt in ("go", "die", "go", "go")]
+        return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    first, guilty, *others = during(working, scene)
+    assert isinstance(guilty, Crashed)
+    assert [first, *others] == [b"cpu"] * 3
+
+
+def test_orders_that_come_while_suspects_are_tried_one_by_one_wait_for_their_turn(tmp_path) -> None:
+    working = engine()
+
+    async def scene() -> list[bytes]:
+        died = [f"die-once {tmp_path / name}" for name in "ab"]
+        asked = [asyncio.create_task(working.paint(order(prompt), ignore)) for prompt in (*died, "wait")]
+        await asyncio.gather(*asked[:2])
+        # Now the one that waits is alone with the process.
+        last = asyncio.create_task(working.paint(order("go"), ignore))
+        await asyncio.sleep(0)
+        asked[2].cancel()
+        return [await last, *(task.result() for task in asked[:2])]
+
+    # The pretender answers for the next order when it hears of a cancelled one: it had not been given that yet.
+    assert during(working, scene) == [b"cancelled", b"cpu", b"cpu"]
+    assert working.processes[0].restarts == 2
+
+
+def test_a_process_that_cannot_be_understood_is_killed_and_started_again() -> None:
+    again = asyncio.Event()
+
+    async def pause(_: float) -> None:
+        again.set()
+        await asyncio.Event().wait()
+
+    async def scene() -> None:
+        babbling = replace(ROW, path="/babbling")
+        process = Process(Setup("cpu", (babbling,)), command=PRETENDER, pause=pause)
+        process.start()
+        await again.wait()
+        assert (process.state, process.why) == ("restarting", "the process died (-9)")
+        await process.close()
+
+    asyncio.run(asyncio.wait_for(scene(), PATIENCE))
+
+
+def test_a_process_that_takes_no_more_messages_does_not_keep_the_server_from_ending() -> None:
+    async def scene() -> int | None:
+        process = Process(Setup("cpu", (ROW,)), command=PRETENDER)
+        process.goodbye = 0.1
+        process.start()
+        await process.paint(order("deafen"), ignore)
+        # More than a pipe holds.
+        large = replace(order("go"), references=(bytes(2**20),))
+        asked = [asyncio.create_task(process.paint(large, ignore)) for _ in range(2)]
+        await asyncio.sleep(0)
+        child = process._child
+        await process.close()
+        for task in asked:
+            task.cancel()
+        return child.returncode
+
+    assert asyncio.run(asyncio.wait_for(scene(), PATIENCE)) == -9
+
+
 def test_it_is_degraded_while_a_process_is_started_again() -> None:
     seen: list[tuple[float, str]] = []
 
@@ -211,3 +278,9 @@ def test_a_process_that_hangs_is_killed_at_the_end(tmp_path) -> None:
 
 def test_devices_may_be_named() -> None:
     assert find_devices("cuda:0, cuda:2") == ("cuda:0", "cuda:2")
+
+
+@pytest.mark.parametrize("wanted", ["cuda:0,", "cuda:0, cuda:0", " "])
+def test_a_device_named_twice_or_not_at_all_is_refused(wanted: str) -> None:
+    with pytest.raises(Misused, match=r"--device = .*must name each device once"):
+        find_devices(wanted)

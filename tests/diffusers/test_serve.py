@@ -25,6 +25,7 @@ from photos import apart, ellipse, opened, photo, png
 from fluxwerk import Client
 from fluxwerk.engines import Order
 from fluxwerk.engines.diffusers import Diffusers
+from fluxwerk.engines.diffusers.process import Unready
 from fluxwerk.engines.diffusers.weights import Row, Weights, read
 from fluxwerk.errors import Invalid
 from fluxwerk.exchange import Task
@@ -193,6 +194,20 @@ def test_the_engine_killed_at_work_is_started_again_and_paints_the_same(checkpoi
     picture = opened(asyncio.run(scene()))
     assert engine.processes[0].restarts == 1
     assert apart(picture, paint(family("klein", 60), order)) <= 1
+
+
+def test_a_device_that_is_not_there_fails_orders_in_words(checkpoint) -> None:
+    row: Row = read(str(checkpoint("klein"))).rows["flux-2-klein-4b"]
+    engine = Diffusers(Weights({row.model: row}), ["nonsense"])
+
+    async def scene() -> None:
+        async with asyncio.timeout(PATIENCE), engine.open():
+            with pytest.raises(Unready, match="klein cannot be used on nonsense: RuntimeError"):
+                await engine.paint(Order(row.model, "x", 7, 64, 64), lambda _: None)
+            assert (engine.health().word, engine.health().serving) == ("degraded", False)
+
+    asyncio.run(scene())
+    assert engine.processes[0].restarts == 0
 
 
 def test_the_servers_own_process_never_loads_torch() -> None:

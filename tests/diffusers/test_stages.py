@@ -11,12 +11,14 @@ import pytest
 
 pytest.importorskip("torch", reason="open weights need torch: pip install 'fluxwerk[diffusers]', CPU build suffices")
 
+import torch
 from painting import paint
 from photos import apart, opened, photo, png
 
 from fluxwerk.engines import Order
+from fluxwerk.engines.diffusers.inpaint import KleinInpaint
 from fluxwerk.engines.diffusers.message import Came, Done, Failed, Said
-from fluxwerk.engines.diffusers.stages import Stages
+from fluxwerk.engines.diffusers.stages import ROOM, Stages
 from fluxwerk.raster import measure
 
 FOX = Order("flux-2-klein-4b", "a red fox", 7, 128, 128)
@@ -150,3 +152,127 @@ def test_closing_drops_what_is_unfinished(family) -> None:
         stages.submit(1, FOX)
         ear.wait(Came, 1)
     assert not [said for said in ear.said if isinstance(said, Done)]
+
+
+def threads_of(*stages: str) -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(stages)]
+
+
+def test_stages_that_nobody_listens_to_end_whatever_still_waits(family) -> None:
+    def tell(_: Said) -> None:
+        raise BrokenPipeError
+
+    stages = Stages({"flux-2-klein-4b": family("klein")}, tell)
+    for number in range(ROOM + 8):
+        stages.submit(number, replace(FOX, width=64, height=64))
+    with pytest.raises(BrokenPipeError):
+        stages.run()
+    assert threads_of("prepare", "develop", "show", "write") == []
+
+
+class Lost(KleinInpaint):
+    """A device that fails at one stage, as a GPU does for good after an illegal access."""
+
+    at = ""
+
+    def admit(self, number: int, order: Order):
+        self._fail_at("admit")
+        return super().admit(number, order)
+
+    def predict(self, drafts):
+        self._fail_at("predict")
+        return super().predict(drafts)
+
+    def develop(self, draft):
+        self._fail_at("develop")
+        return super().develop(draft)
+
+    def unpacked(self, draft, latents):
+        self._fail_at("unpacked")
+        return super().unpacked(draft, latents)
+
+    def _fail_at(self, stage: str) -> None:
+        if stage == self.at:
+            kind = getattr(torch, "AcceleratorError", RuntimeError)
+            raise kind("CUDA error: an illegal memory access was encountered")
+
+
+@pytest.mark.parametrize("stage", ["admit", "predict", "develop", "unpacked"])
+def test_a_lost_device_ends_the_process_and_fails_no_order(family, stage: str) -> None:
+    klein, ear = family("klein"), Ear()
+    lost = Lost(klein.pipe, klein.row, "cpu", klein.encoder)
+    lost.at = stage
+    stages = Stages({"flux-2-klein-4b": lost}, ear, previews=stage == "unpacked")
+    stages.submit(1, FOX)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        stages.run()
+    assert not [said for said in ear.said if isinstance(said, Failed)]
+
+
+class Slow(KleinInpaint):
+    """Draws its first preview from the tenth step on, and takes its last step after the second preview."""
+
+    def __init__(self, *given: object) -> None:
+        super().__init__(*given)
+        self.steps, self.drawn = 0, 0
+        self.tenth, self.second = threading.Event(), threading.Event()
+
+    def predict(self, drafts):
+        self.steps += 1
+        if self.steps == 10:
+            self.tenth.set()
+        if self.steps == 20:
+            assert self.second.wait(PATIENCE)
+        return super().predict(drafts)
+
+    def unpacked(self, draft, latents):
+        self.drawn += 1
+        assert self.tenth.wait(PATIENCE)
+        if self.drawn == 2:
+            self.second.set()
+        return super().unpacked(draft, latents)
+
+
+def test_after_a_slow_preview_the_newest_is_shown_next(family) -> None:
+    klein = family("klein", 20)
+    with running(Slow(klein.pipe, klein.row, "cpu", klein.encoder), previews=True) as (stages, ear):
+        stages.submit(1, FOX)
+        ear.wait(Done, 1)
+    first, second, *_ = [said.share for said in ear.said if isinstance(said, Came)]
+    assert first < 9 / 21 <= second
+
+
+class Moving(KleinInpaint):
+    """Notes whether whoever looks at latents has the parts to itself."""
+
+    turn: object
+    owned: list[bool]
+
+    def unpacked(self, draft, latents):
+        self.owned.append(self.turn._is_owned())
+        return super().unpacked(draft, latents)
+
+
+def test_previews_keep_away_from_parts_that_are_being_moved(family) -> None:
+    klein = family("klein", 3)
+    moving = Moving(klein.pipe, replace(klein.row, offload="model"), "cpu", klein.encoder)
+    moving.owned = []
+    with running(moving, previews=True) as (stages, ear):
+        moving.turn = stages._turn
+        stages.submit(1, FOX)
+        ear.wait(Came, 1)
+        ear.wait(Done, 1)
+    # One more is the decoding at the end.
+    assert len(moving.owned) > 1
+    assert all(moving.owned)
+
+
+def test_an_order_that_comes_after_a_large_job_waits_for_one_of_its_images(family) -> None:
+    with running(family("klein", 20)) as (stages, ear):
+        large = range(ROOM + 30)
+        for number in large:
+            stages.submit(number, replace(FOX, width=64, height=64))
+        stages.submit(1000, FOX)
+        ear.wait(Done, 1000, *large)
+    done = [said.number for said in ear.said if isinstance(said, Done)]
+    assert done.index(1000) < ROOM + 10

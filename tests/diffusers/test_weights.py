@@ -120,6 +120,29 @@ def test_a_name_on_the_hub_needs_its_kind(tmp_path) -> None:
         ("[weights.klein-4b]", r"klein-4b\.path"),
         ('[weights.klein-4b]\npath = "nowhere"', r"model_index\.json"),
         ('[weights.klein-4b]\npath = "klein"\nspeed = 9', r"klein-4b\.speed"),
+        ("weights = 3", r"weights = 3: must be a table"),
+        ("[weights]\nklein-4b = 3", r"klein-4b = 3: must be a table"),
+        ('[weights.klein-4b]\npath = ""', r"is no folder"),
+        ('[weights.klein-4b]\npath = "some/where"', r"some/where is no folder, and a name on the Hub needs"),
+        ('[weights.klein-4b]\npath = "klein"\nsteps = "many"', r"klein-4b\.steps = 'many': must be a whole number"),
+        ('[weights.klein-4b]\npath = "klein"\nsteps = 0', r"klein-4b\.steps = 0"),
+        ('[weights.klein-4b]\npath = "klein"\nsteps = true', r"klein-4b\.steps = True"),
+        ('[weights.flux-2-dev]\npath = "dev"\nguidance = nan', r"flux-2-dev\.guidance = nan: must be a number"),
+        ('[weights.flux-2-dev]\npath = "dev"\nguidance = -1', r"flux-2-dev\.guidance = -1"),
+        ('[weights.klein-4b]\npath = "klein"\nguidance = 3', r"klein-4b\.guidance = 3: these weights are distilled"),
+        ('[weights.klein-4b]\npath = "klein"\ndevice = 1', r"klein-4b\.device = 1: must be a text"),
+        ('[weights.klein-4b]\npath = "klein"\nlicence = ""', r"klein-4b\.licence = '': must be a text"),
+        ('[weights.klein-4b]\npath = "klein"\npipeline = "dev"', r"'dev': is asked for, but klein holds a Flux2Klein"),
+        ('[weights.klein-4b]\npath = "klein"\npipeline = "sd"', r"'sd': is asked for, but klein holds a Flux2Klein"),
+        ('[weights.klein-4b]\npath = "klein"\nloras = "a"', r"klein-4b\.loras = 'a': must be a list"),
+        ('[weights.klein-4b]\npath = "klein"\nloras = [3]', r"klein-4b\.loras = 3: is no LoRA"),
+        ('[weights.klein-4b]\npath = "klein"\nloras = [{ scale = 1 }]', r"is no LoRA"),
+        ('[weights.klein-4b]\npath = "klein"\nloras = [{ path = "a", scale = "big" }]', r"is no LoRA"),
+        ('[weights.klein-4b]\npath = "klein"\nloras = [{ path = "a", weight = 2 }]', r"is no LoRA"),
+        (
+            '[weights.klein-4b]\npath = "klein"\n[weights.flux-2-klein-4b]\npath = "klein"',
+            r"flux-2-klein-4b is named twice",
+        ),
         ('[weights.klein-4b]\npath = "klein"\ndtype = "int4"', r"must be one of bfloat16"),
         ('[weights.klein-4b]\npath = "klein"\nloras = ["style.bin"]', r"must be a \.safetensors file"),
         ('[weights.fill]\npath = "dev"', r"Flux2Pipeline cannot serve it \(it needs one of Flux2KleinPipeline"),
@@ -136,6 +159,12 @@ def test_what_is_wrong_with_a_table_is_said(tmp_path, text: str, said: str) -> N
     folder(tmp_path / "three", "Flux3ModularPipeline")
     with pytest.raises(Misused, match=said):
         read(table(tmp_path, text))
+
+
+def test_a_table_may_say_what_a_folder_does_not_tell(tmp_path) -> None:
+    folder(tmp_path / "klein")
+    (row,) = read(table(tmp_path, '[weights.klein-4b]\npath = "klein"\npipeline = "klein-base"')).rows.values()
+    assert row.kind is KINDS["klein-base"]
 
 
 def test_a_place_without_weights_is_refused(tmp_path) -> None:
@@ -172,6 +201,21 @@ def test_the_licence_is_the_model_cards_or_the_known_one(tmp_path, card: str, wi
     (row,) = weights.rows.values()
     assert row.licence == licence
     assert list(licences(weights)) == [f"{row.model}: some-klein (Flux2KleinPipeline), licence {licence}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "licence"),
+    [
+        ("black-forest-labs/FLUX.2-klein-4B", "klein", "Apache-2.0"),
+        ("black-forest-labs/FLUX.2-klein-base-9B", "klein-base", "FLUX non-commercial"),
+        ("somebody/klein-of-my-own", "klein", "not stated"),
+        ("black-forest-labs/FLUX.1-Kontext-dev", "kontext", "FLUX non-commercial"),
+    ],
+)
+def test_the_licence_of_a_name_on_the_hub_is_the_known_one(tmp_path, name: str, kind: str, licence: str) -> None:
+    text = f'[weights.flux-2-klein-9b]\npath = "{name}"\npipeline = "{kind}"\n'
+    (said,) = licences(read(table(tmp_path, text)))
+    assert said.endswith(f", licence {licence}")
 
 
 def test_a_pipeline_that_is_not_flux_is_not_recognised() -> None:

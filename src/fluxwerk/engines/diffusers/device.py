@@ -55,6 +55,12 @@ def tidy(device: str) -> None:
         torch.cuda.empty_cache()
 
 
+def is_lost(fault: Exception) -> bool:
+    """Say whether the device itself failed: after that nothing can be computed in this process, whatever it is."""
+    # Releases of torch before 2.8 have no class of their own for it.
+    return isinstance(fault, getattr(torch, "AcceleratorError", ())) or str(fault).startswith("CUDA error")
+
+
 def quantize(transformer: Any, how: str, compute: Any, device: str) -> None:
     """Make the transformer's weights FP8: multiplied as such where the card and torchao can, else only kept as such."""
     assert how == "fp8"

@@ -122,7 +122,10 @@ def check_packages() -> None:
 def find_devices(wanted: str | None) -> tuple[str, ...]:
     """Return the devices named, separated by commas, or every GPU of this machine, or its CPU."""
     if wanted:
-        return tuple(part.strip() for part in wanted.split(","))
+        named = tuple(part.strip() for part in wanted.split(","))
+        if not all(named) or len(set(named)) < len(named):
+            raise Misused("", faults=[Fault("--device", wanted, "must name each device once", "such as cuda:0,cuda:1")])
+        return named
     # Asked in another process: torch is large, and the server has no other use for it.
     found = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=False)  # noqa: S603
     if found.returncode:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable, Iterator
 from typing import Generic, Protocol, TypeVar
+
+from fluxwerk.engines import Order
 
 
 class Stepping(Protocol):
@@ -96,3 +99,27 @@ class Groups(Generic[D]):
                 break
             batch.append(draft)
         return batch
+
+
+class Line:
+    """Orders that wait to be begun: kinds of them in turn, and within a kind whoever came first.
+
+    So those who come after a large job wait for one of its images, and not for all of them.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: dict[Hashable, deque[tuple[int, Order]]] = {}
+
+    def add(self, number: int, order: Order) -> None:
+        """Let an order wait."""
+        kind = (order.model, order.width, order.height, len(order.references), order.canvas is None)
+        self._kinds.setdefault(kind, deque()).append((number, order))
+
+    def take(self) -> tuple[int, Order]:
+        """Return whose turn it is; its kind goes to the end of the line."""
+        kind = next(iter(self._kinds))
+        waiting = self._kinds.pop(kind)
+        taken = waiting.popleft()
+        if waiting:
+            self._kinds[kind] = waiting
+        return taken

@@ -61,7 +61,10 @@ class Loop:
         first = batch[0]
         try:
             return first.family.predict(batch)
-        except Exception as fault:  # noqa: BLE001  (whatever it is, the others go on)
+        except Exception as fault:
+            # Whatever else it is, the others go on.
+            if device.is_lost(fault):
+                raise
             memory = isinstance(fault, torch.OutOfMemoryError)
             if memory:
                 device.tidy(first.family.device)

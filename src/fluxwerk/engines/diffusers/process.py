@@ -48,10 +48,11 @@ class _Waiting:
     report: Report
     future: asyncio.Future[bytes]
     lives: int = LIVES
+    asked: bool = False
 
 
 class Process:
-    """Holds one device.  `state` is loading, ready, restarting or broken; `why` says what broke it."""
+    """Holds one device.  `state` is loading, ready, restarting or broken; `why` says why one of the last two."""
 
     def __init__(
         self,
@@ -101,15 +102,16 @@ class Process:
         number = next(self._numbers)
         waiting = _Waiting(order, report, self._loop.create_future())
         self._waiting[number] = waiting
-        if self.state == "ready":
-            self._ask(Paint(number, order))
+        self._hand_on()
         try:
             return await waiting.future
         except asyncio.CancelledError:
-            self._ask(Cancel(number))
+            if waiting.asked:
+                self._ask(Cancel(number))
             raise
         finally:
             self._waiting.pop(number, None)
+            self._hand_on()
 
     async def close(self) -> None:
         """Hang up and wait for the end; a process that does not end is killed."""
@@ -117,10 +119,26 @@ class Process:
         if self._restarting:
             self._restarting.cancel()
         child = self._child
-        self._sending.shutdown(wait=child is None, cancel_futures=True)
+        if child is not None:
+            # Behind what is being sent: a pipe cannot be closed while somebody waits for room in it.
+            self._sending.submit(_hang_up, child)
+        self._sending.shutdown(wait=child is None)
         if child is not None:
             await self._loop.run_in_executor(None, _end, child, self.goodbye)
             await self._loop.run_in_executor(None, self._ear.join)
+
+    def _hand_on(self) -> None:
+        """Give the process what waits; what it died with twice goes one by one, so that the guilty dies alone."""
+        if self.state != "ready":
+            return
+        suspects = [number for number, waiting in self._waiting.items() if waiting.lives == 1]
+        if suspects and any(waiting.asked for waiting in self._waiting.values()):
+            return
+        for number in suspects[:1] or self._waiting:
+            waiting = self._waiting[number]
+            if not waiting.asked:
+                waiting.asked = True
+                self._ask(Paint(number, waiting.order))
 
     def _ask(self, asked: Paint | Cancel) -> None:
         if self._child is not None and not self._closing:
@@ -129,9 +147,16 @@ class Process:
     def _listen(self, child: subprocess.Popen[bytes]) -> None:
         """Carry what the process says to the event loop; runs on a thread of its own until the process ends."""
         assert child.stdout is not None
-        with child.stdout, contextlib.suppress(EOFError, pickle.UnpicklingError, OSError):
-            while True:
-                self._loop.call_soon_threadsafe(self._hear, pickle.load(child.stdout))  # noqa: S301
+        with child.stdout:
+            try:
+                while True:
+                    self._loop.call_soon_threadsafe(self._hear, pickle.load(child.stdout))  # noqa: S301
+            except EOFError:
+                log.debug("the engine process on %s says nothing any more", self.setup.device)
+            except Exception as fault:  # noqa: BLE001  (a torn message, or something else in its place)
+                log.debug("the engine process on %s cannot be understood: %s", self.setup.device, fault)
+                # It would go on working for nobody.
+                child.kill()
         code = child.wait()
         _hang_up(child)
         try:
@@ -143,9 +168,8 @@ class Process:
     def _hear(self, said: Said) -> None:
         match said:
             case Ready():
-                self.state, self._failures = "ready", 0
-                for number, waiting in self._waiting.items():
-                    self._ask(Paint(number, waiting.order))
+                self.state, self.why, self._failures = "ready", "", 0
+                self._hand_on()
             case Broken(text):
                 self.state, self.why = "broken", text
                 log.error("the engine on %s cannot work: %s", self.setup.device, text)
@@ -177,10 +201,10 @@ class Process:
             return
         log.error("the engine process on %s died (%d) with %d orders", self.setup.device, code, self.load)
         self._failures = 1 if self.state == "ready" else self._failures + 1
-        started = self.state == "ready"
-        self.state = "restarting"
+        self.state, self.why = "restarting", f"the process died ({code})"
         for number, waiting in list(self._waiting.items()):
-            waiting.lives -= started
+            waiting.lives -= waiting.asked
+            waiting.asked = False
             if waiting.lives <= 0:
                 self._answer(number, Crashed(f"the engine process died {LIVES} times with this order"))
         self._restarting = self._loop.create_task(self._restart())
@@ -202,7 +226,6 @@ def _send(child: subprocess.Popen[bytes], message: Setup | Paint | Cancel) -> No
 
 
 def _end(child: subprocess.Popen[bytes], patience: float) -> None:
-    _hang_up(child)
     try:
         child.wait(patience)
     except subprocess.TimeoutExpired:

@@ -6,6 +6,7 @@ file.  The thread that steps does nothing else.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from fluxwerk.engines.diffusers import device, preview
 from fluxwerk.engines.diffusers.draft import Draft
 from fluxwerk.engines.diffusers.family import Family
 from fluxwerk.engines.diffusers.foreign import Tensor, torch
+from fluxwerk.engines.diffusers.group import Line
 from fluxwerk.engines.diffusers.loop import BUDGET, Loop, too_large
 from fluxwerk.engines.diffusers.message import Came, Done, Failed, Said
 from fluxwerk.engines.picture import encode
@@ -25,6 +27,8 @@ SOFTWARE = "fluxwerk diffusers engine"
 # Drafts at work at a time; more wait as orders, which take no memory of the device.
 ROOM = 64
 WRITERS = 2
+
+log = logging.getLogger("fluxwerk.engines.diffusers")
 
 
 class Stages:
@@ -42,8 +46,10 @@ class Stages:
         self._families = families
         self._tell = tell
         self._previews = previews
-        self._inbox: queue.SimpleQueue[Draft | int | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Draft | int | Exception | None] = queue.SimpleQueue()
+        self._line = Line()
         self._wanted: set[int] = set()
+        self._seen: dict[int, tuple[float, Tensor]] = {}
         self._lock = threading.Lock()
         self._room = threading.Semaphore(ROOM)
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
@@ -58,7 +64,8 @@ class Stages:
         """Take an order; returns at once."""
         with self._lock:
             self._wanted.add(number)
-        self._preparing.submit(self._prepare, number, order)
+            self._line.add(number, order)
+        self._preparing.submit(self._prepare)
 
     def cancel(self, number: int) -> None:
         """Give an order up, wherever it is; nothing more is told of it."""
@@ -70,15 +77,17 @@ class Stages:
         self._inbox.put(None)
 
     def run(self) -> None:
-        """Step whatever is there, until `close`."""
-        while self._take(wait=not len(self.loop.drafts)):
-            with self._turn:
-                stepped = self.loop.tick()
-            for draft in stepped:
-                self._after(draft)
-        for pool in (self._preparing, self._developing, self._showing, self._writing):
-            self._room.release(ROOM)
-            pool.shutdown(wait=True, cancel_futures=True)
+        """Step whatever is there, until `close`, or until nobody listens or the device is lost, which is raised."""
+        try:
+            while self._take(wait=not len(self.loop.drafts)):
+                with self._turn:
+                    stepped = self.loop.tick()
+                for draft in stepped:
+                    self._after(draft)
+        finally:
+            for pool in (self._preparing, self._developing, self._showing, self._writing):
+                self._room.release(ROOM)
+                pool.shutdown(wait=True, cancel_futures=True)
 
     def _take(self, *, wait: bool) -> bool:
         """Take in what came; `False` means the end."""
@@ -86,6 +95,8 @@ class Stages:
             item = self._inbox.get()
             if item is None:
                 return False
+            if isinstance(item, Exception):
+                raise item
             if isinstance(item, int):
                 if self.loop.cancel(item):
                     self._room.release()
@@ -96,10 +107,13 @@ class Stages:
             wait = not len(self.loop.drafts)
         return True
 
-    def _prepare(self, number: int, order: Order) -> None:
-        if number not in self._wanted:
-            return
+    def _prepare(self) -> None:
         self._room.acquire()
+        with self._lock:
+            number, order = self._line.take()
+        if number not in self._wanted:
+            self._room.release()
+            return
         family = self._families[order.model]
         try:
             with torch.no_grad(), self._turn, device.lane(family.device):
@@ -119,17 +133,31 @@ class Stages:
         # The last part stands for the VAE and the file.
         share = draft.step / (draft.steps + 1)
         if self._previews:
-            self._showing.submit(self._show, draft, share, draft.estimate)
+            with self._lock:
+                # What waits to be shown gives way to what is newer, so that a slow preview keeps nothing waiting.
+                waits = draft.number in self._seen
+                self._seen[draft.number] = share, draft.estimate
+            if not waits:
+                self._showing.submit(self._show, draft)
         else:
             self._tell(Came(draft.number, share))
         if draft.is_done:
             self._developing.submit(self._develop, draft)
 
-    def _show(self, draft: Draft, share: float, estimate: Tensor) -> None:
-        if draft.number in self._wanted:
-            with device.lane(draft.family.device):
+    def _show(self, draft: Draft) -> None:
+        with self._lock:
+            share, estimate = self._seen.pop(draft.number)
+        if draft.number not in self._wanted:
+            return
+        seen = None
+        try:
+            with self._turn, device.lane(draft.family.device):
                 seen = preview.draw(draft, estimate)
-            self._tell(Came(draft.number, share, seen))
+        except Exception as fault:  # noqa: BLE001  (the image itself may still succeed)
+            log.warning("a preview cannot be drawn: %s: %s", type(fault).__name__, fault)
+            if device.is_lost(fault):
+                self._inbox.put(fault)
+        self._tell(Came(draft.number, share, seen))
 
     def _develop(self, draft: Draft) -> None:
         family = draft.family
@@ -160,7 +188,10 @@ class Stages:
                 self._tell(Done(draft.number, file))
 
     def _fail(self, number: int, fault: Exception) -> None:
-        if self._settle(number):
+        if device.is_lost(fault):
+            # It is not the order's fault; the process ends, and another one renders it.
+            self._inbox.put(fault)
+        elif self._settle(number):
             self._tell(Failed(number, type(fault).__name__, str(fault)))
 
     def _settle(self, number: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -12,11 +13,14 @@ from typing import Any, cast
 
 from fluxwerk import catalog
 from fluxwerk.catalog import Model
-from fluxwerk.engines.diffusers.kind import KINDS, NON_COMMERCIAL, WIDTH_9B, Kind, recognise
+from fluxwerk.engines.diffusers.kind import APACHE, KINDS, NON_COMMERCIAL, WIDTH_9B, Kind, recognise
 from fluxwerk.errors import Fault, Misused, UnknownModel
 
 DTYPES = ("bfloat16", "float16", "float32")
 CHOICES = {"dtype": DTYPES, "quantize": ("fp8",), "offload": ("model",)}
+# They come in two sizes under two licences.
+KLEINS = ("klein", "klein-base")
+TEXTS = ("device", "licence", "pipeline")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Where a file of tensors may come from: pickles can run code when they are opened.
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -106,7 +110,7 @@ def _folders(place: Path) -> list[Path]:
 def _names(folder: Path, kind: Kind) -> tuple[str, ...]:
     """Tell klein 9B from 4B, which differ in nothing but their size."""
     wide = _json(folder / "transformer" / "config.json").get("joint_attention_dim") == WIDTH_9B
-    return ("flux-2-klein-9b",) if kind.name in ("klein", "klein-base") and wide else kind.models
+    return ("flux-2-klein-9b",) if kind.name in KLEINS and wide else kind.models
 
 
 def _table(file: Path) -> Weights:
@@ -114,34 +118,68 @@ def _table(file: Path) -> Weights:
         data = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
         raise Misused("", faults=[Fault("--weights", file.name, f"is no TOML: {fault}")]) from None
-    tables: dict[str, Any] = data.get("weights", {})
+    tables: Any = data.get("weights", {})
+    if not isinstance(tables, dict):
+        raise Misused(f"{file.name}:", faults=[Fault("weights", tables, "must be a table", "[weights.MODEL]")])
     strange = [
         Fault(name, None, "is no table of weights.toml", "[weights.MODEL]") for name in data if name != "weights"
     ]
     if strange or not tables:
         empty = Fault("weights", None, "no model is named", "write [weights.flux-2-klein-4b] with path = ...")
         raise Misused(f"{file.name}:", faults=strange or [empty])
-    rows = [_row(name, table, file.parent) for name, table in tables.items()]
-    return Weights({row.model: row for row in rows})
+    rows: dict[str, Row] = {}
+    for name, table in cast("dict[str, Any]", tables).items():
+        row = _row(name, table, file.parent)
+        if row.model in rows:
+            raise Misused(f"{file.name}:", faults=[Fault(name, None, f"{row.model} is named twice")])
+        rows[row.model] = row
+    return Weights(rows)
 
 
-def _row(name: str, table: Mapping[str, Any], home: Path) -> Row:
-    known = {column.name for column in fields(Row)} - {"model", "kind", "hub"} | {"pipeline"}
-    faults = [Fault(f"{name}.{key}", None, "is no column", f"known: {sorted(known)}") for key in set(table) - known]
-    for key, choices in CHOICES.items():
-        if key in table and table[key] not in choices:
-            faults.append(Fault(f"{name}.{key}", table[key], f"must be one of {', '.join(choices)}"))
-    if not isinstance(table.get("path"), str):
-        faults.append(Fault(f"{name}.path", table.get("path"), "must be a folder, or a name on the Hub"))
-    if faults:
+def _row(name: str, table: Any, home: Path) -> Row:
+    if not isinstance(table, dict):
+        raise Misused("weights.toml:", faults=[Fault(name, table, "must be a table", f"[weights.{name}]")])
+    table = cast("dict[str, Any]", table)
+    if faults := _wrong_columns(name, table):
         raise Misused("weights.toml:", faults=faults)
     folder = (home / Path(table["path"]).expanduser()).resolve()
     hub = not folder.is_dir() and HUB_ID.fullmatch(table["path"]) is not None
-    kind, licence = _on_hub(name, table) if hub else _look(folder, f"{name}.path")
+    kind, licence = _on_hub(name, table) if hub else _look(folder, f"{name}.path", table.get("pipeline"))
+    if "guidance" in table and not kind.guided:
+        why = "these weights are distilled and know no guidance"
+        raise Misused("weights.toml:", faults=[Fault(f"{name}.guidance", table["guidance"], why)])
     given = {key: value for key, value in table.items() if key not in ("path", "pipeline", "loras", "licence")}
     loras = tuple(_lora(name, entry, home) for entry in table.get("loras", ()))
     path, licence = table["path"] if hub else str(folder), table.get("licence", licence)
     return _fitting(Row(_model(name).name, path, kind, hub=hub, loras=loras, licence=licence, **given))
+
+
+def _wrong_columns(name: str, table: Mapping[str, Any]) -> list[Fault]:
+    known = {column.name for column in fields(Row)} - {"model", "kind", "hub"} | {"pipeline"}
+    wrong: dict[str, str] = {}
+    for key, value in table.items():
+        if key in CHOICES and value not in CHOICES[key]:
+            wrong[key] = f"must be one of {', '.join(CHOICES[key])}"
+        elif key in TEXTS and not (isinstance(value, str) and value):
+            wrong[key] = "must be a text"
+        elif key == "steps" and not (type(value) is int and value > 0):
+            wrong[key] = "must be a whole number of at least 1"
+        elif key == "guidance" and not _is_strength(value):
+            wrong[key] = "must be a number of at least 0"
+        elif key == "loras" and not isinstance(value, list):
+            wrong[key] = "must be a list"
+    if not isinstance(table.get("path"), str):
+        wrong["path"] = "must be a folder, or a name on the Hub"
+    faults = [Fault(f"{name}.{key}", None, "is no column", f"known: {sorted(known)}") for key in set(table) - known]
+    return faults + [Fault(f"{name}.{key}", table.get(key), why) for key, why in wrong.items()]
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_strength(value: Any) -> bool:
+    return _is_number(value) and value >= 0
 
 
 def _model(name: str) -> Model:
@@ -167,30 +205,40 @@ def _fitting(row: Row) -> Row:
 
 
 def _lora(name: str, entry: Any, home: Path) -> Lora:
-    table: dict[str, Any] = {"path": entry} if isinstance(entry, str) else entry
+    table = cast("dict[str, Any]", {"path": entry} if isinstance(entry, str) else entry)
+    table = table if isinstance(entry, str | dict) else {}
+    scale: Any = table.get("scale", 1.0)
+    if not _is_number(scale) or not isinstance(table.get("path"), str) or set(table) - {"path", "scale"}:
+        hint = '"style.safetensors", or { path = "style.safetensors", scale = 0.8 }'
+        raise Misused("weights.toml:", faults=[Fault(f"{name}.loras", entry, "is no LoRA", hint)])
     file = (home / Path(table["path"]).expanduser()).resolve()
     if not file.is_file() or file.suffix != ".safetensors":
         raise Misused("", faults=[Fault(f"{name}.loras", table["path"], "must be a .safetensors file that exists")])
-    return Lora(str(file), float(table.get("scale", 1.0)))
+    return Lora(str(file), float(scale))
 
 
 def _on_hub(name: str, table: Mapping[str, Any]) -> tuple[Kind, str]:
     kind = KINDS.get(table.get("pipeline", "")) or recognise(table.get("pipeline", ""))
     if kind is None:
         hint = f"one of {', '.join(KINDS)}"
-        why = "a name on the Hub needs the kind of weights that it is"
+        why = f"{table['path']} is no folder, and a name on the Hub needs the kind of weights that it is"
         raise Misused("weights.toml:", faults=[Fault(f"{name}.pipeline", table.get("pipeline"), why, hint)])
-    return kind, kind.licence
+    return kind, kind.licence if kind.name not in KLEINS else _licence_by_size(table["path"].lower())
 
 
-def _look(folder: Path, name: str) -> tuple[Kind, str]:
+def _licence_by_size(name: str) -> str:
+    """Say the licence of a klein on the Hub by its name, which is all that is known of it yet."""
+    return APACHE if "4b" in name else NON_COMMERCIAL if "9b" in name else ""
+
+
+def _look(folder: Path, name: str, pipeline: str | None = None) -> tuple[Kind, str]:
     """Read what a folder holds, and under which licence, and refuse what could run code."""
     index = _json(folder / "model_index.json")
     where = name or "--weights"
     if not index:
         raise Misused("", faults=[Fault(where, str(folder), "is no folder with a model_index.json")])
     lists = {key: cast("list[Any]", value) for key, value in index.items() if isinstance(value, list)}
-    foreign = sorted(key for key, value in lists.items() if not _is_known(value[0]))
+    foreign = sorted(key for key, value in lists.items() if not _is_known(value[:1]))
     pickled = sorted(path.name for path in folder.rglob("*") if path.suffix in PICKLES)
     if foreign or pickled:
         why = f"brings code of its own ({', '.join(foreign)})" if foreign else f"holds pickles ({pickled[0]})"
@@ -201,12 +249,16 @@ def _look(folder: Path, name: str) -> tuple[Kind, str]:
     if kind is None:
         known = ", ".join(dict.fromkeys(kind.pipeline for kind in KINDS.values()))
         raise Misused("", faults=[Fault(where, index.get("_class_name"), "is not driven here", f"known: {known}")])
+    if pipeline is not None:
+        held, kind = kind.pipeline, KINDS.get(pipeline) or recognise(pipeline) or kind
+        if pipeline not in (kind.name, kind.pipeline) or kind.pipeline != held:
+            raise Misused("", faults=[Fault(where, pipeline, f"is asked for, but {folder.name} holds a {held}")])
     wide = _json(folder / "transformer" / "config.json").get("joint_attention_dim") == WIDTH_9B
     return kind, _licence(folder) or (NON_COMMERCIAL if wide else kind.licence)
 
 
-def _is_known(library: Any) -> bool:
-    return library is None or library in LIBRARIES
+def _is_known(library: list[Any]) -> bool:
+    return library in ([None], *([known] for known in LIBRARIES))
 
 
 def _licence(folder: Path) -> str:

@@ -11,6 +11,7 @@ import pickle
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -42,30 +43,36 @@ def _ready(setup: Setup, tell: Callable[[Said], None]) -> Stages | None:
     from fluxwerk.engines.diffusers.stages import Stages  # noqa: PLC0415
     from fluxwerk.engines.diffusers.warm import warm  # noqa: PLC0415
 
+    names = ", ".join(row.label() for row in setup.rows)
     try:
         families = load(setup.rows, setup.device, compiled=setup.compiled)
         warm(families.values(), setup.warm)
     except Unloadable as fault:
         tell(Broken(str(fault)))
     except torch.OutOfMemoryError:
-        names = ", ".join(row.label() for row in setup.rows)
         hint = 'quantize = "fp8", offload = "model" or a device of its own in weights.toml help'
         tell(Broken(f"{setup.device} has too little memory for {names}; {hint}."))
+    except Exception as fault:  # noqa: BLE001  (a device that is not there, a compiler that is missing, ...)
+        traceback.print_exc()
+        tell(Broken(f"{names} cannot be used on {setup.device}: {type(fault).__name__}: {fault}"))
     else:
         return Stages(families, tell, budget=setup.budget, previews=setup.previews)
     return None
 
 
 def _read(incoming: BinaryIO, stages: Stages) -> None:
-    """Hand on what is asked, until the other end hangs up."""
-    with contextlib.suppress(EOFError):
-        while True:
-            asked = pickle.load(incoming)  # noqa: S301
-            if isinstance(asked, Paint):
-                stages.submit(asked.number, asked.order)
-            elif isinstance(asked, Cancel):
-                stages.cancel(asked.number)
-    stages.close()
+    """Hand on what is asked, until the other end hangs up, or dies in the middle of a message."""
+    try:
+        with contextlib.suppress(EOFError, pickle.UnpicklingError):
+            while True:
+                asked = pickle.load(incoming)  # noqa: S301
+                if isinstance(asked, Paint):
+                    stages.submit(asked.number, asked.order)
+                elif isinstance(asked, Cancel):
+                    stages.cancel(asked.number)
+    finally:
+        # Whatever it was, nobody asks any more, and the device must not be held for nobody.
+        stages.close()
 
 
 def _claimed_stdout() -> BinaryIO:
