@@ -122,6 +122,22 @@ def test_a_submit_that_is_cut_off_with_its_event_loop_is_told_as_in_doubt(books,
     assert settled.is_set()
 
 
+def test_a_cancelled_submit_whose_answer_never_comes_is_told_as_in_doubt(books, heard, caplog):
+    async def run(base):
+        async with AsyncClient("k", base_url=base, on_event=heard.append, timeout=0.6) as client:
+            submitting = asyncio.create_task(client.submit("a fox", **SMALL))
+            await books.wait_async(1)
+            submitting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await submitting
+
+    with loopback(books=books, trouble=[Rule(on="submit", do="stall")]) as base:
+        asyncio.run(run(base))
+    assert [event.kind for event in heard] == ["failed"]
+    assert heard[0].reason.startswith("InDoubt: ")
+    assert "may have been charged" in caplog.text
+
+
 def test_many_send_nothing_more_when_their_client_was_closed(books, heard):
     with serving(books, 1) as base, Client("k", base_url=base, slots=1, on_event=heard.append) as client:
         many = client.generate_many(FOXES[:3], **SMALL)
