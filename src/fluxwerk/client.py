@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -52,8 +51,6 @@ LOOK_AROUND = 1.0
 LINGER = 20.0
 # How many requests `generate_many` prepares and carries at a time, unless the client has more slots than that.
 AT_A_TIME = 32
-
-log = logging.getLogger("fluxwerk")
 
 
 class Words:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RUNNING = frozenset({Outcome.RUNNING, Outcome.MISSING})
 
-log = logging.getLogger("fluxwerk")
+log = logging.getLogger("fluxwerk.conversation")
 
 
 class Hooks(Protocol):
