@@ -345,10 +345,16 @@ class AsyncClient(Words):
             if talk.abandon(driving.cancel):
                 # A loop does not keep its coroutines alive, and this one hears of a task that is paid for.
                 self._abandoned.add(driving)
-                driving.add_done_callback(self._abandoned.discard)
+                driving.add_done_callback(self._forget)
             else:
                 await asyncio.wait({driving})
             raise
+
+    def _forget(self, driving: asyncio.Future[Any]) -> None:
+        self._abandoned.discard(driving)
+        if not driving.cancelled():
+            # It was told and logged; asked for, it is no complaint of the event loop.
+            driving.exception()
 
     async def _converse(self, talk: Conversation, begin: Callable[[Tell], Flow[T]], deadline: float) -> T:
         async def send(request: HttpRequest, left: float | None) -> Response:

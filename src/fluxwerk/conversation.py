@@ -125,8 +125,8 @@ class Conversation:
             self._slots.ended(error.task)
         elif self.task:
             self._slots.leave(self.task)
-        if isinstance(error, InDoubt):
-            # Nobody may be there to catch it, and it is about money.
+        if isinstance(error, InDoubt) and self._stop:
+            # Nobody is there to catch it, and it is about money.
             log.warning("%s", error)
         if isinstance(error, Error):
             self.tell(Event("failed", error.task, reason=f"{type(error).__name__}: {error}"))
