@@ -383,6 +383,16 @@ def test_ctrl_c_while_waiting_tells_how_to_collect_what_is_paid_for(own_folder):
     assert "Traceback" not in rest
 
 
+def test_a_submit_in_doubt_is_said_once(own_folder):
+    with loopback(trouble=[Rule(on="submit", do="reset", accepted=True)]) as base:
+        command = [sys.executable, "-m", "fluxwerk", "generate", "x", "--base-url", base]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env={**os.environ, "BFL_API_KEY": KEY}
+        )
+    assert done.returncode == 7
+    assert done.stderr.count("may have been charged") == 1
+
+
 def test_an_error_that_carries_a_task_says_that_it_is_paid_for(capsys):
     with pytest.raises(SystemExit) as ended, explained():
         raise errors.Untrusted("no", task=Task("abc", "https://api.bfl.ai/v1/get_result?id=abc"))

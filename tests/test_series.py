@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 
 import httpx2
@@ -120,6 +121,41 @@ def test_a_submit_that_is_cut_off_with_its_event_loop_is_told_as_in_doubt(books,
     settled = threading.Event()
     client.slots.settle(settled.set)
     assert settled.is_set()
+
+
+def test_a_cancelled_submit_whose_answer_never_comes_is_told_as_in_doubt(books, heard, caplog):
+    async def run(base):
+        async with AsyncClient("k", base_url=base, on_event=heard.append, timeout=0.6) as client:
+            submitting = asyncio.create_task(client.submit("a fox", **SMALL))
+            await books.wait_async(1)
+            submitting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await submitting
+
+    with loopback(books=books, trouble=[Rule(on="submit", do="stall")]) as base:
+        asyncio.run(run(base))
+    gc.collect()
+    assert [event.kind for event in heard] == ["failed"]
+    assert heard[0].reason.startswith("InDoubt: ")
+    assert [record.name for record in caplog.records if "may have been charged" in record.getMessage()] == [
+        "fluxwerk.conversation"
+    ]
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+def test_a_doubt_that_comes_when_nobody_listens_to_many_any_more_is_in_the_log(heard, caplog):
+    books = Door()
+    stall = [Rule(on="submit", do="stall", after=1)]
+    with (
+        loopback(books=books, trouble=stall) as base,
+        Client("k", base_url=base, slots=1, timeout=2, on_event=heard.append) as client,
+    ):
+        for made in client.generate_many(FOXES[:2], **SMALL):
+            assert made.image
+            books.wait(2)
+            break
+    assert "InDoubt" in heard[-1].reason
+    assert "may have been charged" in caplog.text
 
 
 def test_many_send_nothing_more_when_their_client_was_closed(books, heard):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -53,8 +52,6 @@ LINGER = 20.0
 # `generate_many` carries so many requests beyond the slots, or half as many as those: some are prepared and wait for a
 # slot, some have left theirs and are downloaded.
 SLOTS, AHEAD = 24, 16
-
-log = logging.getLogger("fluxwerk")
 
 
 class Words:
@@ -369,10 +366,16 @@ class AsyncClient(Words):
             if talk.abandon(driving.cancel):
                 # A loop does not keep its coroutines alive, and this one hears of a task that is paid for.
                 self._abandoned.add(driving)
-                driving.add_done_callback(self._abandoned.discard)
+                driving.add_done_callback(self._forget)
             else:
                 await asyncio.wait({driving})
             raise
+
+    def _forget(self, driving: asyncio.Future[Any]) -> None:
+        self._abandoned.discard(driving)
+        if not driving.cancelled():
+            # It was told and logged; asked for, it is no complaint of the event loop.
+            driving.exception()
 
     async def _converse(self, talk: Conversation, begin: Callable[[Tell], Flow[T]], deadline: float) -> T:
         async def send(request: HttpRequest, left: float | None) -> Response:

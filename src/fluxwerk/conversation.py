@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from fluxwerk.bell import Bell
 from fluxwerk.drive import Clock
-from fluxwerk.errors import Error, Failed
+from fluxwerk.errors import Error, Failed, InDoubt
 from fluxwerk.exchange import Call, Event, Json, Outcome, Response, Task, Tell
 from fluxwerk.protocol import flow, patience
 from fluxwerk.slots import Seat, Slots
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RUNNING = frozenset({Outcome.RUNNING, Outcome.MISSING})
 
-log = logging.getLogger("fluxwerk")
+log = logging.getLogger("fluxwerk.conversation")
 
 
 class Hooks(Protocol):
@@ -125,6 +125,9 @@ class Conversation:
             self._slots.ended(error.task)
         elif self.task:
             self._slots.leave(self.task)
+        if isinstance(error, InDoubt) and self._stop:
+            # Nobody is there to catch it, and it is about money.
+            log.warning("%s", error)
         if isinstance(error, Error):
             self.tell(Event("failed", error.task, reason=f"{type(error).__name__}: {error}"))
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from concurrent import futures
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from fluxwerk.errors import Error
+from fluxwerk.errors import Error, InDoubt
 from fluxwerk.exchange import Request
 from fluxwerk.image import Image
+
+log = logging.getLogger("fluxwerk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Series:
             try:
                 return Made(request, make(request))
             except Error as error:
-                return Made(request, error=error)
+                return self._failed(request, error)
 
         pool = futures.ThreadPoolExecutor(self._width, thread_name_prefix="fluxwerk")
         try:
@@ -68,7 +71,7 @@ class Series:
             try:
                 return Made(request, await make(request))
             except Error as error:
-                return Made(request, error=error)
+                return self._failed(request, error)
 
         running: set[asyncio.Task[Made]] = set()
         try:
@@ -86,6 +89,12 @@ class Series:
             self.unheard.set()
             for one in running:
                 one.cancel()
+
+    def _failed(self, request: Request | str, error: Error) -> Made:
+        if isinstance(error, InDoubt) and self.unheard.is_set():
+            # Nobody is there to see it, and it is about money.
+            log.warning("%s", error)
+        return Made(request, error=error)
 
 
 # The series for which this thread or coroutine makes an image, if it is one of many.

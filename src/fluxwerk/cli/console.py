@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -40,6 +41,8 @@ class Watch:
         self._offline = offline
         self._quiet = quiet
         self._show: Callable[[str], None] = lambda _: None
+        # What a conversation warns of is said by the command itself, and once is enough.
+        logging.getLogger("fluxwerk.conversation").addHandler(logging.NullHandler())
 
     def hear(self, event: Event) -> None:
         """Take the client's event."""

@@ -12,7 +12,7 @@ from urllib.parse import urljoin
 
 from fluxwerk import raster
 from fluxwerk.catalog import Model
-from fluxwerk.errors import Busy, Error, Expired, InDoubt, Lost, Refused, Unanswered, Unreachable, Untrusted
+from fluxwerk.errors import Busy, Error, Expired, InDoubt, Lost, Refused, TimedOut, Unanswered, Unreachable, Untrusted
 from fluxwerk.exchange import (
     Call,
     Event,
@@ -142,7 +142,7 @@ def glance(task: Task, base: str) -> Flow[Status | None]:
     try:
         trust.check_polling(task.polling_url, base)
         return wire.read_status((yield Call(wire.write_poll(task))), task)
-    except (Lost, Untrusted, ValueError):
+    except (Lost, TimedOut, Untrusted, ValueError):
         return None
 
 
