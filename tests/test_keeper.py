@@ -172,7 +172,16 @@ def test_no_tag_makes_a_folder_of_its_own(tag: str):
 
 @pytest.mark.parametrize(
     "template",
-    ["{index}/../{seed}", "{nothing}", "{index", "{index:z}", "/{index}", "{seed}.{ext}", "{index.__class__}"],
+    [
+        "{tag}{tag}{tag}{tag}{index}",
+        "{index}/../{seed}",
+        "{nothing}",
+        "{index",
+        "{index:z}",
+        "/{index}",
+        "{seed}.{ext}",
+        "{index.__class__}",
+    ],
 )
 def test_a_template_that_cannot_be_kept_is_refused(template: str):
     with pytest.raises(Misused, match="--name"):
@@ -183,6 +192,11 @@ def test_files_are_overwritten_only_under_names_that_no_other_job_has():
     assert check_template("{hash}.{ext}") == "{hash}.{ext}"
     with pytest.raises(Misused, match=r"must hold \{index\} where files are overwritten"):
         Keeper(Folder("images"), "{hash}.{ext}", overwrite=True)
+
+
+@pytest.mark.parametrize("tag", ["con", "NUL", "aux.txt", "..", "/", "a/../../b", "x" * 200, " "])
+def test_no_tag_makes_a_name_that_may_not_be_used(tag: str):
+    assert fault_of_name(file_name("{tag}/{index}", {"index": 1, "tag": tag, "ext": "png"})) is None
 
 
 def test_a_template_may_make_folders():

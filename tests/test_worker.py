@@ -5,7 +5,8 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -351,29 +352,56 @@ def test_a_storage_that_stays_full_ends_the_run_with_its_reason_and_nothing_is_l
     assert (site.count(Stage.SAVED), len(site.submits)) == (5, 5)
 
 
-@pytest.mark.skipif(
-    not Path("/proc/mounts").exists() or os.geteuid() != 0, reason="mounting a disk needs root on Linux"
-)
-def test_a_disk_that_is_really_full_pauses_the_work_until_there_is_room(tmp_path: Path):
-    site = Site(tmp_path, 6)
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", small], capture_output=True, check=False
-    )
-    if mounted.returncode:
+@contextmanager
+def mounted(folder: Path, size: str) -> Iterator[Path]:
+    """A real disk of so many bytes, where this process may mount one."""
+    if not Path("/proc/mounts").exists() or os.geteuid() != 0:
+        pytest.skip("mounting a disk needs root on Linux")
+    disk = folder / "disk"
+    disk.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", disk]
+    if subprocess.run(words, capture_output=True, check=False).returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        ballast = small / "ballast"
+        yield disk
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_disk_that_is_really_full_pauses_the_work_until_there_is_room(tmp_path: Path):
+    site = Site(tmp_path, 6)
+    with mounted(tmp_path, "64k") as disk:
+        ballast = disk / "ballast"
         ballast.write_bytes(b"x" * 60_000)
-        site.keep = Keeper(Folder(small), provenance="none")
+        site.keep = Keeper(Folder(disk), provenance="none")
         site.on_told = lambda progress: ballast.unlink(missing_ok=True) if progress.kind == "held" else None
         assert site.run() == ""
         assert "No space left" in next(progress.text for progress in site.told if progress.kind == "held")
         judge.assert_files(site.ledger)
         assert (site.count(Stage.SAVED), len(site.submits)) == (6, 6)
-    finally:
-        subprocess.run(["umount", small], check=True)
+
+
+def test_a_ledger_on_a_disk_that_is_really_full_forgets_nothing_that_was_paid_for(tmp_path: Path):
+    with mounted(tmp_path, "2m") as disk:
+        site = Site(disk, 6)
+        site.keep = Keeper(Folder(tmp_path / "images"))
+        ballast = disk / "ballast"
+
+        def fill_and_make_room(progress: Progress) -> None:
+            if progress.kind == "submitting" and not ballast.exists():
+                with suppress(OSError), ballast.open("wb", buffering=0) as file:
+                    while True:
+                        file.write(b"x" * 4096)
+            if progress.kind == "held":
+                ballast.unlink()
+                site.on_told = lambda _: None
+
+        site.on_told = fill_and_make_room
+        with site.ledger:
+            assert site.run() == ""
+            assert "disk is full" in next(progress.text for progress in site.told if progress.kind == "held")
+            judge.judge(site.ledger, site.accepted)
+            assert (site.count(Stage.SAVED), len(site.submits)) == (6, 6)
 
 
 def test_a_ledger_whose_disk_is_full_keeps_what_was_paid_for_until_it_can_be_written(site: Site):

@@ -24,7 +24,9 @@ def check_template(template: str, *, overwrite: bool = False) -> str:
 
     With `overwrite` it has to name the index: equal requests have one hash, and the second would replace the first.
     """
-    sample = {"index": 1, "line": 1, "item": 1, "model": "m", "seed": 1, "tag": "t", "hash": "h", "ext": "png"}
+    # The tag is as long as one can be, so that no name is found to be too long when its image is paid for.
+    sample = {"index": 1, "line": 1, "item": 1, "model": "m", "seed": 1, "hash": "h", "ext": "png"}
+    sample["tag"] = "t" * LONGEST_FACT
     fields: list[str] = []
     try:
         fields = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
@@ -75,4 +77,5 @@ def _plain(value: Any) -> Any:
         return value
     # Cut by bytes: a name of 255 of them is the most that a folder takes, and a template joins several facts.
     plain = STRANGE.sub("_", value).replace("/", "_").encode("utf-8", "replace")[:LONGEST_FACT]
-    return plain.decode("utf-8", "ignore").strip(" .") or "_"
+    whole = plain.decode("utf-8", "ignore").strip(" .") or "_"
+    return f"_{whole}" if RESERVED.fullmatch(whole) else whole
