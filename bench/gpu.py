@@ -6,6 +6,7 @@
 
 Speed does not depend on what the weights are, and the images are noise.  Both sides start from prompts that nobody
 has encoded before and end with PNG files.  The floor is arithmetic: what klein 4B must multiply, at 790 TFLOP/s.
+Where a batch does not fit into the memory of the card, its figures are `nan`.
 """
 
 from __future__ import annotations
