@@ -12,9 +12,9 @@ pytest.importorskip("torch", reason="open weights need torch: pip install 'fluxw
 
 import torch
 from painting import finish, paint, pictures
-from photos import apart, opened, photo, png
+from photos import apart, ellipse, opened, photo, png
 
-from fluxwerk.engines import Order
+from fluxwerk.engines import Canvas, Order
 from fluxwerk.engines.diffusers import preview
 from fluxwerk.engines.diffusers.draft import Draft
 from fluxwerk.engines.diffusers.inpaint import KleinInpaint
@@ -59,6 +59,40 @@ def test_the_same_seed_gives_the_same_image_at_any_batch_size(family, size: int)
     drafts = finish(Loop(), *(klein.admit(number, order) for number, order in enumerate(crowd)))
     assert drafts[0].passes == [size] * 4
     assert apart(pictures(drafts)[0], alone) <= 1
+
+
+CANVAS = Canvas(png(photo(128, 128, 5)), png(ellipse(128, 128)))
+
+
+@pytest.mark.parametrize(
+    ("name", "references", "canvas"),
+    [
+        ("klein", 2, None),
+        ("klein", 0, CANVAS),
+        ("klein-base", 1, None),
+        ("klein-kv", 0, None),
+        ("klein-kv", 2, None),
+        ("dev", 1, None),
+        ("flux1-dev", 0, None),
+        ("flux1-schnell", 0, None),
+        ("kontext", 1, None),
+        ("fill", 0, CANVAS),
+    ],
+)
+def test_in_every_family_a_shared_pass_changes_no_image(
+    family, name: str, references: int, canvas: Canvas | None
+) -> None:
+    loaded = family(name, 2)
+    files = [tuple(png(photo(96, 64, 10 * n + k)) for k in range(references)) for n in range(2)]
+    asked = [
+        replace(FOX, model=loaded.row.model, prompt=f"fox {n}", seed=n, references=files[n], canvas=canvas)
+        for n in range(2)
+    ]
+    loop = Loop(budget=1e9)
+    drafts = finish(loop, *(loaded.admit(number, order) for number, order in enumerate(asked)))
+    assert drafts[0].passes == [2, 2]
+    for order, picture in zip(asked, pictures(drafts), strict=True):
+        assert apart(picture, paint(loaded, order)) <= 1
 
 
 def test_another_seed_or_prompt_gives_another_image(family) -> None:

@@ -268,7 +268,7 @@ def test_previews_keep_away_from_parts_that_are_being_moved(family) -> None:
 
 
 def test_an_order_that_comes_after_a_large_job_waits_for_one_of_its_images(family) -> None:
-    with running(family("klein", 20)) as (stages, ear):
+    with running(family("klein")) as (stages, ear):
         large = range(ROOM + 30)
         for number in large:
             stages.submit(number, replace(FOX, width=64, height=64))
