@@ -297,11 +297,11 @@ def exact(case: str, jobs: int) -> None:
         )
         for seed in (BEFORE, MEASURED) if learning else (MEASURED,):
             began, before = face.clock.now(), len(face.journal)
-            flows = (
-                face.begin("a fox", model=MODEL, width=64, height=64, seed=seed * 10**6 + number)
+            wanted = [
+                face.request("a fox", model=MODEL, width=64, height=64, seed=seed * 10**6 + number)
                 for number in range(jobs)
-            )
-            face.together(flows)
+            ]
+            assert all(made.image for made in face.generate_many(wanted))
         taken, polls = face.clock.now() - began, sum("get_result" in http.url for http in face.journal[before:])
         print(f"  {name:24}{taken:8.3f} s{taken / best - 1:9.2%}{polls / jobs:7.2f} polls")
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,11 @@ class Shell:
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "fluxwerk", "batch", "run", "prompts.csv", "--base-url", self.base, *words]
-        return subprocess.Popen(
-            command, env={**os.environ, "BFL_API_KEY": KEY}, cwd=self.folder, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        with hearing_hangups():
+            return subprocess.Popen(
+                command, env={**os.environ, "BFL_API_KEY": KEY}, cwd=self.folder, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
 
     def ledger(self) -> Ledger:
         return Ledger.open(self.folder / "prompts.ledger")
@@ -56,6 +58,19 @@ class Shell:
     @property
     def accepted(self) -> list[Any]:
         return list(self.books.jobs.values())
+
+
+@contextmanager
+def hearing_hangups() -> Iterator[None]:
+    """Undo what nohup does, if these tests run under it: a run would rightly ignore a closed terminal."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture
@@ -417,7 +432,7 @@ def test_a_reader_of_the_events_who_leaves_puts_nothing_in_doubt(shell: Shell, p
     assert process.stderr
     with process.stderr as told:
         process.stdout.close()
-        assert "Broken pipe" in told.read()
+        assert "Traceback" not in told.read()
     assert process.wait(30) == 1
     with shell.ledger() as ledger:
         sums = ledger.budget.sums()

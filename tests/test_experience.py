@@ -156,7 +156,7 @@ def test_what_was_learned_is_there_in_the_next_process(tmp_path, clock):
         play(first, clock, 5.0)
     first.save()
 
-    assert play(Experience(first.path), clock, 5.0)[0] <= 2
+    assert play(Experience(first.path), clock, 5.0)[0] < play(Experience(), clock, 5.0)[0] / 2
     assert [path.name for path in first.path.parent.iterdir()] == ["experience.json"]
 
 
@@ -322,7 +322,7 @@ def test_a_client_learns_and_leaves_what_it_learned_to_the_next(tmp_path):
 
 def test_a_poll_that_is_refused_holds_the_polls_of_all_tasks_back():
     experience, polled = Experience(), []
-    rule = Rule(on="poll", do="status", status=429, retry_after=1, nth=8)
+    rule = Rule(on="poll", do="status", status=429, retry_after=3, nth=8)
 
     def note(event):
         if event.kind in ("polled", "retrying"):
@@ -335,4 +335,4 @@ def test_a_poll_that_is_refused_holds_the_polls_of_all_tasks_back():
         assert sum(made.image is not None for made in client.generate_many(["a fox"] * 6, width=64, height=64)) == 6
     gaps = sorted((later - earlier for earlier, later in pairwise(sorted(polled))), reverse=True)
 
-    assert gaps[0] > 0.7
+    assert gaps[0] > 1.5

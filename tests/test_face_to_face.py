@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from decimal import Decimal
 
 import pytest
@@ -22,7 +23,9 @@ from fluxwerk import (
     Unreachable,
 )
 from fluxwerk.exchange import HttpRequest, Response
+from fluxwerk.experience import Experience
 from fluxwerk.server.books import Books
+from fluxwerk.server.trouble import Rule
 from fluxwerk.testing import FaceToFace, PretendClock
 from fluxwerk.testing.face import BASE, blank
 
@@ -210,3 +213,78 @@ def test_the_pretend_clock_never_runs_back():
     assert clock.now() == 100.0
     clock.sleep(3)
     assert clock.now() == 103.0
+
+
+def test_many_images_face_to_face_keep_within_the_slots_and_take_exactly_their_time():
+    busy = []
+
+    def note(_request, response):
+        left, most = (int(response.headers.get(f"x-ratelimit-{name}", 0)) for name in ("remaining", "limit"))
+        busy.append(most - left)
+        return response
+
+    pair = FaceToFace(seconds=2.0, slots=3, meddle=note)
+    began = pair.clock.now()
+    made = list(pair.generate_many([f"a fox {number}" for number in range(7)], width=64, height=64))
+
+    assert {one.request for one in made} == {f"a fox {number}" for number in range(7)}
+    assert all(one.image for one in made)
+    assert max(busy) == 3
+    assert 6.0 <= pair.clock.now() - began < 8.5
+
+
+def test_the_next_submit_leaves_in_the_moment_in_which_a_slot_is_seen_to_be_free():
+    moments = []
+
+    def note(request, response):
+        moments.append((pair.clock.now(), request.method, b'"Ready"' in response.body))
+        return response
+
+    pair = FaceToFace(seconds=lambda order: 1.0 + order.seed / 10, slots=4, meddle=note)
+    wanted = [pair.request("a fox", width=64, height=64, seed=number) for number in range(12)]
+    assert all(made.image for made in pair.generate_many(wanted))
+    freed = sorted(moment for moment, _, ready in moments if ready)
+    refilled = sorted(moment for moment, method, _ in moments if method == "POST")[4:]
+
+    assert refilled == freed[:8]
+
+
+def test_many_face_to_face_outlast_a_busy_service_and_a_lost_line():
+    rules = [
+        Rule(on="submit", do="status", status=429, retry_after=5, nth=2),
+        Rule(on="submit", do="reset", nth=4),
+        Rule(on="poll", do="reset", nth=3),
+    ]
+    pair = FaceToFace(seconds=1.0, slots=2, trouble=rules)
+    made = list(pair.generate_many(["one", "two", "three", "four", "five"], width=64, height=64))
+
+    assert sum(one.image is not None for one in made) == 4
+    assert [type(one.error) for one in made if one.error] == [InDoubt]
+    assert posts(pair) == 6
+
+
+def test_many_face_to_face_give_up_at_the_deadline():
+    pair = FaceToFace(seconds=1000.0, slots=2)
+    made = list(pair.generate_many(["one", "two", "three"], width=64, height=64, timeout=30))
+
+    assert [type(one.error) for one in made] == [TimedOut] * 3
+    assert posts(pair) == 2
+
+
+def test_learned_polls_use_the_slots_better_than_unlearned_ones_and_no_more_polls():
+    dice = random.Random(4)
+    drawn = [dice.lognormvariate(-0.125, 0.5) for _ in range(150)]
+
+    def play(experience, rounds):
+        pair = FaceToFace(seconds=lambda order: drawn[order.seed], experience=experience)
+        for _ in range(rounds):
+            began, before = pair.clock.now(), len(pair.journal)
+            wanted = [pair.request("a fox", width=64, height=64, seed=number) for number in range(150)]
+            assert all(made.image for made in pair.generate_many(wanted))
+        return pair.clock.now() - began, sum("get_result" in http.url for http in pair.journal[before:])
+
+    slow, many = play(Experience(learning=False), 1)
+    quick, few = play(Experience(), 2)
+
+    assert quick < 0.9 * slow
+    assert few < 7 * 150 < 1.5 * many

@@ -192,7 +192,7 @@ class Client(Words):
         closed.
         """
         series = self._series(requests)
-        return series.on_threads(lambda one: self.generate(one, **_of_each(one, wanted)), requests)
+        return series.on_threads(lambda one: self.generate(one, **of_each(one, wanted)), requests)
 
     def submit(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Task:
         """Ask for one image and return its task, a plain value to store; raises `InDoubt` if nobody answered."""
@@ -310,7 +310,7 @@ class AsyncClient(Words):
         is paid for: as with any coroutine that is cancelled, its answer is read all the same and its task told.
         """
         series = self._series(requests)
-        return series.on_loop(lambda one: self.generate(one, **_of_each(one, wanted)), requests)
+        return series.on_loop(lambda one: self.generate(one, **of_each(one, wanted)), requests)
 
     async def submit(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Task:
         """Ask for one image and return its task, a plain value to store; raises `InDoubt` if nobody answered."""
@@ -466,7 +466,7 @@ def _task_of(ready: Status | Task) -> Task:
     return ready if isinstance(ready, Task) else ready.task
 
 
-def _of_each(request: Request | str, wanted: Wanted) -> Wanted:
+def of_each(request: Request | str, wanted: Wanted) -> Wanted:
     """Take from the options of many what goes with this one: a request has its own."""
     if isinstance(request, str):
         return wanted

@@ -27,7 +27,7 @@ from fluxwerk.protocol.patience import Plan, Schedule
 from fluxwerk.protocol.sketch import Sketch, read_sketch, write_sketch
 
 # Polls in a second, over all tasks of a process.
-BUDGET = 150.0
+BUDGET = 200.0
 # After a refusal polls are half as many, but never fewer than this, and after so many seconds twice as many again.
 LEAST_BUDGET = 2.0
 RECOVERY = 30.0
@@ -114,7 +114,7 @@ class Experience:
             found = known.schedule(price)
             # Many tasks share the budget: the price rises until it suffices.  Polls go with its inverse root.
             excess = found.rate * len(self._watched) / self._gate.rate if found else 0.0
-            return known.schedule(price * 2.0 ** min(12, ceil(2 * log2(excess)))) if excess > 1 else found
+            return known.schedule(price * 2.0 ** (min(24, ceil(4 * log2(excess))) / 2)) if excess > 1 else found
 
     def learn(self, kind: str, low: float, high: float, exact: float | None) -> None:
         """Take in a task that ended between two moments, in seconds since its submit, or exactly at one of them."""

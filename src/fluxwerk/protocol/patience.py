@@ -47,8 +47,8 @@ def geometric(first: float = FIRST_POLL, longest: float = LONGEST_POLL) -> Plan:
 
 
 # What one poll is worth, in seconds of waiting: while others wait for the slot, and while one waits for one image.
-CROWD_PRICE = 0.0105
-PRICE = 0.02
+CROWD_PRICE = 0.0095
+PRICE = 0.015
 # Fewer observations than this say too little.
 ENOUGH = 3.0
 # A task that takes longer than any before is worth so many observations.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fluxwerk.client import Client, Words
+from fluxwerk.client import Client, Words, of_each
 from fluxwerk.drive import drive, pause_before
 from fluxwerk.engines import Engine, Order
 from fluxwerk.errors import Error, Lost, TimedOut, Unreachable
@@ -20,11 +20,13 @@ from fluxwerk.experience import Experience
 from fluxwerk.image import Image
 from fluxwerk.input import Wanted
 from fluxwerk.raster import PNG_SIGNATURE
+from fluxwerk.series import Made
 from fluxwerk.server.books import Books, Job
 from fluxwerk.server.effect import Spoilt
 from fluxwerk.server.service import Pace, Service
 from fluxwerk.server.trouble import Rule, Trouble
 from fluxwerk.testing.clock import PretendClock
+from fluxwerk.testing.crowd import Crowd
 from fluxwerk.testing.post import Post, suffer
 
 if TYPE_CHECKING:
@@ -69,12 +71,13 @@ class FaceToFace(Client):
         trouble: Trouble | Iterable[Rule] = (),
         receiver: Callable[[HttpRequest], Response] = lambda _: Response(204),
         experience: Experience | None = None,
+        slots: int | None = None,
         **settings: Any,
     ) -> None:
         self.events: list[Event] = []
         clock = PretendClock()
         experience = experience or Experience(learning=False)
-        Words.__init__(self, KEY, None, BASE, timeout, self.events.append, clock=clock, experience=experience)
+        Words.__init__(self, KEY, None, BASE, timeout, self.events.append, slots, clock=clock, experience=experience)
         self.clock: PretendClock = clock
         self.journal: list[HttpRequest] = []
         self.urls = {} if urls is None else urls
@@ -112,12 +115,20 @@ class FaceToFace(Client):
         """Run many flows side by side on the pretend clock; each ends in its result or its error, in their order."""
         return _together(list(flows), self.send, self.clock, self.clock.now() + (timeout or self.timeout))
 
+    def generate_many(self, requests: Iterable[Request | str], **wanted: Unpack[Wanted]) -> Iterator[Made]:
+        """Make many images side by side on the pretend clock, within the slots, and yield each as it finishes."""
+        crowd = Crowd(self.clock, self.slots, self.send, self._deadline(wanted.get("timeout")))
+        return crowd.run((one, self._conversation(None), self._beginning(one, wanted)) for one in requests)
+
     def begin(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Flow[Image]:
         """Return the flow that `generate` would run, for `together`."""
         return self._generating(self.on_event, prompt, wanted)
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def _beginning(self, request: Request | str, wanted: Wanted) -> Callable[[Tell], Flow[Image]]:
+        return lambda tell: self._generating(tell, request, of_each(request, wanted))
 
     def _drive(self, begin: Callable[[Tell], Flow[T]], timeout: float | None, task: Task | None = None) -> T:
         with self._conversation(task) as talk:
