@@ -45,6 +45,7 @@ SLOTS = 24
 # The seed of what is measured, and of what the learning contenders have seen before.
 MEASURED, BEFORE = 7, 8
 STEPS = 20
+EXACT_ROUNDS = 20
 
 Draw = Callable[[random.Random, int, int], float]
 CASES: dict[str, Draw] = {
@@ -287,23 +288,33 @@ def single(images: int = 60) -> None:
 
 def exact(case: str, jobs: int) -> None:
     """Print the polling contenders as they are on the pretend clock: no network and no CPU comes between."""
-    drawn = {seed: durations(case, seed, jobs) for seed in (MEASURED, BEFORE)}
-    best = perfect(drawn[MEASURED], SLOTS)
-    print(f"\n{case} on the pretend clock: {jobs} tasks, {SLOTS} slots; a perfect refill needs {best:.3f} s")
+    rounds = [(2 * number + MEASURED, 2 * number + BEFORE) for number in range(EXACT_ROUNDS)]
+    print(f"\n{case} on the pretend clock: {jobs} tasks, {SLOTS} slots, mean of {EXACT_ROUNDS} drawings")
     for name, learning in (("nothing learned", False), ("learned", True)):
-        face = FaceToFace(
-            seconds=lambda order: drawn[order.seed // 10**6][order.seed % 10**6],
-            experience=Experience(learning=learning),
+        beyond, polls = zip(*(_play(case, jobs, *seeds, learning=learning) for seeds in rounds), strict=True)
+        spread = statistics.stdev(beyond) / EXACT_ROUNDS**0.5
+        print(
+            f"  {name:24}{statistics.mean(beyond):7.2%} beyond a perfect refill (± {spread:.2%}), "
+            f"{statistics.mean(polls):.2f} polls a task"
         )
-        for seed in (BEFORE, MEASURED) if learning else (MEASURED,):
-            began, before = face.clock.now(), len(face.journal)
-            wanted = [
-                face.request("a fox", model=MODEL, width=64, height=64, seed=seed * 10**6 + number)
-                for number in range(jobs)
-            ]
-            assert all(made.image for made in face.generate_many(wanted))
-        taken, polls = face.clock.now() - began, sum("get_result" in http.url for http in face.journal[before:])
-        print(f"  {name:24}{taken:8.3f} s{taken / best - 1:9.2%}{polls / jobs:7.2f} polls")
+
+
+def _play(case: str, jobs: int, seed: int, before: int, *, learning: bool) -> tuple[float, float]:
+    drawn = {number: durations(case, number, jobs) for number in (seed, before)}
+    face = FaceToFace(
+        seconds=lambda order: drawn[order.seed // 10**6][order.seed % 10**6],
+        experience=Experience(learning=learning),
+    )
+    began, known = face.clock.now(), 0
+    for number in (before, seed) if learning else (seed,):
+        began, known = face.clock.now(), len(face.journal)
+        wanted = [
+            face.request("a fox", model=MODEL, width=64, height=64, seed=number * 10**6 + place)
+            for place in range(jobs)
+        ]
+        assert all(made.image for made in face.generate_many(wanted))
+    polls = sum("get_result" in http.url for http in face.journal[known:])
+    return (face.clock.now() - began) / perfect(drawn[seed], SLOTS) - 1, polls / jobs
 
 
 def main() -> None:

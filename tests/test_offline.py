@@ -41,7 +41,7 @@ PROMPTS = {
 }
 GOLDEN = {
     "mountains at sunset": "328d690cd2ddff8f8c1d901e310ff54416bb070b8211b55addc3faa6fe5dc167",
-    "a cave": "d53c9b041d0afb93195b34fa0e45da4731b01f5d224d6e69abc9d1a0b3a4cb15",
+    "a cave": "dcdf637cbf895506875803eee742e5a2cc05eb6d47eea19e9f4f87ca8f3be66e",
     "logo of #FF3366 and #00A0B0": "99a41a62081d51a7a2f83cf58a165e4a1184372af62bdca6a5286c722f006835",
 }
 

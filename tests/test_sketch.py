@@ -56,7 +56,7 @@ def test_what_is_not_known_has_no_quantile():
 
 
 def test_what_lies_long_ago_is_forgotten():
-    sketch = exactly(*[1.0] * 500, *[5.0] * 500)
+    sketch = exactly(*[1.0] * int(4 * MEMORY), *[5.0] * int(2 * MEMORY))
 
     assert sketch.quantile(0.5) == pytest.approx(5.0, rel=0.05)
     assert sketch.quantile(0.05) == pytest.approx(1.0, rel=0.1)

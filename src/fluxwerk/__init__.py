@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Unwritable,
     )
     from fluxwerk.exchange import Event, Outcome, Request, Status, Task
+    from fluxwerk.experience import Experience
     from fluxwerk.image import Image
     from fluxwerk.pricing import estimate
     from fluxwerk.series import Made
@@ -49,6 +50,7 @@ __all__ = [
     "Client",
     "Error",
     "Event",
+    "Experience",
     "Expired",
     "Failed",
     "Fault",
@@ -88,6 +90,7 @@ _HOMES = {
     "catalog": ("Model", "find", "models"),
     "client": ("AsyncClient", "Client"),
     "exchange": ("Event", "Outcome", "Request", "Status", "Task"),
+    "experience": ("Experience",),
     "image": ("Image",),
     "pricing": ("estimate",),
     "series": ("Made",),

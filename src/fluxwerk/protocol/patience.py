@@ -47,7 +47,7 @@ def geometric(first: float = FIRST_POLL, longest: float = LONGEST_POLL) -> Plan:
 
 
 # What one poll is worth, in seconds of waiting: while others wait for the slot, and while one waits for one image.
-CROWD_PRICE = 0.0095
+CROWD_PRICE = 0.009
 PRICE = 0.015
 # Fewer observations than this say too little.
 ENOUGH = 3.0

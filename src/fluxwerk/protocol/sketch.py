@@ -19,7 +19,7 @@ RATIO = 1.02
 SHORTEST, LONGEST = 0.005, 7200.0
 LAST = ceil(log(LONGEST / SHORTEST) / log(RATIO))
 # So many observations a sketch remembers, in the mean: enough to be smooth, few enough to follow a drift.
-MEMORY = 200.0
+MEMORY = 120.0
 # This share of an interval's weight is spread evenly over it: what is known already may have become wrong.
 LEAK = 0.25
 # An exact observation is one of many that are near: its weight over the bins around it.

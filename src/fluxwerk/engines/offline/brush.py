@@ -69,8 +69,18 @@ def shade(size: tuple[int, int], stops: Sequence[Colour]) -> Image.Image:
         place = y * (len(stops) - 1) / height
         index = int(place)
         share = place - index
-        exact = [a + (b - a) * share for a, b in zip(stops[index], stops[index + 1], strict=True)]
-        rows.append(bytes([int(level + nudge) for nudge in DITHER[y & 3] for level in exact]))
+        (r0, g0, b0), (r1, g1, b1) = stops[index], stops[index + 1]
+        red, green, blue = r0 + (r1 - r0) * share, g0 + (g1 - g0) * share, b0 + (b1 - b0) * share
+        # Spelt out, since this runs for each row of each gradient.
+        p, q, r, s = DITHER[y & 3]
+        rows.append(
+            bytes(
+                (
+                    int(red + p), int(green + p), int(blue + p), int(red + q), int(green + q), int(blue + q),
+                    int(red + r), int(green + r), int(blue + r), int(red + s), int(green + s), int(blue + s),
+                )
+            )
+        )  # fmt: skip
     picture, done = Image.new("RGB", size), len(DITHER[0])
     picture.paste(Image.frombytes("RGB", (done, height), b"".join(rows)))
     while done < width:
