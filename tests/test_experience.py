@@ -36,7 +36,7 @@ def clock():
     return PretendClock(1000.0)
 
 
-def play(experience, clock, seconds, *, task=TASK, age=0.0, told=None, **how):
+def play(experience, clock, seconds, *, task=TASK, age=0.0, told=None, said=None, **how):
     """Live through one task and return its polls and its delay in seconds; `told` makes statuses of a task's age."""
     plan, began, polls = experience.plan(task, clock.now, age, **how), clock.now(), 0
     clock.sleep(plan(None))
@@ -44,7 +44,7 @@ def play(experience, clock, seconds, *, task=TASK, age=0.0, told=None, **how):
         polls += 1
         elapsed = clock.now() - began
         if elapsed >= seconds:
-            plan(status(Outcome.READY, seconds=seconds if told is None else None))
+            plan(status(Outcome.READY, seconds=said() if said else seconds if told is None else None))
             return polls, elapsed - seconds
         clock.sleep(plan(told(elapsed) if told else status()))
 
@@ -76,6 +76,16 @@ def test_a_task_that_others_wait_behind_is_polled_more_densely(clock):
 
     assert sum(polls for polls, _ in crowded) > sum(polls for polls, _ in calm)
     assert sum(delay for _, delay in crowded) < sum(delay for _, delay in calm)
+
+
+@pytest.mark.parametrize("said", [0.5, 1.0, 50.0, None])
+def test_a_duration_that_does_not_fit_between_the_polls_is_not_believed(clock, said):
+    experience = Experience()
+    for _ in range(30):
+        polls, delay = play(experience, clock, 5.0, said=lambda: said)
+
+    assert polls <= 6
+    assert delay < 0.25
 
 
 def test_kinds_are_hosts_models_and_sizes_and_do_not_teach_each_other(clock):

@@ -237,6 +237,23 @@ def test_a_ready_task_is_read_with_all_that_is_known_of_it():
     assert (status.cost, status.progress, status.details) == (Decimal("4.5"), None, None)
 
 
+@pytest.mark.parametrize(
+    ("result", "seconds"),
+    [
+        ({"duration": 3.5, "start_time": 1.0, "end_time": 9.0}, 3.5),
+        ({"start_time": 1737000000.25, "end_time": 1737000003.5}, 3.25),
+        ({"start_time": 1737000000.25}, None),
+        ({"duration": -1}, None),
+        ({"duration": "soon"}, None),
+        ({"start_time": 5, "end_time": 5}, None),
+    ],
+)
+def test_how_long_the_service_worked_is_read_where_it_says_so(result, seconds):
+    body = {"id": "1", "status": "Ready", "result": {"sample": "https://delivery.bfl.ai/a.png", **result}}
+
+    assert wire.read_status(Response(200, {}, json.dumps(body).encode()), TASK).seconds == seconds
+
+
 def test_a_settled_cost_beside_the_result_comes_first():
     status = poll({"status": "Ready", "result": {"sample": "https://a", "cost": 9}, "cost": 0})
 
