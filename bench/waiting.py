@@ -25,6 +25,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from decimal import Decimal
 from heapq import heapify, heapreplace
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,11 @@ import uvicorn
 
 from fluxwerk import AsyncClient, Client, Event, catalog
 from fluxwerk.engines import Everything, Order, Progress, Report
-from fluxwerk.experience import Experience
+from fluxwerk.exchange import Task
+from fluxwerk.experience import Experience, _Kind, kind_of
+from fluxwerk.protocol.sketch import Sketch, bin_of
 from fluxwerk.server.loopback import listen, loopback
-from fluxwerk.testing.face import Blank, FaceToFace, blank
+from fluxwerk.testing.face import BASE, Blank, FaceToFace, blank
 from fluxwerk.webhook import Receiver
 
 KEY = "a-key-for-the-bench"
@@ -290,8 +293,14 @@ def exact(case: str, jobs: int) -> None:
     """Print the polling contenders as they are on the pretend clock: no network and no CPU comes between."""
     rounds = [(2 * number + MEASURED, 2 * number + BEFORE) for number in range(EXACT_ROUNDS)]
     print(f"\n{case} on the pretend clock: {jobs} tasks, {SLOTS} slots, mean of {EXACT_ROUNDS} drawings")
-    for name, learning in (("nothing learned", False), ("learned", True)):
-        beyond, polls = zip(*(_play(case, jobs, *seeds, learning=learning) for seeds in rounds), strict=True)
+    contenders: dict[str, Callable[[], Experience]] = {
+        "nothing learned": lambda: Experience(learning=False),
+        "learned": Experience,
+    }
+    if case == "lognormal":
+        contenders["distribution known"] = _knowing
+    for name, make in contenders.items():
+        beyond, polls = zip(*(_play(case, jobs, *seeds, make()) for seeds in rounds), strict=True)
         spread = statistics.stdev(beyond) / EXACT_ROUNDS**0.5
         print(
             f"  {name:24}{statistics.mean(beyond):7.2%} beyond a perfect refill (± {spread:.2%}), "
@@ -299,14 +308,26 @@ def exact(case: str, jobs: int) -> None:
         )
 
 
-def _play(case: str, jobs: int, seed: int, before: int, *, learning: bool) -> tuple[float, float]:
+def _knowing() -> Experience:
+    """Return the experience of somebody who has seen twenty thousand such tasks: no blind polls can do better."""
+    experience, dice = Experience(), random.Random(1)
+    sketch = Sketch()
+    for _ in range(20_000):
+        number = bin_of(CASES["lognormal"](dice, 0, 1))
+        sketch.bins[number] = sketch.bins.get(number, 0.0) + 1
+    task = Task("", f"{BASE}/", MODEL, output_mp=Decimal(0), input_mp=Decimal(0))
+    experience._kinds[kind_of(task)] = _Kind(sketch)  # noqa: SLF001
+    return experience
+
+
+def _play(case: str, jobs: int, seed: int, before: int, experience: Experience) -> tuple[float, float]:
     drawn = {number: durations(case, number, jobs) for number in (seed, before)}
     face = FaceToFace(
         seconds=lambda order: drawn[order.seed // 10**6][order.seed % 10**6],
-        experience=Experience(learning=learning),
+        experience=experience,
     )
     began, known = face.clock.now(), 0
-    for number in (before, seed) if learning else (seed,):
+    for number in (before, seed) if experience.learning else (seed,):
         began, known = face.clock.now(), len(face.journal)
         wanted = [
             face.request("a fox", model=MODEL, width=64, height=64, seed=number * 10**6 + place)
