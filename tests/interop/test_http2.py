@@ -1,4 +1,4 @@
-"""HTTP/2, by a client of httpx2 that was handed in: many conversations on one connection, to a server that speaks it."""
+"""HTTP/2, by a client of httpx2 that was handed in: many conversations on one connection."""
 
 from __future__ import annotations
 
