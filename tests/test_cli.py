@@ -356,6 +356,7 @@ def test_the_models_are_listed_and_each_can_be_looked_at(own_folder):
     assert all(name in listed for name in catalog.models())
     shown = fluxwerk("models", "flux-pro-1.1-raw").stdout
     assert "it is Ultra with raw" in shown
+    assert "prompt_upsampling        true or false (default true)" in fluxwerk("models", "flux-2-flex").stdout
     rows = [json.loads(line) for line in fluxwerk("models", "--json").stdout.splitlines()]
     assert [row["name"] for row in rows] == list(catalog.models())
 

@@ -192,7 +192,8 @@ def test_it_is_saved_now_and_then_without_being_asked(tmp_path, clock):
 
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "null", "[" * 100_000, '{"format": 1}', '{"format": 1, "kinds": {"a": {"bins": 3}}}',
-             '{"format": 1, "kinds": {"a": {"bins": {"1": 1}, "used": "x"}}}', '{"format": 9, "kinds": {"a": 1}}'],
+             '{"format": 1, "kinds": {"a": {"bins": {"1": 1}, "used": "x"}}}',
+             '{"format": 1, "kinds": {"a": {"bins": {"1": 1}, "used": Infinity}}}', '{"format": 9, "kinds": {"a": 1}}'],
 )  # fmt: skip
 def test_a_file_that_is_no_good_is_as_good_as_none(tmp_path, clock, text):
     (tmp_path / "experience.json").write_text(text)

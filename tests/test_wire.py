@@ -177,8 +177,9 @@ def test_an_answer_without_an_id_is_no_task(identity):
 
 @pytest.mark.parametrize(
     ("written", "read"),
-    [("4.5", Decimal("4.5")), (True, None), ("free", None), ([1], None), (float("inf"), None), (float("nan"), None)],
-)
+    [("4.5", Decimal("4.5")), (True, None), ("free", None), ([1], None), (float("inf"), None), (float("nan"), None),
+     ("1e9999999", None), ("1e-9999999", None)],
+)  # fmt: skip
 def test_a_cost_that_is_no_number_is_no_cost(written, read):
     assert wire.read_task(answer({"id": "a", "cost": written}), "m", BASE).cost == read
 
@@ -246,6 +247,7 @@ def test_a_ready_task_is_read_with_all_that_is_known_of_it():
         ({"duration": -1}, None),
         ({"duration": "soon"}, None),
         ({"start_time": 5, "end_time": 5}, None),
+        ({"start_time": 5, "end_time": "1e9999999"}, None),
     ],
 )
 def test_how_long_the_service_worked_is_read_where_it_says_so(result, seconds):

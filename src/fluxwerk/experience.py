@@ -149,7 +149,7 @@ class Experience:
                 return
             self._unsaved = 0
             kinds = {name: {"used": round(kind.used), "bins": kind.write()} for name, kind in self._kinds.items()}
-        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             beside.write_text(json.dumps({"format": FORMAT, "kinds": kinds}))
@@ -165,8 +165,8 @@ class Experience:
         try:
             body: Json = json.loads(self.path.read_text())
             kinds = cast("Mapping[str, Json]", body["kinds"] if body["format"] == FORMAT else {})
-            self._kinds = {name: _Kind(read_sketch(kind["bins"]), float(kind["used"])) for name, kind in kinds.items()}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            self._kinds = {name: _Kind(read_sketch(kind["bins"]), int(kind["used"])) for name, kind in kinds.items()}
+        except (OSError, ValueError, OverflowError, TypeError, KeyError, AttributeError, RecursionError):
             # No file, or one that is no good: everything in it can be learned again.
             self._kinds = {}
 

@@ -19,6 +19,7 @@ from fluxwerk.jobs.ledger import Ledger
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 COLUMNS = ("jobs", "credits", "in_doubt")
+ALL = "in all"
 
 
 @click.command("costs")
@@ -97,11 +98,11 @@ def _verdict(compared: dict[str, Json]) -> str:
 
 
 def _show(rows: list[dict[str, Json]], by: str) -> None:
-    width = max([len(by), *(len(str(row[by] or "–")) for row in rows)])
+    width = max([len(by), len(ALL), *(len(str(row[by])) for row in rows)])
     click.echo(f"{by:{width}}  {'jobs':>8}  credits")
     total = Decimal(0)
     for row in rows:
         doubt = f", {money(row['in_doubt'])} of it in doubt" if row["in_doubt"] else ""
         click.echo(f"{row[by] or '–'!s:{width}}  {row['jobs']:>8}  {money(row['credits'])}{doubt}")
         total += row["credits"]
-    click.echo(f"{'in all':{width}}  {sum(row['jobs'] for row in rows):>8}  {money(total)}")
+    click.echo(f"{ALL:{width}}  {sum(row['jobs'] for row in rows):>8}  {money(total)}")

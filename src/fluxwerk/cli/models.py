@@ -7,7 +7,7 @@ from decimal import Decimal
 import click
 
 from fluxwerk import catalog
-from fluxwerk.catalog import Model
+from fluxwerk.catalog import Model, Option
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.making import json_option
 from fluxwerk.exchange import Json
@@ -108,6 +108,12 @@ def _show(model: Model) -> None:
             click.echo(f"{name:12} {text}")
     click.echo("options")
     for option in model.options.values():
-        default = "required" if option.required else f"default {option.default}" if option.default is not None else ""
-        told = "; ".join(part for part in (default, option.note) if part)
+        told = "; ".join(part for part in (_default(option), option.note) if part)
         click.echo(f"  {option.name:24} {option.allowed()}" + (f" ({told})" if told else ""))
+
+
+def _default(option: Option) -> str:
+    if option.required or option.default in (None, ""):
+        return "required" if option.required else ""
+    # As it goes over the wire, and as the command line takes it.
+    return f"default {str(option.default).lower() if isinstance(option.default, bool) else option.default}"

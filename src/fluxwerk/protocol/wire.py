@@ -46,6 +46,8 @@ ADVICE = {
     402: "Add credits at https://dashboard.bfl.ai.",
 }
 LONGEST_QUOTE = 300
+# Digits before or behind the point, more than a float has; arithmetic with much longer numbers overflows.
+MAGNITUDE = 400
 MALFORMED_KEY = "invalid api key"
 
 
@@ -253,7 +255,7 @@ def _decimal(value: Json) -> Decimal | None:
         number = Decimal(str(value))
     except InvalidOperation:
         return None
-    return number if number.is_finite() else None
+    return number if number.is_finite() and abs(number.adjusted()) <= MAGNITUDE else None
 
 
 def _complaint(body: bytes) -> tuple[str, tuple[Fault, ...]]:
