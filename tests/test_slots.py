@@ -311,3 +311,41 @@ def test_a_submit_that_never_left_keeps_no_slot():
             client.generate("x", width=64, height=64)
         assert "No slot" not in str(ended.value)
         assert client.slots.ask(Pool("standard", 1), nothing).granted
+
+
+class Turning(AsyncClient):
+    """Counts the turns of the event loop, and notes in which of them a submit leaves."""
+
+    turns = 0
+
+    def __init__(self, base):
+        self.freed, self.left = [], []
+        super().__init__("a-key", base_url=base, slots=1, on_event=self.hear)
+
+    def hear(self, event):
+        if event.kind == "ready":
+            self.freed.append(self.turns)
+
+    async def turn(self):
+        while True:
+            self.turns += 1
+            await asyncio.sleep(0)
+
+    async def send(self, request, budget=None):
+        if request.pool:
+            self.left.append(self.turns)
+        return await super().send(request, budget)
+
+
+def test_the_next_submit_leaves_two_turns_of_the_loop_after_the_poll_that_freed_its_slot():
+    async def main(base):
+        async with Turning(base) as client:
+            turning = asyncio.create_task(client.turn())
+            assert [made.image async for made in client.generate_many(["a fox"] * 4, width=64, height=64)]
+            turning.cancel()
+            return client
+
+    with loopback(pace=lambda _: 0.05) as base:
+        client = asyncio.run(main(base))
+
+    assert [left - freed <= 2 for freed, left in zip(client.freed, client.left[1:], strict=False)] == [True] * 3
