@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import stat
+import sys
 import threading
 import time
+from contextlib import suppress
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -14,10 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxwerk import AsyncClient, Client
+from fluxwerk import AsyncClient, Client, Misused
 from fluxwerk.exchange import Outcome, Status, Task
-from fluxwerk.experience import BEHIND_A_HOOK, BUDGET, KINDS, RECOVERY, SAVE_EVERY, Experience, home, kind_of, shared
+from fluxwerk.experience import BEHIND_A_HOOK, KINDS, SAVE_EVERY, Experience, home, kind_of, shared
 from fluxwerk.protocol import patience
+from fluxwerk.protocol.gate import BUDGET, RECOVERY
+from fluxwerk.protocol.sketch import bin_of
 from fluxwerk.server.trouble import Rule
 from fluxwerk.testing import PretendClock, loopback
 
@@ -86,6 +90,45 @@ def test_a_duration_that_does_not_fit_between_the_polls_is_not_believed(clock, s
 
     assert polls <= 6
     assert delay < 0.25
+
+
+def bins(experience):
+    """The bins that hold anything of what was learned of the task's kind."""
+    experience.save()
+    return {int(number) for number in json.loads(experience.path.read_text())["kinds"][kind_of(TASK)]["bins"]}
+
+
+def test_a_last_look_at_the_deadline_tells_not_exactly_when_a_task_ended(tmp_path, clock):
+    experience = Experience(tmp_path / "experience.json")
+    for _ in range(10):
+        play(experience, clock, 5.0)
+    plan = experience.plan(TASK, clock.now, 0.0)
+    assert plan(None) > 3.5
+    clock.sleep(3.0)
+    plan(READY)
+
+    assert bins(experience) >= set(range(bin_of(0.5), bin_of(3.0)))
+
+
+def test_a_poll_that_was_repeated_for_long_tells_not_that_the_task_ended_before_the_first_try(tmp_path, clock):
+    experience = Experience(tmp_path / "experience.json")
+    plan = experience.plan(TASK, clock.now, 0.0)
+    clock.sleep(plan(None) + 20.0)
+    plan(READY)
+
+    assert max(bins(experience)) == bin_of(20.1)
+
+
+@pytest.mark.parametrize("url", ["https://[x", "https://user:secret@api.bfl.ai/v1/get_result", "", "/x"])
+def test_a_polling_url_that_is_none_is_left_to_whoever_refuses_it(clock, url):
+    plan = Experience().plan(Task("1", url, "flux-2-pro"), clock.now, 0.0)
+
+    assert plan(None) == pytest.approx(0.1)
+    assert "secret" not in kind_of(Task("1", url, "flux-2-pro"))
+
+
+def test_a_size_beyond_all_measure_is_of_the_largest_class():
+    assert kind_of(Task("1", TASK.polling_url, "m", output_mp=Decimal("1e308"))) == "api.bfl.ai m 4096 ?"
 
 
 def test_kinds_are_hosts_models_and_sizes_and_do_not_teach_each_other(clock):
@@ -192,8 +235,11 @@ def test_it_is_saved_now_and_then_without_being_asked(tmp_path, clock):
 
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "null", "[" * 100_000, '{"format": 1}', '{"format": 1, "kinds": {"a": {"bins": 3}}}',
-             '{"format": 1, "kinds": {"a": {"bins": {"1": 1}, "used": "x"}}}',
-             '{"format": 1, "kinds": {"a": {"bins": {"1": 1}, "used": Infinity}}}', '{"format": 9, "kinds": {"a": 1}}'],
+             '{"format": 1, "kinds": {"a": {"bins": {"1": 1}, "used": "x"}}}', '{"format": 9, "kinds": {"a": 1}}',
+             '{"format": 1, "kinds": {"a": {"bins": {"1": 1}, "used": NaN}}}',
+             '{"format": 1, "kinds": {"a": {"bins": {"1": NaN}, "used": 1}}}',
+             '{"format": 1, "kinds": {"a": {"bins": {"1": 1}, "used": -Infinity}}}',
+             '{"format": 1, "kinds": {"a": {"bins": {"1": 1}, "used": 1%s}}}' % ("0" * 400)],
 )  # fmt: skip
 def test_a_file_that_is_no_good_is_as_good_as_none(tmp_path, clock, text):
     (tmp_path / "experience.json").write_text(text)
@@ -202,6 +248,49 @@ def test_a_file_that_is_no_good_is_as_good_as_none(tmp_path, clock, text):
     experience.save()
 
     assert json.loads(experience.path.read_text())["format"] == 1
+
+
+def test_a_file_that_names_the_future_and_too_many_kinds_makes_room_for_what_is_new(tmp_path, clock):
+    kinds = {f"{number}": {"bins": {"1": 1}, "used": 1e300 if number else float("inf")} for number in range(KINDS + 50)}
+    (tmp_path / "experience.json").write_text(json.dumps({"format": 1, "kinds": kinds}))
+    experience = Experience(tmp_path / "experience.json")
+    play(experience, clock, 1.0)
+    experience.save()
+    kept = json.loads(experience.path.read_text())["kinds"]
+
+    assert len(kept) == KINDS
+    assert kind_of(TASK) in kept
+
+
+def test_many_that_save_the_same_file_at_once_never_leave_half_of_it(tmp_path, clock):
+    several = [Experience(tmp_path / "experience.json") for _ in range(4)]
+    for experience in several:
+        for number in range(40):
+            experience.learn(f"{number}", 0.1, 10.0, None)
+    several[0].save()
+    torn = []
+
+    def work(experience):
+        for _ in range(10):
+            experience.learn("0", 0.1, 10.0, None)
+            experience.save()
+
+    def look():
+        while any(thread.is_alive() for thread in threads):
+            try:
+                # Windows lets nobody read a file while it is replaced.
+                with suppress(PermissionError):
+                    json.loads((tmp_path / "experience.json").read_text())
+            except ValueError as half:
+                torn.append(half)
+
+    threads = [threading.Thread(target=work, args=[experience]) for experience in several]
+    for thread in threads:
+        thread.start()
+    look()
+
+    assert torn == []
+    assert [path.name for path in tmp_path.iterdir()] == ["experience.json"]
 
 
 def test_a_disk_that_takes_nothing_costs_nothing_but_the_memory(tmp_path, clock):
@@ -230,6 +319,35 @@ def test_kinds_not_seen_for_longest_are_forgotten_first(clock):
         play(experience, clock, 0.5, task=Task("1", f"https://{number}.bfl.ai/", "flux-2-pro"))
 
     assert repr(experience).startswith(f"Experience({KINDS} kinds")
+
+
+def test_kinds_that_never_end_are_no_more_than_those_that_do(clock):
+    experience = Experience()
+    for number in range(KINDS + 5):
+        plan = experience.plan(Task("1", f"https://{number}.bfl.ai/", "flux-2-pro"), clock.now, 0.0)
+        clock.sleep(plan(None))
+        plan(status(progress=0.5))
+
+    assert repr(experience).startswith(f"Experience({KINDS} kinds")
+
+
+@pytest.mark.parametrize("budget", [0, -1, float("inf"), float("nan")])
+def test_a_budget_that_is_no_number_of_polls_is_refused_before_anything_is_paid(budget):
+    with pytest.raises(Misused, match="budget"):
+        Experience(budget=budget)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.READY, Outcome.FAILED, Outcome.MODERATED])
+def test_a_task_that_has_ended_takes_no_share_of_the_budget_however_long_its_error_is_kept(clock, outcome):
+    experience = Experience()
+    ended = [experience.plan(TASK, clock.now, 0.0) for _ in range(500)]
+    hooked = [experience.plan(TASK, clock.now, 0.0, hooked=True) for _ in range(500)]
+    for plan in ended:
+        plan(None)
+        plan(status(outcome))
+
+    assert len(hooked) == 500
+    assert repr(experience).endswith(", 0 watched)")
 
 
 def test_no_second_holds_more_polls_than_the_budget():
@@ -307,6 +425,17 @@ def test_the_cache_is_the_users_by_default(monkeypatch):
     monkeypatch.delenv("FLUXWERK_CACHE")
 
     assert home().parts[-2:] == ("fluxwerk", "experience.json")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there a home is always found")
+def test_a_user_without_a_home_learns_for_as_long_as_the_process_lives(monkeypatch):
+    for name in ("FLUXWERK_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    # Nobody says where this user lives: neither the environment nor the list of users.
+    monkeypatch.setenv("HOME", "nowhere")
+    monkeypatch.setitem(sys.modules, "pwd", None)
+
+    assert home() is None
 
 
 def test_clients_that_were_given_none_share_one_experience(fluxwerk_server):

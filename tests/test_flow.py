@@ -383,6 +383,18 @@ def test_a_task_that_stays_unknown_for_ten_seconds_is_forgotten():
     assert patience.GRACE <= sum(talk.pauses) < patience.GRACE + patience.LONGEST_POLL
 
 
+def test_a_task_that_is_not_found_when_a_bell_rings_early_is_asked_for_again():
+    # The first pause was to be a minute, and may have been cut to nothing: its length says nothing of the time since.
+    steps = flow.wait(TASK, BASE, plan=lambda status: 1.0 if status else 60.0)
+    call = next(steps)
+    assert (call.after, call.early) == (60.0, True)
+    for _ in range(9):
+        call = steps.send(told("Task not found"))
+        assert (call.after, call.early) == (1.0, False)
+    with pytest.raises(StopIteration):
+        steps.send(ready())
+
+
 def test_only_a_pause_that_nobody_asked_for_may_be_cut_short():
     busy, unknown = says({}, 429, retry_after="30"), told("Task not found")
 

@@ -90,7 +90,20 @@ def test_what_is_written_is_read_back():
 
 @pytest.mark.parametrize(
     "body",
-    [None, [], "bins", {"a": 1}, {"-1": 1}, {"99999": 1}, {"1": "2"}, {"1": True}, {"1": -1}, {"1": 1e9}, {"1": None}],
+    [
+        None,
+        [],
+        "bins",
+        {"a": 1},
+        {"-1": 1},
+        {"99999": 1},
+        {"1": "2"},
+        {"1": True},
+        {"1": -1},
+        {"1": 1e9},
+        {"1": None},
+        {str(number): 2 for number in range(200)},
+    ],
 )
 def test_what_is_no_sketch_is_refused(body):
     with pytest.raises(ValueError, match=r"."):

@@ -10,6 +10,7 @@ from fluxwerk.exchange import Outcome, Pool, Status, Task
 from fluxwerk.server.books import Books
 from fluxwerk.slots import Slots
 from fluxwerk.testing import PretendClock, loopback
+from fluxwerk.testing.face import blank
 
 TWO = Pool("standard", 2)
 OTHER = Pool("other", 1)
@@ -311,3 +312,83 @@ def test_a_submit_that_never_left_keeps_no_slot():
             client.generate("x", width=64, height=64)
         assert "No slot" not in str(ended.value)
         assert client.slots.ask(Pool("standard", 1), nothing).granted
+
+
+class Turning(AsyncClient):
+    """Counts the turns of the event loop, and notes in which of them a submit leaves."""
+
+    turns = 0
+
+    def __init__(self, base):
+        self.freed, self.left = [], []
+        super().__init__("a-key", base_url=base, slots=1, on_event=self.hear)
+
+    def hear(self, event):
+        if event.kind == "ready":
+            self.freed.append(self.turns)
+
+    async def turn(self):
+        while True:
+            self.turns += 1
+            await asyncio.sleep(0)
+
+    async def send(self, request, budget=None):
+        if request.pool:
+            self.left.append(self.turns)
+        return await super().send(request, budget)
+
+
+def test_the_next_submit_leaves_two_turns_of_the_loop_after_the_poll_that_freed_its_slot():
+    async def main(base):
+        async with Turning(base) as client:
+            turning = asyncio.create_task(client.turn())
+            assert [made.image async for made in client.generate_many(["a fox"] * 4, width=64, height=64)]
+            turning.cancel()
+            return client
+
+    with loopback(pace=lambda _: 0.05) as base:
+        client = asyncio.run(main(base))
+
+    assert [left - freed <= 2 for freed, left in zip(client.freed, client.left[1:], strict=False)] == [True] * 3
+
+
+class Holding(AsyncClient):
+    """Fetches no image before the second submit has left."""
+
+    def __init__(self, base):
+        self.submits, self.second = 0, asyncio.Event()
+        super().__init__("a-key", base_url=base, slots=1, timeout=20)
+
+    async def send(self, request, budget=None):
+        self.submits += bool(request.pool)
+        if self.submits == 2:
+            self.second.set()
+        if not request.keyed:
+            await self.second.wait()
+        return await super().send(request, budget)
+
+
+def test_a_download_holds_no_slot():
+    async def main(base):
+        async with Holding(base) as client:
+            return [made.error async for made in client.generate_many(["a fox"] * 2, width=64, height=64)]
+
+    with loopback() as base:
+        assert asyncio.run(main(base)) == [None, None]
+
+
+def test_the_body_of_a_request_is_made_before_there_is_a_slot_for_it(tmp_path):
+    file = tmp_path / "fox.png"
+    file.write_bytes(blank(64, 64))
+
+    def gone(event):
+        # The first has just taken the only slot; whoever read the file later would not find it.
+        if event.kind == "submitted":
+            file.unlink(missing_ok=True)
+
+    async def main(base):
+        async with AsyncClient("a-key", base_url=base, slots=1, on_event=gone) as client:
+            return await asyncio.gather(*(client.generate("a fox", images=[file], seed=seed) for seed in (1, 2)))
+
+    with loopback(pace=lambda _: 0.1) as base:
+        assert len(asyncio.run(main(base))) == 2

@@ -21,6 +21,7 @@ from fluxwerk.batch.keeper import Keeper
 from fluxwerk.client import AsyncClient
 from fluxwerk.errors import InDoubt, NotAllowed, OutOfCredits, Unanswered, Unreachable, Unwritable
 from fluxwerk.exchange import HttpRequest, Response
+from fluxwerk.experience import Experience
 from fluxwerk.jobs.inputs import Inputs
 from fluxwerk.jobs.job import Job, Stage
 from fluxwerk.jobs.ledger import Ledger, Saved
@@ -30,7 +31,7 @@ from fluxwerk.jobs.worker import Worker
 from fluxwerk.protocol import wire
 from fluxwerk.server.books import Books
 from fluxwerk.storage import Folder
-from fluxwerk.testing import FaceToFace
+from fluxwerk.testing import FaceToFace, loopback
 from fluxwerk.testing.face import BASE, KEY, blank
 
 QUICK = Terms(lease=1.0, first_pause=0.01)
@@ -763,3 +764,16 @@ def test_a_task_that_never_ends_is_given_up_after_the_patience_and_collected_on_
         site.ledger.retried(number)
     site.run()
     assert (site.count(Stage.SAVED), len(site.submits)) == (5, 5)
+
+
+def test_a_batch_learns_how_long_its_tasks_take_for_each_size_as_a_client_does(tmp_path):
+    experience = Experience()
+    rows = [{"prompt": "a fox", "width": side, "height": side, "seed": side} for side in (64, 1024)]
+    with loopback() as base:
+        client = AsyncClient(KEY, base_url=base, experience=experience)
+        batch = Batch(tmp_path / "a.ledger", output=tmp_path / "images", client=client)
+        batch.plan(rows)
+        batch.run()
+        asyncio.run(client.close())
+
+    assert repr(experience).startswith("Experience(2 kinds")

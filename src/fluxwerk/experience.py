@@ -16,23 +16,18 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from decimal import Decimal
-from math import ceil, log2
+from math import ceil, inf, log2
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
+from fluxwerk.errors import Misused
 from fluxwerk.exchange import Json, Outcome, Status, Task
 from fluxwerk.protocol import patience
+from fluxwerk.protocol.gate import BUDGET, Gate
 from fluxwerk.protocol.patience import Plan, Schedule
 from fluxwerk.protocol.sketch import Sketch, read_sketch, write_sketch
 
-# Polls in a second, over all tasks of a process.
-BUDGET = 200.0
-# After a refusal polls are half as many, but never fewer than this, and after so many seconds twice as many again.
-LEAST_BUDGET = 2.0
-RECOVERY = 30.0
-# Polls are counted in slices of a second, so that they neither come in bursts nor in single file; so many are kept.
-SLICE, SLICES = 0.1, 1000
 # A schedule is made anew when so much more is known, as a share and in observations.
 STALE = (0.05, 4)
 # So many kinds of tasks are remembered; those not seen for longest are forgotten first.
@@ -42,11 +37,15 @@ SAVE_EVERY = 50
 # Whoever takes a task up later than this, in seconds, cannot tell when it ended.
 FRESH = 1.0
 FORMAT = 1
+# Megapixels: larger images are of the largest class.
+LARGEST_CLASS = 4096.0
 # Progress that grows by less than this is as good as smooth.
 LEAST_GRAIN = 0.01
 # Behind a webhook: the first poll in seconds at least, and by how much it comes later than nearly all tasks take.
 BEHIND_A_HOOK = (3.0, 30.0)
 NEARLY_ALL, LATER = 0.99, 1.5
+
+RUNNING = frozenset({Outcome.RUNNING, Outcome.MISSING})
 
 log = logging.getLogger("fluxwerk")
 
@@ -61,11 +60,13 @@ class Experience:
     def __init__(
         self, path: str | os.PathLike[str] | None = None, *, learning: bool = True, budget: float = BUDGET
     ) -> None:
+        if not 0 < budget < inf:
+            raise Misused(f"budget = {budget}: it is a number of polls in a second, more than none.")
         self.path = Path(path) if path else None
         self.learning = learning
         self._lock = threading.Lock()
         self._kinds: dict[str, _Kind] = {}
-        self._gate = _Gate(budget)
+        self._gate = Gate(budget)
         self._watched: weakref.WeakSet[_Watch] = weakref.WeakSet()
         self._unsaved = 0
         self._load()
@@ -88,9 +89,15 @@ class Experience:
         A task that is `hooked` has a webhook coming: polls only stand behind it.
         """
         watch = _Watch(self, kind_of(task), now, age, crowded, hooked=hooked)
-        with self._lock:
-            self._watched.add(watch)
+        if not hooked:
+            with self._lock:
+                self._watched.add(watch)
         return watch
+
+    def leave(self, watch: _Watch) -> None:
+        """Hear that a task has ended, and share the budget among the others."""
+        with self._lock:
+            self._watched.discard(watch)
 
     def refused(self, now: float, pause: float) -> None:
         """Hear that the service refused a poll, and poll nothing for so many seconds, then half as often as before."""
@@ -119,12 +126,7 @@ class Experience:
     def learn(self, kind: str, low: float, high: float, exact: float | None) -> None:
         """Take in a task that ended between two moments, in seconds since its submit, or exactly at one of them."""
         with self._lock:
-            known = self._kinds.pop(kind, None) or _Kind()
-            self._kinds[kind] = known
-            known.sketch.learn(low, high, exact)
-            known.used = time.time()
-            if len(self._kinds) > KINDS:
-                del self._kinds[min(self._kinds, key=lambda name: self._kinds[name].used)]
+            self._used(kind).sketch.learn(low, high, exact)
             self._unsaved += 1
             due = self._unsaved >= SAVE_EVERY
         if due:
@@ -133,7 +135,7 @@ class Experience:
     def grain(self, kind: str, step: float) -> float:
         """Note by how much a task's progress grew at once, and return the smallest such step of its kind."""
         with self._lock:
-            known = self._kinds.setdefault(kind, _Kind())
+            known = self._used(kind)
             known.grain = min(known.grain, step) if step > LEAST_GRAIN else known.grain
             return known.grain
 
@@ -149,7 +151,8 @@ class Experience:
                 return
             self._unsaved = 0
             kinds = {name: {"used": round(kind.used), "bins": kind.write()} for name, kind in self._kinds.items()}
-        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.{threading.get_ident()}")
+        # A name of its own: others may be saving the same file, in this process or in another container.
+        beside = self.path.with_name(f"{self.path.name}.{os.urandom(6).hex()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             beside.write_text(json.dumps({"format": FORMAT, "kinds": kinds}))
@@ -159,14 +162,25 @@ class Experience:
             with suppress(OSError):
                 beside.unlink(missing_ok=True)
 
+    def _used(self, kind: str) -> _Kind:
+        """Return what is known of a kind, which was seen now; so many kinds are remembered, and no more."""
+        known = self._kinds.setdefault(kind, _Kind())
+        known.used = time.time()
+        if len(self._kinds) > KINDS:
+            del self._kinds[min(self._kinds, key=lambda name: self._kinds[name].used)]
+        return known
+
     def _load(self) -> None:
         if self.path is None:
             return
         try:
             body: Json = json.loads(self.path.read_text())
             kinds = cast("Mapping[str, Json]", body["kinds"] if body["format"] == FORMAT else {})
-            self._kinds = {name: _Kind(read_sketch(kind["bins"]), int(kind["used"])) for name, kind in kinds.items()}
-        except (OSError, ValueError, OverflowError, TypeError, KeyError, AttributeError, RecursionError):
+            # A moment that is yet to come would never be the longest ago.
+            read = [(min(float(kind["used"]), time.time()), name, kind["bins"]) for name, kind in kinds.items()]
+            newest = sorted((one for one in read if one[0] >= 0), key=lambda one: one[0])[-KINDS:]
+            self._kinds = {name: _Kind(read_sketch(bins), used) for used, name, bins in newest}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             # No file, or one that is no good: everything in it can be learned again.
             self._kinds = {}
 
@@ -193,39 +207,6 @@ class _Kind:
 
     def write(self) -> Json:
         return write_sketch(self.sketch)
-
-
-class _Gate:
-    """Lets so many polls through in a second, counted in slices, and half as many for a while after a refusal."""
-
-    def __init__(self, budget: float) -> None:
-        self._most = budget
-        self._since = self._shut = float("-inf")
-        self._taken: dict[int, int] = {}
-        self.rate = budget
-
-    def refuse(self, now: float, pause: float) -> None:
-        # Polls that were under way together are refused together, and count as one.
-        if now >= self._shut:
-            self._change(max(min(LEAST_BUDGET, self._most), self.rate / 2))
-        self._shut = self._since = max(self._shut, now + pause)
-
-    def book(self, now: float, moment: float) -> float:
-        if self.rate < self._most and now - self._since >= RECOVERY:
-            self._change(min(self._most, self.rate * 2))
-            self._since = now
-        width = max(SLICE, 1 / self.rate)
-        moment = max(moment, self._shut)
-        at, room = int(moment / width), max(1, int(self.rate * width))
-        while self._taken.get(at, 0) >= room:
-            at += 1
-        self._taken[at] = self._taken.get(at, 0) + 1
-        if len(self._taken) > SLICES:
-            self._taken = {place: taken for place, taken in self._taken.items() if place >= int(now / width)}
-        return max(moment, at * width)
-
-    def _change(self, rate: float) -> None:
-        self.rate, self._taken = rate, {}
 
 
 class _Watch:
@@ -255,8 +236,9 @@ class _Watch:
 
     def __call__(self, status: Status | None) -> float:
         now = self._now()
-        if status is not None and status.outcome is Outcome.READY:
-            self._ready(status, min(self._asked, now), rung=now < self._asked)
+        if status is not None and status.outcome not in RUNNING:
+            self._experience.leave(self)
+            self._ended(status, now)
             return 0.0
         if status is not None and self._began is not None:
             self._low = max(self._low, min(self._asked, now) - self._began)
@@ -265,9 +247,14 @@ class _Watch:
         self._asked = moment
         return moment - now
 
-    def _ready(self, status: Status, asked: float, *, rung: bool) -> None:
-        if self._began is None or not self._fresh or not self._experience.learning:
+    def _ended(self, status: Status, now: float) -> None:
+        ready = status.outcome is Outcome.READY
+        if not ready or self._began is None or not self._fresh or not self._experience.learning:
             return
+        # Without a webhook a pause ends early at a deadline alone, which tells nothing of the task's end.
+        rung = self._hooked and now < self._asked
+        # An answer that comes so late is that of another poll: those before it were lost.
+        asked = self._asked if 0 <= now - self._asked < patience.FIRST_BACKOFF else now
         took, said = asked - self._began, status.seconds
         exact = took if rung else said if said is not None and self._low < said <= took else None
         self._experience.learn(self._kind, self._low, took, exact)
@@ -316,7 +303,11 @@ def shared() -> Experience:
 
 def kind_of(task: Task) -> str:
     """Name the kind of a task: tasks of one host, model and size class take about as long."""
-    host = urlsplit(task.polling_url).hostname or ""
+    try:
+        host = urlsplit(task.polling_url).hostname or ""
+    except ValueError:
+        # It will not be polled, and whoever refuses it says so.
+        host = ""
     made, given = (_class_of(size) for size in (task.output_mp, task.input_mp))
     return f"{host} {task.model} {made} {given}"
 
@@ -325,7 +316,7 @@ def _class_of(megapixels: Decimal | None) -> str:
     """Name the size class: none at all, or the next power of two, from a quarter of a megapixel."""
     if megapixels is None or megapixels <= 0:
         return "?" if megapixels is None else "0"
-    return f"{2.0 ** ceil(log2(max(0.25, float(megapixels)))):g}"
+    return f"{2.0 ** ceil(log2(max(0.25, min(LARGEST_CLASS, float(megapixels))))):g}"
 
 
 def home() -> Path | None:
@@ -337,4 +328,9 @@ def home() -> Path | None:
         return Path(named) / "experience.json"
     from platformdirs import user_cache_path  # noqa: PLC0415  (only the first client pays for it)
 
-    return user_cache_path("fluxwerk", appauthor=False) / "experience.json"
+    try:
+        folder = user_cache_path("fluxwerk", appauthor=False)
+    except RuntimeError:
+        # A user without a home, as in many containers.
+        return None
+    return folder / "experience.json" if folder.is_absolute() else None

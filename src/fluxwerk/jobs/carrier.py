@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
 
@@ -126,7 +127,8 @@ class Carrier:
         shift.doubts_in_a_row = 0
         if accepted:
             shift.tell(Progress("submitted", accepted))
-        return accepted
+        # The ledger keeps no sizes, and how long a task takes depends on them.
+        return replace(accepted, task=task) if accepted else None
 
     async def _withdraw(self, job: Job, reason: str) -> None:
         shift = self._shift

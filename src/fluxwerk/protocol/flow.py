@@ -85,7 +85,8 @@ def wait(task: Task, base: str, tell: Tell = silence, plan: Plan | None = None) 
         trust.check_polling(task.polling_url, base)
         while True:
             attempt += 1
-            waited += after
+            # A bell may have cut the pause short, unless it was not to be.
+            waited += 0.0 if early else after
             try:
                 response = yield Call(http, after, patience.JITTER if failures else 0.0, early)
                 status = _read_poll(response, task)

@@ -114,4 +114,6 @@ def read_sketch(body: Json) -> Sketch:
         if not 0 <= int(name) <= LAST:
             raise ValueError("a bin is none of ours")
         bins[int(name)] = float(held)
+    if sum(bins.values()) > 2 * MEMORY:
+        raise ValueError("more observations than are remembered")
     return Sketch(bins)
