@@ -1,6 +1,7 @@
 """Many images side by side: `python many.py prompts.txt folder`, one prompt a line.
 
-One failure stops nobody else, and every image keeps the number of its line.
+The client keeps within the account's slots.  One failure stops nobody else, and every image keeps the number of its
+line.
 """
 
 from __future__ import annotations
@@ -9,30 +10,23 @@ import asyncio
 import sys
 from pathlib import Path
 
-from fluxwerk import AsyncClient, Error
-
-AT_ONCE = 24  # what the service allows an account for most models
+from fluxwerk import AsyncClient
 
 
 async def main(prompts: list[str], folder: Path) -> int:
     """Generate an image for each prompt and return how many failed."""
-    slots, failures = asyncio.Semaphore(AT_ONCE), 0
-
-    async def make(number: int, prompt: str) -> None:
-        nonlocal failures
-        async with slots:
-            try:
-                image = await client.generate(prompt, model="flux-2-klein-4b", width=512, height=512)
-            except Error as error:
-                failures += 1
-                print(f"{number}: {type(error).__name__}: {error}", file=sys.stderr)
+    failures = 0
+    async with AsyncClient() as client:
+        requests = [client.request(prompt, model="flux-2-klein-4b", width=512, height=512) for prompt in prompts]
+        numbers = {id(request): number for number, request in enumerate(requests, 1)}
+        async for made in client.generate_many(requests):
+            number = numbers[id(made.request)]
+            if made.image:
+                file = await asyncio.to_thread(made.image.save, folder / f"{number:05}.{made.image.suffix}")
+                print(f"{number}: {file}, cost {made.image.cost} credits")
             else:
-                file = await asyncio.to_thread(image.save, folder / f"{number:05}.{image.suffix}")
-                print(f"{number}: {file}, cost {image.cost} credits")
-
-    async with AsyncClient() as client, asyncio.TaskGroup() as group:
-        for number, prompt in enumerate(prompts, 1):
-            group.create_task(make(number, prompt))
+                failures += 1
+                print(f"{number}: {type(made.error).__name__}: {made.error}", file=sys.stderr)
     return failures
 
 

@@ -337,6 +337,9 @@ def test_an_origin_without_a_prompt_or_with_local_images_cannot_be_sent(shell: S
     facts["request"] = {"prompt": "a", "input_image": "sha256:" + "a" * 64}
     (shell.folder / "a.png.json").write_text(json.dumps(facts))
     assert "only their hashes" in shell("replay", "a.png", "-o", "b.png", code=2).stderr
+    facts["request"] = {"prompt": "a", "images": ["https://example.com/a.png?…"]}
+    (shell.folder / "a.png.json").write_text(json.dumps(facts))
+    assert "queries were not kept" in shell("replay", "a.png", "-o", "b.png", code=2).stderr
 
 
 def test_which_ledger_is_meant_has_to_be_clear(shell: Shell):

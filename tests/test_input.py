@@ -321,3 +321,13 @@ def test_a_model_by_hand_takes_every_option_and_knows_an_image_by_its_name():
 def test_an_image_that_was_attached_before_stays_as_it_is():
     attached = Attached("aGVsbG8=", (64, 64))
     assert attach(attached, "input_image", find("flux-2-pro")) is attached
+
+
+@pytest.mark.parametrize(
+    "url", ["HTTPS://a.b/c.png?sig=secret", "s3://bucket/c?sig=secret", "ftp://h/c?sig=secret&n=c.png"]
+)
+def test_a_url_that_is_none_of_ours_is_told_without_its_query(url):
+    with pytest.raises(Misused) as refused:
+        compose(find("flux-2-pro"), "a fox", images=[url])
+    assert "c" in str(refused.value)
+    assert "secret" not in str(refused.value)

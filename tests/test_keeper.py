@@ -78,6 +78,14 @@ def test_the_origin_lies_beside_the_image_and_tells_everything_but_secrets(tmp_p
     assert "secret" not in json.dumps(facts)
 
 
+def test_the_origin_holds_links_without_the_query_that_may_open_them(tmp_path: Path):
+    link = "https://bucket.example/a.png?sig=CANARY"
+    fields = {"prompt": "is it https://a.example/?q=1", "input_image": link, "images": [link], "raw": True}
+    facts = read_origin(Path(keep(Keeper(Folder(tmp_path)), fields=fields).path))
+    cut = "https://bucket.example/a.png?…"
+    assert facts["request"] == {**fields, "input_image": cut, "images": [cut]}
+
+
 def test_without_prompts_the_origin_holds_neither_the_prompt_nor_a_hash_to_guess_it_by(tmp_path: Path):
     saved = keep(Keeper(Folder(tmp_path), prompts=False))
     facts = read_origin(Path(saved.path))

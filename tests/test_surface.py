@@ -68,6 +68,13 @@ def test_the_testing_names_are_there():
         assert getattr(testing, name).__doc__
 
 
+@pytest.mark.parametrize("name", ["loopback", "FaceToFace"])
+def test_the_testing_names_say_which_extra_they_need(name):
+    program = f"import sys; sys.modules['pydantic'] = None; from fluxwerk.testing import {name}"
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert "(pydantic): pip install 'fluxwerk[server]'" in done.stderr
+
+
 def test_importing_the_package_loads_nothing_heavy():
     assert loaded_by("import fluxwerk") == set()
     assert loaded_by("from fluxwerk import Task, Request, Error, models, find, estimate; models()") == set()

@@ -18,6 +18,7 @@ from fluxwerk.catalog import IMAGE_TYPES, Model
 from fluxwerk.errors import Fault
 from fluxwerk.exchange import Json, Request
 from fluxwerk.geometry import Size
+from fluxwerk.protocol.trust import redact
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -274,7 +275,7 @@ def _read_file(path: Path, name: str) -> bytes | Fault:
         with path.expanduser().open("rb") as file:
             return file.read(LARGEST_BYTES + 1)
     except FileNotFoundError:
-        return Fault(name, str(path), "there is no such file")
+        return Fault(name, redact(str(path)), "there is no such file")
     except (OSError, ValueError, RuntimeError) as trouble:
         # No file system takes a name with a null in it, and no home is known of "~stranger".
         return Fault(name, str(path), f"cannot be read: {getattr(trouble, 'strerror', None) or trouble}")
@@ -285,7 +286,7 @@ def _decode(text: str, name: str) -> bytes | Fault:
         # Many tools break the lines of what they encode.
         return base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)
     except (binascii.Error, ValueError):
-        return Fault(name, text, "is no file, no URL, no data URI and no base64")
+        return Fault(name, redact(text), "is no file, no URL, no data URI and no base64")
 
 
 def _read_pil(image: PilImage, name: str) -> bytes | Fault:

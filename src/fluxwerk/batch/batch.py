@@ -15,7 +15,7 @@ from fluxwerk.batch.keeper import Keeper
 from fluxwerk.batch.planner import Plan, plan
 from fluxwerk.batch.template import DEFAULT
 from fluxwerk.catalog import Model
-from fluxwerk.client import DEFAULT_MODEL, AsyncClient
+from fluxwerk.client import AsyncClient
 from fluxwerk.errors import Error, Misused, UnknownPrice
 from fluxwerk.exchange import Json, Request
 from fluxwerk.jobs.budget import Sums
@@ -25,6 +25,7 @@ from fluxwerk.jobs.ledger import Ledger, Saved
 from fluxwerk.jobs.shift import Keep, Progress, Tell, Terms
 from fluxwerk.jobs.worker import Worker
 from fluxwerk.storage import Storage, open_storage
+from fluxwerk.words import DEFAULT_MODEL
 
 OFFLINE = "offline"
 ENDINGS = frozenset({"saved", "failed", "in doubt"})

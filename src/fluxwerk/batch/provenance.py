@@ -18,6 +18,7 @@ from typing import cast
 from fluxwerk.errors import Misused
 from fluxwerk.exchange import Json, Status
 from fluxwerk.jobs.job import Job
+from fluxwerk.protocol.trust import redact
 from fluxwerk.protocol.wire import dump
 from fluxwerk.raster import PNG_SIGNATURE
 
@@ -38,12 +39,15 @@ PACKET = (
 ORIGIN = re.compile(rb"<fluxwerk:origin>(.*?)</fluxwerk:origin>", re.DOTALL)
 # What opens or proves something, and so is in no file that goes out.
 PRIVATE = frozenset({"webhook_url", "webhook_secret"})
+LINKS = ("http://", "https://")
+# What stands in a link for its query.
+CUT = redact("?q")
 LONGEST_READ = 64 * 1024 * 1024
 
 
 def origin(job: Job, status: Status, *, prompts: bool = True) -> dict[str, Json]:
     """Say how an image came to be; without `prompts` neither the prompt nor a link to it is told."""
-    told = {name: value for name, value in job.fields.items() if name not in PRIVATE}
+    told = {name: _told(name, value) for name, value in job.fields.items() if name not in PRIVATE}
     fields = {name: value for name, value in told.items() if prompts or name != "prompt"}
     return {
         "fluxwerk": FORMAT,
@@ -60,6 +64,21 @@ def origin(job: Job, status: Status, *, prompts: bool = True) -> dict[str, Json]
         "cost": job.cost,
         "submitted": None if job.submitted is None else datetime.fromtimestamp(job.submitted, UTC).isoformat(),
     }
+
+
+def is_cut(value: Json) -> bool:
+    """Whether a field's value is a link, or holds one, whose query was not kept."""
+    if isinstance(value, list):
+        return any(is_cut(item) for item in cast("list[Json]", value))
+    return isinstance(value, str) and value.startswith(LINKS) and CUT in value
+
+
+def _told(name: str, value: Json) -> Json:
+    """Leave the query of a link out: it may be signed, and whoever holds it opens the image."""
+    if isinstance(value, list):
+        return [_told(name, item) for item in cast("list[Json]", value)]
+    is_link = name != "prompt" and isinstance(value, str) and value.startswith(LINKS)
+    return redact(value) if is_link else value
 
 
 def embed(data: bytes, facts: Mapping[str, Json]) -> bytes | None:

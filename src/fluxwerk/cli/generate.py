@@ -8,7 +8,7 @@ import click
 
 from fluxwerk.cli.connection import Connection, connection_options
 from fluxwerk.cli.making import make, making_options
-from fluxwerk.client import DEFAULT_MODEL
+from fluxwerk.words import DEFAULT_MODEL
 
 
 @click.command("generate")
@@ -17,7 +17,7 @@ from fluxwerk.client import DEFAULT_MODEL
 @click.option("--width", type=int, help="In pixels.")
 @click.option("--height", type=int, help="In pixels.")
 @click.option("--aspect-ratio", metavar="W:H", help="For the models that take a ratio instead of a size.")
-@click.option("--raw/--no-raw", default=None, help="Less processed pictures, with Ultra.")
+@click.option("--raw/--no-raw", default=None, help="Less processed images, with Ultra.")
 @click.option("-i", "--image", "images", multiple=True, metavar="FILE|URL", help="A reference image; may be repeated.")
 @making_options
 @connection_options

@@ -25,7 +25,7 @@ FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 LONGEST_SHOWN = 120
 
 _SHARED = (
-    click.option("--seed", type=int, help="The same seed makes the same picture."),
+    click.option("--seed", type=int, help="The same seed makes the same image."),
     click.option(
         "--format", "output_format", type=click.Choice(["png", "jpeg", "webp"]), help="By default that of -o."
     ),

@@ -26,4 +26,8 @@ HOMES = {
 def __getattr__(name: str) -> object:
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(HOMES[name]), name)
+    try:
+        return getattr(import_module(HOMES[name]), name)
+    except ModuleNotFoundError as missing:
+        text = f"fluxwerk.testing needs one more package ({missing.name}): pip install 'fluxwerk[server]'"
+        raise ModuleNotFoundError(text, name=missing.name) from None

@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fluxwerk.client import Client, Words, of_each
+from fluxwerk.client import Client
 from fluxwerk.drive import drive, pause_before
 from fluxwerk.engines import Engine, Order
 from fluxwerk.errors import Error, Lost, TimedOut, Unreachable
@@ -28,6 +28,7 @@ from fluxwerk.server.trouble import Rule, Trouble
 from fluxwerk.testing.clock import PretendClock
 from fluxwerk.testing.crowd import Crowd
 from fluxwerk.testing.post import Post, suffer
+from fluxwerk.words import Words, of_each
 
 if TYPE_CHECKING:
     from typing import Unpack

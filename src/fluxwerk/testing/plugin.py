@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def fluxwerk_server() -> Generator[str]:
     """Yield the base URL of a fluxwerk server with the offline engine: real HTTP, any key, no bill."""
-    from fluxwerk.server.loopback import loopback  # noqa: PLC0415  (only suites that ask for it pay)
+    from fluxwerk.testing import loopback  # noqa: PLC0415  (only suites that ask for it pay)
 
     with loopback() as base:
         yield base
@@ -23,6 +23,6 @@ def fluxwerk_server() -> Generator[str]:
 @pytest.fixture
 def face_to_face() -> FaceToFace:
     """Return a client and a server in one thread on a pretend clock, for tests in which hours pass."""
-    from fluxwerk.testing.face import FaceToFace  # noqa: PLC0415
+    from fluxwerk.testing import FaceToFace  # noqa: PLC0415
 
     return FaceToFace()

@@ -1,0 +1,157 @@
+"""What `Client` and `AsyncClient` say in the same way: everything but driving."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from fluxwerk import catalog, pricing, redaction
+from fluxwerk.access import open_access
+from fluxwerk.catalog import Model
+from fluxwerk.conversation import Conversation, Hooks
+from fluxwerk.drive import WALL, Clock
+from fluxwerk.errors import Misused, TimedOut
+from fluxwerk.exchange import Flow, HttpRequest, Pool, Request, Response, Status, Task, Tell
+from fluxwerk.experience import Experience, shared
+from fluxwerk.image import Image, develop
+from fluxwerk.input import Wanted, compose
+from fluxwerk.protocol import flow, patience
+from fluxwerk.series import Series, may_buy
+from fluxwerk.slots import Slots
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+DEFAULT_MODEL = "flux-2-pro"
+NOT_OPTIONS = frozenset({"model", "images", "extra", "timeout"})
+TOO_MANY = 429
+# `generate_many` carries so many requests beyond the slots, or half as many as those: some are prepared and wait for a
+# slot, some have left theirs and are downloaded.
+SLOTS, AHEAD = 24, 16
+
+
+class Words:
+    """The base of both clients, which drives nothing itself."""
+
+    def __init__(
+        self,
+        api_key: str | None,
+        region: str | None,
+        base_url: str | None,
+        timeout: float,
+        on_event: Tell,
+        slots: int | None = None,
+        webhook: Hooks | None = None,
+        clock: Clock = WALL,
+        experience: Experience | None = None,
+    ) -> None:
+        self.webhook = webhook
+        self.experience = experience or shared()
+        self.access = open_access(api_key, region, base_url)
+        self.timeout = timeout
+        self.on_event = on_event
+        self.clock = clock
+        if slots is not None and slots < 1:
+            raise Misused(f"slots = {slots}: at least one task must be allowed in flight.")
+        self.slots = Slots(clock.now, slots)
+        self._at_a_time = (slots or SLOTS) + max(AHEAD, (slots or SLOTS) // 2)
+        self._closed = threading.Event()
+        redaction.keep_urls_out_of_logs()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self.access.base!r})"
+
+    def request(self, prompt: str | None = None, **wanted: Unpack[Wanted]) -> Request:
+        """Build and check a request without sending anything; raises `Misused` with every fault."""
+        return _compose(prompt, wanted)[1]
+
+    def estimate(
+        self,
+        model: str | Model = DEFAULT_MODEL,
+        width: int | None = None,
+        height: int | None = None,
+        inputs: Sequence[tuple[int, int]] = (),
+    ) -> Decimal:
+        """Estimate one image in credits without asking the service; raises `UnknownPrice`."""
+        return pricing.estimate(model, width, height, inputs)
+
+    def _generating(self, tell: Tell, prompt: str | Request | None, wanted: Wanted) -> Flow[Image]:
+        task = yield from self._submitting(tell, prompt, wanted)
+        return (yield from self._downloading(tell, task, 0.0))
+
+    def _submitting(self, tell: Tell, prompt: str | Request | None, wanted: Wanted) -> Flow[Task]:
+        model, request = _compose(prompt, wanted)
+        if self.webhook and (not model.options or "webhook_url" in model.options):
+            request = replace(request, fields={**self.webhook.options, **request.fields})
+        return flow.submit(model, request, self.access.base, tell, self.access.others)
+
+    def _waiting(self, tell: Tell, task: Task, age: float | None = None) -> Flow[Status]:
+        plan = self.experience.plan(
+            task,
+            self.clock.now,
+            self.slots.age(task) if age is None else age,
+            crowded=lambda: self.slots.is_crowded(task),
+            hooked=self.webhook is not None,
+        )
+        return flow.wait(task, self.access.base, tell, plan)
+
+    def _downloading(self, tell: Tell, ready: Status | Task, age: float | None = None) -> Flow[Image]:
+        status = (yield from self._waiting(tell, ready, age)) if isinstance(ready, Task) else ready
+        return develop(status, (yield from flow.download(status, self.access.base, tell)))
+
+    def _heard(self, request: HttpRequest, response: Response) -> Response:
+        """Pass an answer on; a poll that is refused speaks for all of them."""
+        if response.status == TOO_MANY and request.method == "GET" and request.keyed:
+            asked = patience.retry_after(response.headers) or patience.FIRST_BACKOFF
+            self.experience.refused(self.clock.now(), min(asked, patience.LONGEST_RETRY_AFTER))
+        return response
+
+    def _conversation(self, task: Task | None) -> Conversation:
+        return Conversation(self.clock, self.slots, self.on_event, self.webhook, task)
+
+    def _series(self, requests: object) -> Series:
+        if isinstance(requests, str | Request):
+            raise Misused("Many are asked for, and one was given: put brackets around it.")
+        return Series(self._at_a_time, self._closed)
+
+    def _no_slot(self, pool: Pool) -> TimedOut:
+        if not may_buy():
+            return TimedOut("Nobody listens any more, or the client was closed. Nothing was sent.")
+        most = self.slots.most(pool)
+        return TimedOut(f"No slot became free: of {pool.name} {most} may be in flight at once. Nothing was sent.")
+
+    def _settle(self, wake: Callable[[], object]) -> None:
+        """Let the series under way send nothing more, and call `wake` once no submit is on its way."""
+        closed, self._closed = self._closed, threading.Event()
+        closed.set()
+        self.slots.settle(wake)
+
+    def _deadline(self, timeout: float | None) -> float:
+        return self.clock.now() + (self.timeout if timeout is None else timeout)
+
+
+def of_each(request: Request | str, wanted: Wanted) -> Wanted:
+    """Take from the options of many what goes with this one: a request has its own."""
+    if isinstance(request, str):
+        return wanted
+    mine = Wanted()
+    if "timeout" in wanted:
+        mine["timeout"] = wanted["timeout"]
+    model = wanted.get("model")
+    if isinstance(model, Model) and model.name == request.model:
+        mine["model"] = model
+    return mine
+
+
+def _compose(prompt: str | Request | None, wanted: Wanted) -> tuple[Model, Request]:
+    options = {name: value for name, value in wanted.items() if name not in NOT_OPTIONS}
+    images, extra = wanted.get("images", ()), wanted.get("extra")
+    if not isinstance(prompt, Request):
+        model = catalog.find(wanted.get("model", DEFAULT_MODEL))
+        return model, compose(model, prompt, images=images, options=options, extra=extra)
+    if options or images or extra:
+        raise Misused(f"A request is complete: give {', '.join(options) or 'images and extra'} when it is made.")
+    return catalog.find(wanted.get("model", prompt.model)), prompt
