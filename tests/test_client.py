@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from decimal import Decimal
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -589,3 +590,63 @@ def test_extra_goes_unchecked_to_a_model_given_by_hand(asked):
     assert image.model == "flux-9"
     assert seen[0].url.path == "/v1/flux-9"
     assert json.loads(seen[0].content) == {"prompt": "x", "dream": 1}
+
+
+class Counter:
+    """A relay in front of a server that counts the connections it is asked for."""
+
+    def __init__(self, base):
+        self._target = urlsplit(base).port
+        self.connections = 0
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.base = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                caller, _ = self._listening.accept()
+            except OSError:
+                return
+            self.connections += 1
+            server = socket.create_connection(("127.0.0.1", self._target))
+            for one, other in ((caller, server), (server, caller)):
+                threading.Thread(target=self._relay, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _relay(one, other):
+        with one, suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+
+    def close(self):
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+
+def test_submits_polls_and_downloads_go_by_the_same_warm_connection():
+    events = []
+    with (
+        loopback(pace=lambda _: 0.3) as base,
+        closing(Counter(base)) as counter,
+        Client("a-key", base_url=counter.base, on_event=events.append) as client,
+    ):
+        for _ in range(4):
+            client.generate("a fox", width=64, height=64)
+
+    assert sum(event.kind == "polled" for event in events) >= 8
+    assert counter.connections == 1
+
+
+def test_many_at_once_open_no_more_connections_than_they_are():
+    with loopback(pace=lambda _: 0.2) as base, closing(Counter(base)) as counter:
+
+        async def run():
+            async with AsyncClient("a-key", base_url=counter.base, slots=6) as client:
+                return [made async for made in client.generate_many(["a fox"] * 40, width=64, height=64)]
+
+        made = asyncio.run(run())
+
+    assert sum(one.image is not None for one in made) == 40
+    assert counter.connections <= 6 + 16

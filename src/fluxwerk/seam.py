@@ -31,6 +31,8 @@ LONGEST_SUBMIT = 60.0
 LONGEST_READ = 20.0
 LONGEST_CONNECT = 10.0
 LARGEST_BODY = 128 * 1024 * 1024
+# Idle connections: 24 slots, their polls and downloads need fewer, and the budget of polls keeps it so with more slots.
+# The pool looks at each of them for every request, so that hundreds would cost more than they save.
 KEPT_ALIVE = 64
 # Servers close idle lines after five seconds and more: a submit that met the closing would be in doubt.
 KEPT_SECONDS = 3.0
