@@ -83,6 +83,7 @@ def test_a_ring_on_the_loop_ends_a_nap_on_the_loop():
         await bell.nap_async("a", AGES)
 
     asyncio.run(run())
+    assert repr(bell) == "Bell(0 tasks waited for, 0 rings remembered)"
 
 
 def test_a_ring_from_a_thread_ends_a_nap_on_the_loop():
@@ -96,6 +97,7 @@ def test_a_ring_from_a_thread_ends_a_nap_on_the_loop():
     ringer.start()
     asyncio.run(bell.nap_async("a", AGES))
     ringer.join()
+    assert repr(bell) == "Bell(0 tasks waited for, 0 rings remembered)"
 
 
 def test_a_cancelled_nap_is_forgotten():
