@@ -10,7 +10,7 @@ from math import exp, sqrt
 from typing import TypeAlias
 
 from fluxwerk.exchange import Status
-from fluxwerk.protocol.sketch import RATIO, Sketch, edge
+from fluxwerk.protocol.sketch import LAST, RATIO, Sketch, edge
 
 # Says how many seconds to pause before the next poll, given what the last one said; `None` before the first.
 Plan: TypeAlias = Callable[[Status | None], float]
@@ -47,14 +47,15 @@ def geometric(first: float = FIRST_POLL, longest: float = LONGEST_POLL) -> Plan:
 
 
 # What one poll is worth, in seconds of waiting: while others wait for the slot, and while one waits for one image.
-CROWD_PRICE = 0.009
+CROWD_PRICE = 0.0093
 PRICE = 0.015
 # Fewer observations than this say too little.
 ENOUGH = 3.0
 # A task that takes longer than any before is worth so many observations.
 UNSEEN = 1.0
-# The last tenth of what was seen says how the ends beyond it thin out.
-LATE = 0.1
+# Of so large a share, the latest, only the mean is trusted; it is drawn in these multiples of that.
+LATE = 0.15
+TAIL = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 # So many empty bins are no chance: nothing ends between half as long and this.
 GAP = 25
 # No cell is looked at more closely than in so many pieces.
@@ -150,28 +151,35 @@ def _knots(sketch: Sketch) -> list[tuple[float, float]]:
     """Cut the durations into cells of equal weight and return where they end, with the share that runs longer.
 
     Cells that hold several observations each are narrow where many are and wide where few are, so that neither chance
-    nor a gap between two of them is taken for knowledge.  Beyond the last the ends thin out as those before it did.
+    nor a gap between two of them is taken for knowledge.  The latest are too few even for that: there the ends thin out
+    evenly, by their mean.
     """
     total = sum(sketch.bins.values())
     whole = total * (1 + UNSEEN / sketch.weight)
     cell = total * (0.5 / sqrt(sketch.weight))
-    held, left, late, excess = 0.0, whole, 0.0, 0.0
+    held, left = 0.0, whole
     numbers = sorted(number for number, weight in sketch.bins.items() if weight > total * NEGLIGIBLE)
     knots = [(0.0, 1.0), (edge(numbers[0] - 1), 1.0)]
-    for number, following in zip(numbers, [*numbers[1:], None], strict=True):
+    for number, following in zip(numbers, [*numbers[1:], LAST], strict=True):
         held += sketch.bins[number]
-        late = late or (edge(number) if left - held <= whole * LATE else 0.0)
-        excess += sketch.bins[number] * (edge(number) - late) if late else 0.0
-        lonely = following is not None and following - number > GAP and left - held > cell
-        if held >= cell or lonely or following is None:
+        late = left - held <= whole * LATE
+        lonely = following - number > GAP and left - held > cell
+        if held >= cell or lonely or late:
             left, held = left - held, 0.0
-            knots.append((edge(number), max(left, whole * 1e-3) / whole))
-        if lonely and following is not None:
+            knots.append((edge(number), left / whole))
+        if late:
+            break
+        if lonely:
             knots.append((edge(following - 1), knots[-1][1]))
-    end, rest = knots[-1]
-    scale = max(excess / (total * LATE), end * (RATIO - 1))
-    knots += [(end + scale * step, rest * exp(-step)) for step in (1, 2, 3, 4)]
-    return knots
+    return [*knots, *_tail(sketch, *knots[-1])]
+
+
+def _tail(sketch: Sketch, start: float, share: float) -> list[tuple[float, float]]:
+    """Let the share that runs longer than the cells thin out by the mean of what it ran beyond them."""
+    beyond = {number: held for number, held in sketch.bins.items() if edge(number) > start}
+    excess = sum(held * (edge(number) - start) for number, held in beyond.items())
+    scale = max(excess / sum(beyond.values()) if beyond else 0.0, start * (RATIO - 1))
+    return [(start + scale * step, share * exp(-step)) for step in TAIL]
 
 
 def backoff(failures: int) -> float:
