@@ -80,7 +80,14 @@ def test_parts_that_wait_outside_the_device_paint_the_same(row: Row) -> None:
 
 @pytest.mark.parametrize("name", ["klein", "dev", "flux1-schnell", "fill"])
 def test_every_kind_gets_warm(family, name: str) -> None:
-    warm([family(name, 1)], 64)
+    one_step, ran = family(name, 1), set()
+    parts = {"transformer": one_step.pipe.transformer, "decoder": one_step.pipe.vae.decoder}
+    hooks = [part.register_forward_hook(lambda *_, title=title: ran.add(title)) for title, part in parts.items()]
+    warm([one_step], 64)
+    for hook in hooks:
+        hook.remove()
+
+    assert ran == set(parts)
 
 
 def test_a_folder_that_misses_a_part_is_refused_by_its_name(row: Row, tmp_path) -> None:
