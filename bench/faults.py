@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import fluxwerk
-from fluxwerk import AsyncClient, Client, Image, raster
+from fluxwerk import AsyncClient, Client, Image, imagefile
 from fluxwerk.server.books import Books
 from fluxwerk.server.trouble import Rule, Trouble
 from fluxwerk.testing import loopback
@@ -158,7 +158,7 @@ def main() -> None:
                 right += ending == expected
                 doubles += len(books.jobs) > 1
                 hangs += seconds > DEADLINE + GRACE
-                wrong_files += image is not None and (raster.fault(image.data) is not None or image.width != 256)
+                wrong_files += image is not None and (imagefile.fault(image.data) is not None or image.width != 256)
                 if ending != expected or seconds > DEADLINE + GRACE:
                     print(f"  {on} {how}: {ending} after {seconds:.1f} s, expected {expected}")
     print(f"kinds of trouble        {len(MATRIX)} × {trials} trials × sync and async = {total}")

@@ -35,11 +35,11 @@ import uvicorn
 
 from fluxwerk import AsyncClient, Client, Event, catalog
 from fluxwerk.engines import Everything, Order, Progress, Report
-from fluxwerk.exchange import Task
 from fluxwerk.experience import Experience, _Kind, kind_of
 from fluxwerk.protocol.sketch import Sketch, bin_of
 from fluxwerk.server.loopback import listen, loopback
 from fluxwerk.testing.face import BASE, Blank, FaceToFace, blank
+from fluxwerk.types import Task
 from fluxwerk.webhook import Receiver
 
 KEY = "a-key-for-the-bench"

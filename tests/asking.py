@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 from fluxwerk.drive import drive
-from fluxwerk.exchange import HttpRequest, Response
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face import BASE
+from fluxwerk.types import HttpRequest, Response
 
 PRO = "/v1/flux-2-pro"
 

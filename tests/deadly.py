@@ -16,12 +16,12 @@ from fluxwerk.batch import Batch
 from fluxwerk.batch.keeper import Keeper
 from fluxwerk.client import AsyncClient
 from fluxwerk.errors import Unanswered
-from fluxwerk.exchange import HttpRequest, Response
 from fluxwerk.jobs.database import Sqlite
 from fluxwerk.jobs.ledger import Ledger
 from fluxwerk.jobs.shift import Progress, Terms
 from fluxwerk.protocol import wire
 from fluxwerk.storage import Folder
+from fluxwerk.types import HttpRequest, Response
 
 LEASE = 0.4
 MOVES = ("submitting", "submitted", "withdrawn", "refused", "doubted", "ready", "expired", "failed", "saved")

@@ -6,7 +6,7 @@ from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 
-from fluxwerk import raster
+from fluxwerk import imagefile
 from fluxwerk.jobs.job import Stage
 from fluxwerk.jobs.ledger import Ledger
 from fluxwerk.server.books import Job as Accepted
@@ -55,7 +55,7 @@ def assert_files(ledger: Ledger) -> None:
     """Every saved job has its whole image."""
     paths = [Path(row["path"]) for row in ledger.rows(Stage.SAVED)]
     assert len(set(paths)) == len(paths)
-    assert [path for path in paths if raster.fault(path.read_bytes())] == []
+    assert [path for path in paths if imagefile.fault(path.read_bytes())] == []
 
 
 def assert_sums(ledger: Ledger) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fluxwerk.raster import PNG_SIGNATURE
+from fluxwerk.imagefile import PNG_SIGNATURE
 
 # What the process needs by itself, with room for one refused file of a few megabytes.
 MEGABYTES = 130

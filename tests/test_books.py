@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from asking import face, post
 from fluxwerk import Task, find
 from fluxwerk.engines import Order
-from fluxwerk.exchange import Response
 from fluxwerk.server.books import KEEP, LONGEST_KEY, Account, Books, Job, Memory, is_well_formed
+from fluxwerk.types import Response
 
 
 def job(account: Account, name: str = "1", model: str = "flux-2-pro", cost: str | None = "3") -> Job:

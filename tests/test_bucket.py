@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from fluxwerk.cli.group import group
 from fluxwerk.errors import Unwritable
-from fluxwerk.raster import fault
+from fluxwerk.imagefile import fault
 from fluxwerk.server.loopback import loopback
 from fluxwerk.storage import Storage, open_storage
 from fluxwerk.testing.face import Blank

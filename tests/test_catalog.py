@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxwerk import catalog
-from fluxwerk.catalog import KINDS, Model, Option, check, find, models, ratio, refuse
+from fluxwerk.catalog import rows
+from fluxwerk.catalog.rows import KINDS, Model, Option, check, find, models, ratio, refuse
 from fluxwerk.errors import Misused, UnknownModel
 
 PRO, ULTRA = find("pro"), find("ultra")
@@ -395,8 +395,8 @@ def test_an_option_says_in_words_what_may_be_given(option, words):
 
 
 def test_a_column_that_nobody_knows_is_refused_when_the_rows_are_read():
-    data = tomllib.loads(files("fluxwerk").joinpath("catalog.toml").read_text(encoding="utf-8"))
+    data = tomllib.loads(files("fluxwerk").joinpath("catalog/models.toml").read_text(encoding="utf-8"))
     row = {**data["model"]["flux-2-pro"], "prize": 3}
 
     with pytest.raises(ValueError, match=r"flux-2-pro has unknown columns \['prize'\]"):
-        catalog._row("flux-2-pro", row, data)
+        rows._row("flux-2-pro", row, data)

@@ -15,10 +15,10 @@ from PIL import Image
 from fluxwerk import catalog, errors
 from fluxwerk.cli.exit import CODES, EXITS, code_of, explained
 from fluxwerk.cli.group import COMMANDS, group
-from fluxwerk.exchange import Task
 from fluxwerk.server.books import Books
 from fluxwerk.server.trouble import Rule
 from fluxwerk.testing import loopback
+from fluxwerk.types import Task
 
 KEY = "a-key"
 

@@ -37,11 +37,11 @@ from fluxwerk import (
     Unreachable,
     Untrusted,
     catalog,
-    geometry,
     seam,
 )
-from fluxwerk.exchange import HttpRequest
+from fluxwerk.catalog import rows, sizes
 from fluxwerk.testing import loopback
+from fluxwerk.types import HttpRequest
 
 KEY = "a-secret-key"
 BFL = "https://api.bfl.ai"
@@ -533,7 +533,7 @@ def needs(model: catalog.Model) -> dict[str, object]:
     side = max(64, model.smallest_input)
     wanted: dict[str, object] = {}
     for option in model.options.values():
-        if option.required and option.type in catalog.IMAGE_TYPES:
+        if option.required and option.type in rows.IMAGE_TYPES:
             wanted[option.name] = pictures.jpeg(side, side)
         elif option.required and option.type == "integer":
             wanted[option.name] = 128
@@ -550,7 +550,7 @@ def test_every_model_gives_an_image_of_the_announced_size_and_format(asked, flux
     given = {name: value for name, value in wanted.items() if isinstance(value, int)}
     side = max(64, model.smallest_input)
     inputs = [(side, side)] * any(isinstance(value, bytes) for value in wanted.values())
-    assert (image.width, image.height) == geometry.output_size(model, given, inputs)
+    assert (image.width, image.height) == sizes.output_size(model, given, inputs)
     default = model.options["output_format"].default if "output_format" in model.options else "png"
     assert image.suffix == default
     picture = image.to_pil()

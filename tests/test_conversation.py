@@ -9,9 +9,9 @@ import pytest
 from fluxwerk.bell import Bell
 from fluxwerk.conversation import Conversation
 from fluxwerk.drive import WALL, drive, drive_async
-from fluxwerk.exchange import Call, HttpRequest, Response, Task, silence
 from fluxwerk.slots import Slots
 from fluxwerk.testing import FaceToFace, PretendClock
+from fluxwerk.types import Call, HttpRequest, Response, Task, silence
 
 TASK = Task("abc", "https://api.bfl.ai/v1/get_result?id=abc")
 HTTP = HttpRequest("GET", TASK.polling_url)

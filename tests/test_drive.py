@@ -10,8 +10,8 @@ import pytest
 
 from fluxwerk.drive import WALL, drive, drive_async
 from fluxwerk.errors import Error, TimedOut, Unanswered, Unreachable
-from fluxwerk.exchange import Call, HttpRequest, Response
 from fluxwerk.testing.clock import PretendClock
+from fluxwerk.types import Call, HttpRequest, Response
 
 HTTP = HttpRequest("GET", "https://api.bfl.ai/")
 OK = Response(200)

@@ -12,7 +12,7 @@ import pytest
 
 from fluxwerk import errors
 from fluxwerk.errors import Error, Failed, Fault, Misused, Moderated, Refused, TimedOut
-from fluxwerk.exchange import Task
+from fluxwerk.types import Task
 
 TASK = Task("abc", "https://api.bfl.ai/v1/get_result?id=abc", "flux-2-pro")
 FAULT = Fault("width", 5, "must be at least 64")

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from fluxwerk.exchange import Call, Event, HttpRequest, Outcome, Request, Response, Status, Task, silence
+from fluxwerk.types import Call, Event, HttpRequest, Outcome, Request, Response, Status, Task, silence
 
 TASK = Task("abc", "https://api.bfl.ai/v1/get_result?id=abc", "flux-2-pro", Decimal("4.5"), Decimal(0), Decimal("1.98"))
 READY = Status(TASK, "Ready", Outcome.READY, url="https://delivery.bfl.ai/a.png?sig=secret", prompt="a private fox")

@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxwerk import AsyncClient, Client, Misused
-from fluxwerk.exchange import Outcome, Status, Task
 from fluxwerk.experience import BEHIND_A_HOOK, KINDS, SAVE_EVERY, Experience, home, kind_of, shared
 from fluxwerk.protocol import patience
 from fluxwerk.protocol.gate import BUDGET, RECOVERY
 from fluxwerk.protocol.sketch import bin_of
 from fluxwerk.server.trouble import Rule
 from fluxwerk.testing import PretendClock, loopback
+from fluxwerk.types import Outcome, Status, Task
 
 TASK = Task("1", "https://api.bfl.ai/v1/get_result?id=1", "flux-2-pro", Decimal(3), None, Decimal("1.05"))
 

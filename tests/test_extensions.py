@@ -20,12 +20,12 @@ from fluxwerk.engines.offline import Offline
 from fluxwerk.engines.picture import encode
 from fluxwerk.engines.threads import Threads, live
 from fluxwerk.errors import Fault
-from fluxwerk.exchange import HttpRequest, Response
 from fluxwerk.server.app import build
 from fluxwerk.server.books import Books
 from fluxwerk.server.metrics import Meter
 from fluxwerk.server.service import Service
 from fluxwerk.testing.face import BASE, FaceToFace, blank
+from fluxwerk.types import HttpRequest, Response
 
 KEY = {"x-key": "a-key-for-tests"}
 FOX = {"prompt": "a fox", "width": 64, "height": 64, "output_format": "png"}

@@ -22,12 +22,12 @@ from fluxwerk import (
     Unanswered,
     Unreachable,
 )
-from fluxwerk.exchange import HttpRequest, Response
 from fluxwerk.experience import Experience
 from fluxwerk.server.books import Books
 from fluxwerk.server.trouble import Rule
 from fluxwerk.testing import FaceToFace, PretendClock
 from fluxwerk.testing.face import BASE, blank
+from fluxwerk.types import HttpRequest, Response
 
 
 def kinds(face: FaceToFace) -> list[str]:

@@ -9,9 +9,9 @@ import time
 import pytest
 
 from fluxwerk.errors import Lost, Unanswered, Unreachable
-from fluxwerk.exchange import HttpRequest, Response
 from fluxwerk.input import LARGEST_BYTES
 from fluxwerk.server.fetch import Guard
+from fluxwerk.types import HttpRequest, Response
 
 HERE = ("127.0.0.0/8",)
 PUBLIC = "93.184.216.34"

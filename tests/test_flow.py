@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxwerk.catalog import find
+from fluxwerk.catalog.rows import find
 from fluxwerk.errors import (
     Busy,
     Error,
@@ -32,9 +32,9 @@ from fluxwerk.errors import (
     Unreachable,
     Untrusted,
 )
-from fluxwerk.exchange import Outcome, Request, Response, Status, Task
 from fluxwerk.protocol import flow, patience, wire
 from fluxwerk.testing.face import FaceToFace, blank
+from fluxwerk.types import Outcome, Request, Response, Status, Task
 
 BASE = "https://api.bfl.ai"
 PRO = find("flux-2-pro")

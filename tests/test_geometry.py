@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxwerk.catalog import Model, find, models, ratio
-from fluxwerk.geometry import (
+from fluxwerk.catalog.rows import Model, find, models, ratio
+from fluxwerk.catalog.sizes import (
     KONTEXT_SIZES,
     LARGEST_REFERENCE,
     MEGAPIXEL,

@@ -8,9 +8,9 @@ from decimal import Decimal
 
 import pytest
 
-from fluxwerk.exchange import Outcome, Status, Task
 from fluxwerk.image import Image, develop
 from fluxwerk.testing.face import blank
+from fluxwerk.types import Outcome, Status, Task
 
 TASK = Task("abc", "https://api.bfl.ai/v1/get_result?id=abc", "flux-2-pro", cost=Decimal(3))
 READY = Status(TASK, "Ready", Outcome.READY, "https://delivery.bfl.ai/a.png", 7, "a private fox", engine="offline")

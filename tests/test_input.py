@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fluxwerk import catalog, input  # noqa: A004  (the module's name)
-from fluxwerk.catalog import Model, find
+from fluxwerk import input  # noqa: A004  (the module's name)
+from fluxwerk.catalog import rows
+from fluxwerk.catalog.rows import Model, find
 from fluxwerk.errors import Fault, Misused
-from fluxwerk.exchange import Outcome, Status, Task
 from fluxwerk.image import develop
 from fluxwerk.input import Attached, Options, Wanted, attach, compose
 from fluxwerk.testing.face import blank
+from fluxwerk.types import Outcome, Status, Task
 
 PRO, KLEIN, FILL, ULTRA, FLUX_3 = (find(name) for name in ("pro", "klein-4b", "fill", "ultra", "flux-3"))
 NEW = Model("new", "/v1/new")
@@ -36,19 +37,19 @@ def faults(model, prompt="a fox", **wanted):
 
 
 def test_the_options_are_exactly_those_of_the_catalogue():
-    known = {name for model in catalog.models().values() for name in model.options}
+    known = {name for model in rows.models().values() for name in model.options}
 
     assert set(Options.__annotations__) == known - {"prompt", "images"}
 
 
 def test_an_option_that_holds_an_image_says_so_in_its_type():
-    images = {o.name for m in catalog.models().values() for o in m.options.values() if o.type == "image"}
+    images = {o.name for m in rows.models().values() for o in m.options.values() if o.type == "image"}
 
     assert {name for name, kind in Options.__annotations__.items() if "ImageInput" in str(kind)} == images
 
 
 def test_an_option_may_be_none_where_some_model_allows_it():
-    nullable = {o.name for m in catalog.models().values() for o in m.options.values() if o.nullable}
+    nullable = {o.name for m in rows.models().values() for o in m.options.values() if o.nullable}
     kinds = {name: kind.__forward_arg__ for name, kind in Options.__annotations__.items()}
 
     assert {name for name in nullable & set(kinds) if not kinds[name].endswith("| None")} == set()

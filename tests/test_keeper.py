@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxwerk import raster
+from fluxwerk import imagefile
 from fluxwerk.batch.keeper import Keeper
 from fluxwerk.batch.provenance import embed, extract, origin, read_origin, write_sidecar
 from fluxwerk.batch.template import beside, check_template, fault_of_name, file_name
@@ -103,7 +103,7 @@ def test_an_origin_inside_the_file_is_found_again_and_the_file_is_whole(tmp_path
     picture = Offline().render(Order("flux-2-pro", "a fox", 1, 128, 96, output_format))
     saved = keep(Keeper(Folder(tmp_path), provenance="embed"), picture)
     data = Path(saved.path).read_bytes()
-    assert raster.fault(data) is None
+    assert imagefile.fault(data) is None
     pil = pytest.importorskip("PIL.Image")
     with pil.open(saved.path) as image:
         image.load()
@@ -133,7 +133,7 @@ def test_any_prompt_survives_in_a_png(prompt: str, tag: str):
     facts["tag"] = facts["tag"].encode("utf-8", "replace").decode()
     inside = embed(PNG, facts)
     assert inside
-    assert raster.fault(inside) is None
+    assert imagefile.fault(inside) is None
     assert extract(inside) == facts
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from asking import PRO, ask, face, poll, post, said
 from fluxwerk.errors import Unanswered
-from fluxwerk.exchange import Flow, HttpRequest, Response
 from fluxwerk.server.books import Books
 from fluxwerk.testing.face import BASE, FaceToFace
+from fluxwerk.types import Flow, HttpRequest, Response
 from pictures import png
 
 

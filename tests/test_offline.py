@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageStat
 
-from fluxwerk import raster
+from fluxwerk import imagefile
 from fluxwerk.engines import Canvas, Order
 from fluxwerk.engines.offline import Offline
 from fluxwerk.engines.offline.palette import MOOD_WORDS, lean, named_colours
@@ -311,7 +311,7 @@ def test_every_format_has_exactly_the_size_asked_for(output_format: str, kind: s
     data = Offline().render(replace(ORDER, width=size[0], height=size[1], output_format=output_format))
     picture = Image.open(io.BytesIO(data))
     assert (picture.format, picture.mode, picture.size) == (kind, "RGB", size)
-    assert raster.fault(data) is None
+    assert imagefile.fault(data) is None
 
 
 def test_the_format_does_not_change_the_picture() -> None:
@@ -386,7 +386,7 @@ def header(width: int, height: int) -> bytes:
 
 
 def png_that_claims(width: int, height: int) -> bytes:
-    return raster.PNG_SIGNATURE + header(width, height)
+    return imagefile.PNG_SIGNATURE + header(width, height)
 
 
 def test_a_small_header_before_a_large_one_deceives_nobody() -> None:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxwerk.catalog import Model, Price, find, models
+from fluxwerk.catalog.prices import billed_megapixels, estimate, estimate_request, reported_megapixels
+from fluxwerk.catalog.rows import Model, Price, find, models
 from fluxwerk.errors import UnknownModel, UnknownPrice
-from fluxwerk.exchange import Request
-from fluxwerk.pricing import billed_megapixels, estimate, estimate_request, reported_megapixels
+from fluxwerk.types import Request
 
 ONE = (1024, 1024)
 FLUX_2 = ("klein-4b", "klein-9b", "pro", "max", "flex")

@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from fluxwerk import raster
-from fluxwerk.raster import fault, measure
+from fluxwerk import imagefile
+from fluxwerk.imagefile import fault, measure
 
 KINDS = {
     "png": ("PNG", {}, "image/png"),
@@ -47,7 +47,7 @@ def jpeg_with(*segments, scan=b"\1\2\3\xff\0\4", end=b"\xff\xd9"):
 def test_a_picture_is_measured_and_found_whole(kind):
     data = picture(kind)
 
-    assert measure(data) == raster.Raster(KINDS[kind][2], 80, 48)
+    assert measure(data) == imagefile.Raster(KINDS[kind][2], 80, 48)
     assert measure(data).size == (80, 48)
     assert fault(data) is None
 
@@ -86,7 +86,9 @@ def test_damaged_files_are_judged_and_never_raise(kind, data):
 
 
 @given(
-    st.sampled_from([b"", raster.PNG_SIGNATURE, b"\xff\xd8\xff", b"RIFF\x10\0\0\0WEBPVP8 ", b"RIFF\x10\0\0\0WEBPVP8L"]),
+    st.sampled_from(
+        [b"", imagefile.PNG_SIGNATURE, b"\xff\xd8\xff", b"RIFF\x10\0\0\0WEBPVP8 ", b"RIFF\x10\0\0\0WEBPVP8L"]
+    ),
     st.binary(max_size=200),
 )
 @example(b"\xff\xd8\xff", b"\xe0\0\0")
@@ -115,13 +117,13 @@ def test_another_type_is_no_image(data):
 
 def test_an_image_without_pixels_is_refused():
     head = b"IHDR" + struct.pack(">IIBBBBB", 0, 7, 8, 0, 0, 0, 0)
-    data = raster.PNG_SIGNATURE + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+    data = imagefile.PNG_SIGNATURE + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
 
     assert fault(data) == "it has no pixels"
 
 
 def test_a_png_must_begin_with_its_header():
-    assert measure(raster.PNG_SIGNATURE + bytes(8) + struct.pack(">II", 64, 64)) is None
+    assert measure(imagefile.PNG_SIGNATURE + bytes(8) + struct.pack(">II", 64, 64)) is None
 
 
 def test_a_jpeg_is_measured_behind_bare_markers_and_fill_bytes():
@@ -158,7 +160,7 @@ def test_a_film_behind_a_jpeg_does_no_harm():
 def test_the_smallest_webp_is_measured():
     smallest = bytes.fromhex("52494646120000005745425056503 84c060000002f416c6f006b".replace(" ", ""))
 
-    assert measure(smallest) == raster.Raster("image/webp", 1 + (0x6C41 & 0x3FFF), 1 + (0x006F6C41 >> 14 & 0x3FFF))
+    assert measure(smallest) == imagefile.Raster("image/webp", 1 + (0x6C41 & 0x3FFF), 1 + (0x006F6C41 >> 14 & 0x3FFF))
 
 
 @pytest.mark.parametrize("kind", [b"VP8L", b"VP8 ", b"ICCP"])
@@ -190,36 +192,36 @@ def turned(kind: str, orientation: int, order: str = "<") -> bytes:
 def test_a_picture_that_lies_on_its_side_is_measured_as_a_viewer_shows_it(kind, order, orientation):
     data = turned(kind, orientation, order)
     shown = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-    assert raster.upright(data) == shown.size == ((30, 40) if orientation > 4 else (40, 30))
-    assert raster.measure(data).size == (40, 30)
+    assert imagefile.upright(data) == shown.size == ((30, 40) if orientation > 4 else (40, 30))
+    assert imagefile.measure(data).size == (40, 30)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_a_picture_without_exif_stands_as_it_is(kind):
     file = io.BytesIO()
     Image.new("RGB", (40, 30)).save(file, kind)
-    assert raster.upright(file.getvalue()) == (40, 30)
+    assert imagefile.upright(file.getvalue()) == (40, 30)
 
 
 def test_what_is_no_picture_has_no_upright_size():
-    assert raster.upright(b"no picture") is None
+    assert imagefile.upright(b"no picture") is None
 
 
 @given(st.binary(max_size=60), st.sampled_from(["PNG", "JPEG", "WEBP"]))
 def test_no_exif_makes_measuring_stumble(block, kind):
     file = io.BytesIO()
     Image.new("RGB", (40, 30)).save(file, kind, exif=b"Exif\0\0" + block)
-    assert sorted(raster.upright(file.getvalue())) == [30, 40]
+    assert sorted(imagefile.upright(file.getvalue())) == [30, 40]
 
 
 @given(st.integers(0, 400))
 def test_a_picture_that_is_cut_off_anywhere_is_measured_or_not(length):
     for kind in ("PNG", "JPEG", "WEBP"):
-        assert raster.upright(turned(kind, 6)[:length]) in (None, (40, 30), (30, 40))
+        assert imagefile.upright(turned(kind, 6)[:length]) in (None, (40, 30), (30, 40))
 
 
 def test_exif_that_says_nothing_of_an_orientation_turns_nothing():
     block = exif(6)[:8] + struct.pack("<H", 1) + struct.pack("<HHII", 0x0100, 3, 1, 7) + b"\0" * 4
     file = io.BytesIO()
     Image.new("RGB", (40, 30)).save(file, "PNG", exif=block)
-    assert raster.upright(file.getvalue()) == (40, 30)
+    assert imagefile.upright(file.getvalue()) == (40, 30)

@@ -13,10 +13,10 @@ import httpx2
 import pytest
 
 from fluxwerk import AsyncClient, Client, Error, Task
-from fluxwerk.exchange import HttpRequest
 from fluxwerk.server.books import Books
 from fluxwerk.server.service import Service
 from fluxwerk.testing import FaceToFace, loopback
+from fluxwerk.types import HttpRequest
 
 KEY = "CANARY-key-8c1f"
 SIGNATURE = "CANARYsig"

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from asking import PRO, Broken, ask, face, fault, poll, post, said, size_of, submit_and_fetch
 from fluxwerk import catalog, find
 from fluxwerk.drive import drive
-from fluxwerk.exchange import HttpRequest, Response
 from fluxwerk.server import delivery
 from fluxwerk.server.books import Books
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face import BASE
+from fluxwerk.types import HttpRequest, Response
 from pictures import giant, jpeg, png, text
 
 

@@ -6,11 +6,11 @@ import threading
 import pytest
 
 from fluxwerk import AsyncClient, Client, Misused, TimedOut, Unreachable
-from fluxwerk.exchange import Outcome, Pool, Status, Task
 from fluxwerk.server.books import Books
 from fluxwerk.slots import Slots
 from fluxwerk.testing import PretendClock, loopback
 from fluxwerk.testing.face import blank
+from fluxwerk.types import Outcome, Pool, Status, Task
 
 TWO = Pool("standard", 2)
 OTHER = Pool("other", 1)

@@ -18,7 +18,6 @@ from fluxwerk import catalog
 from fluxwerk.batch import plan
 from fluxwerk.drive import drive
 from fluxwerk.errors import Error, Failed, InDoubt, Refused, Stale, TimedOut, Unanswered
-from fluxwerk.exchange import Flow, HttpRequest, Response, Task
 from fluxwerk.jobs.job import IN_FLIGHT, Job, Stage
 from fluxwerk.jobs.ledger import Ledger, Saved
 from fluxwerk.protocol import flow, wire
@@ -26,6 +25,7 @@ from fluxwerk.server.books import Books
 from fluxwerk.server.books import Job as Accepted
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face import BASE, KEY
+from fluxwerk.types import Flow, HttpRequest, Response, Task
 
 # 200 runs of 50 steps are 10,000 steps; on a developer's machine a fifth of it.
 RUNS = 200 if os.environ.get("CI") else 40

@@ -19,11 +19,11 @@ import pytest
 
 from asking import PRO, ask, poll, post, said
 from fluxwerk import Client, Misused, Task
-from fluxwerk.exchange import HttpRequest, Response
 from fluxwerk.server.books import KEEP, Books
 from fluxwerk.server.store import Disk
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face import blank
+from fluxwerk.types import HttpRequest, Response
 from pictures import png, text
 from test_webhooks_out import receiving
 

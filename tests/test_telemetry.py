@@ -3,10 +3,10 @@
 import pytest
 
 from fluxwerk import Moderated, OutOfCredits
-from fluxwerk.exchange import Event, Response, Task
 from fluxwerk.server.books import Books
 from fluxwerk.telemetry import REMEMBERED, Spans
 from fluxwerk.testing import FaceToFace
+from fluxwerk.types import Event, Response, Task
 
 sdk = pytest.importorskip("opentelemetry.sdk.trace", reason="the OpenTelemetry SDK is not installed")
 export = pytest.importorskip("opentelemetry.sdk.trace.export")

@@ -23,13 +23,13 @@ from fluxwerk import (
     Unanswered,
     Untrusted,
 )
-from fluxwerk.exchange import HttpRequest, Response
 from fluxwerk.server import effect, trouble
 from fluxwerk.server.books import Books
 from fluxwerk.server.effect import Spoilt
 from fluxwerk.server.trouble import DEEDS, Occasion, Rule, Trouble, is_due, load
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face import BASE, KEY, blank
+from fluxwerk.types import HttpRequest, Response
 
 POLL = Occasion("poll", "a fox", "flux-2-pro", "1")
 

@@ -15,10 +15,10 @@ import httpx2
 import pytest
 
 from fluxwerk.errors import Unanswered, Unreachable
-from fluxwerk.exchange import HttpRequest
 from fluxwerk.protocol import webhook
 from fluxwerk.server.fetch import Guard
 from fluxwerk.testing import loopback
+from fluxwerk.types import HttpRequest
 
 KEY = {"x-key": "a-key"}
 HERE = ("127.0.0.0/8",)

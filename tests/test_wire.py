@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxwerk.catalog import Model, find
+from fluxwerk.catalog.rows import Model, find
 from fluxwerk.errors import Busy, Failed, Fault, Forgotten, Invalid, Moderated, NotAllowed, OutOfCredits, Refused
-from fluxwerk.exchange import Outcome, Request, Response, Status, Task
 from fluxwerk.protocol import wire
+from fluxwerk.types import Outcome, Request, Response, Status, Task
 
 BASE = "https://api.bfl.ai"
 TASK = Task("abc", f"{BASE}/v1/get_result?id=abc", "flux-2-pro")

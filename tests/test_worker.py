@@ -20,7 +20,6 @@ from fluxwerk.batch import Batch, plan
 from fluxwerk.batch.keeper import Keeper
 from fluxwerk.client import AsyncClient
 from fluxwerk.errors import InDoubt, NotAllowed, OutOfCredits, Unanswered, Unreachable, Unwritable
-from fluxwerk.exchange import HttpRequest, Response
 from fluxwerk.experience import Experience
 from fluxwerk.jobs.inputs import Inputs
 from fluxwerk.jobs.job import Job, Stage
@@ -33,6 +32,7 @@ from fluxwerk.server.books import Books
 from fluxwerk.storage import Folder
 from fluxwerk.testing import FaceToFace, loopback
 from fluxwerk.testing.face import BASE, KEY, blank
+from fluxwerk.types import HttpRequest, Response
 
 QUICK = Terms(lease=1.0, first_pause=0.01)
 Meddle = Callable[[HttpRequest, Callable[[], Response]], Response]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 
 from fluxwerk.batch import plan
-from fluxwerk.exchange import Outcome, Status, Task
 from fluxwerk.jobs.job import Job
 from fluxwerk.jobs.ledger import Ledger
 from fluxwerk.testing import PretendClock
+from fluxwerk.types import Outcome, Status, Task
 
 BASE = "https://api.bfl.ai"
 

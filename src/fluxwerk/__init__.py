@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fluxwerk.catalog import Model, find, models
+    from fluxwerk.catalog.prices import estimate
+    from fluxwerk.catalog.rows import Model, find, models
     from fluxwerk.client import AsyncClient, Client
     from fluxwerk.errors import (
         Busy,
@@ -38,11 +39,10 @@ if TYPE_CHECKING:
         Untrusted,
         Unwritable,
     )
-    from fluxwerk.exchange import Event, Outcome, Request, Status, Task
     from fluxwerk.experience import Experience
     from fluxwerk.image import Image
-    from fluxwerk.pricing import estimate
     from fluxwerk.series import Made
+    from fluxwerk.types import Event, Outcome, Request, Status, Task
 
 __all__ = [
     "AsyncClient",
@@ -87,12 +87,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "catalog": ("Model", "find", "models"),
+    "catalog.rows": ("Model", "find", "models"),
     "client": ("AsyncClient", "Client"),
-    "exchange": ("Event", "Outcome", "Request", "Status", "Task"),
+    "types": ("Event", "Outcome", "Request", "Status", "Task"),
     "experience": ("Experience",),
     "image": ("Image",),
-    "pricing": ("estimate",),
+    "catalog.prices": ("estimate",),
     "series": ("Made",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from fluxwerk.errors import NoKey
-from fluxwerk.exchange import HttpRequest
 from fluxwerk.protocol import trust
+from fluxwerk.types import HttpRequest
 
 
 @dataclass(frozen=True)

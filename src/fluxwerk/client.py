@@ -12,13 +12,13 @@ from fluxwerk import seam
 from fluxwerk.conversation import Conversation, Hooks
 from fluxwerk.drive import drive, drive_async
 from fluxwerk.errors import TimedOut, Unreachable
-from fluxwerk.exchange import Flow, HttpRequest, Pool, Request, Response, Status, Task, Tell, silence
 from fluxwerk.experience import Experience
 from fluxwerk.image import Image
 from fluxwerk.input import Wanted
 from fluxwerk.protocol import flow
 from fluxwerk.series import Made, may_buy, may_send
 from fluxwerk.slots import Seat
+from fluxwerk.types import Flow, HttpRequest, Pool, Request, Response, Status, Task, Tell, silence
 from fluxwerk.words import Words, of_each
 
 if TYPE_CHECKING:

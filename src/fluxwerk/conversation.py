@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 from fluxwerk.bell import Bell
 from fluxwerk.drive import Clock
 from fluxwerk.errors import Error, Failed, InDoubt
-from fluxwerk.exchange import Call, Event, Json, Outcome, Response, Task, Tell
 from fluxwerk.protocol import flow, patience
 from fluxwerk.slots import Seat, Slots
+from fluxwerk.types import Call, Event, Json, Outcome, Response, Task, Tell
 
 if TYPE_CHECKING:
     from typing import Self

@@ -12,7 +12,7 @@ from random import Random
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from fluxwerk.errors import Lost, TimedOut
-from fluxwerk.exchange import Call, Flow, HttpRequest, Response
+from fluxwerk.types import Call, Flow, HttpRequest, Response
 
 T = TypeVar("T")
 Send: TypeAlias = Callable[[HttpRequest, float | None], Response]

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fluxwerk.exchange import Json, Task
+    from fluxwerk.types import Json, Task
 
 SHOWN = 60
 

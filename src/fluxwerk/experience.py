@@ -22,11 +22,11 @@ from typing import cast
 from urllib.parse import urlsplit
 
 from fluxwerk.errors import Misused
-from fluxwerk.exchange import Json, Outcome, Status, Task
 from fluxwerk.protocol import patience
 from fluxwerk.protocol.gate import BUDGET, Gate
 from fluxwerk.protocol.patience import Plan, Schedule
 from fluxwerk.protocol.sketch import Sketch, read_sketch, write_sketch
+from fluxwerk.types import Json, Outcome, Status, Task
 
 # A schedule is made anew when so much more is known, as a share and in observations.
 STALE = (0.05, 4)

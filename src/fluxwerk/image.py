@@ -10,8 +10,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fluxwerk import raster, storage
-from fluxwerk.exchange import Status, Task
+from fluxwerk import imagefile, storage
+from fluxwerk.types import Status, Task
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -42,7 +42,7 @@ class Image:
     @property
     def suffix(self) -> str:
         """The usual ending of a file of this type, without a dot."""
-        return raster.SUFFIX[self.content_type]
+        return imagefile.SUFFIX[self.content_type]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the bytes as they came, whole or not at all, and return the path."""
@@ -65,7 +65,7 @@ class Image:
 
 def develop(status: Status, data: bytes) -> Image:
     """Join the bytes of a finished download with what the status said of them."""
-    found = raster.measure(data)
+    found = imagefile.measure(data)
     assert found is not None, "a download is measured before it counts"
     return Image(
         data=data,

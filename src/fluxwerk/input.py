@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias, TypedDict, cast
 
-from fluxwerk import catalog, raster
-from fluxwerk.catalog import IMAGE_TYPES, Model
+from fluxwerk import catalog, imagefile
+from fluxwerk.catalog.rows import IMAGE_TYPES, Model
+from fluxwerk.catalog.sizes import Size
 from fluxwerk.errors import Fault
-from fluxwerk.exchange import Json, Request
-from fluxwerk.geometry import Size
 from fluxwerk.protocol.trust import redact
+from fluxwerk.types import Json, Request
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -161,8 +161,8 @@ def attach(source: ImageInput, name: str, model: Model) -> Attached | Fault:
         return data
     if len(data) > LARGEST_BYTES:
         return Fault(name, None, "must be at most 20 MB", "shrink it or save it as JPEG")
-    fault = raster.fault(data)
-    found = raster.measure(data)
+    fault = imagefile.fault(data)
+    found = imagefile.measure(data)
     if fault or found is None:
         return Fault(name, None, f"{fault}; a whole PNG, JPEG or WebP is needed", _origin(source))
     wrong = _check_size(found.size, name, model)

@@ -17,8 +17,8 @@ from urllib.parse import quote
 from fluxwerk import backend
 from fluxwerk.access import Access
 from fluxwerk.errors import Error, Lost, Unanswered, Unreachable
-from fluxwerk.exchange import HttpRequest, Response
 from fluxwerk.protocol import trust
+from fluxwerk.types import HttpRequest, Response
 
 if TYPE_CHECKING:
     from typing import Self

@@ -10,8 +10,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from fluxwerk.errors import Error, InDoubt
-from fluxwerk.exchange import Request
 from fluxwerk.image import Image
+from fluxwerk.types import Request
 
 log = logging.getLogger("fluxwerk")
 

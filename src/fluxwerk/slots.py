@@ -13,8 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from fluxwerk.exchange import Outcome, Pool, Status, Task
 from fluxwerk.protocol import patience
+from fluxwerk.types import Outcome, Pool, Status, Task
 
 # No task runs for so many seconds.
 LONGEST_TASK = 3600.0

@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from fluxwerk.exchange import Event, Tell, silence
+from fluxwerk.types import Event, Tell, silence
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer

@@ -8,19 +8,20 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from fluxwerk import catalog, pricing, redaction
+from fluxwerk import catalog, redaction
 from fluxwerk.access import open_access
-from fluxwerk.catalog import Model
+from fluxwerk.catalog import prices
+from fluxwerk.catalog.rows import Model
 from fluxwerk.conversation import Conversation, Hooks
 from fluxwerk.drive import WALL, Clock
 from fluxwerk.errors import Misused, TimedOut
-from fluxwerk.exchange import Flow, HttpRequest, Pool, Request, Response, Status, Task, Tell
 from fluxwerk.experience import Experience, shared
 from fluxwerk.image import Image, develop
 from fluxwerk.input import Wanted, compose
 from fluxwerk.protocol import flow, patience
 from fluxwerk.series import Series, may_buy
 from fluxwerk.slots import Slots
+from fluxwerk.types import Flow, HttpRequest, Pool, Request, Response, Status, Task, Tell
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -76,7 +77,7 @@ class Words:
         inputs: Sequence[tuple[int, int]] = (),
     ) -> Decimal:
         """Estimate one image in credits without asking the service; raises `UnknownPrice`."""
-        return pricing.estimate(model, width, height, inputs)
+        return prices.estimate(model, width, height, inputs)
 
     def _generating(self, tell: Tell, prompt: str | Request | None, wanted: Wanted) -> Flow[Image]:
         task = yield from self._submitting(tell, prompt, wanted)

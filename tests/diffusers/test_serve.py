@@ -28,7 +28,7 @@ from fluxwerk.engines.diffusers import Diffusers
 from fluxwerk.engines.diffusers.process import Unready
 from fluxwerk.engines.diffusers.weights import Row, Weights, read
 from fluxwerk.errors import Invalid
-from fluxwerk.exchange import Task
+from fluxwerk.types import Task
 
 KEY = "a-key-for-tests"
 PATIENCE = 120

@@ -19,7 +19,7 @@ from fluxwerk.engines import Order
 from fluxwerk.engines.diffusers.inpaint import KleinInpaint
 from fluxwerk.engines.diffusers.message import Came, Done, Failed, Said
 from fluxwerk.engines.diffusers.stages import ROOM, Stages
-from fluxwerk.raster import measure
+from fluxwerk.imagefile import measure
 
 FOX = Order("flux-2-klein-4b", "a red fox", 7, 128, 128)
 PATIENCE = 60

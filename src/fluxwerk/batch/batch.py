@@ -14,10 +14,9 @@ from fluxwerk import catalog
 from fluxwerk.batch.keeper import Keeper
 from fluxwerk.batch.planner import Plan, plan
 from fluxwerk.batch.template import DEFAULT
-from fluxwerk.catalog import Model
+from fluxwerk.catalog.rows import Model
 from fluxwerk.client import AsyncClient
 from fluxwerk.errors import Error, Misused, UnknownPrice
-from fluxwerk.exchange import Json, Request
 from fluxwerk.jobs.budget import Sums
 from fluxwerk.jobs.inputs import Inputs
 from fluxwerk.jobs.job import UNFINISHED, Job, Stage
@@ -25,6 +24,7 @@ from fluxwerk.jobs.ledger import Ledger, Saved
 from fluxwerk.jobs.shift import Keep, Progress, Tell, Terms
 from fluxwerk.jobs.worker import Worker
 from fluxwerk.storage import Storage, open_storage
+from fluxwerk.types import Json, Request
 from fluxwerk.words import DEFAULT_MODEL
 
 OFFLINE = "offline"

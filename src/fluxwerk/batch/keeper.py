@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 
-from fluxwerk import raster
+from fluxwerk import imagefile
 from fluxwerk.batch.provenance import SUFFIX, embed, origin, write_sidecar
 from fluxwerk.batch.template import DEFAULT, beside, check_template, file_name
 from fluxwerk.errors import Fault, Misused
-from fluxwerk.exchange import Status
 from fluxwerk.jobs.job import Job
 from fluxwerk.jobs.ledger import Saved
 from fluxwerk.storage import Storage
+from fluxwerk.types import Status
 
 PROVENANCE = ("sidecar", "embed", "none")
 HASH_SHOWN = 12
@@ -52,7 +52,7 @@ class Keeper:
         return Saved(address, hashlib.sha256(whole).hexdigest())
 
     def _name(self, job: Job, status: Status, data: bytes) -> str:
-        found = raster.measure(data)
+        found = imagefile.measure(data)
         assert found is not None, "a download is measured before it counts"
         seed = job.fields.get("seed") if status.seed is None else status.seed
         facts = {
@@ -63,7 +63,7 @@ class Keeper:
             "seed": "none" if seed is None else seed,
             "tag": job.tag or "none",
             "hash": job.hash[:HASH_SHOWN],
-            "ext": raster.SUFFIX[found.content_type],
+            "ext": imagefile.SUFFIX[found.content_type],
         }
         return file_name(self._template, facts, job.output)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from fluxwerk.errors import Fault, Misused
-from fluxwerk.exchange import Json
+from fluxwerk.types import Json
 
 BLOCK = 1024 * 1024
 # No model reads a longer prompt; the csv module stops at the same length.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxwerk.errors import Fault, Misused
-from fluxwerk.exchange import Json
+from fluxwerk.types import Json
 
 ROWS = 4096
 WHOLE = frozenset({"job", "line", "item", "seed"})

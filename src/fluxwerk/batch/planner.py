@@ -14,10 +14,10 @@ from fluxwerk.batch.manifest import Line, fingerprint, read_manifest
 from fluxwerk.batch.row import Defaults, Rows, dump, named
 from fluxwerk.drive import WALL, Clock
 from fluxwerk.errors import Fault, Misused, Stale
-from fluxwerk.exchange import Json
 from fluxwerk.jobs.inputs import Inputs
 from fluxwerk.jobs.ledger import Ledger
 from fluxwerk.jobs.sheet import CHUNK, Bill, Draft, Sheet, is_planned, known, sweep
+from fluxwerk.types import Json
 from fluxwerk.words import DEFAULT_MODEL
 
 DUPLICATES = ("refuse", "skip", "keep")

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import cast
 
 from fluxwerk.errors import Misused
-from fluxwerk.exchange import Json, Status
+from fluxwerk.imagefile import PNG_SIGNATURE
 from fluxwerk.jobs.job import Job
 from fluxwerk.protocol.trust import redact
 from fluxwerk.protocol.wire import dump
-from fluxwerk.raster import PNG_SIGNATURE
+from fluxwerk.types import Json, Status
 
 FORMAT = 1
 SUFFIX = ".json"

@@ -10,15 +10,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import cast
 
-from fluxwerk import catalog, pricing
+from fluxwerk import catalog
 from fluxwerk.batch.manifest import LONGEST_FIELD, Line
 from fluxwerk.batch.template import fault_of_name
-from fluxwerk.catalog import IMAGE_TYPES, Model
+from fluxwerk.catalog import prices
+from fluxwerk.catalog.rows import IMAGE_TYPES, Model
 from fluxwerk.errors import Fault, Misused, UnknownPrice
-from fluxwerk.exchange import Json, Request
 from fluxwerk.input import Attached, attach, compose
 from fluxwerk.jobs.inputs import MARK, Input
 from fluxwerk.jobs.sheet import Draft
+from fluxwerk.types import Json, Request
 
 # What a row may say beside the options of its model.
 OWN = ("prompt", "model", "size", "images", "count", "output", "tag")
@@ -176,7 +177,7 @@ class Rows:
 
     def _estimate(self, request: Request, model: Model) -> Decimal | None:
         try:
-            return pricing.estimate_request(request, model)
+            return prices.estimate_request(request, model)
         except UnknownPrice:
             return self._defaults.assumed
 

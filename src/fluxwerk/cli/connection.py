@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from fluxwerk.errors import Misused
-from fluxwerk.exchange import Tell, silence
+from fluxwerk.types import Tell, silence
 
 F = TypeVar("F", bound=Callable[..., Any])
 ENV_FILE = Path(".env")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from fluxwerk.errors import collect_later
-from fluxwerk.exchange import Event, Json, Outcome, Task
 from fluxwerk.protocol.wire import dump
+from fluxwerk.types import Event, Json, Outcome, Task
 
 if TYPE_CHECKING:
     from fluxwerk.image import Image

@@ -11,14 +11,15 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from fluxwerk import catalog, pricing
-from fluxwerk.catalog import Model
+from fluxwerk import catalog
+from fluxwerk.catalog import prices
+from fluxwerk.catalog.rows import Model
 from fluxwerk.cli.connection import Connection, connected
 from fluxwerk.cli.console import Watch, money, put_json, sentence, summary
 from fluxwerk.errors import Fault, Misused, UnknownPrice, Unwritable
-from fluxwerk.exchange import Json, Request
 from fluxwerk.image import Image
 from fluxwerk.input import compose
+from fluxwerk.types import Json, Request
 
 F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
@@ -150,7 +151,7 @@ def _convert(model: Model, name: str, value: str) -> Json:
 
 def _estimate(request: Request, model: Model) -> Decimal | None:
     try:
-        return pricing.estimate_request(request, model)
+        return prices.estimate_request(request, model)
     except UnknownPrice:
         return None
 

@@ -7,10 +7,10 @@ from decimal import Decimal
 import click
 
 from fluxwerk import catalog
-from fluxwerk.catalog import Model, Option
+from fluxwerk.catalog.rows import Model, Option
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.making import json_option
-from fluxwerk.exchange import Json
+from fluxwerk.types import Json
 
 # For pipes and files, which have none of their own.
 WIDTH = 120

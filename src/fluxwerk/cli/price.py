@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from fluxwerk import catalog, pricing, raster
+from fluxwerk import catalog, imagefile
+from fluxwerk.catalog import prices
+from fluxwerk.catalog.sizes import Size
 from fluxwerk.cli.console import money, put_json
 from fluxwerk.cli.making import json_option
 from fluxwerk.errors import Fault, Misused
-from fluxwerk.geometry import Size
 
 # Enough of a file to find its size in, whatever metadata comes first.
 HEAD = 1024 * 1024
@@ -28,7 +29,7 @@ def command(
 ) -> None:
     """Estimate what images of a MODEL will cost; the service's own figure is what is paid."""
     row = catalog.find(model)
-    one = pricing.estimate(row, width, height, [_size(text) for text in images])
+    one = prices.estimate(row, width, height, [_size(text) for text in images])
     total = one * count
     if as_json:
         put_json({"model": row.name, "count": count, "estimated_cost_each": one, "estimated_cost": total})
@@ -46,7 +47,7 @@ def _size(text: str) -> Size:
     if not file.is_file():
         raise Misused("", faults=[Fault("--image", text, "must be a file or a size such as 1024x768")])
     with file.open("rb") as opened:
-        found = raster.measure(opened.read(HEAD))
+        found = imagefile.measure(opened.read(HEAD))
     if found is None:
         raise Misused("", faults=[Fault("--image", text, "is no PNG, JPEG or WebP")])
     return found.size

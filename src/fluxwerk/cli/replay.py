@@ -13,8 +13,8 @@ from fluxwerk.cli.connection import Connection, connection_options
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.making import make
 from fluxwerk.errors import Misused
-from fluxwerk.exchange import Json
 from fluxwerk.jobs.inputs import is_mark
+from fluxwerk.types import Json
 
 
 @click.command("replay")

@@ -11,7 +11,7 @@ from fluxwerk.cli.connection import Connection, connected, connection_options
 from fluxwerk.cli.console import Watch, put_json, sentence, summary
 from fluxwerk.cli.making import json_option, saved
 from fluxwerk.errors import Misused
-from fluxwerk.exchange import Task
+from fluxwerk.types import Task
 
 
 @click.command("wait")

@@ -12,9 +12,9 @@ import click
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.making import json_option
 from fluxwerk.errors import Error, Fault, Misused
-from fluxwerk.exchange import Json
 from fluxwerk.protocol import trust
 from fluxwerk.protocol.webhook import LARGEST, SIGNATURE, check, read, sign, verify
+from fluxwerk.types import Json
 
 # Not sent on: they belong to one connection, or are said anew by the HTTP library.
 HOP = frozenset({"host", "connection", "content-length", "transfer-encoding", "accept-encoding", "user-agent"})

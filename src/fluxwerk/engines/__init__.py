@@ -11,9 +11,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from fluxwerk.catalog import Model
+from fluxwerk.catalog.rows import Model
 from fluxwerk.errors import Fault
-from fluxwerk.exchange import Json
+from fluxwerk.types import Json
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import io
 import struct
 from typing import TYPE_CHECKING
 
-from fluxwerk.raster import measure
+from fluxwerk.imagefile import measure
 
 if TYPE_CHECKING:
     from PIL import Image

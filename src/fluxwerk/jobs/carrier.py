@@ -27,12 +27,12 @@ from fluxwerk.errors import (
     Unreachable,
     Untrusted,
 )
-from fluxwerk.exchange import Event, HttpRequest, Request, Response, Status, Task
 from fluxwerk.jobs.inputs import needs_files
 from fluxwerk.jobs.job import Job, Stage, to_micro
 from fluxwerk.jobs.shift import Progress, Shift
 from fluxwerk.jobs.witness import address
 from fluxwerk.protocol import flow, patience, wire
+from fluxwerk.types import Event, HttpRequest, Request, Response, Status, Task
 
 # An answer to a submit that takes longer than this is lost.
 ANSWER = 120.0

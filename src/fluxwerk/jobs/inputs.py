@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from fluxwerk.catalog.sizes import Size
 from fluxwerk.errors import Fault, Misused
-from fluxwerk.exchange import Json, Request
-from fluxwerk.geometry import Size
 from fluxwerk.jobs.database import Database
 from fluxwerk.jobs.job import Job
+from fluxwerk.types import Json, Request
 
 MARK = "sha256:"
 LONGEST_MARK = len(MARK) + 64

@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
-from fluxwerk.exchange import Json, Outcome, Request, Status, Task
+from fluxwerk.types import Json, Outcome, Request, Status, Task
 
 MICRO = 1_000_000
 ONE = Decimal(1)

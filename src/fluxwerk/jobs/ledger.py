@@ -15,7 +15,6 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from fluxwerk.errors import Error, Misused, Stale
-from fluxwerk.exchange import Json, Status, Task
 from fluxwerk.jobs import schema
 from fluxwerk.jobs.budget import SET as AGREE
 from fluxwerk.jobs.budget import Budget, room
@@ -23,6 +22,7 @@ from fluxwerk.jobs.database import Database, Row, Sqlite, Transaction
 from fluxwerk.jobs.job import Job, Stage, read_job, to_micro
 from fluxwerk.jobs.move import BOOKED, move
 from fluxwerk.jobs.slots import Slots, doubt
+from fluxwerk.types import Json, Status, Task
 
 S = Stage
 TOKEN_BYTES = 24

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, TypeVar
 
-from fluxwerk.catalog import Model
+from fluxwerk.catalog.rows import Model
 from fluxwerk.drive import AsyncSend
 from fluxwerk.errors import Error, InDoubt, Unwritable
-from fluxwerk.exchange import HttpRequest, Request, Response, Status
 from fluxwerk.experience import Experience
 from fluxwerk.jobs.job import Job
 from fluxwerk.jobs.ledger import Ledger, Saved
 from fluxwerk.jobs.scribe import Scribe
 from fluxwerk.jobs.slots import LEASE
+from fluxwerk.types import HttpRequest, Request, Response, Status
 
 T = TypeVar("T")
 LONGEST_PAUSE = 15.0

@@ -10,24 +10,12 @@ from contextlib import contextmanager
 from decimal import Decimal
 from urllib.parse import urljoin
 
-from fluxwerk import raster
-from fluxwerk.catalog import Model
+from fluxwerk import imagefile
+from fluxwerk.catalog.rows import Model
 from fluxwerk.errors import Busy, Error, Expired, InDoubt, Lost, Refused, TimedOut, Unanswered, Unreachable, Untrusted
-from fluxwerk.exchange import (
-    Call,
-    Event,
-    Flow,
-    HttpRequest,
-    Outcome,
-    Request,
-    Response,
-    Status,
-    Task,
-    Tell,
-    silence,
-)
 from fluxwerk.protocol import patience, trust, wire
 from fluxwerk.protocol.patience import Plan
+from fluxwerk.types import Call, Event, Flow, HttpRequest, Outcome, Request, Response, Status, Task, Tell, silence
 
 OK = range(200, 300)
 # The service is too busy for another task; the same submit is welcome later.
@@ -125,7 +113,7 @@ def download(status: Status, base: str, tell: Tell = silence) -> Flow[bytes]:
             except (Unanswered, Unreachable) as lost:
                 reason = str(lost)
             else:
-                fault = raster.fault(response.body) if response.status == 200 else f"answered {response.status}"
+                fault = imagefile.fault(response.body) if response.status == 200 else f"answered {response.status}"
                 if fault is None:
                     tell(Event("downloaded", task, failures + 1, status))
                     return response.body

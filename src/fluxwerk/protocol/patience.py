@@ -9,8 +9,8 @@ from itertools import pairwise
 from math import exp, sqrt
 from typing import TypeAlias
 
-from fluxwerk.exchange import Status
 from fluxwerk.protocol.sketch import LAST, RATIO, Sketch, edge
+from fluxwerk.types import Status
 
 # Says how many seconds to pause before the next poll, given what the last one said; `None` before the first.
 Plan: TypeAlias = Callable[[Status | None], float]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import ceil, log
 from typing import cast
 
-from fluxwerk.exchange import Json
+from fluxwerk.types import Json
 
 RATIO = 1.02
 # Seconds: the right edges of the first bin and of the last one.

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol, cast
 
 from fluxwerk.errors import Forged, Garbled, Misused, shorten
-from fluxwerk.exchange import Json, Outcome, Response, Status, Task
 from fluxwerk.protocol import wire
+from fluxwerk.types import Json, Outcome, Response, Status, Task
 
 SIGNATURE = "X-BFL-Signature"
 SECRET = "X-Webhook-Secret"  # noqa: S105  (the name of a header)

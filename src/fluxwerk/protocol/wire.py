@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from typing import cast
 from urllib.parse import quote
 
-from fluxwerk.catalog import Model
+from fluxwerk.catalog.rows import Model
 from fluxwerk.errors import (
     Busy,
     Error,
@@ -24,9 +24,9 @@ from fluxwerk.errors import (
     OutOfCredits,
     Refused,
 )
-from fluxwerk.exchange import HttpRequest, Json, Outcome, Pool, Request, Response, Status, Task
 from fluxwerk.protocol.patience import retry_after
 from fluxwerk.protocol.trust import redact
+from fluxwerk.types import HttpRequest, Json, Outcome, Pool, Request, Response, Status, Task
 
 JSON = {"content-type": "application/json"}
 # A word newer than this table counts as still running; the deadline bounds the wait.

@@ -12,7 +12,6 @@ from starlette.requests import ClientDisconnect
 from fluxwerk.drive import WALL, drive_async
 from fluxwerk.engines import Engine, LiveEngine
 from fluxwerk.engines.threads import live
-from fluxwerk.exchange import HttpRequest, Response
 from fluxwerk.server import openapi
 from fluxwerk.server.effect import Spoilt
 from fluxwerk.server.fetch import Guard
@@ -20,6 +19,7 @@ from fluxwerk.server.refusal import Refusal
 from fluxwerk.server.service import Service
 from fluxwerk.server.workshop import Workshop
 from fluxwerk.server.wreck import Wreck
+from fluxwerk.types import HttpRequest, Response
 from fluxwerk.version import VERSION
 
 GONE = 400

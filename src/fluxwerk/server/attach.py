@@ -7,14 +7,15 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fluxwerk import geometry, raster
-from fluxwerk.catalog import IMAGE_TYPES, Model
+from fluxwerk import imagefile
+from fluxwerk.catalog import sizes
+from fluxwerk.catalog.rows import IMAGE_TYPES, Model
+from fluxwerk.catalog.sizes import Size
 from fluxwerk.engines import Canvas
 from fluxwerk.errors import Lost, TimedOut
-from fluxwerk.exchange import Call, Flow, HttpRequest, Json
-from fluxwerk.geometry import Size
 from fluxwerk.input import LARGEST_BYTES
 from fluxwerk.server.refusal import Refusal, unfit
+from fluxwerk.types import Call, Flow, HttpRequest, Json
 
 OK = 200
 
@@ -55,7 +56,7 @@ def canvas(model: Model, fields: Mapping[str, Json], attached: list[Attached], s
     if model.output == "canvas":
         middle = (size[0] - source.size[0]) // 2, (size[1] - source.size[1]) // 2
         wanted = fields.get("reference_offset_x"), fields.get("reference_offset_y")
-        x, y = geometry.placed(wanted, middle)
+        x, y = sizes.placed(wanted, middle)
         # Out of sight is far enough: a number of a hundred digits is no place for an engine.
         offset = _within(x, -source.size[0], size[0]), _within(y, -source.size[1], size[1])
     return Canvas(source.data, mask.data if mask else None, offset)
@@ -91,7 +92,7 @@ def _decoded(name: str, text: str) -> bytes:
 
 
 def _measured(model: Model, name: str, data: bytes) -> Attached:
-    fault, size = raster.fault(data), raster.upright(data)
+    fault, size = imagefile.fault(data), imagefile.upright(data)
     if fault or size is None:
         raise _useless(name, f"cannot be used: {fault}; PNG, JPEG or WebP is needed")
     width, height = size

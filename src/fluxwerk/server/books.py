@@ -11,11 +11,11 @@ from decimal import Decimal
 from heapq import heappop, heappush
 from typing import Protocol
 
-from fluxwerk.catalog import Model
+from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import Order
-from fluxwerk.exchange import Json, Task
 from fluxwerk.server.ending import Ending
 from fluxwerk.server.notice import Notice
+from fluxwerk.types import Json, Task
 
 LONGEST_KEY = 512
 PLENTY = Decimal(1_000_000)

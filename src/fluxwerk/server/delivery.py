@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from fluxwerk.exchange import Response
 from fluxwerk.server.refusal import Refusal
 from fluxwerk.server.visit import Visit
+from fluxwerk.types import Response
 
 if TYPE_CHECKING:
     from fluxwerk.server.service import Service

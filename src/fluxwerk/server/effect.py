@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 
-from fluxwerk.exchange import Response
 from fluxwerk.protocol import wire
 from fluxwerk.server.trouble import Rule
+from fluxwerk.types import Response
 
 PAGE = b"<!DOCTYPE html><html><title>Bad gateway</title><h1>502 Bad gateway</h1></html>"
 HTML = {"content-type": "text/html; charset=utf-8"}

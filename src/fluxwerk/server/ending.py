@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from fluxwerk.exchange import Json
+from fluxwerk.types import Json
 
 REASONS = ("Violence",)
 MAGIC = re.compile(r"fluxwerk:([a-z-]+)(?:=([^\n;]+))?")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
-from fluxwerk.exchange import Json, Response
 from fluxwerk.protocol import wire
 from fluxwerk.server import metrics, quote, tasks
 from fluxwerk.server.visit import Visit
+from fluxwerk.types import Json, Response
 
 if TYPE_CHECKING:
     from fluxwerk.server.service import Service

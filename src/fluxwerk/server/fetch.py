@@ -17,10 +17,10 @@ from urllib.parse import SplitResult, urljoin
 import httpcore2
 
 from fluxwerk.errors import Unanswered, Unreachable
-from fluxwerk.exchange import HttpRequest, Response
 from fluxwerk.input import LARGEST_BYTES
 from fluxwerk.server.address import take_apart
 from fluxwerk.server.notice import PATIENCE
+from fluxwerk.types import HttpRequest, Response
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from fluxwerk.exchange import Response
 from fluxwerk.server.visit import Visit
+from fluxwerk.types import Response
 
 if TYPE_CHECKING:
     from fluxwerk.server.service import Service

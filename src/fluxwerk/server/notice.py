@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
 from fluxwerk.errors import Lost
-from fluxwerk.exchange import Call, Flow, HttpRequest, Json
 from fluxwerk.protocol import webhook, wire
 from fluxwerk.server.address import take_apart
 from fluxwerk.server.effect import GARBLED
+from fluxwerk.types import Call, Flow, HttpRequest, Json
 
 if TYPE_CHECKING:
     from fluxwerk.server.books import Job

@@ -8,7 +8,7 @@ from typing import Any
 import fastapi
 from fastapi.responses import Response as Answer
 
-from fluxwerk.catalog import Model
+from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import Abilities
 from fluxwerk.protocol import wire
 from fluxwerk.server import extensions, quote, schema

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING
 
-from fluxwerk import raster
-from fluxwerk.exchange import Json, Outcome, Response, Status, Task
+from fluxwerk import imagefile
 from fluxwerk.protocol import wire
 from fluxwerk.server import delivery
 from fluxwerk.server.books import Job
 from fluxwerk.server.refusal import invalid
 from fluxwerk.server.visit import Visit
+from fluxwerk.types import Json, Outcome, Response, Status, Task
 
 if TYPE_CHECKING:
     from fluxwerk.server.service import Service
@@ -54,11 +54,11 @@ def result(service: Service, job: Job, origin: str, now: float, life: float | No
 
 def raster_type(job: Job) -> str:
     """Name the content type of a job's image."""
-    return next(kind for kind, suffix in raster.SUFFIX.items() if suffix == job.order.output_format)
+    return next(kind for kind, suffix in imagefile.SUFFIX.items() if suffix == job.order.output_format)
 
 
 def _preview(job: Job) -> Json:
-    found = raster.measure(job.preview) if job.preview else None
+    found = imagefile.measure(job.preview) if job.preview else None
     if job.preview is None or found is None:
         return None
     text = base64.b64encode(job.preview).decode("ascii")

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fluxwerk import catalog, geometry, pricing
+from fluxwerk import catalog
+from fluxwerk.catalog import prices, sizes
 from fluxwerk.errors import UnknownModel, UnknownPrice
-from fluxwerk.exchange import Json, Response
 from fluxwerk.protocol import wire
 from fluxwerk.server import schema
 from fluxwerk.server.refusal import invalid, unfit
 from fluxwerk.server.submit import check_area
 from fluxwerk.server.visit import Visit
+from fluxwerk.types import Json, Response
 
 if TYPE_CHECKING:
     from fluxwerk.server.service import Service
@@ -41,18 +42,18 @@ def price(_: Service, visit: Visit) -> Response:
         raise unfit("model", str(fault)) from None
     fields = _sizes(model, given.model_extra or {})
     inputs = given.inputs
-    billed = geometry.requested_size(model, fields, inputs)
-    width, height = geometry.output_size(model, fields, inputs)
+    billed = sizes.requested_size(model, fields, inputs)
+    width, height = sizes.output_size(model, fields, inputs)
     check_area(model, billed, (width, height))
     try:
-        cost = pricing.estimate(model, *billed, inputs=inputs)
+        cost = prices.estimate(model, *billed, inputs=inputs)
     except UnknownPrice:
         cost = None
     body: dict[str, Json] = {
         "model": model.name,
         "cost": cost,
-        "input_mp": pricing.reported_megapixels(*inputs),
-        "output_mp": pricing.reported_megapixels(billed),
+        "input_mp": prices.reported_megapixels(*inputs),
+        "output_mp": prices.reported_megapixels(billed),
         "width": width,
         "height": height,
         "estimate": True,

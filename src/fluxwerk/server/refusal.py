@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
-from fluxwerk.exchange import Json, Response
 from fluxwerk.protocol import wire
+from fluxwerk.types import Json, Response
 
 Dialect: TypeAlias = Literal["live", "guide"]
 DIALECTS: tuple[Dialect, ...] = ("live", "guide")

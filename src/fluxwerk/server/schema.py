@@ -15,8 +15,8 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, C
 from pydantic import create_model as create
 
 from fluxwerk import catalog
-from fluxwerk.catalog import Model, Option
-from fluxwerk.exchange import Json
+from fluxwerk.catalog.rows import Model, Option
+from fluxwerk.types import Json
 
 TYPES: dict[str, Any] = {
     "string": str,

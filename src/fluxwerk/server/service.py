@@ -13,9 +13,8 @@ from dataclasses import replace
 from typing import cast
 
 from fluxwerk import catalog
-from fluxwerk.catalog import Model
+from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import Abilities, Everything, Order, Progress
-from fluxwerk.exchange import Flow, HttpRequest, Json, Response
 from fluxwerk.protocol import wire
 from fluxwerk.server import delivery, effect, ending, extensions, keys, notice, poll, submit, visit
 from fluxwerk.server.books import Account, Books, Job, is_well_formed
@@ -25,6 +24,7 @@ from fluxwerk.server.notice import Policy
 from fluxwerk.server.refusal import Dialect, Refusal
 from fluxwerk.server.trouble import ANSWER_DEEDS, Occasion, Rule, Trouble, scripted
 from fluxwerk.server.visit import Visit
+from fluxwerk.types import Flow, HttpRequest, Json, Response
 
 ERROR = 400
 POOL = catalog.find("flux-2-pro")

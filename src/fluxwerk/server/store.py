@@ -15,14 +15,14 @@ from dataclasses import asdict, replace
 from decimal import Decimal
 from pathlib import Path
 
-from fluxwerk import catalog, raster
+from fluxwerk import catalog, imagefile
 from fluxwerk.engines import Canvas, Order
 from fluxwerk.errors import Misused
-from fluxwerk.exchange import Json, Task
 from fluxwerk.protocol.wire import dump
 from fluxwerk.server.books import NOTHING, Account, Job
 from fluxwerk.server.notice import Attempt, Notice
 from fluxwerk.storage import save
+from fluxwerk.types import Json, Task
 
 SETTINGS = ("locking_mode=exclusive", "journal_mode=wal", "synchronous=full")
 TABLES = """
@@ -94,7 +94,7 @@ class Disk:
             data = self._image(job).read_bytes() if job.word == "Ready" else b""
         except OSError:
             return None
-        return None if raster.fault(data) else data
+        return None if imagefile.fault(data) else data
 
     def spent(self, digest: str) -> Decimal:
         """Say what an account has spent so far."""

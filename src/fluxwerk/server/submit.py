@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from fluxwerk import geometry, pricing
-from fluxwerk.catalog import IMAGE_TYPES, Model
+from fluxwerk.catalog import prices, sizes
+from fluxwerk.catalog.rows import IMAGE_TYPES, Model
+from fluxwerk.catalog.sizes import Size
 from fluxwerk.engines import Order
 from fluxwerk.errors import Fault, UnknownPrice
-from fluxwerk.exchange import Flow, Json, Response, Task
-from fluxwerk.geometry import Size
 from fluxwerk.protocol import wire
 from fluxwerk.server import attach, schema
 from fluxwerk.server.attach import Attached
@@ -21,6 +20,7 @@ from fluxwerk.server.notice import Notice
 from fluxwerk.server.refusal import Refusal, invalid, unfit
 from fluxwerk.server.trouble import Rule
 from fluxwerk.server.visit import Visit
+from fluxwerk.types import Flow, Json, Response, Task
 
 if TYPE_CHECKING:
     from fluxwerk.server.service import Service
@@ -160,11 +160,11 @@ def _job(
     origin: str,
 ) -> Job:
     priced = [one.size for one in attached if one.name != "mask"]
-    billed = geometry.requested_size(model, fields, priced)
-    size = geometry.output_size(model, fields, priced)
+    billed = sizes.requested_size(model, fields, priced)
+    size = sizes.output_size(model, fields, priced)
     check_area(model, billed, size)
     try:
-        cost = pricing.estimate(model, *billed, inputs=priced)
+        cost = prices.estimate(model, *billed, inputs=priced)
     except UnknownPrice:
         cost = None
     identity = _uuid(service.entropy(16))
@@ -173,8 +173,8 @@ def _job(
         f"{origin}/v1/get_result?id={identity}",
         model.name,
         cost,
-        pricing.reported_megapixels(*priced),
-        pricing.reported_megapixels(billed),
+        prices.reported_megapixels(*priced),
+        prices.reported_megapixels(billed),
     )
     order = _order(service, model, fields, attached, size)
     _check_sides(order)

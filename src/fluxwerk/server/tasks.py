@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fluxwerk.exchange import Json, Response
 from fluxwerk.protocol import trust, wire
 from fluxwerk.server.books import Job
 from fluxwerk.server.ending import failed
 from fluxwerk.server.refusal import Refusal, invalid
 from fluxwerk.server.visit import Visit
+from fluxwerk.types import Json, Response
 
 if TYPE_CHECKING:
     from fluxwerk.server.service import Service

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
 
-from fluxwerk.exchange import HttpRequest
+from fluxwerk.types import HttpRequest
 
 
 @dataclass(frozen=True, slots=True)

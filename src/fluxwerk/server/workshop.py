@@ -10,11 +10,11 @@ from dataclasses import replace
 
 from fluxwerk.drive import drive_async
 from fluxwerk.engines import Canvas, LiveEngine, Progress
-from fluxwerk.exchange import HttpRequest, Response
 from fluxwerk.server.books import Job
 from fluxwerk.server.fetch import Guard
 from fluxwerk.server.service import Service
 from fluxwerk.server.tasks import CANCELLED
+from fluxwerk.types import HttpRequest, Response
 
 # So many webhooks are on their way at a time; the others wait their turn.
 DELIVERIES = 32

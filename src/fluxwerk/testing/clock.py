@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fluxwerk.exchange import Call
+from fluxwerk.types import Call
 
 
 class PretendClock:

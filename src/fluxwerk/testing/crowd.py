@@ -11,11 +11,11 @@ from fluxwerk.client import LOOK_AROUND
 from fluxwerk.conversation import Conversation
 from fluxwerk.drive import pause_before
 from fluxwerk.errors import Error, Lost, TimedOut, Unreachable
-from fluxwerk.exchange import Call, Flow, HttpRequest, Pool, Request, Response, Tell
 from fluxwerk.image import Image
 from fluxwerk.series import Made
 from fluxwerk.slots import Slots
 from fluxwerk.testing.clock import PretendClock
+from fluxwerk.types import Call, Flow, HttpRequest, Pool, Request, Response, Tell
 
 Begin = Callable[[Tell], Flow[Image]]
 

@@ -15,11 +15,10 @@ from fluxwerk.client import Client
 from fluxwerk.drive import drive, pause_before
 from fluxwerk.engines import Engine, Order
 from fluxwerk.errors import Error, Lost, TimedOut, Unreachable
-from fluxwerk.exchange import Event, Flow, HttpRequest, Request, Response, Task, Tell
 from fluxwerk.experience import Experience
 from fluxwerk.image import Image
+from fluxwerk.imagefile import PNG_SIGNATURE
 from fluxwerk.input import Wanted
-from fluxwerk.raster import PNG_SIGNATURE
 from fluxwerk.series import Made
 from fluxwerk.server.books import Books, Job
 from fluxwerk.server.effect import Spoilt
@@ -28,6 +27,7 @@ from fluxwerk.server.trouble import Rule, Trouble
 from fluxwerk.testing.clock import PretendClock
 from fluxwerk.testing.crowd import Crowd
 from fluxwerk.testing.post import Post, suffer
+from fluxwerk.types import Event, Flow, HttpRequest, Request, Response, Task, Tell
 from fluxwerk.words import Words, of_each
 
 if TYPE_CHECKING:

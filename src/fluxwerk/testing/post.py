@@ -7,11 +7,11 @@ from heapq import heappop, heappush
 from itertools import count
 
 from fluxwerk.errors import Lost, Unanswered
-from fluxwerk.exchange import Flow, HttpRequest, Response
 from fluxwerk.server.books import Job
 from fluxwerk.server.effect import Spoilt
 from fluxwerk.server.service import Service
 from fluxwerk.testing.clock import PretendClock
+from fluxwerk.types import Flow, HttpRequest, Response
 
 # How long a client without a deadline of its own stays on a silent line, in seconds.
 SILENCE = 60.0

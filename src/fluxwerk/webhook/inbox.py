@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from fluxwerk.bell import Bell
 from fluxwerk.errors import Failed, Forgotten, Misused, Moderated
-from fluxwerk.exchange import Outcome, Status, Task
 from fluxwerk.protocol.wire import OUTCOMES
+from fluxwerk.types import Outcome, Status, Task
 
 if TYPE_CHECKING:
     import asyncio

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypedDict
 
 from fluxwerk.bell import Bell
 from fluxwerk.errors import Forged, Garbled, Misused
-from fluxwerk.exchange import Task
 from fluxwerk.protocol.webhook import LARGEST, check, read, verify
 from fluxwerk.protocol.wire import dump
+from fluxwerk.types import Task
 from fluxwerk.webhook.inbox import Find, Inbox, OnStatus
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from fluxwerk.batch.batch import OFFLINE
 from fluxwerk.batch.report import facts_of, rate
 from fluxwerk.cli.batch.table import summary_lines, table
 from fluxwerk.cli.console import put_json
-from fluxwerk.exchange import Json
 from fluxwerk.jobs.budget import Sums
 from fluxwerk.jobs.job import Stage
 from fluxwerk.jobs.ledger import Ledger
 from fluxwerk.jobs.shift import Progress
 from fluxwerk.jobs.worker import CAPPED
+from fluxwerk.types import Json
 
 TOLD = frozenset({"failed", "in doubt", "held", "released", "stopping"})
 REFRESH = 0.5

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fluxwerk import catalog
-from fluxwerk.catalog import Model
+from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import Order
 from fluxwerk.engines.diffusers.weights import Row, Weights
 from fluxwerk.errors import Fault
-from fluxwerk.exchange import Json
-from fluxwerk.raster import measure
+from fluxwerk.imagefile import measure
+from fluxwerk.types import Json
 
 # Beyond this ratio of the sides diffusers refuses a reference.
 LONGEST_RATIO = 8

@@ -7,9 +7,9 @@ from math import sqrt
 
 from PIL import Image, ImageChops, ImageFilter
 
+from fluxwerk.catalog.sizes import Size
 from fluxwerk.engines import Canvas, Order
 from fluxwerk.engines.picture import decode
-from fluxwerk.geometry import Size
 
 GRID = 16
 # Both inpainting pipelines were made for about one megapixel.

@@ -8,14 +8,14 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 
-from fluxwerk.catalog import Model
+from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import Health, Order, Report
 from fluxwerk.engines.diffusers.ability import Ability
 from fluxwerk.engines.diffusers.message import Setup
 from fluxwerk.engines.diffusers.process import COMMAND, Process, Unready
 from fluxwerk.engines.diffusers.weights import Weights
 from fluxwerk.errors import Fault, Misused
-from fluxwerk.exchange import Json
+from fluxwerk.types import Json
 
 NEEDED = ("torch", "diffusers", "transformers", "accelerate", "safetensors")
 PROBE = """

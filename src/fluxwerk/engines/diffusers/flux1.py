@@ -6,13 +6,13 @@ from typing import Any
 
 from PIL import Image
 
+from fluxwerk.catalog.sizes import KONTEXT_SIZES
 from fluxwerk.engines import Order
 from fluxwerk.engines.diffusers.canvas import LARGEST, flat, place, working
 from fluxwerk.engines.diffusers.draft import Draft, Text
 from fluxwerk.engines.diffusers.family import Family
 from fluxwerk.engines.diffusers.foreign import Tensor, torch
 from fluxwerk.engines.diffusers.shift import flux1
-from fluxwerk.geometry import KONTEXT_SIZES
 
 
 class Flux1(Family):

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from fluxwerk.engines import Order
 from fluxwerk.engines.diffusers.weights import Row
-from fluxwerk.exchange import Json
+from fluxwerk.types import Json
 
 
 @dataclass(frozen=True, slots=True)

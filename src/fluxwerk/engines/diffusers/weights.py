@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from fluxwerk import catalog
-from fluxwerk.catalog import Model
+from fluxwerk.catalog.rows import Model
 from fluxwerk.engines.diffusers.kind import APACHE, KINDS, NON_COMMERCIAL, WIDTH_9B, Kind, recognise
 from fluxwerk.errors import Fault, Misused, UnknownModel
 

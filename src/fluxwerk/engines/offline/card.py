@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 from fluxwerk.engines.offline.brush import scaled
 from fluxwerk.engines.offline.label import letters
 from fluxwerk.engines.picture import decode
-from fluxwerk.raster import upright
+from fluxwerk.imagefile import upright
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

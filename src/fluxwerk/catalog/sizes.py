@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
 from math import isqrt
 
-from fluxwerk.catalog import Model, ratio
-from fluxwerk.exchange import Json
+from fluxwerk.catalog.rows import Model, ratio
+from fluxwerk.types import Json
 
 Size = tuple[int, int]
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
-from fluxwerk.catalog import Model, Price, find
+from fluxwerk.catalog.rows import Model, Price, find
+from fluxwerk.catalog.sizes import LARGEST_REFERENCE, MEGAPIXEL, SQUARE, Size, requested_size
 from fluxwerk.errors import UnknownPrice
-from fluxwerk.exchange import Request
-from fluxwerk.geometry import LARGEST_REFERENCE, MEGAPIXEL, SQUARE, Size, requested_size
+from fluxwerk.types import Request
 
 CENT = Decimal("0.01")
 

@@ -1,4 +1,4 @@
-"""The models and what each of them takes, read from the rows of `catalog.toml`."""
+"""The models and what each of them takes, read from the rows of `models.toml`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from fluxwerk.errors import Fault, Misused, UnknownModel
-from fluxwerk.exchange import Json
+from fluxwerk.types import Json
 
 IMAGE_TYPES = frozenset({"image", "images"})
 KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
@@ -229,7 +229,7 @@ def _rows() -> dict[str, Model]:
     import tomllib  # noqa: PLC0415  (with resources a third of the import's time, and only look-ups need them)
     from importlib.resources import files  # noqa: PLC0415
 
-    text = files("fluxwerk").joinpath("catalog.toml").read_text(encoding="utf-8")
+    text = files("fluxwerk").joinpath("catalog/models.toml").read_text(encoding="utf-8")
     data = tomllib.loads(text, parse_float=Decimal)
     return {name: _row(name, row, data) for name, row in data["model"].items()}
 
@@ -252,7 +252,7 @@ def _row(name: str, row: dict[str, Any], data: dict[str, Any]) -> Model:
     known = {column.name for column in fields(Model)} | {"without"}
     strange = set(merged) - known
     if strange:
-        raise ValueError(f"catalog.toml: {name} has unknown columns {sorted(strange)}")
+        raise ValueError(f"models.toml: {name} has unknown columns {sorted(strange)}")
     merged.pop("without", None)
     return Model(**merged)
 
