@@ -16,8 +16,9 @@ import matplotlib as mpl
 mpl.use("svg")
 from matplotlib import pyplot as plt
 
-from fluxwerk.protocol import patience
-from fluxwerk.protocol.sketch import Sketch, bin_of
+from fluxwerk.polling import schedule
+from fluxwerk.polling.histogram import Sketch, bin_of
+from fluxwerk.protocol import retry
 
 MEAN_LOG, SIGMA = -0.125, 0.5
 DRAWS = 20_000
@@ -64,11 +65,11 @@ def moments(pause: Any, until: float = 8.0) -> list[float]:
 def main() -> None:
     """Write the picture, and print the numbers in it."""
     sketch = known()
-    prices = [0.003, 0.005, 0.007, patience.CROWD_PRICE, 0.012, patience.PRICE, 0.02, 0.03, 0.05]
-    best = {price: patience.schedule(sketch, price) for price in prices}
+    prices = [0.003, 0.005, 0.007, schedule.CROWD_PRICE, 0.012, schedule.PRICE, 0.02, 0.03, 0.05]
+    best = {price: schedule.schedule(sketch, price) for price in prices}
     optimum = {price: cost(moments(made.after)) for price, made in best.items() if made}
     steady = [cost(moments(lambda _, gap=gap: gap)) for gap in (0.08, 0.1, 0.125, 0.15, 0.2, 0.25, 0.35, 0.5)]
-    plan = patience.geometric()
+    plan = retry.geometric()
     unlearned = cost(moments(lambda _: plan(None)))
     for price, (polls, delay) in optimum.items():
         print(f"price {price:.4f} s: {polls:.2f} polls, {delay * 1e3:.0f} ms, {delay:.1%} of a slot")
@@ -80,8 +81,8 @@ def main() -> None:
     left.fill_between(times, density, color=BLUE, alpha=0.15, linewidth=0)
     left.plot(times, density, color=BLUE, linewidth=1.5)
     for price, height, name, colour in (
-        (patience.CROWD_PRICE, -0.08, "others wait for the slot", ORANGE),
-        (patience.PRICE, -0.2, "nobody waits for it", INK),
+        (schedule.CROWD_PRICE, -0.08, "others wait for the slot", ORANGE),
+        (schedule.PRICE, -0.2, "nobody waits for it", INK),
     ):
         made = best[price]
         assert made is not None

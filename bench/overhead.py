@@ -15,7 +15,7 @@ from collections.abc import Callable
 import httpx2
 
 from fluxwerk import Client
-from fluxwerk.protocol.patience import geometric
+from fluxwerk.protocol.retry import geometric
 
 IMAGES = 300
 SIZE = 256

@@ -35,8 +35,8 @@ import uvicorn
 
 from fluxwerk import AsyncClient, Client, Event, catalog
 from fluxwerk.engines import Everything, Order, Progress, Report
-from fluxwerk.experience import Experience, _Kind, kind_of
-from fluxwerk.protocol.sketch import Sketch, bin_of
+from fluxwerk.polling.histogram import Sketch, bin_of
+from fluxwerk.polling.history import Experience, _Kind, kind_of
 from fluxwerk.server.loopback import listen, loopback
 from fluxwerk.testing.face import BASE, Blank, FaceToFace, blank
 from fluxwerk.types import Task

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxwerk import AsyncClient, Client, Misused
-from fluxwerk.experience import BEHIND_A_HOOK, KINDS, SAVE_EVERY, Experience, home, kind_of, shared
-from fluxwerk.protocol import patience
-from fluxwerk.protocol.gate import BUDGET, RECOVERY
-from fluxwerk.protocol.sketch import bin_of
+from fluxwerk.polling.histogram import bin_of
+from fluxwerk.polling.history import BEHIND_A_HOOK, KINDS, SAVE_EVERY, Experience, home, kind_of, shared
+from fluxwerk.polling.limiter import BUDGET, RECOVERY
+from fluxwerk.protocol import retry
 from fluxwerk.server.trouble import Rule
 from fluxwerk.testing import PretendClock, loopback
 from fluxwerk.types import Outcome, Status, Task
@@ -157,7 +157,7 @@ def test_a_task_that_is_taken_up_again_is_polled_at_once_when_it_must_be_ready(c
     for _ in range(10):
         play(experience, clock, 5.0)
 
-    assert experience.plan(TASK, clock.now, 60.0)(None) <= patience.LONGEST_POLL
+    assert experience.plan(TASK, clock.now, 60.0)(None) <= retry.LONGEST_POLL
     assert experience.plan(TASK, clock.now, 4.9)(None) < 0.3
 
 

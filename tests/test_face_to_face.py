@@ -22,7 +22,7 @@ from fluxwerk import (
     Unanswered,
     Unreachable,
 )
-from fluxwerk.experience import Experience
+from fluxwerk.polling.history import Experience
 from fluxwerk.server.books import Books
 from fluxwerk.server.trouble import Rule
 from fluxwerk.testing import FaceToFace, PretendClock

@@ -32,7 +32,7 @@ from fluxwerk.errors import (
     Unreachable,
     Untrusted,
 )
-from fluxwerk.protocol import flow, patience, wire
+from fluxwerk.protocol import flow, retry, wire
 from fluxwerk.testing.face import FaceToFace, blank
 from fluxwerk.types import Outcome, Request, Response, Status, Task
 
@@ -255,7 +255,7 @@ def test_a_deadline_before_a_submit_costs_nothing_and_passes_through():
 
 
 def test_a_repetition_may_be_stretched_so_that_many_do_not_knock_at_once():
-    assert submitting(AWAY, ACCEPTED).calls[1].jitter == patience.JITTER
+    assert submitting(AWAY, ACCEPTED).calls[1].jitter == retry.JITTER
 
 
 def test_a_submit_tells_of_each_repetition_and_of_its_task():
@@ -284,7 +284,7 @@ def test_a_poll_that_fails_is_repeated_for_as_long_as_there_is_time(trouble):
 
     assert talk.result == READY
     assert talk.pauses[1:7] == [0.5, 1, 2, 4, 8, 8]
-    assert talk.calls[1].jitter == patience.JITTER
+    assert talk.calls[1].jitter == retry.JITTER
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def test_a_task_that_stays_unknown_for_ten_seconds_is_forgotten():
 
     assert type(talk.error) is Forgotten
     assert talk.error.task == TASK
-    assert patience.GRACE <= sum(talk.pauses) < patience.GRACE + patience.LONGEST_POLL
+    assert retry.GRACE <= sum(talk.pauses) < retry.GRACE + retry.LONGEST_POLL
 
 
 def test_a_task_that_is_not_found_when_a_bell_rings_early_is_asked_for_again():

@@ -10,19 +10,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fluxwerk.protocol import patience
-from fluxwerk.protocol.sketch import Sketch
+from fluxwerk.polling import schedule
+from fluxwerk.polling.histogram import Sketch
+from fluxwerk.protocol import retry
 
 DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
 LATER = "Wed, 21 Oct 2015 07:28:30 GMT"
 
 
 def asked(text, date=DATE):
-    return patience.retry_after({"retry-after": text, "date": date})
+    return retry.retry_after({"retry-after": text, "date": date})
 
 
 def test_polls_begin_at_a_tenth_of_a_second_and_settle_at_two():
-    plan = patience.geometric()
+    plan = retry.geometric()
     pauses = [plan(None) for _ in range(20)]
 
     assert pauses[0] == 0.1
@@ -31,7 +32,7 @@ def test_polls_begin_at_a_tenth_of_a_second_and_settle_at_two():
 
 
 def test_ten_seconds_of_work_cost_fewer_than_a_dozen_polls():
-    plan, waited, polls = patience.geometric(), 0.0, 0
+    plan, waited, polls = retry.geometric(), 0.0, 0
     while waited < 10:
         waited += plan(None)
         polls += 1
@@ -40,12 +41,12 @@ def test_ten_seconds_of_work_cost_fewer_than_a_dozen_polls():
 
 
 def test_pauses_after_failures_double_from_half_a_second_to_eight():
-    assert [patience.backoff(failures) for failures in range(1, 8)] == [0.5, 1, 2, 4, 8, 8, 8]
+    assert [retry.backoff(failures) for failures in range(1, 8)] == [0.5, 1, 2, 4, 8, 8, 8]
 
 
 @given(st.integers(1, 10**9))
 def test_no_number_of_failures_makes_a_pause_longer_than_eight_seconds(failures):
-    assert 0 < patience.backoff(failures) <= 8
+    assert 0 < retry.backoff(failures) <= 8
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("5", 5.0), (" 0 ", 0.0), ("1.5", 1.5), (LATER, 30.0)])
@@ -67,7 +68,7 @@ def test_what_is_no_pause_is_not_guessed(text):
 
 
 def test_without_the_header_nothing_is_asked():
-    assert patience.retry_after({}) is None
+    assert retry.retry_after({}) is None
 
 
 @given(
@@ -117,17 +118,17 @@ def looked(durations, plan_of):
 
 
 def geometric():
-    plan = patience.geometric()
+    plan = retry.geometric()
     return lambda _: plan(None)
 
 
-def learned(durations, *, exact, price=patience.PRICE):
+def learned(durations, *, exact, price=schedule.PRICE):
     """The same for one who learns from each task, and knows nothing at first."""
     sketch, found, made = Sketch(), [], None
     for number, seconds in enumerate(durations):
         if number % 5 == 0:
-            made = patience.schedule(sketch, price)
-        unknown, at, low, polls = patience.geometric(), 0.0, 0.0, 0
+            made = schedule.schedule(sketch, price)
+        unknown, at, low, polls = retry.geometric(), 0.0, 0.0, 0
         while at < seconds or not polls:
             low, at, polls = at, at + (made.after(at) if made else unknown(None)), polls + 1
         sketch.learn(low, at, seconds if exact else None)
@@ -135,7 +136,7 @@ def learned(durations, *, exact, price=patience.PRICE):
     return found
 
 
-def cost(found, price=patience.PRICE):
+def cost(found, price=schedule.PRICE):
     """What a task costs in the mean, in seconds, once the learning is over."""
     late = found[100:]
     return sum(price * polls + delay for polls, delay in late) / len(late)
@@ -146,7 +147,7 @@ def test_nothing_is_planned_from_too_little():
     sketch.learn(0, 1, 1)
     sketch.learn(0, 1, 1)
 
-    assert patience.schedule(sketch, patience.PRICE) is None
+    assert schedule.schedule(sketch, schedule.PRICE) is None
 
 
 @pytest.mark.parametrize("exact", [True, False], ids=["told", "seen by polls"])
@@ -173,7 +174,7 @@ def test_the_schedule_is_the_best_there_is_by_brute_force():
     for end in ends * 40:
         sketch.learn(0, end, end)
     price = 0.03
-    made = patience.schedule(sketch, price)
+    made = schedule.schedule(sketch, price)
 
     def spent(moments):
         return sum(
@@ -196,7 +197,7 @@ def test_a_dearer_poll_is_rarer_and_a_schedule_foretells_its_cost():
     sketch = Sketch()
     for seconds in durations[:400]:
         sketch.learn(0, seconds, seconds)
-    cheap, dear = patience.schedule(sketch, 0.01), patience.schedule(sketch, 0.04)
+    cheap, dear = schedule.schedule(sketch, 0.01), schedule.schedule(sketch, 0.04)
     found = looked(durations[400:], lambda: cheap.after)
 
     assert cheap.polls > 1.5 * dear.polls
@@ -210,7 +211,7 @@ def test_between_two_humps_nothing_is_polled_for():
     sketch = Sketch()
     for seconds in [0.5, 3.0] * 100:
         sketch.learn(0, seconds, seconds)
-    made = patience.schedule(sketch, patience.PRICE)
+    made = schedule.schedule(sketch, schedule.PRICE)
     at, moments = 0.0, []
     while at < 3.2:
         at += made.after(at)
@@ -223,11 +224,11 @@ def test_one_straggler_in_a_heavy_tail_costs_a_twentieth_of_its_time():
     sketch = Sketch()
     for seconds in [1.0] * 50:
         sketch.learn(0, seconds, seconds)
-    made = patience.schedule(sketch, patience.PRICE)
+    made = schedule.schedule(sketch, schedule.PRICE)
 
     assert made.after(20.0) == pytest.approx(1.0)
-    assert made.after(100.0) == patience.LONGEST_POLL
-    assert made.after(1.0) <= patience.LONGEST_POLL
+    assert made.after(100.0) == retry.LONGEST_POLL
+    assert made.after(1.0) <= retry.LONGEST_POLL
 
 
 @given(st.lists(st.floats(0.001, 5000), min_size=4, max_size=40), st.floats(0.001, 10), st.floats(0, 10_000))
@@ -235,11 +236,11 @@ def test_whatever_was_learned_a_pause_is_positive_and_bounded(durations, price, 
     sketch = Sketch()
     for seconds in durations:
         sketch.learn(0, seconds, seconds)
-    made = patience.schedule(sketch, price)
+    made = schedule.schedule(sketch, price)
     pause = made.after(elapsed)
 
     assert pause > 0
-    assert pause <= max(patience.LONGEST_POLL, elapsed) or not elapsed
+    assert pause <= max(retry.LONGEST_POLL, elapsed) or not elapsed
     assert made.polls >= 1
     assert made.delay >= -1e-6
 
@@ -249,7 +250,7 @@ def test_fine_progress_leads_to_the_end_in_fewer_than_four_polls():
     for seconds in drawn("lognormal", 300):
         at, polls = 0.4, 1
         while at < seconds:
-            at += patience.foresee(at, max(0.05, at / seconds // 0.05 * 0.05), 0.05, patience.CROWD_PRICE)
+            at += schedule.foresee(at, max(0.05, at / seconds // 0.05 * 0.05), 0.05, schedule.CROWD_PRICE)
             polls += 1
         found.append((polls, max(0.0, at - seconds)))
 
@@ -259,6 +260,6 @@ def test_fine_progress_leads_to_the_end_in_fewer_than_four_polls():
 
 @given(st.floats(0.01, 5000), st.floats(0.001, 0.999), st.floats(0.01, 1), st.floats(0.001, 0.1))
 def test_progress_that_lies_never_makes_a_pause_longer_than_the_task_is_old(elapsed, share, grain, price):
-    pause = patience.foresee(elapsed, share, grain, price)
+    pause = schedule.foresee(elapsed, share, grain, price)
 
-    assert 0 < pause <= max(patience.LONGEST_POLL, elapsed)
+    assert 0 < pause <= max(retry.LONGEST_POLL, elapsed)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxwerk.protocol.sketch import LAST, LONGEST, MEMORY, SHORTEST, Sketch, bin_of, edge, read_sketch, write_sketch
+from fluxwerk.polling.histogram import LAST, LONGEST, MEMORY, SHORTEST, Sketch, bin_of, edge, read_sketch, write_sketch
 
 SECONDS = st.floats(0, 20_000, allow_nan=False)
 

@@ -20,13 +20,13 @@ from fluxwerk.batch import Batch, plan
 from fluxwerk.batch.keeper import Keeper
 from fluxwerk.client import AsyncClient
 from fluxwerk.errors import InDoubt, NotAllowed, OutOfCredits, Unanswered, Unreachable, Unwritable
-from fluxwerk.experience import Experience
 from fluxwerk.jobs.inputs import Inputs
 from fluxwerk.jobs.job import Job, Stage
 from fluxwerk.jobs.ledger import Ledger, Saved
 from fluxwerk.jobs.shift import Progress, Terms
 from fluxwerk.jobs.witness import address, read_token
 from fluxwerk.jobs.worker import Worker
+from fluxwerk.polling.history import Experience
 from fluxwerk.protocol import wire
 from fluxwerk.server.books import Books
 from fluxwerk.storage import Folder

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
         Untrusted,
         Unwritable,
     )
-    from fluxwerk.experience import Experience
     from fluxwerk.image import Image
+    from fluxwerk.polling.history import Experience
     from fluxwerk.series import Made
     from fluxwerk.types import Event, Outcome, Request, Status, Task
 
@@ -90,7 +90,7 @@ _HOMES = {
     "catalog.rows": ("Model", "find", "models"),
     "client": ("AsyncClient", "Client"),
     "types": ("Event", "Outcome", "Request", "Status", "Task"),
-    "experience": ("Experience",),
+    "polling.history": ("Experience",),
     "image": ("Image",),
     "catalog.prices": ("estimate",),
     "series": ("Made",),

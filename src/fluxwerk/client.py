@@ -12,9 +12,9 @@ from fluxwerk import seam
 from fluxwerk.conversation import Conversation, Hooks
 from fluxwerk.drive import drive, drive_async
 from fluxwerk.errors import TimedOut, Unreachable
-from fluxwerk.experience import Experience
 from fluxwerk.image import Image
 from fluxwerk.input import Wanted
+from fluxwerk.polling.history import Experience
 from fluxwerk.protocol import flow
 from fluxwerk.series import Made, may_buy, may_send
 from fluxwerk.slots import Seat

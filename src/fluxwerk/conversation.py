@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from fluxwerk.bell import Bell
 from fluxwerk.drive import Clock
 from fluxwerk.errors import Error, Failed, InDoubt
-from fluxwerk.protocol import flow, patience
+from fluxwerk.protocol import flow, retry
 from fluxwerk.slots import Seat, Slots
 from fluxwerk.types import Call, Event, Json, Outcome, Response, Task, Tell
 
@@ -93,8 +93,8 @@ class Conversation:
         """Give the slot back after a submit that was refused; one that is too busy cools the whole pool down."""
         if self.seat and response.status not in flow.OK:
             busy = response.status in flow.BUSY
-            asked = patience.retry_after(response.headers) or patience.FIRST_BACKOFF
-            self._slots.give_back(self.seat, min(asked, patience.LONGEST_RETRY_AFTER) if busy else None)
+            asked = retry.retry_after(response.headers) or retry.FIRST_BACKOFF
+            self._slots.give_back(self.seat, min(asked, retry.LONGEST_RETRY_AFTER) if busy else None)
             self.seat = None
             self._answered()
 

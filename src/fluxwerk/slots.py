@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from fluxwerk.protocol import patience
+from fluxwerk.protocol import retry
 from fluxwerk.types import Outcome, Pool, Status, Task
 
 # No task runs for so many seconds.
@@ -147,7 +147,7 @@ class Slots:
             return
         age = self._now() - held.since
         running = status is None or status.outcome is Outcome.RUNNING
-        unknown = status is not None and status.outcome is Outcome.MISSING and age < patience.GRACE
+        unknown = status is not None and status.outcome is Outcome.MISSING and age < retry.GRACE
         if age >= LONGEST_TASK or not (running or unknown):
             self.ended(task)
 

@@ -15,10 +15,10 @@ from fluxwerk.catalog.rows import Model
 from fluxwerk.conversation import Conversation, Hooks
 from fluxwerk.drive import WALL, Clock
 from fluxwerk.errors import Misused, TimedOut
-from fluxwerk.experience import Experience, shared
 from fluxwerk.image import Image, develop
 from fluxwerk.input import Wanted, compose
-from fluxwerk.protocol import flow, patience
+from fluxwerk.polling.history import Experience, shared
+from fluxwerk.protocol import flow, retry
 from fluxwerk.series import Series, may_buy
 from fluxwerk.slots import Slots
 from fluxwerk.types import Flow, HttpRequest, Pool, Request, Response, Status, Task, Tell
@@ -106,8 +106,8 @@ class Words:
     def _heard(self, request: HttpRequest, response: Response) -> Response:
         """Pass an answer on; a poll that is refused speaks for all of them."""
         if response.status == TOO_MANY and request.method == "GET" and request.keyed:
-            asked = patience.retry_after(response.headers) or patience.FIRST_BACKOFF
-            self.experience.refused(self.clock.now(), min(asked, patience.LONGEST_RETRY_AFTER))
+            asked = retry.retry_after(response.headers) or retry.FIRST_BACKOFF
+            self.experience.refused(self.clock.now(), min(asked, retry.LONGEST_RETRY_AFTER))
         return response
 
     def _conversation(self, task: Task | None) -> Conversation:

@@ -31,7 +31,7 @@ from fluxwerk.jobs.inputs import needs_files
 from fluxwerk.jobs.job import Job, Stage, to_micro
 from fluxwerk.jobs.shift import Progress, Shift
 from fluxwerk.jobs.witness import address
-from fluxwerk.protocol import flow, patience, wire
+from fluxwerk.protocol import flow, retry, wire
 from fluxwerk.types import Event, HttpRequest, Request, Response, Status, Task
 
 # An answer to a submit that takes longer than this is lost.
@@ -146,8 +146,8 @@ class Carrier:
             self._shift.hold("service", back.trouble)
         if now >= self.cool_until:
             self._waves += 1
-        pause = patience.backoff(self._waves) if back.pause is None else back.pause
-        self.cool_until = max(self.cool_until, now + min(pause, patience.LONGEST_RETRY_AFTER))
+        pause = retry.backoff(self._waves) if back.pause is None else back.pause
+        self.cool_until = max(self.cool_until, now + min(pause, retry.LONGEST_RETRY_AFTER))
 
     async def _wait(self, job: Job) -> Job | None:
         shift = self._shift

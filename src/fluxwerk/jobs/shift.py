@@ -12,11 +12,11 @@ from typing import Protocol, TypeAlias, TypeVar
 from fluxwerk.catalog.rows import Model
 from fluxwerk.drive import AsyncSend
 from fluxwerk.errors import Error, InDoubt, Unwritable
-from fluxwerk.experience import Experience
 from fluxwerk.jobs.job import Job
 from fluxwerk.jobs.ledger import Ledger, Saved
 from fluxwerk.jobs.scribe import Scribe
 from fluxwerk.jobs.slots import LEASE
+from fluxwerk.polling.history import Experience
 from fluxwerk.types import HttpRequest, Request, Response, Status
 
 T = TypeVar("T")

@@ -10,7 +10,6 @@ from typing import Any
 
 from fluxwerk.drive import AsyncSend
 from fluxwerk.errors import Error, Stale, Unwritable
-from fluxwerk.experience import Experience
 from fluxwerk.jobs.budget import Sums
 from fluxwerk.jobs.carrier import Carrier
 from fluxwerk.jobs.collector import Collector, is_dead
@@ -18,6 +17,7 @@ from fluxwerk.jobs.job import UNFINISHED, Job, Stage
 from fluxwerk.jobs.ledger import Ledger
 from fluxwerk.jobs.scribe import Scribe
 from fluxwerk.jobs.shift import Keep, Prepare, Progress, Shift, Tell, Terms
+from fluxwerk.polling.history import Experience
 
 # Each lease is renewed three times in its life.
 BEATS = 3

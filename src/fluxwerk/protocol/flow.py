@@ -13,8 +13,8 @@ from urllib.parse import urljoin
 from fluxwerk import imagefile
 from fluxwerk.catalog.rows import Model
 from fluxwerk.errors import Busy, Error, Expired, InDoubt, Lost, Refused, TimedOut, Unanswered, Unreachable, Untrusted
-from fluxwerk.protocol import patience, trust, wire
-from fluxwerk.protocol.patience import Plan
+from fluxwerk.protocol import retry, trust, wire
+from fluxwerk.protocol.retry import Plan
 from fluxwerk.types import Call, Event, Flow, HttpRequest, Outcome, Request, Response, Status, Task, Tell, silence
 
 OK = range(200, 300)
@@ -36,12 +36,12 @@ def submit(model: Model, request: Request, base: str, tell: Tell = silence, othe
         attempt += 1
         http = wire.write_submit(model, request, bases[failures % len(bases)])
         try:
-            response = yield Call(http, after, patience.JITTER)
+            response = yield Call(http, after, retry.JITTER)
         except Unreachable as lost:
             failures += 1
-            if failures >= patience.UNREACHABLE_SUBMITS:
+            if failures >= retry.UNREACHABLE_SUBMITS:
                 raise
-            after = patience.backoff(failures)
+            after = retry.backoff(failures)
             tell(Event("retrying", attempt=attempt, reason=str(lost)))
             continue
         except Unanswered as lost:
@@ -65,7 +65,7 @@ def wait(task: Task, base: str, tell: Tell = silence, plan: Plan | None = None) 
     A poll that fails costs nothing and is repeated until the deadline.  `plan` says how long to pause before each.
     """
     http = wire.write_poll(task)
-    plan = plan or patience.geometric()
+    plan = plan or retry.geometric()
     after, waited, attempt, failures, refusals = plan(None), 0.0, 0, 0, 0
     # A pause that the service asked for, or that its not knowing the task asks for, is not cut short.
     early = True
@@ -76,12 +76,12 @@ def wait(task: Task, base: str, tell: Tell = silence, plan: Plan | None = None) 
             # A bell may have cut the pause short, unless it was not to be.
             waited += 0.0 if early else after
             try:
-                response = yield Call(http, after, patience.JITTER if failures else 0.0, early)
+                response = yield Call(http, after, retry.JITTER if failures else 0.0, early)
                 status = _read_poll(response, task)
             except (Unanswered, Unreachable, ValueError, Refused) as trouble:
                 failures += 1
                 refusals = refusals + 1 if _is_final(trouble) else 0
-                if refusals >= patience.REFUSED_POLLS:
+                if refusals >= retry.REFUSED_POLLS:
                     raise
                 after, early = _pause_after_trouble(trouble, failures), not isinstance(trouble, Busy)
                 tell(Event("retrying", task, attempt, reason=str(trouble)))
@@ -95,7 +95,7 @@ def wait(task: Task, base: str, tell: Tell = silence, plan: Plan | None = None) 
                 tell(Event("ready", task, attempt, status))
                 return status
             ending = wire.read_ending(status)
-            if ending and not (status.outcome is Outcome.MISSING and waited < patience.GRACE):
+            if ending and not (status.outcome is Outcome.MISSING and waited < retry.GRACE):
                 raise ending
 
 
@@ -107,7 +107,7 @@ def download(status: Status, base: str, tell: Tell = silence) -> Flow[bytes]:
     task, url, failures, renewed = status.task, status.url or "", 0, False
     with _about(task):
         while True:
-            after = patience.backoff(failures) if failures else 0.0
+            after = retry.backoff(failures) if failures else 0.0
             try:
                 response = yield from _follow(url, base, after)
             except (Unanswered, Unreachable) as lost:
@@ -141,13 +141,13 @@ def ask_credits(base: str) -> Flow[Decimal]:
     failures = 0
     while True:
         try:
-            response = yield Call(http, patience.backoff(failures) if failures else 0.0, patience.JITTER)
+            response = yield Call(http, retry.backoff(failures) if failures else 0.0, retry.JITTER)
             if response.status in OK:
                 return _read_credits(response)
             raise wire.read_refusal(response)
         except (Unanswered, Unreachable, Refused) as trouble:
             failures += 1
-            if _is_final(trouble) or failures >= patience.UNREACHABLE_SUBMITS:
+            if _is_final(trouble) or failures >= retry.UNREACHABLE_SUBMITS:
                 raise
 
 
@@ -180,9 +180,9 @@ def _pause_after_refusal(model: Model, refusal: Refused, attempt: int) -> float:
     busy = isinstance(refusal, Busy) and (refusal.status == 429 or asked is not None)
     if refusal.status in SERVER_ERRORS and not busy:
         raise _in_doubt(model, str(refusal)) from refusal
-    if not busy or (asked or 0.0) > patience.LONGEST_RETRY_AFTER:
+    if not busy or (asked or 0.0) > retry.LONGEST_RETRY_AFTER:
         raise refusal
-    return asked or patience.backoff(attempt)
+    return asked or retry.backoff(attempt)
 
 
 def _read_poll(response: Response, task: Task) -> Status:
@@ -200,18 +200,18 @@ def _is_final(trouble: Exception) -> bool:
 
 def _pause_after_trouble(trouble: Exception, failures: int) -> float:
     asked = (trouble.retry_after if isinstance(trouble, Busy) else None) or 0.0
-    if asked > patience.LONGEST_RETRY_AFTER:
+    if asked > retry.LONGEST_RETRY_AFTER:
         raise trouble
-    return asked or patience.backoff(failures)
+    return asked or retry.backoff(failures)
 
 
 def _follow(url: str, base: str, after: float) -> Flow[Response]:
     hops = 0
     while True:
         trust.check_delivery(url, base)
-        response = yield Call(HttpRequest("GET", url), after, patience.JITTER)
+        response = yield Call(HttpRequest("GET", url), after, retry.JITTER)
         target = response.headers.get("location")
-        if response.status not in REDIRECTING or not target or hops == patience.REDIRECTS:
+        if response.status not in REDIRECTING or not target or hops == retry.REDIRECTS:
             return response
         try:
             url, after, hops = urljoin(url, target), 0.0, hops + 1

@@ -24,7 +24,7 @@ from fluxwerk.errors import (
     OutOfCredits,
     Refused,
 )
-from fluxwerk.protocol.patience import retry_after
+from fluxwerk.protocol.retry import retry_after
 from fluxwerk.protocol.trust import redact
 from fluxwerk.types import HttpRequest, Json, Outcome, Pool, Request, Response, Status, Task
 

@@ -15,10 +15,10 @@ from fluxwerk.client import Client
 from fluxwerk.drive import drive, pause_before
 from fluxwerk.engines import Engine, Order
 from fluxwerk.errors import Error, Lost, TimedOut, Unreachable
-from fluxwerk.experience import Experience
 from fluxwerk.image import Image
 from fluxwerk.imagefile import PNG_SIGNATURE
 from fluxwerk.input import Wanted
+from fluxwerk.polling.history import Experience
 from fluxwerk.series import Made
 from fluxwerk.server.books import Books, Job
 from fluxwerk.server.effect import Spoilt

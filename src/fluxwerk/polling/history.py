@@ -22,10 +22,12 @@ from typing import cast
 from urllib.parse import urlsplit
 
 from fluxwerk.errors import Misused
-from fluxwerk.protocol import patience
-from fluxwerk.protocol.gate import BUDGET, Gate
-from fluxwerk.protocol.patience import Plan, Schedule
-from fluxwerk.protocol.sketch import Sketch, read_sketch, write_sketch
+from fluxwerk.polling import schedule
+from fluxwerk.polling.histogram import Sketch, read_sketch, write_sketch
+from fluxwerk.polling.limiter import BUDGET, Gate
+from fluxwerk.polling.schedule import Schedule
+from fluxwerk.protocol import retry
+from fluxwerk.protocol.retry import Plan
 from fluxwerk.types import Json, Outcome, Status, Task
 
 # A schedule is made anew when so much more is known, as a share and in observations.
@@ -108,7 +110,7 @@ class Experience:
         """Say how many seconds nearly all tasks of a kind take at most, or `None` if that is not known."""
         with self._lock:
             known = self._kinds.get(kind)
-            enough = known is not None and self.learning and known.sketch.weight >= patience.ENOUGH
+            enough = known is not None and self.learning and known.sketch.weight >= schedule.ENOUGH
             return known.sketch.quantile(NEARLY_ALL) if known and enough else None
 
     def schedule(self, kind: str, *, crowded: bool) -> Schedule | None:
@@ -117,7 +119,7 @@ class Experience:
             known = self._kinds.get(kind)
             if known is None or not self.learning:
                 return None
-            price = patience.CROWD_PRICE if crowded else patience.PRICE
+            price = schedule.CROWD_PRICE if crowded else schedule.PRICE
             found = known.schedule(price)
             # Many tasks share the budget: the price rises until it suffices.  Polls go with its inverse root.
             excess = found.rate * len(self._watched) / self._gate.rate if found else 0.0
@@ -196,13 +198,13 @@ class _Kind:
         self._version = -1
 
     def schedule(self, price: float) -> Schedule | None:
-        if self.sketch.weight < patience.ENOUGH:
+        if self.sketch.weight < schedule.ENOUGH:
             return None
         share, least = STALE
         if self.sketch.version - self._version >= max(least, share * self.sketch.weight) or self._version < 0:
             self._made, self._version = {}, self.sketch.version
         if price not in self._made:
-            self._made[price] = patience.schedule(self.sketch, price)
+            self._made[price] = schedule.schedule(self.sketch, price)
         return self._made[price]
 
     def write(self) -> Json:
@@ -232,7 +234,7 @@ class _Watch:
         self._asked = 0.0
         self._low = 0.0
         self._share = 0.0
-        self._unknown = patience.geometric(*(BEHIND_A_HOOK if hooked else ()))
+        self._unknown = retry.geometric(*(BEHIND_A_HOOK if hooked else ()))
 
     def __call__(self, status: Status | None) -> float:
         now = self._now()
@@ -254,7 +256,7 @@ class _Watch:
         # Without a webhook a pause ends early at a deadline alone, which tells nothing of the task's end.
         rung = self._hooked and now < self._asked
         # An answer that comes so late is that of another poll: those before it were lost.
-        asked = self._asked if 0 <= now - self._asked < patience.FIRST_BACKOFF else now
+        asked = self._asked if 0 <= now - self._asked < retry.FIRST_BACKOFF else now
         took, said = asked - self._began, status.seconds
         exact = took if rung else said if said is not None and self._low < said <= took else None
         self._experience.learn(self._kind, self._low, took, exact)
@@ -272,7 +274,7 @@ class _Watch:
         if told is None and schedule is not None:
             told = schedule.after(self._low)
         # Both count from when the last poll left, which is longer ago than its answer.
-        return max(0.0 if status is None else patience.SHORTEST_POLL, self._low + (told or 0.0) - elapsed)
+        return max(0.0 if status is None else retry.SHORTEST_POLL, self._low + (told or 0.0) - elapsed)
 
     def _by_progress(self, status: Status | None) -> float | None:
         """Pause until the end that the progress foretells, in seconds since the last poll left; `None` without any."""
@@ -281,7 +283,7 @@ class _Watch:
             return None
         grain = self._experience.grain(self._kind, abs(share - self._share))
         self._share = share
-        return patience.foresee(self._low, share, grain, patience.CROWD_PRICE if self._crowded() else patience.PRICE)
+        return schedule.foresee(self._low, share, grain, schedule.CROWD_PRICE if self._crowded() else schedule.PRICE)
 
     def _behind_a_hook(self, status: Status | None, elapsed: float) -> float:
         usual = self._experience.usual(self._kind) if status is None else None

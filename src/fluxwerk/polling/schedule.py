@@ -1,50 +1,14 @@
-"""How long to wait before the next call, and what may be repeated: numbers and pure functions, all in seconds."""
+"""When to poll: the schedule that costs least, from what is known about how long tasks take; all in seconds."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from math import exp, sqrt
-from typing import TypeAlias
 
-from fluxwerk.protocol.sketch import LAST, RATIO, Sketch, edge
-from fluxwerk.types import Status
-
-# Says how many seconds to pause before the next poll, given what the last one said; `None` before the first.
-Plan: TypeAlias = Callable[[Status | None], float]
-
-# A service that asks for more than this is better asked again by a person.
-LONGEST_RETRY_AFTER = 120.0
-# "Task not found" can appear just after a submit, before every machine of the service has heard of it.
-GRACE = 10.0
-# A poll that is refused outright this often in a row will not get better.
-REFUSED_POLLS = 3
-UNREACHABLE_SUBMITS = 5
-REDIRECTS = 3
-JITTER = 0.25
-
-FIRST_POLL = 0.1
-POLL_GROWTH = 1.5
-LONGEST_POLL = 2.0
-SHORTEST_POLL = 0.005
-FIRST_BACKOFF = 0.5
-BACKOFF_GROWTH = 2.0
-LONGEST_BACKOFF = 8.0
-
-
-def geometric(first: float = FIRST_POLL, longest: float = LONGEST_POLL) -> Plan:
-    """Plan the polls of a task about which nothing is known: from a tenth of a second, growing by half, to two."""
-    pause = first / POLL_GROWTH
-
-    def plan(_: Status | None) -> float:
-        nonlocal pause
-        pause = min(longest, pause * POLL_GROWTH)
-        return pause
-
-    return plan
-
+from fluxwerk.polling.histogram import LAST, RATIO, Sketch, edge
+from fluxwerk.protocol.retry import FIRST_POLL, LONGEST_POLL, SHORTEST_POLL
 
 # What one poll is worth, in seconds of waiting: while others wait for the slot, and while one waits for one image.
 CROWD_PRICE = 0.0093
@@ -180,27 +144,3 @@ def _tail(sketch: Sketch, start: float, share: float) -> list[tuple[float, float
     excess = sum(held * (edge(number) - start) for number, held in beyond.items())
     scale = max(excess / sum(beyond.values()) if beyond else 0.0, start * (RATIO - 1))
     return [(start + scale * step, share * exp(-step)) for step in TAIL]
-
-
-def backoff(failures: int) -> float:
-    """Pause after so many failures in a row, doubling from half a second to eight."""
-    return min(LONGEST_BACKOFF, FIRST_BACKOFF * BACKOFF_GROWTH ** min(failures - 1, 10))
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read Retry-After as seconds, whether it gives seconds or a date; `None` if it is missing or unreadable.
-
-    A date is measured against the response's own Date, so that no clock is needed and a wrong one does no harm.
-    """
-    text = headers.get("retry-after", "").strip()
-    if text.isascii() and text.replace(".", "", 1).isdigit():
-        return float(text)
-    if not text:
-        return None
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415  (rare, and slow to import)
-
-    try:
-        until, now = parsedate_to_datetime(text), parsedate_to_datetime(headers.get("date", ""))
-        return max(0.0, (until - now).total_seconds())
-    except (TypeError, ValueError, OverflowError):
-        return None

@@ -1,0 +1,1 @@
+"""Polling: what earlier tasks taught about durations, the schedule that follows from it, and the limit on polls."""
