@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxwerk.batch import Batch, plan
-from fluxwerk.client import AsyncClient
+from fluxwerk.client.client import AsyncClient
 from fluxwerk.jobs.ledger import Ledger
 from fluxwerk.jobs.shift import Progress, Terms
 from fluxwerk.server.loopback import loopback

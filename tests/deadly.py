@@ -14,7 +14,7 @@ from typing import Any
 
 from fluxwerk.batch import Batch
 from fluxwerk.batch.keeper import Keeper
-from fluxwerk.client import AsyncClient
+from fluxwerk.client.client import AsyncClient
 from fluxwerk.errors import Unanswered
 from fluxwerk.jobs.database import Sqlite
 from fluxwerk.jobs.ledger import Ledger

@@ -21,8 +21,8 @@ from PIL import Image
 
 import pictures
 from fluxwerk import Client, Failed, catalog
+from fluxwerk.client.transport import LONGEST_SUBMIT
 from fluxwerk.engines.offline import Offline
-from fluxwerk.seam import LONGEST_SUBMIT
 from fluxwerk.server import app as application
 from fluxwerk.server.books import Books
 from fluxwerk.server.fetch import Guard

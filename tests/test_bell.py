@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from fluxwerk.bell import Bell
+from fluxwerk.client.wakeup import Bell
 
 # Longer than any test may take: whoever is not woken fails by being killed.
 AGES = 1000.0

@@ -37,9 +37,9 @@ from fluxwerk import (
     Unreachable,
     Untrusted,
     catalog,
-    seam,
 )
 from fluxwerk.catalog import rows, sizes
+from fluxwerk.client import transport
 from fluxwerk.testing import loopback
 from fluxwerk.types import HttpRequest
 
@@ -443,7 +443,7 @@ def test_an_answer_without_end_is_cut_off(asked):
             while True:
                 yield part
 
-    with pytest.raises(Unanswered, match=str(seam.LARGEST_BODY)):
+    with pytest.raises(Unanswered, match=str(transport.LARGEST_BODY)):
         asked.do(asked.client(lambda _: httpx2.Response(200, stream=Endless())), "send", HttpRequest("GET", BFL), None)
 
 

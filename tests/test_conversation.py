@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from fluxwerk.bell import Bell
-from fluxwerk.conversation import Conversation
+from fluxwerk.client.session import Conversation
+from fluxwerk.client.slots import Slots
+from fluxwerk.client.wakeup import Bell
 from fluxwerk.drive import WALL, drive, drive_async
-from fluxwerk.slots import Slots
 from fluxwerk.testing import FaceToFace, PretendClock
 from fluxwerk.types import Call, HttpRequest, Response, Task, silence
 

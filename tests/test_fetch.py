@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from fluxwerk.client.inputs import LARGEST_BYTES
 from fluxwerk.errors import Lost, Unanswered, Unreachable
-from fluxwerk.input import LARGEST_BYTES
 from fluxwerk.server.fetch import Guard
 from fluxwerk.types import HttpRequest, Response
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from fluxwerk.image import Image, develop
+from fluxwerk.client.image import Image, develop
 from fluxwerk.testing.face import blank
 from fluxwerk.types import Outcome, Status, Task
 

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fluxwerk import input  # noqa: A004  (the module's name)
 from fluxwerk.catalog import rows
 from fluxwerk.catalog.rows import Model, find
+from fluxwerk.client import inputs
+from fluxwerk.client.image import develop
+from fluxwerk.client.inputs import Attached, Options, Wanted, attach, compose
 from fluxwerk.errors import Fault, Misused
-from fluxwerk.image import develop
-from fluxwerk.input import Attached, Options, Wanted, attach, compose
 from fluxwerk.testing.face import blank
 from fluxwerk.types import Outcome, Status, Task
 
@@ -178,10 +178,10 @@ def test_a_file_that_is_too_large_is_called_large_and_not_damaged(tmp_path):
     path = tmp_path / "fox.png"
     with path.open("wb") as file:
         file.write(FOX)
-        file.truncate(input.LARGEST_BYTES + 10)
+        file.truncate(inputs.LARGEST_BYTES + 10)
 
     assert "at most 20 MB" in str(attach(path, "input_image", PRO))
-    assert "at most 20 MB" in str(attach(io.BytesIO(bytes(input.LARGEST_BYTES + 1)), "input_image", PRO))
+    assert "at most 20 MB" in str(attach(io.BytesIO(bytes(inputs.LARGEST_BYTES + 1)), "input_image", PRO))
 
 
 def test_a_picture_that_png_cannot_hold_is_a_fault_with_a_way_out():

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from fluxwerk import AsyncClient, Misused, Moderated, Outcome, Status, Task
-from fluxwerk.bell import Bell
+from fluxwerk.client.wakeup import Bell
 from fluxwerk.protocol.webhook import LARGEST
 from fluxwerk.testing import FaceToFace
 from fluxwerk.webhook import SIGNATURE, Receiver, read, sign

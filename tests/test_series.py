@@ -138,7 +138,7 @@ def test_a_cancelled_submit_whose_answer_never_comes_is_told_as_in_doubt(books, 
     assert [event.kind for event in heard] == ["failed"]
     assert heard[0].reason.startswith("InDoubt: ")
     assert [record.name for record in caplog.records if "may have been charged" in record.getMessage()] == [
-        "fluxwerk.conversation"
+        "fluxwerk.client.session"
     ]
     assert not [record for record in caplog.records if record.name == "asyncio"]
 

@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from fluxwerk import AsyncClient, Client, Misused, TimedOut, Unreachable
+from fluxwerk.client.slots import Slots
 from fluxwerk.server.books import Books
-from fluxwerk.slots import Slots
 from fluxwerk.testing import PretendClock, loopback
 from fluxwerk.testing.face import blank
 from fluxwerk.types import Outcome, Pool, Status, Task

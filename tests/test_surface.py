@@ -99,8 +99,8 @@ def test_the_package_is_typed():
 @pytest.mark.parametrize(
     "name",
     [
-        "fluxwerk.client",
-        "fluxwerk.bell",
+        "fluxwerk.client.client",
+        "fluxwerk.client.wakeup",
         "fluxwerk.webhook.receiver",
         "fluxwerk.webhook.inbox",
         "fluxwerk.server.app",

@@ -3,8 +3,8 @@
 import pytest
 
 from fluxwerk import Moderated, OutOfCredits
+from fluxwerk.client.telemetry import REMEMBERED, Spans
 from fluxwerk.server.books import Books
-from fluxwerk.telemetry import REMEMBERED, Spans
 from fluxwerk.testing import FaceToFace
 from fluxwerk.types import Event, Response, Task
 

@@ -15,10 +15,10 @@ import pytest
 
 import judge
 from fluxwerk import catalog
-from fluxwerk.access import Access
 from fluxwerk.batch import Batch, plan
 from fluxwerk.batch.keeper import Keeper
-from fluxwerk.client import AsyncClient
+from fluxwerk.client.client import AsyncClient
+from fluxwerk.client.credentials import Access
 from fluxwerk.errors import InDoubt, NotAllowed, OutOfCredits, Unanswered, Unreachable, Unwritable
 from fluxwerk.jobs.inputs import Inputs
 from fluxwerk.jobs.job import Job, Stage

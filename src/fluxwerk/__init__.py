@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fluxwerk.catalog.prices import estimate
     from fluxwerk.catalog.rows import Model, find, models
-    from fluxwerk.client import AsyncClient, Client
+    from fluxwerk.client.client import AsyncClient, Client
+    from fluxwerk.client.image import Image
+    from fluxwerk.client.many import Made
     from fluxwerk.errors import (
         Busy,
         Error,
@@ -39,9 +41,7 @@ if TYPE_CHECKING:
         Untrusted,
         Unwritable,
     )
-    from fluxwerk.image import Image
     from fluxwerk.polling.history import Experience
-    from fluxwerk.series import Made
     from fluxwerk.types import Event, Outcome, Request, Status, Task
 
 __all__ = [
@@ -88,12 +88,12 @@ __all__ = [
 
 _HOMES = {
     "catalog.rows": ("Model", "find", "models"),
-    "client": ("AsyncClient", "Client"),
+    "client.client": ("AsyncClient", "Client"),
     "types": ("Event", "Outcome", "Request", "Status", "Task"),
     "polling.history": ("Experience",),
-    "image": ("Image",),
+    "client.image": ("Image",),
     "catalog.prices": ("estimate",),
-    "series": ("Made",),
+    "client.many": ("Made",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -15,7 +15,8 @@ from fluxwerk.batch.keeper import Keeper
 from fluxwerk.batch.planner import Plan, plan
 from fluxwerk.batch.template import DEFAULT
 from fluxwerk.catalog.rows import Model
-from fluxwerk.client import AsyncClient
+from fluxwerk.client.base import DEFAULT_MODEL
+from fluxwerk.client.client import AsyncClient
 from fluxwerk.errors import Error, Misused, UnknownPrice
 from fluxwerk.jobs.budget import Sums
 from fluxwerk.jobs.inputs import Inputs
@@ -25,7 +26,6 @@ from fluxwerk.jobs.shift import Keep, Progress, Tell, Terms
 from fluxwerk.jobs.worker import Worker
 from fluxwerk.storage import Storage, open_storage
 from fluxwerk.types import Json, Request
-from fluxwerk.words import DEFAULT_MODEL
 
 OFFLINE = "offline"
 ENDINGS = frozenset({"saved", "failed", "in doubt"})

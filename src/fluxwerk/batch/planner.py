@@ -12,13 +12,13 @@ from pathlib import Path
 
 from fluxwerk.batch.manifest import Line, fingerprint, read_manifest
 from fluxwerk.batch.row import Defaults, Rows, dump, named
+from fluxwerk.client.base import DEFAULT_MODEL
 from fluxwerk.drive import WALL, Clock
 from fluxwerk.errors import Fault, Misused, Stale
 from fluxwerk.jobs.inputs import Inputs
 from fluxwerk.jobs.ledger import Ledger
 from fluxwerk.jobs.sheet import CHUNK, Bill, Draft, Sheet, is_planned, known, sweep
 from fluxwerk.types import Json
-from fluxwerk.words import DEFAULT_MODEL
 
 DUPLICATES = ("refuse", "skip", "keep")
 # So many faults are told; a manifest with more has one mistake in every row.

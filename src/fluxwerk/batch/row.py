@@ -15,8 +15,8 @@ from fluxwerk.batch.manifest import LONGEST_FIELD, Line
 from fluxwerk.batch.template import fault_of_name
 from fluxwerk.catalog import prices
 from fluxwerk.catalog.rows import IMAGE_TYPES, Model
+from fluxwerk.client.inputs import Attached, attach, compose
 from fluxwerk.errors import Fault, Misused, UnknownPrice
-from fluxwerk.input import Attached, attach, compose
 from fluxwerk.jobs.inputs import MARK, Input
 from fluxwerk.jobs.sheet import Draft
 from fluxwerk.types import Json, Request

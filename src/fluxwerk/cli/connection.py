@@ -60,7 +60,7 @@ _OPTIONS = (
 @contextmanager
 def connected(connection: Connection, on_event: Tell = silence) -> Generator[Any]:
     """Yield a client, with a server of its own behind it when the command runs offline."""
-    from fluxwerk.client import Client  # noqa: PLC0415  (only commands that send pay for it)
+    from fluxwerk.client.client import Client  # noqa: PLC0415  (only commands that send pay for it)
 
     if connection.offline:
         if connection.region or connection.base_url:
@@ -85,7 +85,7 @@ def connected(connection: Connection, on_event: Tell = silence) -> Generator[Any
 @contextmanager
 def connected_async(connection: Connection) -> Generator[Any]:
     """Yield an `AsyncClient`, with a server of its own behind it when the command runs offline."""
-    from fluxwerk.client import AsyncClient  # noqa: PLC0415
+    from fluxwerk.client.client import AsyncClient  # noqa: PLC0415
 
     if connection.offline:
         if connection.region or connection.base_url:

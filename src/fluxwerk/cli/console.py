@@ -17,7 +17,7 @@ from fluxwerk.protocol.wire import dump
 from fluxwerk.types import Event, Json, Outcome, Task
 
 if TYPE_CHECKING:
-    from fluxwerk.image import Image
+    from fluxwerk.client.image import Image
 
 
 def money(credit: Decimal) -> str:
@@ -42,7 +42,7 @@ class Watch:
         self._quiet = quiet
         self._show: Callable[[str], None] = lambda _: None
         # What a conversation warns of is said by the command itself, and once is enough.
-        logging.getLogger("fluxwerk.conversation").addHandler(logging.NullHandler())
+        logging.getLogger("fluxwerk.client.session").addHandler(logging.NullHandler())
 
     def hear(self, event: Event) -> None:
         """Take the client's event."""

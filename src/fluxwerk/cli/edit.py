@@ -8,7 +8,7 @@ import click
 
 from fluxwerk.cli.connection import Connection, connection_options
 from fluxwerk.cli.making import make, making_options
-from fluxwerk.words import DEFAULT_MODEL
+from fluxwerk.client.base import DEFAULT_MODEL
 
 
 @click.command("edit")

@@ -16,9 +16,9 @@ from fluxwerk.catalog import prices
 from fluxwerk.catalog.rows import Model
 from fluxwerk.cli.connection import Connection, connected
 from fluxwerk.cli.console import Watch, money, put_json, sentence, summary
+from fluxwerk.client.image import Image
+from fluxwerk.client.inputs import compose
 from fluxwerk.errors import Fault, Misused, UnknownPrice, Unwritable
-from fluxwerk.image import Image
-from fluxwerk.input import compose
 from fluxwerk.types import Json, Request
 
 F = TypeVar("F", bound=Callable[..., Any])

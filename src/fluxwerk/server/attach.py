@@ -11,9 +11,9 @@ from fluxwerk import imagefile
 from fluxwerk.catalog import sizes
 from fluxwerk.catalog.rows import IMAGE_TYPES, Model
 from fluxwerk.catalog.sizes import Size
+from fluxwerk.client.inputs import LARGEST_BYTES
 from fluxwerk.engines import Canvas
 from fluxwerk.errors import Lost, TimedOut
-from fluxwerk.input import LARGEST_BYTES
 from fluxwerk.server.refusal import Refusal, unfit
 from fluxwerk.types import Call, Flow, HttpRequest, Json
 

@@ -16,8 +16,8 @@ from urllib.parse import SplitResult, urljoin
 
 import httpcore2
 
+from fluxwerk.client.inputs import LARGEST_BYTES
 from fluxwerk.errors import Unanswered, Unreachable
-from fluxwerk.input import LARGEST_BYTES
 from fluxwerk.server.address import take_apart
 from fluxwerk.server.notice import PATIENCE
 from fluxwerk.types import HttpRequest, Response

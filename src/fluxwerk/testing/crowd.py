@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 
-from fluxwerk.client import LOOK_AROUND
-from fluxwerk.conversation import Conversation
+from fluxwerk.client.client import LOOK_AROUND
+from fluxwerk.client.image import Image
+from fluxwerk.client.many import Made
+from fluxwerk.client.session import Conversation
+from fluxwerk.client.slots import Slots
 from fluxwerk.drive import pause_before
 from fluxwerk.errors import Error, Lost, TimedOut, Unreachable
-from fluxwerk.image import Image
-from fluxwerk.series import Made
-from fluxwerk.slots import Slots
 from fluxwerk.testing.clock import PretendClock
 from fluxwerk.types import Call, Flow, HttpRequest, Pool, Request, Response, Tell
 

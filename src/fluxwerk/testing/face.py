@@ -11,15 +11,16 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fluxwerk.client import Client
+from fluxwerk.client.base import Words, of_each
+from fluxwerk.client.client import Client
+from fluxwerk.client.image import Image
+from fluxwerk.client.inputs import Wanted
+from fluxwerk.client.many import Made
 from fluxwerk.drive import drive, pause_before
 from fluxwerk.engines import Engine, Order
 from fluxwerk.errors import Error, Lost, TimedOut, Unreachable
-from fluxwerk.image import Image
 from fluxwerk.imagefile import PNG_SIGNATURE
-from fluxwerk.input import Wanted
 from fluxwerk.polling.history import Experience
-from fluxwerk.series import Made
 from fluxwerk.server.books import Books, Job
 from fluxwerk.server.effect import Spoilt
 from fluxwerk.server.service import Pace, Service
@@ -28,7 +29,6 @@ from fluxwerk.testing.clock import PretendClock
 from fluxwerk.testing.crowd import Crowd
 from fluxwerk.testing.post import Post, suffer
 from fluxwerk.types import Event, Flow, HttpRequest, Request, Response, Task, Tell
-from fluxwerk.words import Words, of_each
 
 if TYPE_CHECKING:
     from typing import Unpack

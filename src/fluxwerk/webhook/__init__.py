@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fluxwerk.bell import Bell
+from fluxwerk.client.wakeup import Bell
 from fluxwerk.protocol.webhook import SIGNATURE, read, sign, verify
 from fluxwerk.webhook.receiver import Receiver
 

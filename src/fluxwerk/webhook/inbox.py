@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
-from fluxwerk.bell import Bell
+from fluxwerk.client.wakeup import Bell
 from fluxwerk.errors import Failed, Forgotten, Misused, Moderated
 from fluxwerk.protocol.wire import OUTCOMES
 from fluxwerk.types import Outcome, Status, Task
@@ -22,7 +22,7 @@ from fluxwerk.types import Outcome, Status, Task
 if TYPE_CHECKING:
     import asyncio
 
-    from fluxwerk.client import AsyncClient, Client
+    from fluxwerk.client.client import AsyncClient, Client
 
 V = TypeVar("V")
 # A coroutine function is a function too: what it returns is awaited.

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypedDict
 
-from fluxwerk.bell import Bell
+from fluxwerk.client.wakeup import Bell
 from fluxwerk.errors import Forged, Garbled, Misused
 from fluxwerk.protocol.webhook import LARGEST, check, read, verify
 from fluxwerk.protocol.wire import dump
@@ -15,7 +15,7 @@ from fluxwerk.types import Task
 from fluxwerk.webhook.inbox import Find, Inbox, OnStatus
 
 if TYPE_CHECKING:
-    from fluxwerk.client import AsyncClient, Client
+    from fluxwerk.client.client import AsyncClient, Client
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -16,9 +16,9 @@ from fluxwerk.cli.batch.place import ledger_of, ledger_option
 from fluxwerk.cli.console import money, put_json
 from fluxwerk.cli.making import json_option
 from fluxwerk.cli.number import credit
+from fluxwerk.client.base import DEFAULT_MODEL
 from fluxwerk.jobs.ledger import Ledger
 from fluxwerk.storage import give_name
-from fluxwerk.words import DEFAULT_MODEL
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from fluxwerk.bell import Bell
+from fluxwerk.client.slots import Seat, Slots
+from fluxwerk.client.wakeup import Bell
 from fluxwerk.drive import Clock
 from fluxwerk.errors import Error, Failed, InDoubt
 from fluxwerk.protocol import flow, retry
-from fluxwerk.slots import Seat, Slots
 from fluxwerk.types import Call, Event, Json, Outcome, Response, Task, Tell
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RUNNING = frozenset({Outcome.RUNNING, Outcome.MISSING})
 
-log = logging.getLogger("fluxwerk.conversation")
+log = logging.getLogger("fluxwerk.client.session")
 
 
 class Hooks(Protocol):

@@ -8,19 +8,20 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from fluxwerk import catalog, redaction
-from fluxwerk.access import open_access
+from fluxwerk import catalog
 from fluxwerk.catalog import prices
 from fluxwerk.catalog.rows import Model
-from fluxwerk.conversation import Conversation, Hooks
+from fluxwerk.client import logs
+from fluxwerk.client.credentials import open_access
+from fluxwerk.client.image import Image, develop
+from fluxwerk.client.inputs import Wanted, compose
+from fluxwerk.client.many import Series, may_buy
+from fluxwerk.client.session import Conversation, Hooks
+from fluxwerk.client.slots import Slots
 from fluxwerk.drive import WALL, Clock
 from fluxwerk.errors import Misused, TimedOut
-from fluxwerk.image import Image, develop
-from fluxwerk.input import Wanted, compose
 from fluxwerk.polling.history import Experience, shared
 from fluxwerk.protocol import flow, retry
-from fluxwerk.series import Series, may_buy
-from fluxwerk.slots import Slots
 from fluxwerk.types import Flow, HttpRequest, Pool, Request, Response, Status, Task, Tell
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Words:
         self.slots = Slots(clock.now, slots)
         self._at_a_time = (slots or SLOTS) + max(AHEAD, (slots or SLOTS) // 2)
         self._closed = threading.Event()
-        redaction.keep_urls_out_of_logs()
+        logs.keep_urls_out_of_logs()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self.access.base!r})"

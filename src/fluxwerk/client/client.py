@@ -8,18 +8,18 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fluxwerk import seam
-from fluxwerk.conversation import Conversation, Hooks
+from fluxwerk.client import transport
+from fluxwerk.client.base import Words, of_each
+from fluxwerk.client.image import Image
+from fluxwerk.client.inputs import Wanted
+from fluxwerk.client.many import Made, may_buy, may_send
+from fluxwerk.client.session import Conversation, Hooks
+from fluxwerk.client.slots import Seat
 from fluxwerk.drive import drive, drive_async
 from fluxwerk.errors import TimedOut, Unreachable
-from fluxwerk.image import Image
-from fluxwerk.input import Wanted
 from fluxwerk.polling.history import Experience
 from fluxwerk.protocol import flow
-from fluxwerk.series import Made, may_buy, may_send
-from fluxwerk.slots import Seat
 from fluxwerk.types import Flow, HttpRequest, Pool, Request, Response, Status, Task, Tell, silence
-from fluxwerk.words import Words, of_each
 
 if TYPE_CHECKING:
     import asyncio
@@ -60,7 +60,7 @@ class Client(Words):
         experience: Experience | None = None,
     ) -> None:
         super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook, experience=experience)
-        self._line = seam.open_line(http_client)
+        self._line = transport.open_line(http_client)
 
     def generate(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Image:
         """Submit, wait and download: one paid image, from a prompt with options or from a request made before."""
@@ -177,7 +177,9 @@ class AsyncClient(Words):
     ) -> None:
         super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook, experience=experience)
         self._lent = http_client
-        self._opened: dict[asyncio.AbstractEventLoop, tuple[seam.AsyncLine, AsyncGenerator[seam.AsyncLine]]] = {}
+        self._opened: dict[
+            asyncio.AbstractEventLoop, tuple[transport.AsyncLine, AsyncGenerator[transport.AsyncLine]]
+        ] = {}
         self._abandoned: set[asyncio.Future[Any]] = set()
 
     async def generate(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Image:
@@ -311,7 +313,7 @@ class AsyncClient(Words):
             self.slots.looked(task, await drive_async(look, self.send, self.clock.now() + left, self.clock))
         self.slots.nudge(pool)
 
-    async def _open(self) -> seam.AsyncLine:
+    async def _open(self) -> transport.AsyncLine:
         """Find the connections of this event loop: a pool belongs to the loop it was opened on."""
         import asyncio  # noqa: PLC0415
 
@@ -324,9 +326,9 @@ class AsyncClient(Words):
         return self._opened[loop][0]
 
 
-async def _hold(lent: httpx2.AsyncClient | None) -> AsyncGenerator[seam.AsyncLine]:
+async def _hold(lent: httpx2.AsyncClient | None) -> AsyncGenerator[transport.AsyncLine]:
     """Hold connections open until closed; a loop that ends closes its generators, and so these, by itself."""
-    line = seam.open_async_line(lent)
+    line = transport.open_async_line(lent)
     try:
         yield line
     finally:

@@ -14,8 +14,8 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
-from fluxwerk import backend
-from fluxwerk.access import Access
+from fluxwerk.client import sockets
+from fluxwerk.client.credentials import Access
 from fluxwerk.errors import Error, Lost, Unanswered, Unreachable
 from fluxwerk.protocol import trust
 from fluxwerk.types import HttpRequest, Response
@@ -106,12 +106,12 @@ class _Own:
             max_connections=None,
             max_keepalive_connections=KEPT_ALIVE,
             keepalive_expiry=KEPT_SECONDS,
-            network_backend=backend.blocking(),
+            network_backend=sockets.blocking(),
         )
 
     def send(self, access: Access, request: HttpRequest, budget: float | None) -> Response:
         body = _Body(budget)
-        backend.deadline.set(body.until)
+        sockets.deadline.set(body.until)
         with _Losses() as losses, self._pool.stream(**_core(access, request, budget)) as answer:
             for part in answer.iter_stream():
                 body.add(part)
@@ -130,7 +130,7 @@ class _AsyncOwn:
             max_connections=None,
             max_keepalive_connections=KEPT_ALIVE,
             keepalive_expiry=KEPT_SECONDS,
-            network_backend=backend.on_loop(),
+            network_backend=sockets.on_loop(),
         )
 
     async def send(self, access: Access, request: HttpRequest, budget: float | None) -> Response:

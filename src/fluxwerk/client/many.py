@@ -9,8 +9,8 @@ from concurrent import futures
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from fluxwerk.client.image import Image
 from fluxwerk.errors import Error, InDoubt
-from fluxwerk.image import Image
 from fluxwerk.types import Request
 
 log = logging.getLogger("fluxwerk")

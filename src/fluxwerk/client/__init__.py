@@ -1,0 +1,1 @@
+"""The client: `Client` and `AsyncClient`, and what only they use."""
