@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from fluxwerk.batch import Batch, plan
+from fluxwerk.batch.run import Progress, Terms
 from fluxwerk.client.client import AsyncClient
-from fluxwerk.jobs.ledger import Ledger
-from fluxwerk.jobs.shift import Progress, Terms
+from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.server.loopback import loopback
 from fluxwerk.testing.face import Blank
 

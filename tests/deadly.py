@@ -13,12 +13,12 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from fluxwerk.batch import Batch
-from fluxwerk.batch.keeper import Keeper
+from fluxwerk.batch.run import Progress, Terms
+from fluxwerk.batch.saver import Keeper
 from fluxwerk.client.client import AsyncClient
 from fluxwerk.errors import Unanswered
-from fluxwerk.jobs.database import Sqlite
-from fluxwerk.jobs.ledger import Ledger
-from fluxwerk.jobs.shift import Progress, Terms
+from fluxwerk.ledger.database import Sqlite
+from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.protocol import wire
 from fluxwerk.storage import Folder
 from fluxwerk.types import HttpRequest, Response

@@ -7,8 +7,8 @@ from decimal import Decimal
 from pathlib import Path
 
 from fluxwerk import imagefile
-from fluxwerk.jobs.job import Stage
-from fluxwerk.jobs.ledger import Ledger
+from fluxwerk.ledger.job import Stage
+from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.server.books import Job as Accepted
 
 

@@ -18,8 +18,8 @@ from click.testing import CliRunner, Result
 import judge
 from fluxwerk.cli.group import group
 from fluxwerk.errors import Failed, Moderated
-from fluxwerk.jobs.job import Stage
-from fluxwerk.jobs.ledger import Ledger
+from fluxwerk.ledger.job import Stage
+from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.server.books import Books
 from fluxwerk.server.loopback import loopback
 from fluxwerk.testing.face import Blank

@@ -18,8 +18,8 @@ import pytest
 import deadly
 import judge
 from fluxwerk.batch import plan
-from fluxwerk.jobs.job import Stage
-from fluxwerk.jobs.ledger import Ledger
+from fluxwerk.ledger.job import Stage
+from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.server.books import Books
 from fluxwerk.server.books import Job as Accepted
 from fluxwerk.server.loopback import loopback

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxwerk import imagefile
-from fluxwerk.batch.keeper import Keeper
 from fluxwerk.batch.provenance import embed, extract, origin, read_origin, write_sidecar
+from fluxwerk.batch.saver import Keeper
 from fluxwerk.batch.template import beside, check_template, fault_of_name, file_name
 from fluxwerk.engines import Order
 from fluxwerk.engines.offline import Offline
 from fluxwerk.errors import Misused, Unwritable
-from fluxwerk.jobs.job import Job
+from fluxwerk.ledger.job import Job
 from fluxwerk.storage import Bucket, Folder, open_storage, save
 from fluxwerk.testing.face import blank
 from work import ledger_with, status, task

@@ -25,11 +25,11 @@ from fluxwerk.errors import (
     TimedOut,
     Unwritable,
 )
-from fluxwerk.jobs import schema
-from fluxwerk.jobs.database import Sqlite, is_database
-from fluxwerk.jobs.job import MOVES, Job, Stage
-from fluxwerk.jobs.ledger import Ledger, Saved
-from fluxwerk.jobs.move import move
+from fluxwerk.ledger import migrations
+from fluxwerk.ledger.database import Sqlite, is_database
+from fluxwerk.ledger.job import MOVES, Job, Stage
+from fluxwerk.ledger.ledger import Ledger, Saved
+from fluxwerk.ledger.transition import move
 from fluxwerk.testing import PretendClock
 from work import BASE, ledger_with, status, task
 
@@ -370,7 +370,7 @@ def test_a_ledger_is_readable_with_any_sqlite_shell_and_by_its_owner_alone(tmp_p
 def test_a_second_look_in_one_process_does_not_let_another_process_remove_the_log(tmp_path: Path):
     path = tmp_path / "a.ledger"
     with Ledger.open(path) as first, Ledger.open(path) as second:
-        look = "import sys; from fluxwerk.jobs.ledger import Ledger; Ledger.open(sys.argv[1]).close()"
+        look = "import sys; from fluxwerk.ledger.ledger import Ledger; Ledger.open(sys.argv[1]).close()"
         subprocess.run([sys.executable, "-c", look, str(path)], check=True)
         assert Path(f"{path}-wal").exists()
         second.agree(base="here")
@@ -380,7 +380,7 @@ def test_a_second_look_in_one_process_does_not_let_another_process_remove_the_lo
 
 
 def test_every_column_is_explained_in_the_sql():
-    [text] = schema.read_migrations()
+    [text] = migrations.read_migrations()
     columns = [line for line in text.splitlines() if re.match(r"    \w+ +(text|integer|real)\b", line)]
     assert len(columns) > 60
     assert [line for line in columns if "--" not in line] == []
@@ -388,11 +388,13 @@ def test_every_column_is_explained_in_the_sql():
 
 def test_a_new_version_is_made_out_of_the_old_one_and_a_newer_one_is_refused(tmp_path: Path):
     path = tmp_path / "a.ledger"
-    texts = schema.read_migrations()
+    texts = migrations.read_migrations()
     with Ledger.open(path) as ledger:
         plan(ledger, [{"prompt": "a fox"}])
     later = Sqlite(path)
-    assert schema.prepare(later, [*texts, "alter table jobs add column colour text; create index c on jobs (colour);"])
+    assert migrations.prepare(
+        later, [*texts, "alter table jobs add column colour text; create index c on jobs (colour);"]
+    )
     with later.read() as transaction:
         assert transaction.one("select colour, request from jobs")
     later.close()
@@ -405,7 +407,7 @@ def test_a_migration_that_fails_leaves_the_old_version_whole(tmp_path: Path):
     Ledger.open(path).close()
     database = Sqlite(path)
     with pytest.raises(Exception, match="no such table"):
-        schema.prepare(database, [*schema.read_migrations(), "create table x (a); drop table missing;"])
+        migrations.prepare(database, [*migrations.read_migrations(), "create table x (a); drop table missing;"])
     assert "x" not in database.tables()
     database.close()
     Ledger.open(path).close()

@@ -4,7 +4,7 @@ import pytest
 
 from fluxwerk.batch import plan
 from fluxwerk.errors import Misused
-from fluxwerk.jobs.job import Stage
+from fluxwerk.ledger.job import Stage
 from fluxwerk.testing import PretendClock
 from work import BASE, ledger_with, status, task
 

@@ -16,8 +16,8 @@ from fluxwerk.batch import plan
 from fluxwerk.batch.manifest import Line, fingerprint, read_manifest
 from fluxwerk.batch.row import Defaults, Rows, request_hash
 from fluxwerk.errors import Misused, Stale
-from fluxwerk.jobs.ledger import Ledger
-from fluxwerk.jobs.sheet import GONE, Draft, Sheet, sweep
+from fluxwerk.ledger.ledger import Ledger
+from fluxwerk.ledger.plans import GONE, Draft, Sheet, sweep
 from fluxwerk.testing import PretendClock
 from fluxwerk.testing.face import blank
 from work import ledger_with

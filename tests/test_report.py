@@ -8,13 +8,13 @@ import pytest
 from rich.console import Console
 
 from fluxwerk.batch.report import Rate, csv_lines, export, facts_of, rate, why
+from fluxwerk.batch.run import Progress
 from fluxwerk.cli.batch.table import summary_lines, table, time_left
 from fluxwerk.cli.batch.watch import Live, Machine, Watch
 from fluxwerk.errors import Failed, Misused
-from fluxwerk.jobs.budget import Sums
-from fluxwerk.jobs.job import Stage, credits_of, to_micro
-from fluxwerk.jobs.ledger import Ledger, Saved
-from fluxwerk.jobs.shift import Progress
+from fluxwerk.ledger.budget import Sums
+from fluxwerk.ledger.job import Stage, credits_of, to_micro
+from fluxwerk.ledger.ledger import Ledger, Saved
 from fluxwerk.storage import stream
 from fluxwerk.testing import PretendClock
 from work import BASE, ledger_with, status, task

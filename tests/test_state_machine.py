@@ -18,8 +18,8 @@ from fluxwerk import catalog
 from fluxwerk.batch import plan
 from fluxwerk.drive import drive
 from fluxwerk.errors import Error, Failed, InDoubt, Refused, Stale, TimedOut, Unanswered
-from fluxwerk.jobs.job import IN_FLIGHT, Job, Stage
-from fluxwerk.jobs.ledger import Ledger, Saved
+from fluxwerk.ledger.job import IN_FLIGHT, Job, Stage
+from fluxwerk.ledger.ledger import Ledger, Saved
 from fluxwerk.protocol import flow, wire
 from fluxwerk.server.books import Books
 from fluxwerk.server.books import Job as Accepted

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from fluxwerk.batch import plan
-from fluxwerk.jobs.job import Stage
-from fluxwerk.jobs.ledger import Ledger
+from fluxwerk.ledger.job import Stage
+from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.server.books import Books
 from fluxwerk.server.trouble import Rule
 from fluxwerk.testing import loopback

@@ -16,16 +16,16 @@ import pytest
 import judge
 from fluxwerk import catalog
 from fluxwerk.batch import Batch, plan
-from fluxwerk.batch.keeper import Keeper
+from fluxwerk.batch.run import Progress, Terms
+from fluxwerk.batch.saver import Keeper
+from fluxwerk.batch.worker import Worker
 from fluxwerk.client.client import AsyncClient
 from fluxwerk.client.credentials import Access
 from fluxwerk.errors import InDoubt, NotAllowed, OutOfCredits, Unanswered, Unreachable, Unwritable
-from fluxwerk.jobs.inputs import Inputs
-from fluxwerk.jobs.job import Job, Stage
-from fluxwerk.jobs.ledger import Ledger, Saved
-from fluxwerk.jobs.shift import Progress, Terms
-from fluxwerk.jobs.witness import address, read_token
-from fluxwerk.jobs.worker import Worker
+from fluxwerk.ledger.callback import address, read_token
+from fluxwerk.ledger.inputs import Inputs
+from fluxwerk.ledger.job import Job, Stage
+from fluxwerk.ledger.ledger import Ledger, Saved
 from fluxwerk.polling.history import Experience
 from fluxwerk.protocol import wire
 from fluxwerk.server.books import Books

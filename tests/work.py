@@ -5,8 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 
 from fluxwerk.batch import plan
-from fluxwerk.jobs.job import Job
-from fluxwerk.jobs.ledger import Ledger
+from fluxwerk.ledger.job import Job
+from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.testing import PretendClock
 from fluxwerk.types import Outcome, Status, Task
 

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any, Self
 
 from fluxwerk import catalog
-from fluxwerk.batch.keeper import Keeper
 from fluxwerk.batch.planner import Plan, plan
+from fluxwerk.batch.run import Keep, Progress, Tell, Terms
+from fluxwerk.batch.saver import Keeper
 from fluxwerk.batch.template import DEFAULT
+from fluxwerk.batch.worker import Worker
 from fluxwerk.catalog.rows import Model
 from fluxwerk.client.base import DEFAULT_MODEL
 from fluxwerk.client.client import AsyncClient
 from fluxwerk.errors import Error, Misused, UnknownPrice
-from fluxwerk.jobs.budget import Sums
-from fluxwerk.jobs.inputs import Inputs
-from fluxwerk.jobs.job import UNFINISHED, Job, Stage
-from fluxwerk.jobs.ledger import Ledger, Saved
-from fluxwerk.jobs.shift import Keep, Progress, Tell, Terms
-from fluxwerk.jobs.worker import Worker
+from fluxwerk.ledger.budget import Sums
+from fluxwerk.ledger.inputs import Inputs
+from fluxwerk.ledger.job import UNFINISHED, Job, Stage
+from fluxwerk.ledger.ledger import Ledger, Saved
 from fluxwerk.storage import Storage, open_storage
 from fluxwerk.types import Json, Request
 

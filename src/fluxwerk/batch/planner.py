@@ -15,9 +15,9 @@ from fluxwerk.batch.row import Defaults, Rows, dump, named
 from fluxwerk.client.base import DEFAULT_MODEL
 from fluxwerk.drive import WALL, Clock
 from fluxwerk.errors import Fault, Misused, Stale
-from fluxwerk.jobs.inputs import Inputs
-from fluxwerk.jobs.ledger import Ledger
-from fluxwerk.jobs.sheet import CHUNK, Bill, Draft, Sheet, is_planned, known, sweep
+from fluxwerk.ledger.inputs import Inputs
+from fluxwerk.ledger.ledger import Ledger
+from fluxwerk.ledger.plans import CHUNK, Bill, Draft, Sheet, is_planned, known, sweep
 from fluxwerk.types import Json
 
 DUPLICATES = ("refuse", "skip", "keep")

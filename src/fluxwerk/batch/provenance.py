@@ -17,7 +17,7 @@ from typing import cast
 
 from fluxwerk.errors import Misused
 from fluxwerk.imagefile import PNG_SIGNATURE
-from fluxwerk.jobs.job import Job
+from fluxwerk.ledger.job import Job
 from fluxwerk.protocol.trust import redact
 from fluxwerk.protocol.wire import dump
 from fluxwerk.types import Json, Status

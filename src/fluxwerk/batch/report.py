@@ -15,10 +15,10 @@ from typing import Any
 from fluxwerk import storage
 from fluxwerk.batch.provenance import PRIVATE
 from fluxwerk.errors import Fault, Misused
-from fluxwerk.jobs.budget import Sums
-from fluxwerk.jobs.database import Row
-from fluxwerk.jobs.job import Stage, to_credits
-from fluxwerk.jobs.ledger import Ledger
+from fluxwerk.ledger.budget import Sums
+from fluxwerk.ledger.database import Row
+from fluxwerk.ledger.job import Stage, to_credits
+from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.protocol.trust import redact
 from fluxwerk.protocol.wire import dump
 from fluxwerk.types import Json

@@ -17,8 +17,8 @@ from fluxwerk.catalog import prices
 from fluxwerk.catalog.rows import IMAGE_TYPES, Model
 from fluxwerk.client.inputs import Attached, attach, compose
 from fluxwerk.errors import Fault, Misused, UnknownPrice
-from fluxwerk.jobs.inputs import MARK, Input
-from fluxwerk.jobs.sheet import Draft
+from fluxwerk.ledger.inputs import MARK, Input
+from fluxwerk.ledger.plans import Draft
 from fluxwerk.types import Json, Request
 
 # What a row may say beside the options of its model.

@@ -14,7 +14,7 @@ from fluxwerk.cli.batch.place import file_argument, ledger_option, open_ledger
 from fluxwerk.cli.connection import Connection, connected, connection_options
 from fluxwerk.cli.console import money, put_json
 from fluxwerk.cli.making import json_option
-from fluxwerk.jobs.ledger import Ledger
+from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.types import Json
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -13,7 +13,7 @@ from fluxwerk.cli.connection import Connection, connection_options
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.making import make
 from fluxwerk.errors import Misused
-from fluxwerk.jobs.inputs import is_mark
+from fluxwerk.ledger.inputs import is_mark
 from fluxwerk.types import Json
 
 

@@ -160,8 +160,8 @@ def _save(body: bytes, folder: Path, number: int) -> str:
 
 def _witness(file: Path, path: str, task: str) -> str | None:
     """Tell the ledger which task a job in doubt became; name the job if that settled it."""
-    from fluxwerk.jobs.ledger import Ledger  # noqa: PLC0415  (only those who keep one pay)
-    from fluxwerk.jobs.witness import read_token  # noqa: PLC0415
+    from fluxwerk.ledger.callback import read_token  # noqa: PLC0415
+    from fluxwerk.ledger.ledger import Ledger  # noqa: PLC0415  (only those who keep one pay)
 
     token = read_token(path)
     if token is None:

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from fluxwerk.errors import Fault, Misused
-from fluxwerk.jobs.database import is_database
-from fluxwerk.jobs.ledger import Ledger
+from fluxwerk.ledger.database import is_database
+from fluxwerk.ledger.ledger import Ledger
 
 F = TypeVar("F", bound=Callable[..., Any])
 ENDING = ".ledger"

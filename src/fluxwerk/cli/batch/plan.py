@@ -17,7 +17,7 @@ from fluxwerk.cli.console import money, put_json
 from fluxwerk.cli.making import json_option
 from fluxwerk.cli.number import credit
 from fluxwerk.client.base import DEFAULT_MODEL
-from fluxwerk.jobs.ledger import Ledger
+from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.storage import give_name
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -10,8 +10,8 @@ from fluxwerk.cli.batch.place import ledger_option, open_ledger
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.making import json_option
 from fluxwerk.errors import Misused
-from fluxwerk.jobs.job import Stage
-from fluxwerk.jobs.ledger import Ledger
+from fluxwerk.ledger.job import Stage
+from fluxwerk.ledger.ledger import Ledger
 
 MODERATED = "Moderated"
 

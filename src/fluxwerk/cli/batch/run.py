@@ -13,8 +13,9 @@ from typing import Any
 import click
 
 from fluxwerk.batch.batch import Batch, terms
-from fluxwerk.batch.keeper import PROVENANCE
+from fluxwerk.batch.saver import PROVENANCE
 from fluxwerk.batch.template import DEFAULT, check_template
+from fluxwerk.batch.worker import CAPPED
 from fluxwerk.cli.batch.place import file_argument, ledger_of, ledger_option
 from fluxwerk.cli.batch.plan import plan_into, planning_options, show
 from fluxwerk.cli.batch.retry import failed_jobs
@@ -24,11 +25,10 @@ from fluxwerk.cli.exit import CREDITS, IN_DOUBT, INTERRUPTED
 from fluxwerk.cli.making import json_option
 from fluxwerk.cli.number import cap
 from fluxwerk.errors import Fault, Misused
-from fluxwerk.jobs.budget import Sums
-from fluxwerk.jobs.database import is_database
-from fluxwerk.jobs.job import Stage
-from fluxwerk.jobs.ledger import Ledger
-from fluxwerk.jobs.worker import CAPPED
+from fluxwerk.ledger.budget import Sums
+from fluxwerk.ledger.database import is_database
+from fluxwerk.ledger.job import Stage
+from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.storage import open_storage
 
 # What holds from one run of a ledger to the next, unless it is said again.

@@ -12,9 +12,9 @@ from fluxwerk.cli.batch.place import file_argument, ledger_option, open_ledger
 from fluxwerk.cli.batch.table import summary_lines, table
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.making import json_option
-from fluxwerk.jobs.budget import Sums
-from fluxwerk.jobs.job import Stage
-from fluxwerk.jobs.ledger import Ledger
+from fluxwerk.ledger.budget import Sums
+from fluxwerk.ledger.job import Stage
+from fluxwerk.ledger.ledger import Ledger
 
 REFRESH = 1.0
 SHOWN = 20

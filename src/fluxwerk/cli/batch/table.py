@@ -6,8 +6,8 @@ from typing import Any
 
 from fluxwerk.batch.report import Rate
 from fluxwerk.cli.console import money
-from fluxwerk.jobs.budget import Sums
-from fluxwerk.jobs.job import Stage
+from fluxwerk.ledger.budget import Sums
+from fluxwerk.ledger.job import Stage
 
 STYLES = {Stage.SAVED: "green", Stage.FAILED: "red", Stage.DOUBTFUL: "yellow"}
 

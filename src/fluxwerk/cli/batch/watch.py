@@ -14,13 +14,13 @@ import click
 
 from fluxwerk.batch.batch import OFFLINE
 from fluxwerk.batch.report import facts_of, rate
+from fluxwerk.batch.run import Progress
+from fluxwerk.batch.worker import CAPPED
 from fluxwerk.cli.batch.table import summary_lines, table
 from fluxwerk.cli.console import put_json
-from fluxwerk.jobs.budget import Sums
-from fluxwerk.jobs.job import Stage
-from fluxwerk.jobs.ledger import Ledger
-from fluxwerk.jobs.shift import Progress
-from fluxwerk.jobs.worker import CAPPED
+from fluxwerk.ledger.budget import Sums
+from fluxwerk.ledger.job import Stage
+from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.types import Json
 
 TOLD = frozenset({"failed", "in doubt", "held", "released", "stopping"})

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
 
 from fluxwerk import catalog
+from fluxwerk.batch.run import Progress, Shift
 from fluxwerk.drive import WALL, drive_async
 from fluxwerk.errors import (
     Busy,
@@ -27,10 +28,9 @@ from fluxwerk.errors import (
     Unreachable,
     Untrusted,
 )
-from fluxwerk.jobs.inputs import needs_files
-from fluxwerk.jobs.job import Job, Stage, to_micro
-from fluxwerk.jobs.shift import Progress, Shift
-from fluxwerk.jobs.witness import address
+from fluxwerk.ledger.callback import address
+from fluxwerk.ledger.inputs import needs_files
+from fluxwerk.ledger.job import Job, Stage, to_micro
 from fluxwerk.protocol import flow, retry, wire
 from fluxwerk.types import Event, HttpRequest, Request, Response, Status, Task
 

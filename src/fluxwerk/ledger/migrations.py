@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from fluxwerk.errors import Misused
-from fluxwerk.jobs.database import Sqlite
+from fluxwerk.ledger.database import Sqlite
 
 # Each file makes the version of its place, counted from 1, out of the one before; none is ever changed once released.
-MIGRATIONS = ("schema.sql",)
+MIGRATIONS = ("migrations.sql",)
 # Every database can be asked this way whether it is empty, without knowing its catalogue.
 VERSION = "select value from settings where name = 'schema'"
 SET_VERSION = """
@@ -43,7 +43,7 @@ def prepare(database: Sqlite, migrations: Sequence[str] | None = None) -> int:
 
 def read_migrations() -> list[str]:
     """Read the SQL of every version of this release."""
-    return [files("fluxwerk.jobs").joinpath(name).read_text(encoding="utf-8") for name in MIGRATIONS]
+    return [files("fluxwerk.ledger").joinpath(name).read_text(encoding="utf-8") for name in MIGRATIONS]
 
 
 def _version(database: Sqlite) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fluxwerk.errors import Stale
-from fluxwerk.jobs.database import Row, Transaction
-from fluxwerk.jobs.job import MOVES, Job, Stage, read_job
+from fluxwerk.ledger.database import Row, Transaction
+from fluxwerk.ledger.job import MOVES, Job, Stage, read_job
 
 BOOKED = "coalesce(settled, cost, estimate, 0)"
 LOOK = f"select pool, fence, worker, earlier, {BOOKED} as booked from jobs where id = :id and stage = :before"

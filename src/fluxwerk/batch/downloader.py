@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from heapq import heappop, heappush
 from typing import Any
 
+from fluxwerk.batch.run import LONGEST_PAUSE, Progress, Shift
 from fluxwerk.drive import WALL, drive_async
 from fluxwerk.errors import (
     Error,
@@ -22,9 +23,8 @@ from fluxwerk.errors import (
     Untrusted,
     Unwritable,
 )
-from fluxwerk.jobs.job import Job
-from fluxwerk.jobs.ledger import Saved
-from fluxwerk.jobs.shift import LONGEST_PAUSE, Progress, Shift
+from fluxwerk.ledger.job import Job
+from fluxwerk.ledger.ledger import Saved
 from fluxwerk.protocol import flow
 
 # One download, with its repetitions and a fresh link if the first has died.

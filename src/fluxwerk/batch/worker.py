@@ -8,15 +8,15 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
+from fluxwerk.batch.downloader import Collector, is_dead
+from fluxwerk.batch.run import Keep, Prepare, Progress, Shift, Tell, Terms
+from fluxwerk.batch.submitter import Carrier
 from fluxwerk.drive import AsyncSend
 from fluxwerk.errors import Error, Stale, Unwritable
-from fluxwerk.jobs.budget import Sums
-from fluxwerk.jobs.carrier import Carrier
-from fluxwerk.jobs.collector import Collector, is_dead
-from fluxwerk.jobs.job import UNFINISHED, Job, Stage
-from fluxwerk.jobs.ledger import Ledger
-from fluxwerk.jobs.scribe import Scribe
-from fluxwerk.jobs.shift import Keep, Prepare, Progress, Shift, Tell, Terms
+from fluxwerk.ledger.budget import Sums
+from fluxwerk.ledger.job import UNFINISHED, Job, Stage
+from fluxwerk.ledger.ledger import Ledger
+from fluxwerk.ledger.writer import Scribe
 from fluxwerk.polling.history import Experience
 
 # Each lease is renewed three times in its life.

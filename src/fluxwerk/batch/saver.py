@@ -8,8 +8,8 @@ from fluxwerk import imagefile
 from fluxwerk.batch.provenance import SUFFIX, embed, origin, write_sidecar
 from fluxwerk.batch.template import DEFAULT, beside, check_template, file_name
 from fluxwerk.errors import Fault, Misused
-from fluxwerk.jobs.job import Job
-from fluxwerk.jobs.ledger import Saved
+from fluxwerk.ledger.job import Job
+from fluxwerk.ledger.ledger import Saved
 from fluxwerk.storage import Storage
 from fluxwerk.types import Status
 

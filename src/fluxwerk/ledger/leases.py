@@ -9,9 +9,9 @@ import os
 import secrets
 import socket
 
-from fluxwerk.jobs.database import Database, Transaction
-from fluxwerk.jobs.job import IN_FLIGHT, Stage
-from fluxwerk.jobs.move import move
+from fluxwerk.ledger.database import Database, Transaction
+from fluxwerk.ledger.job import IN_FLIGHT, Stage
+from fluxwerk.ledger.transition import move
 
 # A lease is renewed three times in its life, so one heartbeat may be lost.
 LEASE = 6.0

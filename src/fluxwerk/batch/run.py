@@ -12,10 +12,10 @@ from typing import Protocol, TypeAlias, TypeVar
 from fluxwerk.catalog.rows import Model
 from fluxwerk.drive import AsyncSend
 from fluxwerk.errors import Error, InDoubt, Unwritable
-from fluxwerk.jobs.job import Job
-from fluxwerk.jobs.ledger import Ledger, Saved
-from fluxwerk.jobs.scribe import Scribe
-from fluxwerk.jobs.slots import LEASE
+from fluxwerk.ledger.job import Job
+from fluxwerk.ledger.leases import LEASE
+from fluxwerk.ledger.ledger import Ledger, Saved
+from fluxwerk.ledger.writer import Scribe
 from fluxwerk.polling.history import Experience
 from fluxwerk.types import HttpRequest, Request, Response, Status
 

@@ -12,8 +12,8 @@ from typing import cast
 
 from fluxwerk.catalog.sizes import Size
 from fluxwerk.errors import Fault, Misused
-from fluxwerk.jobs.database import Database
-from fluxwerk.jobs.job import Job
+from fluxwerk.ledger.database import Database
+from fluxwerk.ledger.job import Job
 from fluxwerk.types import Json, Request
 
 MARK = "sha256:"

@@ -15,13 +15,13 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from fluxwerk.errors import Error, Misused, Stale
-from fluxwerk.jobs import schema
-from fluxwerk.jobs.budget import SET as AGREE
-from fluxwerk.jobs.budget import Budget, room
-from fluxwerk.jobs.database import Database, Row, Sqlite, Transaction
-from fluxwerk.jobs.job import Job, Stage, read_job, to_micro
-from fluxwerk.jobs.move import BOOKED, move
-from fluxwerk.jobs.slots import Slots, doubt
+from fluxwerk.ledger import migrations
+from fluxwerk.ledger.budget import SET as AGREE
+from fluxwerk.ledger.budget import Budget, room
+from fluxwerk.ledger.database import Database, Row, Sqlite, Transaction
+from fluxwerk.ledger.job import Job, Stage, read_job, to_micro
+from fluxwerk.ledger.leases import Slots, doubt
+from fluxwerk.ledger.transition import BOOKED, move
 from fluxwerk.types import Json, Status, Task
 
 S = Stage
@@ -79,7 +79,7 @@ class Ledger:
         """
         database = Sqlite(path, clock)
         try:
-            schema.prepare(database)
+            migrations.prepare(database)
         except BaseException:
             database.close()
             raise

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from fluxwerk.errors import Stale
-from fluxwerk.jobs.database import Database, Transaction
-from fluxwerk.jobs.job import Stage, credits_of, to_micro
-from fluxwerk.jobs.move import TALLY
+from fluxwerk.ledger.database import Database, Transaction
+from fluxwerk.ledger.job import Stage, credits_of, to_micro
+from fluxwerk.ledger.transition import TALLY
 
 CHUNK = 2000
 # SQLite takes 32,766 values in one statement, PostgreSQL 65,535.

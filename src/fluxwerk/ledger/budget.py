@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from fluxwerk.jobs.database import Database, Row, Transaction
-from fluxwerk.jobs.job import UNFINISHED, Stage, credits_of, to_credits, to_micro
-from fluxwerk.jobs.move import BOOKED
+from fluxwerk.ledger.database import Database, Row, Transaction
+from fluxwerk.ledger.job import UNFINISHED, Stage, credits_of, to_credits, to_micro
+from fluxwerk.ledger.transition import BOOKED
 
 DAY = 86400
 GROUPS = {"day": f"cast(moved / {DAY} as integer)", "model": "model", "tag": "tag", "stage": "stage"}

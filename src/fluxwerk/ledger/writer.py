@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 from fluxwerk.errors import Stale
-from fluxwerk.jobs.database import Database
+from fluxwerk.ledger.database import Database
 
 T = TypeVar("T")
 Act: TypeAlias = Callable[[], Any]
