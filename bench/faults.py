@@ -18,8 +18,8 @@ from typing import Any
 
 import fluxwerk
 from fluxwerk import AsyncClient, Client, Image, imagefile
-from fluxwerk.server.books import Books
-from fluxwerk.server.trouble import Rule, Trouble
+from fluxwerk.server.faults.rules import Rule, Trouble
+from fluxwerk.server.state.accounts import Books
 from fluxwerk.testing import loopback
 
 TRIALS = 5

@@ -11,8 +11,8 @@ from typing import Any
 
 from fluxwerk.engines.offline import Offline
 from fluxwerk.server import app as application
-from fluxwerk.server.books import Books
-from fluxwerk.server.service import Service
+from fluxwerk.server.router import Service
+from fluxwerk.server.state.accounts import Books
 
 HERE = Path(__file__).parent
 LIVE = HERE / "data" / "bfl-openapi-2026-04-29.json"

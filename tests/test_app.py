@@ -24,10 +24,10 @@ from fluxwerk import Client, Failed, catalog
 from fluxwerk.client.transport import LONGEST_SUBMIT
 from fluxwerk.engines.offline import Offline
 from fluxwerk.server import app as application
-from fluxwerk.server.books import Books
 from fluxwerk.server.fetch import Guard
 from fluxwerk.server.loopback import listen
-from fluxwerk.server.service import Service
+from fluxwerk.server.router import Service
+from fluxwerk.server.state.accounts import Books
 from fluxwerk.testing import loopback
 from fluxwerk.testing.face import Blank
 from test_schema import LIVE

@@ -20,8 +20,8 @@ from fluxwerk.cli.group import group
 from fluxwerk.errors import Failed, Moderated
 from fluxwerk.ledger.job import Stage
 from fluxwerk.ledger.ledger import Ledger
-from fluxwerk.server.books import Books
 from fluxwerk.server.loopback import loopback
+from fluxwerk.server.state.accounts import Books
 from fluxwerk.testing.face import Blank
 
 KEY = "a-key-for-the-command-line"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from asking import face, post
 from fluxwerk import Task, find
 from fluxwerk.engines import Order
-from fluxwerk.server.books import KEEP, LONGEST_KEY, Account, Books, Job, Memory, is_well_formed
+from fluxwerk.server.state.accounts import KEEP, LONGEST_KEY, Account, Books, Job, Memory, is_well_formed
 from fluxwerk.types import Response
 
 

@@ -15,8 +15,8 @@ from PIL import Image
 from fluxwerk import catalog, errors
 from fluxwerk.cli.exit import CODES, EXITS, code_of, explained
 from fluxwerk.cli.group import COMMANDS, group
-from fluxwerk.server.books import Books
-from fluxwerk.server.trouble import Rule
+from fluxwerk.server.faults.rules import Rule
+from fluxwerk.server.state.accounts import Books
 from fluxwerk.testing import loopback
 from fluxwerk.types import Task
 

@@ -20,9 +20,9 @@ import judge
 from fluxwerk.batch import plan
 from fluxwerk.ledger.job import Stage
 from fluxwerk.ledger.ledger import Ledger
-from fluxwerk.server.books import Books
-from fluxwerk.server.books import Job as Accepted
 from fluxwerk.server.loopback import loopback
+from fluxwerk.server.state.accounts import Books
+from fluxwerk.server.state.accounts import Job as Accepted
 from fluxwerk.testing.face import Blank
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")

@@ -9,9 +9,10 @@ import click
 import pytest
 
 from fluxwerk.cli.serve import command
-from fluxwerk.server import extensions, trouble
-from fluxwerk.server.refusal import CASES
-from fluxwerk.server.trouble import DEEDS, Rule
+from fluxwerk.server.errors import CASES
+from fluxwerk.server.faults import rules
+from fluxwerk.server.faults.rules import DEEDS, Rule
+from fluxwerk.server.handlers import extensions
 
 DOCS = Path(__file__).parents[1] / "docs"
 SERVER = (DOCS / "reference" / "server.md").read_text(encoding="utf-8")
@@ -56,7 +57,7 @@ def test_every_setting_of_a_rule_is_documented():
 def test_the_script_of_the_page_can_be_read(tmp_path):
     file = tmp_path / "trouble.toml"
     file.write_text(re.search(r"```toml\n(.+?)```", TROUBLE, re.DOTALL)[1])
-    assert len(trouble.load(file).rules) == 3
+    assert len(rules.load(file).rules) == 3
 
 
 def test_every_line_of_the_fidelity_page_names_a_test_that_is_there_or_a_source():

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from asking import ask, face, poll, post, said
 from fluxwerk import Failed, Forgotten, Moderated, TimedOut
-from fluxwerk.server import ending
-from fluxwerk.server.books import KEEP, Books
+from fluxwerk.server.faults import endings
+from fluxwerk.server.state.accounts import KEEP, Books
 from fluxwerk.testing import FaceToFace
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "server.md"
-NAMES = ["request-moderated", "content-moderated", *ending.FIXED]
+NAMES = ["request-moderated", "content-moderated", *endings.FIXED]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_magic_can_be_switched_off():
 @given(st.text())
 def test_no_other_prompt_is_magic(prompt):
     if "fluxwerk:" not in prompt:
-        assert ending.asked_for(prompt) is None
+        assert endings.asked_for(prompt) is None
 
 
 @pytest.mark.parametrize("prompt", ["fluxwerk:unknown", "fluxwerk: error", "FLUXWERK:error"])

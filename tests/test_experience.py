@@ -21,7 +21,7 @@ from fluxwerk.polling.histogram import bin_of
 from fluxwerk.polling.history import BEHIND_A_HOOK, KINDS, SAVE_EVERY, Experience, home, kind_of, shared
 from fluxwerk.polling.limiter import BUDGET, RECOVERY
 from fluxwerk.protocol import retry
-from fluxwerk.server.trouble import Rule
+from fluxwerk.server.faults.rules import Rule
 from fluxwerk.testing import PretendClock, loopback
 from fluxwerk.types import Outcome, Status, Task
 

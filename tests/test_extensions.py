@@ -21,9 +21,9 @@ from fluxwerk.engines.picture import encode
 from fluxwerk.engines.threads import Threads, live
 from fluxwerk.errors import Fault
 from fluxwerk.server.app import build
-from fluxwerk.server.books import Books
-from fluxwerk.server.metrics import Meter
-from fluxwerk.server.service import Service
+from fluxwerk.server.router import Service
+from fluxwerk.server.state.accounts import Books
+from fluxwerk.server.state.metrics import Meter
 from fluxwerk.testing.face import BASE, FaceToFace, blank
 from fluxwerk.types import HttpRequest, Response
 

@@ -23,8 +23,8 @@ from fluxwerk import (
     Unreachable,
 )
 from fluxwerk.polling.history import Experience
-from fluxwerk.server.books import Books
-from fluxwerk.server.trouble import Rule
+from fluxwerk.server.faults.rules import Rule
+from fluxwerk.server.state.accounts import Books
 from fluxwerk.testing import FaceToFace, PretendClock
 from fluxwerk.testing.face import BASE, blank
 from fluxwerk.types import HttpRequest, Response

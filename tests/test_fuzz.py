@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 
 from fluxwerk.server import app as application
-from fluxwerk.server.books import Books
-from fluxwerk.server.service import Service
+from fluxwerk.server.router import Service
+from fluxwerk.server.state.accounts import Books
 from fluxwerk.testing.face import Blank
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed: pip install 'fluxwerk[test]'")

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from asking import ask, face, post, said
 from fluxwerk import Misused
 from fluxwerk.cli.group import group
-from fluxwerk.server import keys
-from fluxwerk.server.books import Books, digest_of, is_well_formed
-from fluxwerk.server.keys import Keyring
+from fluxwerk.server.state import keys
+from fluxwerk.server.state.accounts import Books, digest_of, is_well_formed
+from fluxwerk.server.state.keys import Keyring
 
 
 @pytest.fixture

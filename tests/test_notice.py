@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from asking import ask, face, fault, post, said
 from fluxwerk.errors import Unanswered
 from fluxwerk.protocol import webhook
-from fluxwerk.server.notice import PAUSES, Notice, Policy
-from fluxwerk.server.trouble import Rule
+from fluxwerk.server.faults.rules import Rule
+from fluxwerk.server.webhooks import PAUSES, Notice, Policy
 from fluxwerk.types import HttpRequest, Response
 
 HOOK = "https://me.example/hook?token=CANARY"

@@ -9,8 +9,8 @@ import pytest
 from asking import PRO, ask, face, post, said
 from fluxwerk import Busy, Invalid, NotAllowed, OutOfCredits
 from fluxwerk.protocol import wire
-from fluxwerk.server.books import Books
-from fluxwerk.server.refusal import CASES, DIALECTS, Refusal, invalid, unfit
+from fluxwerk.server.errors import CASES, DIALECTS, Refusal, invalid, unfit
+from fluxwerk.server.state.accounts import Books
 
 
 def guide(**how):

@@ -13,8 +13,8 @@ import httpx2
 import pytest
 
 from fluxwerk import AsyncClient, Client, Error, Task
-from fluxwerk.server.books import Books
-from fluxwerk.server.service import Service
+from fluxwerk.server.router import Service
+from fluxwerk.server.state.accounts import Books
 from fluxwerk.testing import FaceToFace, loopback
 from fluxwerk.types import HttpRequest
 

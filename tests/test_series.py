@@ -10,8 +10,8 @@ import httpx2
 import pytest
 
 from fluxwerk import AsyncClient, Client
-from fluxwerk.server.books import Books
-from fluxwerk.server.trouble import Rule
+from fluxwerk.server.faults.rules import Rule
+from fluxwerk.server.state.accounts import Books
 from fluxwerk.testing import loopback
 
 FOXES = [f"fox {n}" for n in range(12)]

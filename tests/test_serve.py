@@ -14,8 +14,8 @@ from asking import PRO
 from fluxwerk.cli.group import group
 from fluxwerk.engines.offline import Offline
 from fluxwerk.server import app as application
-from fluxwerk.server.books import Books
-from fluxwerk.server.service import Service
+from fluxwerk.server.router import Service
+from fluxwerk.server.state.accounts import Books
 from test_store import process
 
 SMALL = {"prompt": "x", "width": 64, "height": 64}

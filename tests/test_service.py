@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from asking import PRO, Broken, ask, face, fault, poll, post, said, size_of, submit_and_fetch
 from fluxwerk import catalog, find
 from fluxwerk.drive import drive
-from fluxwerk.server import delivery
-from fluxwerk.server.books import Books
+from fluxwerk.server.state import links
+from fluxwerk.server.state.accounts import Books
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face import BASE
 from fluxwerk.types import HttpRequest, Response
@@ -311,8 +311,8 @@ def test_a_folder_without_a_picture_is_not_found():
     of = face(seconds=60)
     job = of.service.books.jobs[said(post(of, {"prompt": "x"}))["id"]]
     job.picture = None
-    where = delivery.path(job.folder, "jpeg")
-    query = delivery.sign(of.service.secret, where, "image/jpeg", of.clock.now() + 9)
+    where = links.path(job.folder, "jpeg")
+    query = links.sign(of.service.secret, where, "image/jpeg", of.clock.now() + 9)
     assert ask(of, "GET", f"{where}?{query}").status == 404
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from fluxwerk import AsyncClient, Client, Misused, TimedOut, Unreachable
 from fluxwerk.client.slots import Slots
-from fluxwerk.server.books import Books
+from fluxwerk.server.state.accounts import Books
 from fluxwerk.testing import PretendClock, loopback
 from fluxwerk.testing.face import blank
 from fluxwerk.types import Outcome, Pool, Status, Task

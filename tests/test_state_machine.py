@@ -21,8 +21,8 @@ from fluxwerk.errors import Error, Failed, InDoubt, Refused, Stale, TimedOut, Un
 from fluxwerk.ledger.job import IN_FLIGHT, Job, Stage
 from fluxwerk.ledger.ledger import Ledger, Saved
 from fluxwerk.protocol import flow, wire
-from fluxwerk.server.books import Books
-from fluxwerk.server.books import Job as Accepted
+from fluxwerk.server.state.accounts import Books
+from fluxwerk.server.state.accounts import Job as Accepted
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face import BASE, KEY
 from fluxwerk.types import Flow, HttpRequest, Response, Task

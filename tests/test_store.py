@@ -19,8 +19,8 @@ import pytest
 
 from asking import PRO, ask, poll, post, said
 from fluxwerk import Client, Misused, Task
-from fluxwerk.server.books import KEEP, Books
-from fluxwerk.server.store import Disk
+from fluxwerk.server.state.accounts import KEEP, Books
+from fluxwerk.server.state.store import Disk
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face import blank
 from fluxwerk.types import HttpRequest, Response

@@ -104,7 +104,7 @@ def test_the_package_is_typed():
         "fluxwerk.webhook.receiver",
         "fluxwerk.webhook.inbox",
         "fluxwerk.server.app",
-        "fluxwerk.server.service",
+        "fluxwerk.server.router",
         "fluxwerk.testing.face",
     ],
 )

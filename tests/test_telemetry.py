@@ -4,7 +4,7 @@ import pytest
 
 from fluxwerk import Moderated, OutOfCredits
 from fluxwerk.client.telemetry import REMEMBERED, Spans
-from fluxwerk.server.books import Books
+from fluxwerk.server.state.accounts import Books
 from fluxwerk.testing import FaceToFace
 from fluxwerk.types import Event, Response, Task
 

@@ -23,10 +23,10 @@ from fluxwerk import (
     Unanswered,
     Untrusted,
 )
-from fluxwerk.server import effect, trouble
-from fluxwerk.server.books import Books
-from fluxwerk.server.effect import Spoilt
-from fluxwerk.server.trouble import DEEDS, Occasion, Rule, Trouble, is_due, load
+from fluxwerk.server.faults import effects, rules
+from fluxwerk.server.faults.effects import Spoilt
+from fluxwerk.server.faults.rules import DEEDS, Occasion, Rule, Trouble, is_due, load
+from fluxwerk.server.state.accounts import Books
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face import BASE, KEY, blank
 from fluxwerk.types import HttpRequest, Response
@@ -153,11 +153,11 @@ def test_a_script_that_is_not_there_is_said(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["submit", "poll", "download"])
-@pytest.mark.parametrize("deed", sorted(trouble.ANSWER_DEEDS))
+@pytest.mark.parametrize("deed", sorted(rules.ANSWER_DEEDS))
 def test_every_deed_that_spoils_an_answer_changes_it(place, deed):
     if deed in DEEDS[place]:
         answer = Response(200, {"content-type": "application/json"}, b'{"id":"1","status":"Ready"}')
-        spoilt = effect.spoil(Rule(on=place, do=deed), answer)
+        spoilt = effects.spoil(Rule(on=place, do=deed), answer)
         assert spoilt != answer
 
 

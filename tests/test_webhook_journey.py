@@ -11,8 +11,8 @@ import pytest
 import uvicorn
 
 from fluxwerk import AsyncClient, Client, Outcome
+from fluxwerk.server.faults.rules import Rule
 from fluxwerk.server.loopback import listen
-from fluxwerk.server.trouble import Rule
 from fluxwerk.testing import loopback
 from fluxwerk.webhook import Receiver
 

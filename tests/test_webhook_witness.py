@@ -11,8 +11,8 @@ from pathlib import Path
 from fluxwerk.batch import plan
 from fluxwerk.ledger.job import Stage
 from fluxwerk.ledger.ledger import Ledger
-from fluxwerk.server.books import Books
-from fluxwerk.server.trouble import Rule
+from fluxwerk.server.faults.rules import Rule
+from fluxwerk.server.state.accounts import Books
 from fluxwerk.testing import loopback
 
 SECRET = "a-secret-of-this-batch"

@@ -28,7 +28,7 @@ from fluxwerk.ledger.job import Job, Stage
 from fluxwerk.ledger.ledger import Ledger, Saved
 from fluxwerk.polling.history import Experience
 from fluxwerk.protocol import wire
-from fluxwerk.server.books import Books
+from fluxwerk.server.state.accounts import Books
 from fluxwerk.storage import Folder
 from fluxwerk.testing import FaceToFace, loopback
 from fluxwerk.testing.face import BASE, KEY, blank

@@ -14,9 +14,9 @@ import pytest
 from fluxwerk import AsyncClient, Client, InDoubt, TimedOut, Unanswered
 from fluxwerk.engines.offline import Offline
 from fluxwerk.server import app as application
-from fluxwerk.server.books import Books
-from fluxwerk.server.service import Service
-from fluxwerk.server.trouble import Rule
+from fluxwerk.server.faults.rules import Rule
+from fluxwerk.server.router import Service
+from fluxwerk.server.state.accounts import Books
 from fluxwerk.testing import loopback
 
 KEY = {"x-key": "a-key"}

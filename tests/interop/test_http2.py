@@ -12,9 +12,9 @@ import pytest
 from fluxwerk import AsyncClient
 from fluxwerk.engines.offline import Offline
 from fluxwerk.server.app import build
-from fluxwerk.server.books import Books
 from fluxwerk.server.loopback import listen
-from fluxwerk.server.service import Service
+from fluxwerk.server.router import Service
+from fluxwerk.server.state.accounts import Books
 from interop import peer
 
 pytestmark = peer.group

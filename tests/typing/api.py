@@ -28,7 +28,7 @@ from fluxwerk import (
     Task,
     TimedOut,
 )
-from fluxwerk.server.books import Books
+from fluxwerk.server.state.accounts import Books
 from fluxwerk.testing import FaceToFace, PretendClock, loopback
 from fluxwerk.webhook import Bell, Receiver, read, sign, verify
 

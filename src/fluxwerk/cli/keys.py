@@ -13,7 +13,7 @@ from fluxwerk.cli.serve import PACKAGES, credit_of
 from fluxwerk.errors import Misused
 
 if TYPE_CHECKING:
-    from fluxwerk.server.keys import Keyring
+    from fluxwerk.server.state.keys import Keyring
 
 file_option = click.option(
     "--file", default="keys.json", show_default=True, type=click.Path(dir_okay=False), help="The file of keys."
@@ -71,7 +71,7 @@ def revoke(name: str, file: str) -> None:
 
 def _keyring(file: str) -> Keyring:
     try:
-        from fluxwerk.server.keys import Keyring  # noqa: PLC0415  (the server is an extra)
+        from fluxwerk.server.state.keys import Keyring  # noqa: PLC0415  (the server is an extra)
     except ModuleNotFoundError as missing:
         raise Misused(f"The keys need one more package ({missing.name}): {PACKAGES}") from None
     return Keyring(file)

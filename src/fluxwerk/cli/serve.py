@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     import uvicorn
 
     from fluxwerk.engines import LiveEngine
-    from fluxwerk.server.books import Books
+    from fluxwerk.server.faults.rules import Trouble
     from fluxwerk.server.fetch import Guard
-    from fluxwerk.server.service import Service
-    from fluxwerk.server.store import Disk
-    from fluxwerk.server.trouble import Trouble
+    from fluxwerk.server.router import Service
+    from fluxwerk.server.state.accounts import Books
+    from fluxwerk.server.state.store import Disk
 
 PACKAGES = "pip install 'fluxwerk[server]'"
 
@@ -99,8 +99,8 @@ def command(
     try:
         from fluxwerk.server.app import build  # noqa: PLC0415
         from fluxwerk.server.loopback import config_of  # noqa: PLC0415
-        from fluxwerk.server.notice import Policy  # noqa: PLC0415
-        from fluxwerk.server.service import Service  # noqa: PLC0415
+        from fluxwerk.server.router import Service  # noqa: PLC0415
+        from fluxwerk.server.webhooks import Policy  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         raise Misused(f"The server needs one more package ({missing.name}): {PACKAGES}") from None
     painter = _painter(engine, weights, device, quantize, compiled=compiled, previews=previews)
@@ -205,8 +205,8 @@ def _refuse_all(**given: object) -> None:
 
 
 def _books(keys: tuple[str, ...], keyring: str | None, credit: str, keep: float, disk: Disk | None) -> Books:
-    from fluxwerk.server.books import Books  # noqa: PLC0415
-    from fluxwerk.server.keys import Keyring  # noqa: PLC0415
+    from fluxwerk.server.state.accounts import Books  # noqa: PLC0415
+    from fluxwerk.server.state.keys import Keyring  # noqa: PLC0415
 
     if keys and keyring:
         raise Misused("Give either --key or --keys, not both.")
@@ -219,20 +219,20 @@ def _books(keys: tuple[str, ...], keyring: str | None, credit: str, keep: float,
 def _disk(folder: str | None) -> Disk | None:
     if folder is None:
         return None
-    from fluxwerk.server.store import Disk  # noqa: PLC0415
+    from fluxwerk.server.state.store import Disk  # noqa: PLC0415
 
     return Disk(folder)
 
 
 def _script(path: str | None) -> Trouble:
-    from fluxwerk.server.trouble import Trouble, load  # noqa: PLC0415
+    from fluxwerk.server.faults.rules import Trouble, load  # noqa: PLC0415
 
     return load(path) if path else Trouble()
 
 
 def credit_of(option: str, text: str) -> Decimal:
     """Read credits from the command line; raises `Misused`."""
-    from fluxwerk.server.keys import MOST_CREDITS, is_credit  # noqa: PLC0415
+    from fluxwerk.server.state.keys import MOST_CREDITS, is_credit  # noqa: PLC0415
 
     try:
         credit = Decimal(text)

@@ -13,12 +13,12 @@ from fluxwerk.drive import WALL, drive_async
 from fluxwerk.engines import Engine, LiveEngine
 from fluxwerk.engines.threads import live
 from fluxwerk.server import openapi
-from fluxwerk.server.effect import Spoilt
+from fluxwerk.server.errors import Refusal
+from fluxwerk.server.faults.connection import Wreck
+from fluxwerk.server.faults.effects import Spoilt
 from fluxwerk.server.fetch import Guard
-from fluxwerk.server.refusal import Refusal
-from fluxwerk.server.service import Service
-from fluxwerk.server.workshop import Workshop
-from fluxwerk.server.wreck import Wreck
+from fluxwerk.server.router import Service
+from fluxwerk.server.workers import Workshop
 from fluxwerk.types import HttpRequest, Response
 from fluxwerk.version import VERSION
 

@@ -7,7 +7,7 @@ from types import FrameType
 
 import uvicorn
 
-from fluxwerk.server.service import Service
+from fluxwerk.server.router import Service
 
 # How long a finished image waits to be collected before the server ends, in seconds.
 LINGER = 10.0

@@ -19,7 +19,7 @@ import httpcore2
 from fluxwerk.client.inputs import LARGEST_BYTES
 from fluxwerk.errors import Unanswered, Unreachable
 from fluxwerk.server.address import take_apart
-from fluxwerk.server.notice import PATIENCE
+from fluxwerk.server.webhooks import PATIENCE
 from fluxwerk.types import HttpRequest, Response
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]

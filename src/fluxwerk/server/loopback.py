@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from fluxwerk.engines import Engine
 from fluxwerk.protocol import trust
-from fluxwerk.server.books import Books
-from fluxwerk.server.notice import Policy
-from fluxwerk.server.refusal import Dialect
-from fluxwerk.server.service import Pace, Service
-from fluxwerk.server.trouble import Rule, Trouble, scripted
+from fluxwerk.server.errors import Dialect
+from fluxwerk.server.faults.rules import Rule, Trouble, scripted
+from fluxwerk.server.router import Pace, Service
+from fluxwerk.server.state.accounts import Books
+from fluxwerk.server.webhooks import Policy
 
 if TYPE_CHECKING:
     import fastapi
@@ -96,7 +96,7 @@ def config_of(app: fastapi.FastAPI, *, breakable: bool = False, **settings: Any)
     """Set uvicorn up, with a log that shows no signed query; `breakable` lines are for trouble."""
     import uvicorn  # noqa: PLC0415
 
-    from fluxwerk.server.wreck import Line  # noqa: PLC0415
+    from fluxwerk.server.faults.connection import Line  # noqa: PLC0415
 
     # The log of requests is off, but whoever gives it a handler of their own gets it all the same.
     logging.getLogger("uvicorn.access").addFilter(_hide_queries)

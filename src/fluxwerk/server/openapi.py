@@ -11,7 +11,8 @@ from fastapi.responses import Response as Answer
 from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import Abilities
 from fluxwerk.protocol import wire
-from fluxwerk.server import extensions, quote, schema
+from fluxwerk.server import schema
+from fluxwerk.server.handlers import extensions, quote
 
 NUMBER: dict[str, Any] = {"anyOf": [{"type": "number"}, {"type": "null"}]}
 SCHEMAS: dict[str, Any] = {

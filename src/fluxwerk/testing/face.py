@@ -21,10 +21,10 @@ from fluxwerk.engines import Engine, Order
 from fluxwerk.errors import Error, Lost, TimedOut, Unreachable
 from fluxwerk.imagefile import PNG_SIGNATURE
 from fluxwerk.polling.history import Experience
-from fluxwerk.server.books import Books, Job
-from fluxwerk.server.effect import Spoilt
-from fluxwerk.server.service import Pace, Service
-from fluxwerk.server.trouble import Rule, Trouble
+from fluxwerk.server.faults.effects import Spoilt
+from fluxwerk.server.faults.rules import Rule, Trouble
+from fluxwerk.server.router import Pace, Service
+from fluxwerk.server.state.accounts import Books, Job
 from fluxwerk.testing.clock import PretendClock
 from fluxwerk.testing.crowd import Crowd
 from fluxwerk.testing.post import Post, suffer

@@ -7,9 +7,9 @@ from heapq import heappop, heappush
 from itertools import count
 
 from fluxwerk.errors import Lost, Unanswered
-from fluxwerk.server.books import Job
-from fluxwerk.server.effect import Spoilt
-from fluxwerk.server.service import Service
+from fluxwerk.server.faults.effects import Spoilt
+from fluxwerk.server.router import Service
+from fluxwerk.server.state.accounts import Job
 from fluxwerk.testing.clock import PretendClock
 from fluxwerk.types import Flow, HttpRequest, Response
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxwerk.errors import Fault, Misused
-from fluxwerk.server.books import PLENTY, digest_of
+from fluxwerk.server.state.accounts import PLENTY, digest_of
 from fluxwerk.storage import save
 
 PREFIX = "bfl_"

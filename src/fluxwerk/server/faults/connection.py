@@ -15,7 +15,7 @@ from fastapi.responses import Response as Answer
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from fluxwerk.server.effect import Effect, Spoilt
+from fluxwerk.server.faults.effects import Effect, Spoilt
 
 # Closing a socket with this on it sends a reset instead of a farewell.
 ABRUPT = struct.pack("ii", 1, 0)

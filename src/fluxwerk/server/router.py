@@ -16,14 +16,17 @@ from fluxwerk import catalog
 from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import Abilities, Everything, Order, Progress
 from fluxwerk.protocol import wire
-from fluxwerk.server import delivery, effect, ending, extensions, keys, notice, poll, submit, visit
-from fluxwerk.server.books import Account, Books, Job, is_well_formed
-from fluxwerk.server.ending import Ending
-from fluxwerk.server.metrics import Meter
-from fluxwerk.server.notice import Policy
-from fluxwerk.server.refusal import Dialect, Refusal
-from fluxwerk.server.trouble import ANSWER_DEEDS, Occasion, Rule, Trouble, scripted
-from fluxwerk.server.visit import Visit
+from fluxwerk.server import request, webhooks
+from fluxwerk.server.errors import Dialect, Refusal
+from fluxwerk.server.faults import effects, endings
+from fluxwerk.server.faults.endings import Ending
+from fluxwerk.server.faults.rules import ANSWER_DEEDS, Occasion, Rule, Trouble, scripted
+from fluxwerk.server.handlers import extensions, poll, submit
+from fluxwerk.server.request import Visit
+from fluxwerk.server.state import keys, links
+from fluxwerk.server.state.accounts import Account, Books, Job, is_well_formed
+from fluxwerk.server.state.metrics import Meter
+from fluxwerk.server.webhooks import Policy
 from fluxwerk.types import Flow, HttpRequest, Json, Response
 
 ERROR = 400
@@ -54,7 +57,7 @@ class Service:
         pace: Pace = lambda _: 0.0,
         on_accept: Callable[[Job], object] = lambda _: None,
         on_end: Callable[[Job], object] = lambda _: None,
-        url_life: float = delivery.LIFE,
+        url_life: float = links.LIFE,
         secret: bytes | None = None,
         dialect: Dialect = "live",
         policy: Policy | None = None,
@@ -88,22 +91,22 @@ class Service:
 
     def answer(self, http: HttpRequest) -> Flow[Response]:
         """Answer one HTTP request; headers in lower case."""
-        asked = visit.read(http)
+        asked = request.read(http)
         # A body is not looked at before its key is, unless there is trouble to choose by its prompt.
         occasion = self._occasion(asked) if self._trouble.rules else None
         rule = self._trouble.meet(occasion) if occasion else None
         if rule and rule.strikes_first:
-            return effect.instead(rule)
+            return effects.instead(rule)
         try:
             response = yield from self._route(asked, rule)
         except Refusal as refusal:
             response = refusal.answer(self.dialect)
         response = self._finished(asked, response)
-        return effect.spoil(rule, response) if rule and rule.do in ANSWER_DEEDS else response
+        return effects.spoil(rule, response) if rule and rule.do in ANSWER_DEEDS else response
 
     def refuse(self, http: HttpRequest, refusal: Refusal) -> Response:
         """Answer a request that whoever carries it could not take; counted and told like every other refusal."""
-        return self._finished(visit.read(http), refusal.answer(self.dialect))
+        return self._finished(request.read(http), refusal.answer(self.dialect))
 
     def account(self, asked: Visit) -> Account:
         """Find whose key came with the request; raises `Refusal`."""
@@ -121,7 +124,7 @@ class Service:
     def begin(self, job: Job, rule: Rule | None = None) -> None:
         """Have a job rendered, unless its prompt or a rule has decided how it ends."""
         self.meter.accepted[job.model.name] += 1
-        decided = _decided(rule) or (ending.asked_for(job.order.prompt) if self._magic else None)
+        decided = _decided(rule) or (endings.asked_for(job.order.prompt) if self._magic else None)
         if decided is None:
             self.on_accept(job)
         else:
@@ -131,7 +134,7 @@ class Service:
         """Take up what another process left: jobs without an end, and webhooks that were not delivered."""
         for job in self.books.waiting():
             if job.bereft:
-                self.conclude(job, ending.BEREFT)
+                self.conclude(job, endings.BEREFT)
             else:
                 self.begin(job)
         for job in list(self.books.jobs.values()):
@@ -177,7 +180,7 @@ class Service:
         if told is None or told.state != "waiting" or not job.has_ended(now):
             return None
         made = poll.result(self, job, job.task.polling_url.partition("/v1/")[0], now) if job.word == "Ready" else None
-        body = notice.tell(job, made, job.ready_at or now)
+        body = webhooks.tell(job, made, job.ready_at or now)
 
         def saved() -> None:
             self.books.note(job)
@@ -187,7 +190,7 @@ class Service:
         def meet() -> Rule | None:
             return self._trouble.meet(_about("webhook", job))
 
-        return notice.deliver(told, body, self.policy, self.clock, saved=saved, meet=meet)
+        return webhooks.deliver(told, body, self.policy, self.clock, saved=saved, meet=meet)
 
     def _route(self, asked: Visit, rule: Rule | None) -> Flow[Response]:
         model = self._models.get(asked.path)
@@ -200,7 +203,7 @@ class Service:
         if asked.path.startswith("/results/") and asked.method == "GET":
             if rule and rule.do == "expire":
                 raise Refusal("forbidden", "the link has expired", detail="Forbidden: the link has expired")
-            return delivery.deliver(self, asked)
+            return links.deliver(self, asked)
         route = extensions.ROUTES.get((extensions.pattern(asked.path), asked.method))
         if route:
             return route(self, asked)
@@ -237,7 +240,7 @@ class Service:
         if asked.method == "GET" and asked.path == "/v1/get_result":
             return _about("poll", self.books.jobs.get(asked.query.get("id", "")))
         if asked.method == "GET" and asked.path.startswith("/results/"):
-            return _about("download", self.books.by_folder.get(delivery.folder(asked.path) or ""))
+            return _about("download", self.books.by_folder.get(links.folder(asked.path) or ""))
         return None
 
     def _ended(self, job: Job) -> None:
@@ -263,10 +266,10 @@ def _prompt(body: bytes) -> str:
 def _decided(rule: Rule | None) -> Ending | None:
     match rule.do if rule else "":
         case "moderate":
-            return ending.moderated(rule.stage, rule.reasons) if rule else None
+            return endings.moderated(rule.stage, rule.reasons) if rule else None
         case "fail":
-            return ending.failed()
+            return endings.failed()
         case "stick":
-            return ending.FOREVER
+            return endings.FOREVER
         case _:
             return None

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import Order
-from fluxwerk.server.ending import Ending
-from fluxwerk.server.notice import Notice
+from fluxwerk.server.faults.endings import Ending
+from fluxwerk.server.webhooks import Notice
 from fluxwerk.types import Json, Task
 
 LONGEST_KEY = 512

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from fluxwerk.server.refusal import Refusal
-from fluxwerk.server.visit import Visit
+from fluxwerk.server.errors import Refusal
+from fluxwerk.server.request import Visit
 from fluxwerk.types import Response
 
 if TYPE_CHECKING:
-    from fluxwerk.server.service import Service
+    from fluxwerk.server.router import Service
 
 LIFE = 600.0
 VERSION = "2024-11-04"

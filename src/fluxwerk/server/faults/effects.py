@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, replace
 
 from fluxwerk.protocol import wire
-from fluxwerk.server.trouble import Rule
+from fluxwerk.server.faults.rules import Rule
 from fluxwerk.types import Response
 
 PAGE = b"<!DOCTYPE html><html><title>Bad gateway</title><h1>502 Bad gateway</h1></html>"

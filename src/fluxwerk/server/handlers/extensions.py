@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from fluxwerk.protocol import wire
-from fluxwerk.server import metrics, quote, tasks
-from fluxwerk.server.visit import Visit
+from fluxwerk.server.handlers import quote, tasks
+from fluxwerk.server.request import Visit
+from fluxwerk.server.state import metrics
 from fluxwerk.types import Json, Response
 
 if TYPE_CHECKING:
-    from fluxwerk.server.service import Service
+    from fluxwerk.server.router import Service
 
 Route: TypeAlias = "Callable[[Service, Visit], Response]"
 

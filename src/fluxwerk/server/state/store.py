@@ -19,8 +19,8 @@ from fluxwerk import catalog, imagefile
 from fluxwerk.engines import Canvas, Order
 from fluxwerk.errors import Misused
 from fluxwerk.protocol.wire import dump
-from fluxwerk.server.books import NOTHING, Account, Job
-from fluxwerk.server.notice import Attempt, Notice
+from fluxwerk.server.state.accounts import NOTHING, Account, Job
+from fluxwerk.server.webhooks import Attempt, Notice
 from fluxwerk.storage import save
 from fluxwerk.types import Json, Task
 

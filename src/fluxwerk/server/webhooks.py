@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, cast
 from fluxwerk.errors import Lost
 from fluxwerk.protocol import webhook, wire
 from fluxwerk.server.address import take_apart
-from fluxwerk.server.effect import GARBLED
+from fluxwerk.server.faults.effects import GARBLED
 from fluxwerk.types import Call, Flow, HttpRequest, Json
 
 if TYPE_CHECKING:
-    from fluxwerk.server.books import Job
-    from fluxwerk.server.trouble import Rule
+    from fluxwerk.server.faults.rules import Rule
+    from fluxwerk.server.state.accounts import Job
 
 # Seconds to wait after each attempt that failed; after the last the notice is given up.
 PAUSES = (1.0, 5.0, 30.0)

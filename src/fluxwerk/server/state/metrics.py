@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from fluxwerk.server.visit import Visit
+from fluxwerk.server.request import Visit
 from fluxwerk.types import Response
 
 if TYPE_CHECKING:
-    from fluxwerk.server.service import Service
+    from fluxwerk.server.router import Service
 
 TEXT = {"content-type": "text/plain; version=0.0.4; charset=utf-8"}
 # Seconds; a klein on a good card takes less than half a second, a dev on an old one a minute.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fluxwerk.protocol import trust, wire
-from fluxwerk.server.books import Job
-from fluxwerk.server.ending import failed
-from fluxwerk.server.refusal import Refusal, invalid
-from fluxwerk.server.visit import Visit
+from fluxwerk.server.errors import Refusal, invalid
+from fluxwerk.server.faults.endings import failed
+from fluxwerk.server.request import Visit
+from fluxwerk.server.state.accounts import Job
 from fluxwerk.types import Json, Response
 
 if TYPE_CHECKING:
-    from fluxwerk.server.service import Service
+    from fluxwerk.server.router import Service
 
 FOLDER = "/v1/tasks"
 MOST = 1000

@@ -14,7 +14,7 @@ from fluxwerk.catalog.sizes import Size
 from fluxwerk.client.inputs import LARGEST_BYTES
 from fluxwerk.engines import Canvas
 from fluxwerk.errors import Lost, TimedOut
-from fluxwerk.server.refusal import Refusal, unfit
+from fluxwerk.server.errors import Refusal, unfit
 from fluxwerk.types import Call, Flow, HttpRequest, Json
 
 OK = 200

@@ -11,13 +11,13 @@ from fluxwerk.catalog import prices, sizes
 from fluxwerk.errors import UnknownModel, UnknownPrice
 from fluxwerk.protocol import wire
 from fluxwerk.server import schema
-from fluxwerk.server.refusal import invalid, unfit
-from fluxwerk.server.submit import check_area
-from fluxwerk.server.visit import Visit
+from fluxwerk.server.errors import invalid, unfit
+from fluxwerk.server.handlers.submit import check_area
+from fluxwerk.server.request import Visit
 from fluxwerk.types import Json, Response
 
 if TYPE_CHECKING:
-    from fluxwerk.server.service import Service
+    from fluxwerk.server.router import Service
 
 Side = Annotated[int, Field(ge=1, le=100_000)]
 # Images are not needed for a price, only their sizes.

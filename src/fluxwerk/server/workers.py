@@ -10,10 +10,10 @@ from dataclasses import replace
 
 from fluxwerk.drive import drive_async
 from fluxwerk.engines import Canvas, LiveEngine, Progress
-from fluxwerk.server.books import Job
 from fluxwerk.server.fetch import Guard
-from fluxwerk.server.service import Service
-from fluxwerk.server.tasks import CANCELLED
+from fluxwerk.server.handlers.tasks import CANCELLED
+from fluxwerk.server.router import Service
+from fluxwerk.server.state.accounts import Job
 from fluxwerk.types import HttpRequest, Response
 
 # So many webhooks are on their way at a time; the others wait their turn.

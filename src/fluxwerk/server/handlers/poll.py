@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from fluxwerk import imagefile
 from fluxwerk.protocol import wire
-from fluxwerk.server import delivery
-from fluxwerk.server.books import Job
-from fluxwerk.server.refusal import invalid
-from fluxwerk.server.visit import Visit
+from fluxwerk.server.errors import invalid
+from fluxwerk.server.request import Visit
+from fluxwerk.server.state import links
+from fluxwerk.server.state.accounts import Job
 from fluxwerk.types import Json, Outcome, Response, Status, Task
 
 if TYPE_CHECKING:
-    from fluxwerk.server.service import Service
+    from fluxwerk.server.router import Service
 
 
 def poll(service: Service, visit: Visit, life: float | None = None) -> Response:
@@ -37,12 +37,12 @@ def poll(service: Service, visit: Visit, life: float | None = None) -> Response:
 
 def result(service: Service, job: Job, origin: str, now: float, life: float | None = None) -> Json:
     """Write what was made, with a link that is signed at this moment."""
-    where = delivery.path(job.folder, job.order.output_format)
+    where = links.path(job.folder, job.order.output_format)
     content_type = raster_type(job)
     until = now + (service.url_life if life is None else life)
     ended = job.ready_at or now
     return {
-        "sample": f"{origin}{where}?{delivery.sign(service.secret, where, content_type, until)}",
+        "sample": f"{origin}{where}?{links.sign(service.secret, where, content_type, until)}",
         "prompt": job.order.prompt,
         "seed": job.order.seed,
         "start_time": job.accepted,

@@ -13,17 +13,17 @@ from fluxwerk.catalog.sizes import Size
 from fluxwerk.engines import Order
 from fluxwerk.errors import Fault, UnknownPrice
 from fluxwerk.protocol import wire
-from fluxwerk.server import attach, schema
-from fluxwerk.server.attach import Attached
-from fluxwerk.server.books import Account, Job
-from fluxwerk.server.notice import Notice
-from fluxwerk.server.refusal import Refusal, invalid, unfit
-from fluxwerk.server.trouble import Rule
-from fluxwerk.server.visit import Visit
+from fluxwerk.server import inputs, schema
+from fluxwerk.server.errors import Refusal, invalid, unfit
+from fluxwerk.server.faults.rules import Rule
+from fluxwerk.server.inputs import Attached
+from fluxwerk.server.request import Visit
+from fluxwerk.server.state.accounts import Account, Job
+from fluxwerk.server.webhooks import Notice
 from fluxwerk.types import Flow, Json, Response, Task
 
 if TYPE_CHECKING:
-    from fluxwerk.server.service import Service
+    from fluxwerk.server.router import Service
 
 SEED_BITS = 32
 RETRY_AFTER = 1
@@ -80,7 +80,7 @@ def _accept(
     notice = _notice(service, fields)
     _check_slot(service, account, model)
     with service.books.hold(account, model):
-        attached = yield from attach.attach(model, fields)
+        attached = yield from inputs.attach(model, fields)
     # Fetching took time, in which the end may have begun: what is accepted now would not be waited for.
     _check_open(service)
     job = _job(service, account, model, fields, attached, visit.origin)
@@ -189,7 +189,7 @@ def _check_sides(order: Order) -> None:
 
 
 def _order(service: Service, model: Model, fields: dict[str, Json], attached: list[Attached], size: Size) -> Order:
-    canvas = attach.canvas(model, fields, attached, size)
+    canvas = inputs.canvas(model, fields, attached, size)
     seed = fields.get("seed")
     return Order(
         model=model.name,

@@ -1,0 +1,1 @@
+"""What the server answers: one plain function for each path."""
