@@ -28,7 +28,7 @@ from fluxwerk.batch.run import Progress, Terms
 from fluxwerk.client.client import AsyncClient
 from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.server.loopback import loopback
-from fluxwerk.testing.face import Blank
+from fluxwerk.testing.face_to_face import Blank
 
 KEY = "a-key-for-the-bench"
 SLOTS = 24

@@ -30,13 +30,13 @@ import torch
 from photos import photo, png
 
 from fluxwerk.engines import Order
-from fluxwerk.engines.diffusers.canvas import flat
-from fluxwerk.engines.diffusers.family import Family
-from fluxwerk.engines.diffusers.load import load
-from fluxwerk.engines.diffusers.message import Done
-from fluxwerk.engines.diffusers.stages import Stages
-from fluxwerk.engines.diffusers.weights import read
-from fluxwerk.engines.picture import encode
+from fluxwerk.engines.codec import encode
+from fluxwerk.engines.local.canvas import flat
+from fluxwerk.engines.local.family import Family
+from fluxwerk.engines.local.load import load
+from fluxwerk.engines.local.message import Done
+from fluxwerk.engines.local.stages import Stages
+from fluxwerk.engines.local.weights import read
 
 MODEL = "flux-2-klein-4b"
 # Sizes as often as they are meant to come: mostly small ones, as on a busy service.

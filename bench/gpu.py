@@ -33,12 +33,12 @@ import torch
 import transformers
 
 from fluxwerk.engines import Order
-from fluxwerk.engines.diffusers.inpaint import KleinInpaint
-from fluxwerk.engines.diffusers.kind import KINDS
-from fluxwerk.engines.diffusers.message import Done, Failed
-from fluxwerk.engines.diffusers.stages import Stages
-from fluxwerk.engines.diffusers.weights import Row
-from fluxwerk.engines.picture import encode
+from fluxwerk.engines.codec import encode
+from fluxwerk.engines.local.inpaint import KleinInpaint
+from fluxwerk.engines.local.kind import KINDS
+from fluxwerk.engines.local.message import Done, Failed
+from fluxwerk.engines.local.stages import Stages
+from fluxwerk.engines.local.weights import Row
 
 MODEL = "flux-2-klein-4b"
 STEPS = 4

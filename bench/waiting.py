@@ -38,7 +38,7 @@ from fluxwerk.engines import Everything, Order, Progress, Report
 from fluxwerk.polling.histogram import Sketch, bin_of
 from fluxwerk.polling.history import Experience, _Kind, kind_of
 from fluxwerk.server.loopback import listen, loopback
-from fluxwerk.testing.face import BASE, Blank, FaceToFace, blank
+from fluxwerk.testing.face_to_face import BASE, Blank, FaceToFace, blank
 from fluxwerk.types import Task
 from fluxwerk.webhook import Receiver
 

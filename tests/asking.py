@@ -6,7 +6,7 @@ import json
 
 from fluxwerk.drive import drive
 from fluxwerk.testing import FaceToFace
-from fluxwerk.testing.face import BASE
+from fluxwerk.testing.face_to_face import BASE
 from fluxwerk.types import HttpRequest, Response
 
 PRO = "/v1/flux-2-pro"

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from PIL import Image
 
-from fluxwerk.testing.face import blank
+from fluxwerk.testing.face_to_face import blank
 
 
 def jpeg(width: int, height: int) -> bytes:

@@ -29,7 +29,7 @@ from fluxwerk.server.loopback import listen
 from fluxwerk.server.router import Service
 from fluxwerk.server.state.accounts import Books
 from fluxwerk.testing import loopback
-from fluxwerk.testing.face import Blank
+from fluxwerk.testing.face_to_face import Blank
 from test_schema import LIVE
 
 KEY = {"x-key": "a-key"}

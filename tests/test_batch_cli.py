@@ -22,7 +22,7 @@ from fluxwerk.ledger.job import Stage
 from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.server.loopback import loopback
 from fluxwerk.server.state.accounts import Books
-from fluxwerk.testing.face import Blank
+from fluxwerk.testing.face_to_face import Blank
 
 KEY = "a-key-for-the-command-line"
 MANIFEST = "prompt,model,size,seed,tag\na fox,flux-2-pro,64x64,1,cats\na wolf,klein-4b,64x64,2,dogs\na bear,,64x64,3,\n"

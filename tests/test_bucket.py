@@ -22,7 +22,7 @@ from fluxwerk.errors import Unwritable
 from fluxwerk.imagefile import fault
 from fluxwerk.server.loopback import loopback
 from fluxwerk.storage import Storage, open_storage
-from fluxwerk.testing.face import Blank
+from fluxwerk.testing.face_to_face import Blank
 
 pytest.importorskip("obstore", reason="the extra storage is not installed")
 

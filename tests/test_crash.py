@@ -23,7 +23,7 @@ from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.server.loopback import loopback
 from fluxwerk.server.state.accounts import Books
 from fluxwerk.server.state.accounts import Job as Accepted
-from fluxwerk.testing.face import Blank
+from fluxwerk.testing.face_to_face import Blank
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 

@@ -16,15 +16,15 @@ from PIL import Image
 from asking import ask as requested
 from asking import post, said
 from fluxwerk.engines import Everything, Health, Order, Progress, Report
+from fluxwerk.engines.codec import encode
 from fluxwerk.engines.offline import Offline
-from fluxwerk.engines.picture import encode
 from fluxwerk.engines.threads import Threads, live
 from fluxwerk.errors import Fault
 from fluxwerk.server.app import build
 from fluxwerk.server.router import Service
 from fluxwerk.server.state.accounts import Books
 from fluxwerk.server.state.metrics import Meter
-from fluxwerk.testing.face import BASE, FaceToFace, blank
+from fluxwerk.testing.face_to_face import BASE, FaceToFace, blank
 from fluxwerk.types import HttpRequest, Response
 
 KEY = {"x-key": "a-key-for-tests"}

@@ -26,7 +26,7 @@ from fluxwerk.polling.history import Experience
 from fluxwerk.server.faults.rules import Rule
 from fluxwerk.server.state.accounts import Books
 from fluxwerk.testing import FaceToFace, PretendClock
-from fluxwerk.testing.face import BASE, blank
+from fluxwerk.testing.face_to_face import BASE, blank
 from fluxwerk.types import HttpRequest, Response
 
 

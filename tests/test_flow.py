@@ -33,7 +33,7 @@ from fluxwerk.errors import (
     Untrusted,
 )
 from fluxwerk.protocol import flow, retry, wire
-from fluxwerk.testing.face import FaceToFace, blank
+from fluxwerk.testing.face_to_face import FaceToFace, blank
 from fluxwerk.types import Outcome, Request, Response, Status, Task
 
 BASE = "https://api.bfl.ai"

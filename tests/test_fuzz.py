@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from fluxwerk.server import app as application
 from fluxwerk.server.router import Service
 from fluxwerk.server.state.accounts import Books
-from fluxwerk.testing.face import Blank
+from fluxwerk.testing.face_to_face import Blank
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed: pip install 'fluxwerk[test]'")
 

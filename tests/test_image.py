@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from fluxwerk.client.image import Image, develop
-from fluxwerk.testing.face import blank
+from fluxwerk.testing.face_to_face import blank
 from fluxwerk.types import Outcome, Status, Task
 
 TASK = Task("abc", "https://api.bfl.ai/v1/get_result?id=abc", "flux-2-pro", cost=Decimal(3))

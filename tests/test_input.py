@@ -17,7 +17,7 @@ from fluxwerk.client import inputs
 from fluxwerk.client.image import develop
 from fluxwerk.client.inputs import Attached, Options, Wanted, attach, compose
 from fluxwerk.errors import Fault, Misused
-from fluxwerk.testing.face import blank
+from fluxwerk.testing.face_to_face import blank
 from fluxwerk.types import Outcome, Status, Task
 
 PRO, KLEIN, FILL, ULTRA, FLUX_3 = (find(name) for name in ("pro", "klein-4b", "fill", "ultra", "flux-3"))

@@ -20,7 +20,7 @@ from fluxwerk.engines.offline import Offline
 from fluxwerk.errors import Misused, Unwritable
 from fluxwerk.ledger.job import Job
 from fluxwerk.storage import Bucket, Folder, open_storage, save
-from fluxwerk.testing.face import blank
+from fluxwerk.testing.face_to_face import blank
 from work import ledger_with, status, task
 
 PNG = blank(64, 48)

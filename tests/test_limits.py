@@ -9,7 +9,7 @@ import pytest
 from asking import PRO, ask, face, poll, post, said
 from fluxwerk.errors import Unanswered
 from fluxwerk.server.state.accounts import Books
-from fluxwerk.testing.face import BASE, FaceToFace
+from fluxwerk.testing.face_to_face import BASE, FaceToFace
 from fluxwerk.types import Flow, HttpRequest, Response
 from pictures import png
 

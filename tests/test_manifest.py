@@ -19,7 +19,7 @@ from fluxwerk.errors import Misused, Stale
 from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.ledger.plans import GONE, Draft, Sheet, sweep
 from fluxwerk.testing import PretendClock
-from fluxwerk.testing.face import blank
+from fluxwerk.testing.face_to_face import blank
 from work import ledger_with
 
 

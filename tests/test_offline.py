@@ -18,10 +18,10 @@ from PIL import Image, ImageChops, ImageStat
 
 from fluxwerk import imagefile
 from fluxwerk.engines import Canvas, Order
+from fluxwerk.engines.codec import decode, encode
 from fluxwerk.engines.offline import Offline
 from fluxwerk.engines.offline.palette import MOOD_WORDS, lean, named_colours
-from fluxwerk.engines.offline.studio import SCENES
-from fluxwerk.engines.picture import decode, encode
+from fluxwerk.engines.offline.scene import SCENES
 
 ORDER = Order("flux-2-pro", "a teapot on a table", 42, 320, 256)
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -100,7 +100,7 @@ def test_many_threads_paint_the_same_picture() -> None:
 
 
 def test_importing_the_engine_does_not_load_pillow() -> None:
-    program = "import sys, fluxwerk.engines.offline, fluxwerk.engines.picture; sys.exit('PIL' in sys.modules)"
+    program = "import sys, fluxwerk.engines.offline, fluxwerk.engines.codec; sys.exit('PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

@@ -17,7 +17,7 @@ from fluxwerk.drive import drive
 from fluxwerk.server.state import links
 from fluxwerk.server.state.accounts import Books
 from fluxwerk.testing import FaceToFace
-from fluxwerk.testing.face import BASE
+from fluxwerk.testing.face_to_face import BASE
 from fluxwerk.types import HttpRequest, Response
 from pictures import giant, jpeg, png, text
 

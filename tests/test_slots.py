@@ -9,7 +9,7 @@ from fluxwerk import AsyncClient, Client, Misused, TimedOut, Unreachable
 from fluxwerk.client.slots import Slots
 from fluxwerk.server.state.accounts import Books
 from fluxwerk.testing import PretendClock, loopback
-from fluxwerk.testing.face import blank
+from fluxwerk.testing.face_to_face import blank
 from fluxwerk.types import Outcome, Pool, Status, Task
 
 TWO = Pool("standard", 2)

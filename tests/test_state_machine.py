@@ -24,7 +24,7 @@ from fluxwerk.protocol import flow, wire
 from fluxwerk.server.state.accounts import Books
 from fluxwerk.server.state.accounts import Job as Accepted
 from fluxwerk.testing import FaceToFace
-from fluxwerk.testing.face import BASE, KEY
+from fluxwerk.testing.face_to_face import BASE, KEY
 from fluxwerk.types import Flow, HttpRequest, Response, Task
 
 # 200 runs of 50 steps are 10,000 steps; on a developer's machine a fifth of it.

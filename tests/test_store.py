@@ -22,7 +22,7 @@ from fluxwerk import Client, Misused, Task
 from fluxwerk.server.state.accounts import KEEP, Books
 from fluxwerk.server.state.store import Disk
 from fluxwerk.testing import FaceToFace
-from fluxwerk.testing.face import blank
+from fluxwerk.testing.face_to_face import blank
 from fluxwerk.types import HttpRequest, Response
 from pictures import png, text
 from test_webhooks_out import receiving

@@ -105,7 +105,7 @@ def test_the_package_is_typed():
         "fluxwerk.webhook.inbox",
         "fluxwerk.server.app",
         "fluxwerk.server.router",
-        "fluxwerk.testing.face",
+        "fluxwerk.testing.face_to_face",
     ],
 )
 def test_every_public_method_says_what_it_does(name):

@@ -28,7 +28,7 @@ from fluxwerk.server.faults.effects import Spoilt
 from fluxwerk.server.faults.rules import DEEDS, Occasion, Rule, Trouble, is_due, load
 from fluxwerk.server.state.accounts import Books
 from fluxwerk.testing import FaceToFace
-from fluxwerk.testing.face import BASE, KEY, blank
+from fluxwerk.testing.face_to_face import BASE, KEY, blank
 from fluxwerk.types import HttpRequest, Response
 
 POLL = Occasion("poll", "a fox", "flux-2-pro", "1")

@@ -31,7 +31,7 @@ from fluxwerk.protocol import wire
 from fluxwerk.server.state.accounts import Books
 from fluxwerk.storage import Folder
 from fluxwerk.testing import FaceToFace, loopback
-from fluxwerk.testing.face import BASE, KEY, blank
+from fluxwerk.testing.face_to_face import BASE, KEY, blank
 from fluxwerk.types import HttpRequest, Response
 
 QUICK = Terms(lease=1.0, first_pause=0.01)

@@ -177,9 +177,9 @@ def _diffusers(
     weights: str | None, device: str | None, quantize: str | None, *, compiled: bool, previews: bool
 ) -> LiveEngine:
     """Set the engine up and say under which licences it works."""
-    from fluxwerk.engines.diffusers import Diffusers  # noqa: PLC0415  (no torch: its processes load that)
-    from fluxwerk.engines.diffusers.engine import check_packages, find_devices, licences  # noqa: PLC0415
-    from fluxwerk.engines.diffusers.weights import read  # noqa: PLC0415
+    from fluxwerk.engines.local import Diffusers  # noqa: PLC0415  (no torch: its processes load that)
+    from fluxwerk.engines.local.engine import check_packages, find_devices, licences  # noqa: PLC0415
+    from fluxwerk.engines.local.weights import read  # noqa: PLC0415
 
     if weights is None:
         hint = "a folder such as FLUX.2-klein-4B, or a weights.toml"

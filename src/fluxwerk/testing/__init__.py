@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fluxwerk.server.loopback import loopback
     from fluxwerk.testing.clock import PretendClock
-    from fluxwerk.testing.face import FaceToFace
+    from fluxwerk.testing.face_to_face import FaceToFace
 
 __all__ = ["FaceToFace", "PretendClock", "loopback"]
 
 HOMES = {
-    "FaceToFace": "fluxwerk.testing.face",
+    "FaceToFace": "fluxwerk.testing.face_to_face",
     "PretendClock": "fluxwerk.testing.clock",
     "loopback": "fluxwerk.server.loopback",
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from fluxwerk.testing.face import FaceToFace
+    from fluxwerk.testing.face_to_face import FaceToFace
 
 
 @pytest.fixture(scope="session")

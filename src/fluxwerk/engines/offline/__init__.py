@@ -20,6 +20,6 @@ class Offline:
 
     def render(self, order: Order) -> bytes:
         """Return the painted order; `ValueError` says what is wrong with an image that came with it."""
-        from fluxwerk.engines.offline.studio import render  # noqa: PLC0415 - loads Pillow
+        from fluxwerk.engines.offline.scene import render  # noqa: PLC0415 - loads Pillow
 
         return render(order)

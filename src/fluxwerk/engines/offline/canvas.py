@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageChops, ImageFilter
 
+from fluxwerk.engines.codec import decode
 from fluxwerk.engines.offline.brush import curved, scaled
-from fluxwerk.engines.picture import decode
 
 if TYPE_CHECKING:
     from fluxwerk.engines import Canvas

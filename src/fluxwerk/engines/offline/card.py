@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageFilter
 
+from fluxwerk.engines.codec import decode
 from fluxwerk.engines.offline.brush import scaled
 from fluxwerk.engines.offline.label import letters
-from fluxwerk.engines.picture import decode
 from fluxwerk.imagefile import upright
 
 if TYPE_CHECKING:
