@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxwerk.batch import Batch, plan
-from fluxwerk.batch.run import Progress, Terms
+from fluxwerk.batch.run import RunOptions, RunProgress
 from fluxwerk.client.client import AsyncClient
 from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.server.loopback import loopback
@@ -79,7 +79,9 @@ async def by_hand(base: str, folder: Path, jobs: int) -> None:
 async def with_ledger(base: str, folder: Path, jobs: int) -> None:
     """Do the same with everything written down first; the planning is part of it."""
     client = AsyncClient(KEY, base_url=base)
-    with Batch(folder.with_suffix(".ledger"), output=folder, client=client, provenance="none", terms=Terms()) as batch:
+    with Batch(
+        folder.with_suffix(".ledger"), output=folder, client=client, provenance="none", terms=RunOptions()
+    ) as batch:
         batch.plan([{"prompt": f"image {number}", "width": 64, "height": 64} for number in range(jobs)])
         await batch.work()
     await client.close()
@@ -124,7 +126,7 @@ def restart_large(ledger: str, base: str) -> str:
     first: list[float] = []
     batch = Batch(ledger, output=f"{ledger}-images", client=AsyncClient(KEY, base_url=base))
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: RunProgress) -> None:
         if progress.kind == "submitting" and not first:
             first.append(time.perf_counter() - start)
             batch.stop()

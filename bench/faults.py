@@ -18,8 +18,8 @@ from typing import Any
 
 import fluxwerk
 from fluxwerk import AsyncClient, Client, Image, imagefile
-from fluxwerk.server.faults.rules import Rule, Trouble
-from fluxwerk.server.state.accounts import Books
+from fluxwerk.server.faults.rules import FaultRule, Faults
+from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.testing import loopback
 
 TRIALS = 5
@@ -124,7 +124,7 @@ def attempt(base: str, *, alone: bool) -> tuple[str, float, Image | None]:
     try:
         image = once(base) if alone else asyncio.run(once_async(base))
         ending = IMAGE
-    except fluxwerk.Error as error:
+    except fluxwerk.FluxwerkError as error:
         ending = type(error).__name__
     return ending, time.monotonic() - began, image
 
@@ -150,9 +150,9 @@ def main() -> None:
         for on, how, expected in MATRIX:
             for number in range(2 * trials):
                 to = {"to": elsewhere} if how.get("to") == "FOREIGN" else {}
-                rule = Rule.model_validate({"on": on, **how, **to})
-                books = Books()
-                with loopback(books=books, trouble=Trouble([rule])) as base:
+                rule = FaultRule.model_validate({"on": on, **how, **to})
+                books = Accounts()
+                with loopback(books=books, trouble=Faults([rule])) as base:
                     ending, seconds, image = attempt(base, alone=number % 2 == 0)
                 total += 1
                 right += ending == expected

@@ -17,7 +17,7 @@ mpl.use("svg")
 from matplotlib import pyplot as plt
 
 from fluxwerk.polling import schedule
-from fluxwerk.polling.histogram import Sketch, bin_of
+from fluxwerk.polling.histogram import Histogram, bin_of
 from fluxwerk.protocol import retry
 
 MEAN_LOG, SIGMA = -0.125, 0.5
@@ -25,9 +25,9 @@ DRAWS = 20_000
 INK, ORANGE, BLUE, GREY = "#1f2933", "#d9480f", "#1864ab", "#868e96"
 
 
-def known() -> Sketch:
+def known() -> Histogram:
     """Return a sketch that knows the distribution as well as bins of two percent can."""
-    dice, sketch = random.Random(1), Sketch()
+    dice, sketch = random.Random(1), Histogram()
     for _ in range(DRAWS):
         number = bin_of(dice.lognormvariate(MEAN_LOG, SIGMA))
         sketch.bins[number] = sketch.bins.get(number, 0.0) + 1

@@ -36,7 +36,7 @@ from fluxwerk.engines import Order
 from fluxwerk.engines.codec import encode
 from fluxwerk.engines.local.inpaint import KleinInpaint
 from fluxwerk.engines.local.kind import KINDS
-from fluxwerk.engines.local.message import Done, Failed
+from fluxwerk.engines.local.message import Done, RenderFailed
 from fluxwerk.engines.local.stages import Stages
 from fluxwerk.engines.local.weights import Row
 
@@ -142,10 +142,10 @@ class Ours:
         self._thread.join()
 
     def _hear(self, said: object) -> None:
-        if isinstance(said, Failed):
+        if isinstance(said, RenderFailed):
             print(f"failed: {said.kind}: {said.text}", file=sys.stderr)
             self._failed = True
-        if isinstance(said, Done | Failed):
+        if isinstance(said, Done | RenderFailed):
             with self._done:
                 self._left -= 1
                 self._done.notify_all()

@@ -9,7 +9,7 @@ import time
 from datetime import UTC, datetime
 
 from fluxwerk.engines import Order
-from fluxwerk.engines.offline import Offline
+from fluxwerk.engines.offline import OfflineEngine
 
 PROMPTS = {
     "mountains": "A serene mountain landscape at sunset",
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _measured(order: Order) -> tuple[float, float]:
-    engine, taken = Offline(), list[float]()
+    engine, taken = OfflineEngine(), list[float]()
     for _ in range(ROUNDS):
         start = time.perf_counter()
         engine.render(order)

@@ -34,9 +34,9 @@ import httpx2
 import uvicorn
 
 from fluxwerk import AsyncClient, Client, Event, catalog
-from fluxwerk.engines import Everything, Order, Progress, Report
-from fluxwerk.polling.histogram import Sketch, bin_of
-from fluxwerk.polling.history import Experience, _Kind, kind_of
+from fluxwerk.engines import FullAbilities, Order, RenderProgress, Report
+from fluxwerk.polling.histogram import Histogram, bin_of
+from fluxwerk.polling.history import PollingHistory, _Kind, kind_of
 from fluxwerk.server.loopback import listen, loopback
 from fluxwerk.testing.face_to_face import BASE, Blank, FaceToFace, blank
 from fluxwerk.types import Task
@@ -74,7 +74,7 @@ def perfect(seconds: list[float], slots: int) -> float:
     return max(busy)
 
 
-class Paced(Everything):
+class Paced(FullAbilities):
     """The quickest engine, as slow as the task's duration, which tells its progress in steps as a sampler does."""
 
     name = "paced"
@@ -91,7 +91,7 @@ class Paced(Everything):
         """Return a grey image after its time."""
         began, seconds = time.monotonic(), self._pace(order)
         for step in range(STEPS):
-            report(Progress(step / STEPS))
+            report(RenderProgress(step / STEPS))
             await asyncio.sleep(began + seconds * (step + 1) / STEPS - time.monotonic())
         return blank(order.width, order.height)
 
@@ -104,7 +104,7 @@ def _serve(address: Any, case: str, jobs: int, slots: int, telling: bool) -> Non
 
     # The number of slots is the catalogue's; a server of one's own may have more.
     if slots != SLOTS:
-        for model in catalog.models().values():
+        for model in catalog.list_models().values():
             object.__setattr__(model, "slots", slots)
     engine: Any = Paced(pace) if telling else Blank()
     with loopback(engine, pace=(lambda _: 0.0) if telling else pace) as base:
@@ -177,7 +177,7 @@ async def ours(
         nonlocal polls
         polls += event.kind == "polled"
 
-    experience = Experience(learning=learning)
+    experience = PollingHistory(learning=learning)
     client = AsyncClient(
         KEY, base_url=base, slots=slots, on_event=hear, webhook=webhook, experience=experience, timeout=600
     )
@@ -273,7 +273,10 @@ def single(images: int = 60) -> None:
                 ready.append(time.time())
 
         with httpx2.Client(headers={"x-key": KEY}) as http:
-            for name, experience in (("nothing learned", Experience(learning=False)), ("learned", Experience())):
+            for name, experience in (
+                ("nothing learned", PollingHistory(learning=False)),
+                ("learned", PollingHistory()),
+            ):
                 with Client(KEY, base_url=base, experience=experience, on_event=hear) as client:
                     waits = []
                     for number in range(images):
@@ -293,9 +296,9 @@ def exact(case: str, jobs: int) -> None:
     """Print the polling contenders as they are on the pretend clock: no network and no CPU comes between."""
     rounds = [(2 * number + MEASURED, 2 * number + BEFORE) for number in range(EXACT_ROUNDS)]
     print(f"\n{case} on the pretend clock: {jobs} tasks, {SLOTS} slots, mean of {EXACT_ROUNDS} drawings")
-    contenders: dict[str, Callable[[], Experience]] = {
-        "nothing learned": lambda: Experience(learning=False),
-        "learned": Experience,
+    contenders: dict[str, Callable[[], PollingHistory]] = {
+        "nothing learned": lambda: PollingHistory(learning=False),
+        "learned": PollingHistory,
     }
     if case == "lognormal":
         contenders["distribution known"] = _knowing
@@ -308,10 +311,10 @@ def exact(case: str, jobs: int) -> None:
         )
 
 
-def _knowing() -> Experience:
+def _knowing() -> PollingHistory:
     """Return the experience of somebody who has seen twenty thousand such tasks: no blind polls can do better."""
-    experience, dice = Experience(), random.Random(1)
-    sketch = Sketch()
+    experience, dice = PollingHistory(), random.Random(1)
+    sketch = Histogram()
     for _ in range(20_000):
         number = bin_of(CASES["lognormal"](dice, 0, 1))
         sketch.bins[number] = sketch.bins.get(number, 0.0) + 1
@@ -320,7 +323,7 @@ def _knowing() -> Experience:
     return experience
 
 
-def _play(case: str, jobs: int, seed: int, before: int, experience: Experience) -> tuple[float, float]:
+def _play(case: str, jobs: int, seed: int, before: int, experience: PollingHistory) -> tuple[float, float]:
     drawn = {number: durations(case, number, jobs) for number in (seed, before)}
     face = FaceToFace(
         seconds=lambda order: drawn[order.seed // 10**6][order.seed % 10**6],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from fluxwerk import Client, Error, Moderated, TimedOut
+from fluxwerk import Client, FluxwerkError, ModerationError, TaskTimeoutError
 
 
 def main(prompt: str) -> None:
@@ -16,11 +16,11 @@ def main(prompt: str) -> None:
         print(f"about {client.estimate('flux-2-pro', 1024, 768)} credits")
         try:
             image = client.generate(prompt, model="flux-2-pro", width=1024, height=768)
-        except Moderated as refused:
+        except ModerationError as refused:
             sys.exit(f"Moderation stopped the {refused.stage}: {', '.join(refused.reasons) or 'no reasons given'}")
-        except TimedOut as late:
+        except TaskTimeoutError as late:
             sys.exit(f"{late}")  # says how to collect the image later: it is paid for
-        except Error as error:
+        except FluxwerkError as error:
             sys.exit(f"{type(error).__name__}: {error}")
     file = image.save(f"quickstart.{image.suffix}")
     print(f"{file}: {image.width}×{image.height}, seed {image.seed}, cost {image.cost} credits")

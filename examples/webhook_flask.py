@@ -14,7 +14,7 @@ from pathlib import Path
 
 from flask import Flask, request
 
-from fluxwerk import Client, Error, Forged, Garbled, Task
+from fluxwerk import Client, FluxwerkError, InvalidSignatureError, InvalidWebhookError, Task
 from fluxwerk.webhook import read, verify
 
 FOLDER = Path(os.environ.get("IMAGES", "images"))
@@ -44,9 +44,9 @@ def take() -> tuple[str, int]:
     try:
         verify(request.get_data(), request.headers, SECRET)
         hint = read(request.get_data())
-    except Forged as fault:
+    except InvalidSignatureError as fault:
         return str(fault), 401
-    except Garbled as fault:
+    except InvalidWebhookError as fault:
         return str(fault), 400
     task = tasks.pop(hint.task.id, None)
     if task is None:
@@ -61,5 +61,5 @@ def collect(task: Task) -> None:
     try:
         image = client.download(task)
         image.save(FOLDER / f"{task.id}.{image.suffix}")
-    except Error as error:
+    except FluxwerkError as error:
         print(f"task {task.id} ended without an image: {error}")

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from fluxwerk.cli.group import group
-from fluxwerk.errors import Unwritable
+from fluxwerk.errors import StorageError
 from fluxwerk.imagefile import fault
 from fluxwerk.server.loopback import loopback
 from fluxwerk.storage import Storage, open_storage
@@ -153,7 +153,7 @@ def test_a_name_may_hold_what_an_address_would_misread(bucket: Storage):
 
 
 def test_a_bucket_that_is_not_there_takes_nothing_and_says_so():
-    with pytest.raises(Unwritable, match="There is no bucket at s3://gone/images"):
+    with pytest.raises(StorageError, match="There is no bucket at s3://gone/images"):
         open_storage("s3://gone/images").put("fox.png", b"fox")
 
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from fluxwerk.drive import WALL, drive, drive_async
-from fluxwerk.errors import Error, TimedOut, Unanswered, Unreachable
+from fluxwerk.errors import ConnectionFailedError, FluxwerkError, NoResponseError, TaskTimeoutError
 from fluxwerk.testing.clock import PretendClock
 from fluxwerk.types import Call, HttpRequest, Response
 
@@ -30,7 +30,7 @@ class Watch:
             for pause in self.pauses:
                 try:
                     self.heard.append((yield Call(HTTP, pause)))
-                except Error as error:
+                except FluxwerkError as error:
                     self.heard.append(type(error))
             return len(self.heard)
         finally:
@@ -44,7 +44,7 @@ class Patient(Watch):
         while True:
             try:
                 self.heard.append((yield Call(HTTP, self.pauses[0], early=True)))
-            except TimedOut:
+            except TaskTimeoutError:
                 return len(self.heard)
 
 
@@ -95,7 +95,7 @@ def test_a_flow_without_any_call_has_a_result_too(run):
 
 
 @BOTH
-@pytest.mark.parametrize("loss", [Unreachable("away"), Unanswered("lost")])
+@pytest.mark.parametrize("loss", [ConnectionFailedError("away"), NoResponseError("lost")])
 def test_a_loss_is_thrown_into_the_flow_which_may_go_on(run, loss):
     watch = Watch(0, 0)
 
@@ -118,12 +118,12 @@ def test_what_is_no_loss_is_not_for_the_flow_and_closes_it(run):
 def test_what_a_flow_raises_reaches_the_caller(run):
     def broken():
         yield Call(HTTP)
-        raise Unreachable("no more")
+        raise ConnectionFailedError("no more")
 
     watch = Watch()
     watch.flow = broken
 
-    with pytest.raises(Unreachable, match="no more"):
+    with pytest.raises(ConnectionFailedError, match="no more"):
         run(watch, Line())
 
 
@@ -158,7 +158,7 @@ def test_a_call_that_cannot_begin_before_the_deadline_is_not_made(run):
 
     run(watch, line, deadline=10)
 
-    assert watch.heard == [TimedOut, TimedOut]
+    assert watch.heard == [TaskTimeoutError, TaskTimeoutError]
     assert line.sent == []
     assert line.clock.now() == 0
 
@@ -186,7 +186,7 @@ def test_the_deadline_passes_for_the_whole_flow():
 
     run(watch, Line(), deadline=10)
 
-    assert watch.heard == [OK, OK, TimedOut]
+    assert watch.heard == [OK, OK, TaskTimeoutError]
 
 
 def test_the_sender_is_told_how_many_seconds_are_left():

@@ -11,12 +11,20 @@ import shlex
 import pytest
 
 from fluxwerk import errors
-from fluxwerk.errors import Error, Failed, Fault, Misused, Moderated, Refused, TimedOut
+from fluxwerk.errors import (
+    APIStatusError,
+    Fault,
+    FluxwerkError,
+    InvalidUsageError,
+    ModerationError,
+    TaskFailedError,
+    TaskTimeoutError,
+)
 from fluxwerk.types import Task
 
 TASK = Task("abc", "https://api.bfl.ai/v1/get_result?id=abc", "flux-2-pro")
 FAULT = Fault("width", 5, "must be at least 64")
-KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, Error)]
+KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, FluxwerkError)]
 
 
 def tree():
@@ -33,19 +41,19 @@ def tree():
 
 def example(kind):
     """One error of that kind with everything it can carry."""
-    if issubclass(kind, Misused):
+    if issubclass(kind, InvalidUsageError):
         return kind("That does not fit:", faults=[FAULT])
-    if issubclass(kind, Refused):
+    if issubclass(kind, APIStatusError):
         return kind("The service answered 429.", status=429, faults=[FAULT], retry_after=3.5, task=TASK)
-    if issubclass(kind, Moderated):
+    if issubclass(kind, ModerationError):
         return kind("Stopped.", stage="content", reasons=["Violence"], details={"a": [1]}, task=TASK)
-    if issubclass(kind, Failed):
+    if issubclass(kind, TaskFailedError):
         return kind("It failed.", details={"a": [1]}, task=TASK)
     return kind("So it is.", task=TASK)
 
 
 def test_the_tree_in_the_docstring_is_the_tree_of_the_classes():
-    assert tree() == {kind.__name__: kind.__base__.__name__ for kind in KINDS if kind is not Error}
+    assert tree() == {kind.__name__: kind.__base__.__name__ for kind in KINDS if kind is not FluxwerkError}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -67,13 +75,13 @@ def test_an_error_can_be_made_of_nothing_but_a_message(kind):
 
 
 def test_a_misuse_names_every_fault_on_a_line_of_its_own():
-    error = Misused("Wrong:", faults=[FAULT, Fault("steps", None, "is required", "a whole number")])
+    error = InvalidUsageError("Wrong:", faults=[FAULT, Fault("steps", None, "is required", "a whole number")])
 
     assert str(error) == "Wrong:\n  width = 5: must be at least 64\n  steps: is required (a whole number)"
 
 
 def test_a_misuse_without_a_message_has_no_empty_line():
-    assert str(Misused(faults=[FAULT])) == "  width = 5: must be at least 64"
+    assert str(InvalidUsageError(faults=[FAULT])) == "  width = 5: must be at least 64"
 
 
 def test_a_fault_does_not_repeat_a_novel():
@@ -86,14 +94,14 @@ def test_a_short_value_is_shown_whole():
 
 
 def test_a_timeout_tells_how_to_collect_what_was_paid_for():
-    assert str(TimedOut("Too late.", task=TASK)) == (
+    assert str(TaskTimeoutError("Too late.", task=TASK)) == (
         "Too late. The task goes on: collect it later with `fluxwerk wait abc --polling-url "
         "'https://api.bfl.ai/v1/get_result?id=abc'`."
     )
 
 
 def test_a_timeout_before_any_task_promises_nothing():
-    assert str(TimedOut("Too late.")) == "Too late."
+    assert str(TaskTimeoutError("Too late.")) == "Too late."
 
 
 def test_what_the_service_named_cannot_leave_its_place_in_the_command():

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fluxwerk.errors import Misused
+from fluxwerk.errors import InvalidUsageError
 from fluxwerk.storage import Folder, save
 
 
@@ -109,5 +109,5 @@ def test_many_threads_save_to_one_name_and_one_of_them_wins_whole(tmp_path):
 def test_a_name_below_a_file_is_refused_and_not_taken_for_a_name_in_use(tmp_path):
     folder = Folder(tmp_path)
     folder.put("a.png", b"1")
-    with pytest.raises(Misused, match="lies below a file"):
+    with pytest.raises(InvalidUsageError, match="lies below a file"):
         folder.put("a.png/b.png", b"2")

@@ -11,7 +11,7 @@ from contextlib import closing
 from random import Random
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from fluxwerk.errors import Lost, TimedOut
+from fluxwerk.errors import TaskTimeoutError, TransportError
 from fluxwerk.types import Call, Flow, HttpRequest, Response
 
 T = TypeVar("T")
@@ -73,7 +73,8 @@ WALL = WallClock()
 def drive(flow: Flow[T], send: Send, deadline: float | None = None, clock: Clock = WALL) -> T:
     """Run a flow in this thread and return its result.
 
-    `deadline` is a moment on the clock, in seconds; a call that cannot begin before it throws `TimedOut` into the flow.
+    `deadline` is a moment on the clock, in seconds; a call that cannot begin before it throws `TaskTimeoutError` into
+    the flow.
     """
     with closing(flow):
         step = _Step(flow)
@@ -87,7 +88,7 @@ def drive(flow: Flow[T], send: Send, deadline: float | None = None, clock: Clock
                 clock.sleep(pause)
             try:
                 response = send(step.call.request, None if left is None else left - pause)
-            except Lost as loss:
+            except TransportError as loss:
                 step.throw(loss)
             else:
                 step.send(response)
@@ -109,7 +110,7 @@ async def drive_async(flow: Flow[T], send: AsyncSend, deadline: float | None = N
             budget = None if left is None else left - pause
             try:
                 response = await send(step.call.request, budget)
-            except Lost as loss:
+            except TransportError as loss:
                 step.throw(loss)
             else:
                 step.send(response)
@@ -153,5 +154,5 @@ class _Step(Generic[T]):
             self.call, self._result = None, [done.value]
 
 
-def _out_of_time() -> TimedOut:
-    return TimedOut("The deadline passed before the image was there.")
+def _out_of_time() -> TaskTimeoutError:
+    return TaskTimeoutError("The deadline passed before the image was there.")

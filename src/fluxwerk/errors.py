@@ -1,29 +1,29 @@
 """Everything that fluxwerk raises, as a tree.
 
-Error:
-    ├── Misused            the caller's mistake, found before anything was sent; `faults` names every field
-    │   ├── UnknownModel   the name is in no row of the catalogue
-    │   ├── UnknownPrice   the price of this model is not public, so nothing can be estimated
-    │   └── NoKey          no API key was given
-    ├── Lost               no answer arrived
-    │   ├── Unreachable    nothing was sent: always safe to repeat
-    │   └── Unanswered     sent, no reply
-    ├── InDoubt            a submit left and its answer is unknown: it may have been charged
-    ├── Refused            the service answered with an error status
-    │   ├── NotAllowed     401, 403, or 422 for a malformed key
-    │   ├── OutOfCredits   402
-    │   ├── Invalid        400, 422, with the `faults`
-    │   └── Busy           429, 503, with `retry_after` in seconds
-    ├── Failed             the task ended without an image
-    │   ├── Moderated      `stage` is "request" or "content", with `reasons`
-    │   └── Forgotten      the service does not know the task
-    ├── Untrusted          a response named a URL that must not be followed
-    ├── Forged             a webhook does not prove that the service sent it
-    ├── Garbled            a webhook is proven and still says nothing: too large, no JSON, no task
-    ├── Expired            the link died, and a fresh one died as well
-    ├── TimedOut           our patience ran out; the task may still finish
-    ├── Stale              another process has moved the job on; nothing was written
-    └── Unwritable         the ledger or the storage takes nothing now: a full disk, a lost right, a lost network
+FluxwerkError:
+    ├── InvalidUsageError          the caller's mistake, found before anything was sent; `faults` names every field
+    │   ├── UnknownModelError      the name is in no row of the catalogue
+    │   ├── UnknownPriceError      the price of this model is not public, so nothing can be estimated
+    │   └── MissingKeyError        no API key was given
+    ├── TransportError             no answer arrived
+    │   ├── ConnectionFailedError  nothing was sent: always safe to repeat
+    │   └── NoResponseError        sent, no reply
+    ├── InDoubtError               a submit left and its answer is unknown: it may have been charged
+    ├── APIStatusError             the service answered with an error status
+    │   ├── AuthenticationError    401, 403, or 422 for a malformed key
+    │   ├── InsufficientCreditsError  402
+    │   ├── InvalidRequestError    400, 422, with the `faults`
+    │   └── RateLimitError         429, 503, with `retry_after` in seconds
+    ├── TaskFailedError            the task ended without an image
+    │   ├── ModerationError        `stage` is "request" or "content", with `reasons`
+    │   └── TaskNotFoundError      the service does not know the task
+    ├── UntrustedURLError          a response named a URL that must not be followed
+    ├── InvalidSignatureError      a webhook does not prove that the service sent it
+    ├── InvalidWebhookError        a webhook is proven and still cannot be read: too large, not JSON, without a task
+    ├── LinkExpiredError           the link died, and a fresh one died as well
+    ├── TaskTimeoutError           the deadline passed, also a `TimeoutError`; the task may still finish
+    ├── ConflictError              another process has moved the job on; nothing was written
+    └── StorageError               the ledger or the storage cannot be written: a full disk, a lost right or network
 
 Each carries the `task` if there is one, because the task is what was paid for.
 
@@ -70,7 +70,7 @@ def collect_later(task: Task) -> str:
     return f"collect it later with `fluxwerk wait {quote(task.id)} --polling-url {quote(task.polling_url)}`."
 
 
-class Error(Exception):
+class FluxwerkError(Exception):
     """Anything that fluxwerk raises; `task` is the paid task it concerns, if any."""
 
     def __init__(self, message: str = "", *, task: Task | None = None) -> None:
@@ -78,7 +78,7 @@ class Error(Exception):
         self.task = task
 
 
-class Misused(Error):
+class InvalidUsageError(FluxwerkError):
     """The caller's mistake, found before anything was sent."""
 
     def __init__(self, message: str = "", *, faults: Iterable[Fault] = ()) -> None:
@@ -86,40 +86,40 @@ class Misused(Error):
         lines = [message, *(f"  {fault}" for fault in self.faults)]
         super().__init__("\n".join(line for line in lines if line))
 
-    def __reduce__(self) -> tuple[type[Misused], tuple[str], dict[str, object]]:
+    def __reduce__(self) -> tuple[type[InvalidUsageError], tuple[str], dict[str, object]]:
         """Keep the whole message when the error crosses to another process."""
         return type(self), (str(self),), self.__dict__
 
 
-class UnknownModel(Misused):
+class UnknownModelError(InvalidUsageError):
     """The name is in no row of the catalogue."""
 
 
-class UnknownPrice(Misused):
+class UnknownPriceError(InvalidUsageError):
     """The price of this model is not public."""
 
 
-class NoKey(Misused):
+class MissingKeyError(InvalidUsageError):
     """No API key was given."""
 
 
-class Lost(Error):
+class TransportError(FluxwerkError):
     """No answer arrived."""
 
 
-class Unreachable(Lost):
+class ConnectionFailedError(TransportError):
     """Nothing was sent, so it is always safe to repeat."""
 
 
-class Unanswered(Lost):
+class NoResponseError(TransportError):
     """The HTTP request left and no whole reply came back."""
 
 
-class InDoubt(Error):
+class InDoubtError(FluxwerkError):
     """A submit left and its answer is unknown: it may have been charged, and it is not repeated."""
 
 
-class Refused(Error):
+class APIStatusError(FluxwerkError):
     """The service answered with an error status, kept in `status`."""
 
     def __init__(
@@ -137,23 +137,23 @@ class Refused(Error):
         self.retry_after = retry_after
 
 
-class NotAllowed(Refused):
+class AuthenticationError(APIStatusError):
     """The key is missing, malformed, unknown or not allowed to do this."""
 
 
-class OutOfCredits(Refused):
+class InsufficientCreditsError(APIStatusError):
     """The account has too few credits; add some at https://dashboard.bfl.ai."""
 
 
-class Invalid(Refused):
+class InvalidRequestError(APIStatusError):
     """The service found the request wrong; `faults` names the fields."""
 
 
-class Busy(Refused):
+class RateLimitError(APIStatusError):
     """Too many tasks in flight, or the service is overloaded; try again after `retry_after` seconds."""
 
 
-class Failed(Error):
+class TaskFailedError(FluxwerkError):
     """The task ended without an image; `details` is what the service said about it."""
 
     def __init__(self, message: str = "", *, details: Json = None, task: Task | None = None) -> None:
@@ -161,7 +161,7 @@ class Failed(Error):
         self.details = details
 
 
-class Moderated(Failed):
+class ModerationError(TaskFailedError):
     """Moderation stopped the task at the `stage` "request" (what went in) or "content" (what came out)."""
 
     def __init__(
@@ -178,27 +178,27 @@ class Moderated(Failed):
         self.reasons = tuple(reasons)
 
 
-class Forgotten(Failed):
+class TaskNotFoundError(TaskFailedError):
     """The service does not know the task: a wrong id, another region's cluster, or too long ago."""
 
 
-class Untrusted(Error):
+class UntrustedURLError(FluxwerkError):
     """A response named a URL that must not be followed."""
 
 
-class Forged(Error):
+class InvalidSignatureError(FluxwerkError):
     """A webhook does not prove that the service sent it: its signature is missing or wrong."""
 
 
-class Garbled(Error):
+class InvalidWebhookError(FluxwerkError):
     """A webhook says nothing that can be read: too large, no JSON, no task or no status."""
 
 
-class Expired(Error):
+class LinkExpiredError(FluxwerkError):
     """The delivery link died before the image was fetched, and so did a fresh one."""
 
 
-class TimedOut(Error):
+class TaskTimeoutError(FluxwerkError, TimeoutError):
     """Patience ran out; what was submitted may still finish and can be collected with its `task`."""
 
     def __str__(self) -> str:
@@ -207,9 +207,9 @@ class TimedOut(Error):
         return f"{text} The task goes on: {collect_later(self.task)}" if self.task else text
 
 
-class Stale(Error):
+class ConflictError(FluxwerkError):
     """Another process has moved the job on, so this move was not written."""
 
 
-class Unwritable(Error):
+class StorageError(FluxwerkError):
     """The ledger or the storage takes nothing now: its disk is full, read-only or gone."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, Protocol
 
-from fluxwerk.errors import Fault, Misused, Unwritable
+from fluxwerk.errors import Fault, InvalidUsageError, StorageError
 from fluxwerk.protocol.trust import redact
 
 # Of the final name, so that the temporary one is no longer than a folder allows.
@@ -31,7 +31,7 @@ class Storage(Protocol):
     def put(self, name: str, data: bytes, *, overwrite: bool = False) -> str:
         """Store the bytes whole and return their address.
 
-        Raises `FileExistsError` if the name is taken and `overwrite` is false, `Unwritable` if nothing can be stored.
+        Raises `FileExistsError` if the name is taken and `overwrite` is false, `StorageError` if nothing can be stored.
         """
         ...
 
@@ -56,12 +56,16 @@ class Folder:
             save(data, target, overwrite=overwrite, lasting=True)
         except FileExistsError:
             if not target.parent.is_dir():
-                raise Misused("", faults=[Fault("output", name, "lies below a file, where no folder can be")]) from None
+                raise InvalidUsageError(
+                    "", faults=[Fault("output", name, "lies below a file, where no folder can be")]
+                ) from None
             raise
         except OSError as trouble:
             if trouble.errno in NEVER and self.root.is_dir():
-                raise Misused("", faults=[Fault("output", name, f"can be no file here: {trouble.strerror}")]) from None
-            raise Unwritable(f"{target} cannot be written: {trouble.strerror or trouble}.") from None
+                raise InvalidUsageError(
+                    "", faults=[Fault("output", name, f"can be no file here: {trouble.strerror}")]
+                ) from None
+            raise StorageError(f"{target} cannot be written: {trouble.strerror or trouble}.") from None
         return str(target)
 
     def get(self, name: str) -> bytes | None:
@@ -75,7 +79,7 @@ class Folder:
         root = self.root.resolve()
         target = (root / name).resolve()
         if not target.is_relative_to(root) or target == root:
-            raise Misused("", faults=[Fault("name", name, f"leads out of {self.root}")])
+            raise InvalidUsageError("", faults=[Fault("name", name, f"leads out of {self.root}")])
         return target
 
 
@@ -86,7 +90,7 @@ class Bucket:
         try:
             from obstore.store import from_url  # noqa: PLC0415  (an extra)
         except ModuleNotFoundError:  # pragma: no cover  (the extra is there wherever the tests run)
-            raise Misused(f"{url} needs one more package: pip install 'fluxwerk[storage]'") from None
+            raise InvalidUsageError(f"{url} needs one more package: pip install 'fluxwerk[storage]'") from None
         self._url = url.rstrip("/")
         with _explained(url):
             self._store: Any = from_url(url)
@@ -102,7 +106,7 @@ class Bucket:
             with _explained(self._url):
                 obstore.put(self._store, name, data, mode="overwrite" if overwrite else "create")
         except FileNotFoundError:
-            raise Unwritable(f"There is no bucket at {self._url}; make it, or name another.") from None
+            raise StorageError(f"There is no bucket at {self._url}; make it, or name another.") from None
         return f"{self._url}/{name}"
 
     def get(self, name: str) -> bytes | None:
@@ -119,13 +123,15 @@ class Bucket:
 def open_storage(place: str | os.PathLike[str]) -> Storage:
     """Open a folder, or a bucket by its URL: s3://bucket/prefix, gs://…, az://….
 
-    Raises `Misused` for any other URL, and where the extra `storage` is missing.
+    Raises `InvalidUsageError` for any other URL, and where the extra `storage` is missing.
     """
     text = os.fspath(place)
     if text.startswith(REMOTE):
         return Bucket(text)
     if "://" in text:
-        raise Misused("", faults=[Fault("storage", text, f"must be a folder or start with {', '.join(REMOTE[:3])}")])
+        raise InvalidUsageError(
+            "", faults=[Fault("storage", text, f"must be a folder or start with {', '.join(REMOTE[:3])}")]
+        )
     return Folder(text)
 
 
@@ -210,4 +216,4 @@ def _explained(url: str) -> Generator[None]:
     except known.BaseError as trouble:
         # What follows the first line is for the library's authors.
         reason = redact(str(trouble).partition("\n")[0])[:LONGEST_REASON]
-        raise Unwritable(f"{url} takes nothing now; check its rights and network. {reason}") from None
+        raise StorageError(f"{url} takes nothing now; check its rights and network. {reason}") from None

@@ -17,7 +17,7 @@ from PIL import Image
 from fluxwerk.webhook import sign
 from interop import peer
 from interop.front import front
-from pictures import hosting, png
+from support.images import hosting, png
 
 ROOT = Path(__file__).parent.parent.parent
 BLACKFOREST = "blackforest==0.1.3"

@@ -14,23 +14,23 @@ from PIL import Image as Pil
 import fluxwerk
 from fluxwerk import (
     AsyncClient,
-    Busy,
     Client,
     Event,
     Image,
-    InDoubt,
-    Misused,
+    InDoubtError,
+    InvalidUsageError,
     Model,
-    Moderated,
+    ModerationError,
     Outcome,
+    RateLimitError,
     Request,
     Status,
     Task,
-    TimedOut,
+    TaskTimeoutError,
 )
-from fluxwerk.server.state.accounts import Books
+from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.testing import FaceToFace, PretendClock, loopback
-from fluxwerk.webhook import Bell, Receiver, read, sign, verify
+from fluxwerk.webhook import Receiver, Wakeup, read, sign, verify
 
 
 def blocking() -> None:
@@ -85,23 +85,23 @@ def keep(image: Image) -> None:
 def recover(client: Client) -> Image | None:
     try:
         return client.generate("x")
-    except Misused as mistake:
+    except InvalidUsageError as mistake:
         for fault in mistake.faults:
             assert_type(fault.field, str)
-    except Moderated as stopped:
+    except ModerationError as stopped:
         assert_type(stopped.reasons, tuple[str, ...])
-    except Busy as busy:
+    except RateLimitError as busy:
         assert_type(busy.retry_after, float | None)
-    except (InDoubt, TimedOut) as late:
+    except (InDoubtError, TaskTimeoutError) as late:
         assert_type(late.task, Task | None)
-    except fluxwerk.Error:
+    except fluxwerk.FluxwerkError:
         raise
     return None
 
 
 def look_up() -> None:
-    assert_type(fluxwerk.models(), dict[str, Model])
-    assert_type(fluxwerk.find("klein"), Model)
+    assert_type(fluxwerk.list_models(), dict[str, Model])
+    assert_type(fluxwerk.get_model("klein"), Model)
     assert_type(fluxwerk.estimate("flux-2-pro"), Decimal)
 
 
@@ -115,7 +115,7 @@ def own_connections() -> None:
 
 
 def for_tests() -> Generator[Any]:
-    face = FaceToFace(seconds=5, books=Books(["key"]))
+    face = FaceToFace(seconds=5, books=Accounts(["key"]))
     assert_type(face.clock, PretendClock)
     assert_type(face.generate("x"), Image)
     with loopback() as base:
@@ -130,7 +130,7 @@ async def hooked(client: AsyncClient, headers: dict[str, str]) -> None:
     receiver = Receiver(
         "secret", on_status, client=client, url="https://your.host/hooks", find={"id": Task("id", "")}.get
     )
-    Receiver("secret", print, client=Client(), bell=Bell())
+    Receiver("secret", print, client=Client(), bell=Wakeup())
     receiver.expect(await client.submit("a fox", **receiver.options))
     await receiver.bell.nap_async("id", 30)
     verify(b"{}", headers, "secret", accept_secret_header=True)

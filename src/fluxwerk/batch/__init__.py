@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fluxwerk.batch.batch import Batch, Result
+from fluxwerk.batch.batch import Batch, BatchResult
 from fluxwerk.batch.planner import Plan, plan
 
-__all__ = ["Batch", "Plan", "Result", "plan"]
+__all__ = ["Batch", "BatchResult", "Plan", "plan"]

@@ -12,14 +12,14 @@ from typing import Any, Self
 
 from fluxwerk import catalog
 from fluxwerk.batch.planner import Plan, plan
-from fluxwerk.batch.run import Keep, Progress, Tell, Terms
-from fluxwerk.batch.saver import Keeper
+from fluxwerk.batch.run import Keep, RunOptions, RunProgress, Tell
+from fluxwerk.batch.saver import Saver
 from fluxwerk.batch.template import DEFAULT
 from fluxwerk.batch.worker import Worker
 from fluxwerk.catalog.rows import Model
 from fluxwerk.client.base import DEFAULT_MODEL
 from fluxwerk.client.client import AsyncClient
-from fluxwerk.errors import Error, Misused, UnknownPrice
+from fluxwerk.errors import FluxwerkError, InvalidUsageError, UnknownPriceError
 from fluxwerk.ledger.budget import Sums
 from fluxwerk.ledger.inputs import Inputs
 from fluxwerk.ledger.job import UNFINISHED, Job, Stage
@@ -32,7 +32,7 @@ ENDINGS = frozenset({"saved", "failed", "in doubt"})
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class BatchResult:
     """How one job ended: `saved` if its image is in the storage, else `text` says why not."""
 
     job: Job
@@ -60,13 +60,13 @@ class Batch:
         prompts: bool = True,
         overwrite: bool = False,
         max_cost: Decimal | float | None = None,
-        terms: Terms | None = None,
+        terms: RunOptions | None = None,
         tell: Tell = lambda _: None,
         keep: Keep | None = None,
     ) -> None:
         storage = open_storage(output) if isinstance(output, str | os.PathLike) else output
-        self._keep = keep or Keeper(storage, name, provenance=provenance, prompts=prompts, overwrite=overwrite)
-        self._terms = terms or Terms()
+        self._keep = keep or Saver(storage, name, provenance=provenance, prompts=prompts, overwrite=overwrite)
+        self._terms = terms or RunOptions()
         self._client = client
         self._tell = tell
         self._worker: Worker | None = None
@@ -99,7 +99,7 @@ class Batch:
         inputs = Inputs(self.ledger.database)
 
         def prepare(job: Job) -> tuple[Model, Request]:
-            return catalog.find(job.model), inputs.fill_in(job)
+            return catalog.get_model(job.model), inputs.fill_in(job)
 
         self._worker = Worker(
             self.ledger,
@@ -123,15 +123,15 @@ class Batch:
             if self._client is None:
                 await client.close()
 
-    async def results(self) -> AsyncGenerator[Result]:
+    async def results(self) -> AsyncGenerator[BatchResult]:
         """Work, and yield each job as it ends; leaving the loop stops the work, and loses nothing."""
-        ended: asyncio.Queue[Result | None] = asyncio.Queue()
+        ended: asyncio.Queue[BatchResult | None] = asyncio.Queue()
         tell = self._tell
 
-        def hear(progress: Progress) -> None:
+        def hear(progress: RunProgress) -> None:
             tell(progress)
             if progress.job and progress.kind in ENDINGS:
-                ended.put_nowait(Result(progress.job, progress.kind, progress.saved, progress.text))
+                ended.put_nowait(BatchResult(progress.job, progress.kind, progress.saved, progress.text))
 
         self._tell = hear
         work = asyncio.create_task(self.work())
@@ -172,7 +172,7 @@ class Batch:
         unpriced = self.ledger.budget.unpriced() if self.sums().cap is not None else []
         if unpriced:
             names = ", ".join(f"{jobs} × {model}" for model, jobs in unpriced)
-            raise UnknownPrice(
+            raise UnknownPriceError(
                 f"A cap cannot be kept over jobs whose price is not public ({names}): plan them with --assume-price, "
                 "or lift the cap with --max-cost none."
             )
@@ -183,26 +183,28 @@ class Batch:
         before = self.ledger.setting("base")
         if before not in (None, place):
             if OFFLINE in (before, place):
-                raise Misused(
+                raise InvalidUsageError(
                     "An offline server's placeholders and the service's images do not belong into one ledger; "
                     "plan the manifest into another one with --ledger."
                 )
             if self.sums().count(*UNFINISHED, Stage.DOUBTFUL):
-                raise Misused(f"This ledger has tasks at {before}, which {base} does not know; go on there first.")
+                raise InvalidUsageError(
+                    f"This ledger has tasks at {before}, which {base} does not know; go on there first."
+                )
         self.ledger.agree(base=place)
 
     async def _note_balance(self, client: AsyncClient) -> None:
         """Ask what the account has left, to compare the bills later; nobody has to answer."""
         try:
             balance = await client.credits(timeout=5.0)
-        except Error:
+        except FluxwerkError:
             return
         self.ledger.budget.note_balance(balance)
 
 
-def terms(**given: Any) -> Terms:
+def terms(**given: Any) -> RunOptions:
     """Make terms, leaving out what was not said."""
-    return replace(Terms(), **{name: value for name, value in given.items() if value is not None})
+    return replace(RunOptions(), **{name: value for name, value in given.items() if value is not None})
 
 
 def default_ledger(manifest: str | os.PathLike[str]) -> Path:

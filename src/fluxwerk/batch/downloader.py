@@ -8,20 +8,20 @@ from collections.abc import Coroutine
 from heapq import heappop, heappush
 from typing import Any
 
-from fluxwerk.batch.run import LONGEST_PAUSE, Progress, Shift
+from fluxwerk.batch.run import LONGEST_PAUSE, Run, RunProgress
 from fluxwerk.drive import WALL, drive_async
 from fluxwerk.errors import (
-    Error,
-    Expired,
-    Failed,
-    Misused,
-    NotAllowed,
-    Refused,
-    Stale,
-    TimedOut,
-    Unreachable,
-    Untrusted,
-    Unwritable,
+    APIStatusError,
+    AuthenticationError,
+    ConflictError,
+    ConnectionFailedError,
+    FluxwerkError,
+    InvalidUsageError,
+    LinkExpiredError,
+    StorageError,
+    TaskFailedError,
+    TaskTimeoutError,
+    UntrustedURLError,
 )
 from fluxwerk.ledger.job import Job
 from fluxwerk.ledger.ledger import Saved
@@ -32,10 +32,10 @@ PATIENCE = 300.0
 NEVER = float("inf")
 
 
-class Collector:
+class Downloader:
     """Fetches and saves what is ready; `backlog` counts what it has not saved yet."""
 
-    def __init__(self, shift: Shift) -> None:
+    def __init__(self, shift: Run) -> None:
         self._shift = shift
         self._ready: list[tuple[float, int, Job]] = []
         self._fetched: asyncio.Queue[tuple[Job, bytes]] = asyncio.Queue()
@@ -66,7 +66,7 @@ class Collector:
         """Let what nobody expected end the run in good order: the job stays ready, and others are in flight."""
         try:
             await work
-        except Error:
+        except FluxwerkError:
             raise
         except Exception as trouble:  # noqa: BLE001  (it is raised when the run has ended)
             self._shift.stop("something broke", trouble)
@@ -85,31 +85,35 @@ class Collector:
         steps = flow.download(job.ready_status(), job.base or shift.base)
         try:
             data = await drive_async(steps, shift.send, WALL.now() + PATIENCE)
-        except TimedOut as trouble:
+        except TaskTimeoutError as trouble:
             await self._again(job, trouble)
-        except NotAllowed as refusal:
+        except AuthenticationError as refusal:
             # The image is there; whoever comes with a good key collects it.
             shift.stop("the service refuses the key", refusal)
             self._done()
-        except (Expired, Failed, Untrusted, Refused) as error:
+        except (LinkExpiredError, TaskFailedError, UntrustedURLError, APIStatusError) as error:
             await self._fail(job, error)
         else:
             shift.release("download")
             self._fetched.put_nowait((job, data))
 
-    async def _again(self, job: Job, trouble: TimedOut) -> None:
+    async def _again(self, job: Job, trouble: TaskTimeoutError) -> None:
         """Sit a lost network out: the image is paid for, and its task can name a fresh link for a long time."""
-        self._shift.hold("download", Unreachable(f"No image can be downloaded. {trouble}"))
+        self._shift.hold("download", ConnectionFailedError(f"No image can be downloaded. {trouble}"))
         if self._shift.error:
             self._done()
         else:
             self._put(job)
 
-    async def _fail(self, job: Job, error: Expired | Failed | Misused | Untrusted | Refused) -> None:
+    async def _fail(
+        self,
+        job: Job,
+        error: LinkExpiredError | TaskFailedError | InvalidUsageError | UntrustedURLError | APIStatusError,
+    ) -> None:
         shift = self._shift
         try:
             failed = await shift.record(lambda: shift.ledger.failed(job, error))
-        except Stale:
+        except ConflictError:
             pass
         else:
             shift.count_failure(failed, error)
@@ -119,17 +123,17 @@ class Collector:
         shift = self._shift
         try:
             saved = await self._kept(job, data)
-        except Misused as fault:
+        except InvalidUsageError as fault:
             # No storage could take this name; a retry collects the image, once the way is free.
             await self._fail(job, fault)
             return
         if saved:
             try:
                 done = await shift.record(lambda: shift.ledger.saved(job, saved))
-            except Stale:
+            except ConflictError:
                 pass
             else:
-                shift.tell(Progress("saved", done, saved=saved))
+                shift.tell(RunProgress("saved", done, saved=saved))
         self._done()
 
     async def _kept(self, job: Job, data: bytes) -> Saved | None:
@@ -138,7 +142,7 @@ class Collector:
         while True:
             try:
                 saved = await asyncio.to_thread(shift.keep, job, job.ready_status(), data)
-            except Unwritable as trouble:
+            except StorageError as trouble:
                 shift.hold("storage", trouble)
                 if shift.error:
                     return None

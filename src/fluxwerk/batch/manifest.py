@@ -1,6 +1,6 @@
 """Files of wanted images, read row by row in flat memory: CSV, JSON lines, Parquet, or one prompt a line.
 
-A manifest that cannot be read raises `Misused` with the line; what its rows ask for is judged in `row`.
+A manifest that cannot be read raises `InvalidUsageError` with the line; what its rows ask for is judged in `row`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
-from fluxwerk.errors import Fault, Misused
+from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.types import Json
 
 BLOCK = 1024 * 1024
@@ -23,29 +23,29 @@ LONGEST_FIELD = 131_072
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ManifestLine:
     """One row of a manifest as it was written: its line from 1 (of a Parquet file its row), and its columns."""
 
     number: int
     columns: Mapping[str, Json] = field(repr=False)
 
 
-Read = Callable[[Path], Iterator[Line]]
+Read = Callable[[Path], Iterator[ManifestLine]]
 
 
-def read_manifest(path: str | os.PathLike[str]) -> Iterator[Line]:
+def read_manifest(path: str | os.PathLike[str]) -> Iterator[ManifestLine]:
     """Go through the rows of a file; its name says what it is: .csv, .tsv, .jsonl, .ndjson, .parquet or .txt.
 
-    Raises `Misused` for a file that is missing, of another kind, or damaged.
+    Raises `InvalidUsageError` for a file that is missing, of another kind, or damaged.
     """
     file = Path(path)
     read = READERS.get(file.suffix.lower())
     if read is None:
-        raise Misused("", faults=[Fault("manifest", str(file), f"must end in one of {', '.join(READERS)}")])
+        raise InvalidUsageError("", faults=[Fault("manifest", str(file), f"must end in one of {', '.join(READERS)}")])
     try:
         yield from read(file)
     except OSError as trouble:
-        raise Misused(f"The manifest {file} cannot be read: {trouble.strerror or trouble}.") from None
+        raise InvalidUsageError(f"The manifest {file} cannot be read: {trouble.strerror or trouble}.") from None
 
 
 def fingerprint(path: str | os.PathLike[str]) -> str:
@@ -56,19 +56,19 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
             while block := file.read(BLOCK):
                 digest.update(block)
     except OSError as trouble:
-        raise Misused(f"The manifest {path} cannot be read: {trouble.strerror}.") from None
+        raise InvalidUsageError(f"The manifest {path} cannot be read: {trouble.strerror}.") from None
     return digest.hexdigest()
 
 
-def _csv(path: Path) -> Iterator[Line]:
+def _csv(path: Path) -> Iterator[ManifestLine]:
     return _separated(path, ",")
 
 
-def _tsv(path: Path) -> Iterator[Line]:
+def _tsv(path: Path) -> Iterator[ManifestLine]:
     return _separated(path, "\t")
 
 
-def _separated(path: Path, delimiter: str) -> Iterator[Line]:
+def _separated(path: Path, delimiter: str) -> Iterator[ManifestLine]:
     # utf-8-sig drops the mark that Excel writes first; newline="" leaves line ends to the csv module.
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(_decoded(file, path), delimiter=delimiter, strict=True)
@@ -100,10 +100,10 @@ def _header(path: Path, cells: list[str]) -> list[str]:
     return names
 
 
-def _row(path: Path, number: int, names: list[str], cells: list[str]) -> Line:
+def _row(path: Path, number: int, names: list[str], cells: list[str]) -> ManifestLine:
     if len(cells) > len(names):
         raise _unreadable(path, number, f"there are {len(cells)} values for {len(names)} columns; quote commas")
-    return Line(number, {name: cell for name, cell in zip(names, cells, strict=False) if cell != ""})
+    return ManifestLine(number, {name: cell for name, cell in zip(names, cells, strict=False) if cell != ""})
 
 
 def _in_words(trouble: csv.Error) -> str:
@@ -113,7 +113,7 @@ def _in_words(trouble: csv.Error) -> str:
     return f"the quotes do not fit ({said}); write a quote inside quotes twice"
 
 
-def _jsonl(path: Path) -> Iterator[Line]:
+def _jsonl(path: Path) -> Iterator[ManifestLine]:
     with path.open(encoding="utf-8-sig") as file:
         for number, text in enumerate(_decoded(file, path), 1):
             if not text.strip():
@@ -129,21 +129,21 @@ def _jsonl(path: Path) -> Iterator[Line]:
                 json.dumps(found, ensure_ascii=False).encode()
             except UnicodeEncodeError:
                 raise _unreadable(path, number, "holds half a character (a lone surrogate)") from None
-            yield Line(number, {name: value for name, value in found.items() if value is not None})
+            yield ManifestLine(number, {name: value for name, value in found.items() if value is not None})
 
 
-def _text(path: Path) -> Iterator[Line]:
+def _text(path: Path) -> Iterator[ManifestLine]:
     with path.open(encoding="utf-8-sig") as file:
         for number, text in enumerate(_decoded(file, path), 1):
             if text.strip():
-                yield Line(number, {"prompt": text.strip()})
+                yield ManifestLine(number, {"prompt": text.strip()})
 
 
-def _parquet(path: Path) -> Iterator[Line]:
+def _parquet(path: Path) -> Iterator[ManifestLine]:
     from fluxwerk.batch.parquet import read_rows  # noqa: PLC0415  (only Parquet files pay for it)
 
     for number, columns in enumerate(read_rows(path), 1):
-        yield Line(number, {name: value for name, value in columns.items() if value is not None})
+        yield ManifestLine(number, {name: value for name, value in columns.items() if value is not None})
 
 
 READERS: Mapping[str, Read] = {
@@ -166,5 +166,5 @@ def _decoded(file: IO[str], path: Path) -> Iterator[str]:
         raise _unreadable(path, number + 1, reason) from None
 
 
-def _unreadable(path: Path, number: int, reason: str) -> Misused:
-    return Misused("", faults=[Fault(f"{path.name}, line {number}", None, reason)])
+def _unreadable(path: Path, number: int, reason: str) -> InvalidUsageError:
+    return InvalidUsageError("", faults=[Fault(f"{path.name}, line {number}", None, reason)])

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fluxwerk.errors import Fault, Misused
+from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.types import Json
 
 ROWS = 4096
@@ -16,13 +16,15 @@ FRACTION = frozenset({"cost", "seconds"})
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Json]]:
-    """Go through the rows of a file; raises `Misused` if it is no whole Parquet file."""
+    """Go through the rows of a file; raises `InvalidUsageError` if it is no whole Parquet file."""
     library = _load(path)
     try:
         for batch in library.parquet.ParquetFile(path).iter_batches(batch_size=ROWS):
             yield from batch.to_pylist()
     except library.ArrowException as trouble:
-        raise Misused("", faults=[Fault("manifest", str(path), f"is no whole Parquet file: {trouble}")]) from None
+        raise InvalidUsageError(
+            "", faults=[Fault("manifest", str(path), f"is no whole Parquet file: {trouble}")]
+        ) from None
 
 
 def write_rows(path: Path, rows: Iterator[dict[str, Json]], names: Sequence[str]) -> int:
@@ -65,4 +67,4 @@ def _load(path: Path) -> Any:
         import_module("pyarrow.parquet")
         return import_module("pyarrow")
     except ModuleNotFoundError:
-        raise Misused(f"{path} needs one more package: pip install 'fluxwerk[parquet]'") from None
+        raise InvalidUsageError(f"{path} needs one more package: pip install 'fluxwerk[parquet]'") from None

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
-from fluxwerk.batch.manifest import Line, fingerprint, read_manifest
+from fluxwerk.batch.manifest import ManifestLine, fingerprint, read_manifest
 from fluxwerk.batch.row import Defaults, Rows, dump, named
 from fluxwerk.client.base import DEFAULT_MODEL
 from fluxwerk.drive import WALL, Clock
-from fluxwerk.errors import Fault, Misused, Stale
+from fluxwerk.errors import ConflictError, Fault, InvalidUsageError
 from fluxwerk.ledger.inputs import Inputs
 from fluxwerk.ledger.ledger import Ledger
-from fluxwerk.ledger.plans import CHUNK, Bill, Draft, Sheet, is_planned, known, sweep
+from fluxwerk.ledger.plans import CHUNK, Bill, PlannedJob, PlanWriter, is_planned, known, sweep
 from fluxwerk.types import Json
 
 DUPLICATES = ("refuse", "skip", "keep")
@@ -66,34 +66,34 @@ def plan(
     """Check every row of a manifest and write its jobs into the ledger, all of them or none.
 
     `manifest` is a file or a list of rows; `model` and `options` hold where a row is silent. Rows that repeat an
-    earlier request are refused, skipped or kept. Raises `Misused` with the line of every fault.
+    earlier request are refused, skipped or kept. Raises `InvalidUsageError` with the line of every fault.
     """
     if duplicates not in DUPLICATES:
-        raise Misused("", faults=[Fault("duplicates", duplicates, f"must be one of {', '.join(DUPLICATES)}")])
+        raise InvalidUsageError("", faults=[Fault("duplicates", duplicates, f"must be one of {', '.join(DUPLICATES)}")])
     source = _Source.of(manifest)
     for _ in range(TURNS):
-        with suppress(Stale):
+        with suppress(ConflictError):
             rows = Rows(Defaults(model, source.folder, options or {}, assume_price))
             return _planned(ledger, source, rows, duplicates, on_line)
         clock.sleep(TURN)
-    raise Stale(f"Another process is planning images of the same names as {source.name}; try it again later.")
+    raise ConflictError(f"Another process is planning images of the same names as {source.name}; try it again later.")
 
 
 def _planned(ledger: Ledger, source: _Source, rows: Rows, duplicates: str, on_line: Callable[[int], None]) -> Plan:
-    """Plan once; raises `Stale` if another process is in the way, and has written nothing then."""
+    """Plan once; raises `ConflictError` if another process is in the way, and has written nothing then."""
     found = Plan(source.name)
     sweep(ledger.database)
     if is_planned(ledger.database, source.sha256):
         found.already = True
         return found
-    sheet = Sheet(ledger.database, source.name, source.sha256)
+    sheet = PlanWriter(ledger.database, source.name, source.sha256)
     try:
         planner = _Planner(ledger, sheet, rows, found, duplicates)
         planner.write(source.read(), on_line)
         found.bills = sheet.bills()
         if not sheet.open():
             found.already = True
-    except Misused:
+    except InvalidUsageError:
         # What looks like a repetition may be the same manifest, which another process has planned meanwhile.
         if not is_planned(ledger.database, source.sha256):
             raise
@@ -109,7 +109,7 @@ class _Source:
     name: str
     sha256: str
     folder: Path
-    read: Callable[[], Iterable[Line]]
+    read: Callable[[], Iterable[ManifestLine]]
 
     @classmethod
     def of(cls, manifest: str | os.PathLike[str] | Iterable[Mapping[str, Json]]) -> _Source:
@@ -118,13 +118,15 @@ class _Source:
             return cls(path.name, fingerprint(path), path.absolute().parent, lambda: read_manifest(path))
         rows = [{name: value for name, value in row.items() if value is not None} for row in manifest]
         digest = hashlib.sha256("\n".join(dump(row) for row in rows).encode()).hexdigest()
-        return cls("rows", digest, Path.cwd(), lambda: (Line(number, row) for number, row in enumerate(rows, 1)))
+        return cls(
+            "rows", digest, Path.cwd(), lambda: (ManifestLine(number, row) for number, row in enumerate(rows, 1))
+        )
 
 
 class _Planner:
     """Writes a manifest a chunk at a time; the first fault ends the writing, not the search for more."""
 
-    def __init__(self, ledger: Ledger, sheet: Sheet, rows: Rows, found: Plan, policy: str) -> None:
+    def __init__(self, ledger: Ledger, sheet: PlanWriter, rows: Rows, found: Plan, policy: str) -> None:
         self._database = ledger.database
         self._inputs = Inputs(ledger.database)
         self._sheet = sheet
@@ -132,10 +134,10 @@ class _Planner:
         self._found = found
         self._policy = policy
         self._faults: list[Fault] = []
-        self._chunk: list[Draft] = []
+        self._chunk: list[PlannedJob] = []
         self._weight = 0
 
-    def write(self, lines: Iterable[Line], on_line: Callable[[int], None]) -> None:
+    def write(self, lines: Iterable[ManifestLine], on_line: Callable[[int], None]) -> None:
         for line in lines:
             self._found.lines += 1
             for draft in self._drafts(line):
@@ -149,10 +151,10 @@ class _Planner:
             self._note([Fault(self._found.name, None, "holds no rows")])
         self._refuse()
 
-    def _drafts(self, line: Line) -> Iterator[Draft]:
+    def _drafts(self, line: ManifestLine) -> Iterator[PlannedJob]:
         try:
             yield from self._rows.drafts(line)
-        except Misused as fault:
+        except InvalidUsageError as fault:
             self._note(named(fault.faults or [Fault("model", None, str(fault))], line.number))
 
     def _flush(self) -> None:
@@ -166,7 +168,7 @@ class _Planner:
             self._sheet.add(wanted, self._rows.pools)
             self._found.jobs += len(wanted)
 
-    def _unrepeated(self, chunk: Sequence[Draft]) -> Iterator[Draft]:
+    def _unrepeated(self, chunk: Sequence[PlannedJob]) -> Iterator[PlannedJob]:
         """Leave out what was asked for before, in this manifest or in another one of the ledger."""
         before = known(self._database, "request_hash", {draft.hash for draft in chunk}, self._sheet.id)
         here: dict[str, int] = {}
@@ -180,7 +182,7 @@ class _Planner:
             if repeats is None or self._repeated(draft, repeats):
                 yield draft
 
-    def _repeated(self, draft: Draft, repeats: str) -> bool:
+    def _repeated(self, draft: PlannedJob, repeats: str) -> bool:
         if len(self._found.duplicates) < MOST_SHOWN:
             self._found.duplicates.append((draft.line, repeats))
         if self._policy == "keep":
@@ -192,7 +194,7 @@ class _Planner:
             self._note([Fault(f"line {draft.line}", None, f"asks for the same as {repeats}", hint)])
         return False
 
-    def _check_outputs(self, chunk: Sequence[Draft]) -> None:
+    def _check_outputs(self, chunk: Sequence[PlannedJob]) -> None:
         outputs = {draft.output for draft in chunk if draft.output is not None}
         before = known(self._database, "output", outputs, self._sheet.id)
         here: dict[str, int] = {}
@@ -215,4 +217,6 @@ class _Planner:
         if self._faults:
             most = " (there may be more)" if len(self._faults) >= MOST_FAULTS else ""
             name = self._found.name
-            raise Misused(f"{name} cannot be planned as it is{most}; nothing was written or sent:", faults=self._faults)
+            raise InvalidUsageError(
+                f"{name} cannot be planned as it is{most}; nothing was written or sent:", faults=self._faults
+            )

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
-from fluxwerk.errors import Misused
+from fluxwerk.errors import InvalidUsageError
 from fluxwerk.imagefile import PNG_SIGNATURE
 from fluxwerk.ledger.job import Job
 from fluxwerk.protocol.trust import redact
@@ -110,17 +110,19 @@ def write_sidecar(facts: Mapping[str, Json]) -> bytes:
 
 
 def read_origin(path: Path) -> dict[str, Json]:
-    """Find the origin of an image file, in it or beside it; raises `Misused` if none was kept."""
+    """Find the origin of an image file, in it or beside it; raises `InvalidUsageError` if none was kept."""
     try:
         with path.open("rb") as file:
             data = file.read(LONGEST_READ)
         beside = path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
         text = beside.read_text(encoding="utf-8") if beside.is_file() else ""
     except (OSError, UnicodeDecodeError) as trouble:
-        raise Misused(f"{path} cannot be read: {trouble}.") from None
+        raise InvalidUsageError(f"{path} cannot be read: {trouble}.") from None
     facts = _parsed(text) if text else extract(data)
     if facts is None:
-        raise Misused(f"{path} does not say where it came from: there is no {path.name}{SUFFIX}, and nothing inside.")
+        raise InvalidUsageError(
+            f"{path} does not say where it came from: there is no {path.name}{SUFFIX}, and nothing inside."
+        )
     return facts
 
 

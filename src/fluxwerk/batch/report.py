@@ -14,7 +14,7 @@ from typing import Any
 
 from fluxwerk import storage
 from fluxwerk.batch.provenance import PRIVATE
-from fluxwerk.errors import Fault, Misused
+from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.ledger.budget import Sums
 from fluxwerk.ledger.database import Row
 from fluxwerk.ledger.job import Stage, to_credits
@@ -116,7 +116,7 @@ def export(ledger: Ledger, path: Path, *, prompts: bool = True) -> int:
     """Write all jobs to a CSV, JSON lines or Parquet file, whole or not at all; returns how many there are."""
     write = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}.get(path.suffix.lower())
     if write is None:
-        raise Misused("", faults=[Fault("--output", str(path), f"must end in one of {', '.join(FORMATS)}")])
+        raise InvalidUsageError("", faults=[Fault("--output", str(path), f"must end in one of {', '.join(FORMATS)}")])
     return write(path, exported(ledger, prompts=prompts), [name for name in COLUMNS if prompts or name != "prompt"])
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import cast
 
 from fluxwerk import catalog
-from fluxwerk.batch.manifest import LONGEST_FIELD, Line
+from fluxwerk.batch.manifest import LONGEST_FIELD, ManifestLine
 from fluxwerk.batch.template import fault_of_name
 from fluxwerk.catalog import prices
 from fluxwerk.catalog.rows import IMAGE_TYPES, Model
-from fluxwerk.client.inputs import Attached, attach, compose
-from fluxwerk.errors import Fault, Misused, UnknownPrice
+from fluxwerk.client.inputs import EncodedImage, attach, compose
+from fluxwerk.errors import Fault, InvalidUsageError, UnknownPriceError
 from fluxwerk.ledger.inputs import MARK, Input
-from fluxwerk.ledger.plans import Draft
+from fluxwerk.ledger.plans import PlannedJob
 from fluxwerk.types import Json, Request
 
 # What a row may say beside the options of its model.
@@ -75,8 +75,8 @@ class Rows:
         self.found: list[Input] = []
         self.pools: dict[str, int] = {}
 
-    def drafts(self, line: Line) -> Iterator[Draft]:
-        """Turn a row into one draft for each image it asks for; raises `Misused` with every fault in it."""
+    def drafts(self, line: ManifestLine) -> Iterator[PlannedJob]:
+        """Turn a row into one draft for each image it asks for; raises `InvalidUsageError` with every fault in it."""
         columns = {**self._defaults.options, **line.columns}
         model = self._model(str(columns.get("model", self._defaults.model)))
         faults = list(_own_faults(columns)) if not _is_plain(columns) else []
@@ -86,7 +86,7 @@ class Rows:
         for item in range(count):
             fields = _numbered(model, whole, item)
             text, digest = _written(model.name, fields)
-            yield Draft(
+            yield PlannedJob(
                 line=line.number,
                 item=item + 1,
                 model=model.name,
@@ -128,7 +128,7 @@ class Rows:
 
     def _model(self, name: str) -> Model:
         if name not in self._models:
-            self._models[name] = catalog.find(name)
+            self._models[name] = catalog.get_model(name)
         return self._models[name]
 
     def _options(self, model: Model, columns: Mapping[str, Json]) -> tuple[dict[str, Json], list[Fault]]:
@@ -152,12 +152,12 @@ class Rows:
         texts = cast("list[Json]", value) if isinstance(value, list) else str(value).split(";") if many else [value]
         attached = [self._attach(model, name, str(text).strip()) for text in texts]
         faults += [one for one in attached if isinstance(one, Fault)]
-        good = [one for one in attached if isinstance(one, Attached)]
+        good = [one for one in attached if isinstance(one, EncodedImage)]
         return good if many or isinstance(value, list) else next(iter(good), None)
 
-    def _attach(self, model: Model, name: str, text: str) -> Attached | Fault:
+    def _attach(self, model: Model, name: str, text: str) -> EncodedImage | Fault:
         if text.startswith(REMOTE):
-            return Attached(text) if not text.startswith("data:") else attach(text, name, model)
+            return EncodedImage(text) if not text.startswith("data:") else attach(text, name, model)
         if "\0" in text:
             return Fault(name, text, "there is no such file")
         path = str((self._defaults.folder / text).resolve())
@@ -173,12 +173,12 @@ class Rows:
         if found.sha256 not in self._noted:
             self._noted.add(found.sha256)
             self.found.append(found)
-        return Attached(MARK + found.sha256, found.size)
+        return EncodedImage(MARK + found.sha256, found.size)
 
     def _estimate(self, request: Request, model: Model) -> Decimal | None:
         try:
             return prices.estimate_request(request, model)
-        except UnknownPrice:
+        except UnknownPriceError:
             return self._defaults.assumed
 
 
@@ -215,13 +215,13 @@ def _composed(model: Model, columns: Mapping[str, Json], options: dict[str, Json
     prompt = columns.get("prompt")
     try:
         request = compose(model, None if prompt is None else str(prompt), images=images, options=options)
-    except Misused as fault:
+    except InvalidUsageError as fault:
         named = {known.field for known in faults}
         faults += [wrong for wrong in fault.faults if wrong.field not in named]
     else:
         if not faults:
             return request
-    raise Misused("", faults=faults)
+    raise InvalidUsageError("", faults=faults)
 
 
 def _is_plain(columns: Mapping[str, Json]) -> bool:

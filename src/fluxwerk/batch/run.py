@@ -11,12 +11,12 @@ from typing import Protocol, TypeAlias, TypeVar
 
 from fluxwerk.catalog.rows import Model
 from fluxwerk.drive import AsyncSend
-from fluxwerk.errors import Error, InDoubt, Unwritable
+from fluxwerk.errors import FluxwerkError, InDoubtError, StorageError
 from fluxwerk.ledger.job import Job
 from fluxwerk.ledger.leases import LEASE
 from fluxwerk.ledger.ledger import Ledger, Saved
-from fluxwerk.ledger.writer import Scribe
-from fluxwerk.polling.history import Experience
+from fluxwerk.ledger.writer import LedgerWriter
+from fluxwerk.polling.history import PollingHistory
 from fluxwerk.types import HttpRequest, Request, Response, Status
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ BROKEN = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RunOptions:
     """How a run goes about its work; times in seconds.
 
     `concurrency` tasks are carried by this process at most, `downloads` images fetched side by side.  After
@@ -52,7 +52,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RunProgress:
     """One thing that happened to a job or to the run.
 
     `kind` is a stage of the job, or one of held, released, stopping; `text` says more, for people.
@@ -64,11 +64,11 @@ class Progress:
     saved: Saved | None = None
 
 
-Tell: TypeAlias = Callable[[Progress], None]
+Tell: TypeAlias = Callable[[RunProgress], None]
 
 
 class Prepare(Protocol):
-    """Turns a job into the model and the request to send; raises `Misused` if that is no longer possible."""
+    """Turns a job into the model and the request to send; raises `InvalidUsageError` if that is no longer possible."""
 
     def __call__(self, job: Job) -> tuple[Model, Request]:
         """Read what has to be read; blocking."""
@@ -79,7 +79,7 @@ class Keep(Protocol):
     """Stores an image, whole or not at all."""
 
     def __call__(self, job: Job, status: Status, data: bytes) -> Saved:
-        """Write it and return where it lies; blocking; raises `Unwritable`."""
+        """Write it and return where it lies; blocking; raises `StorageError`."""
         ...
 
 
@@ -92,18 +92,18 @@ class Hold:
 
 
 @dataclass(slots=True)
-class Shift:
+class Run:
     """One run of one process."""
 
     ledger: Ledger
-    scribe: Scribe
+    scribe: LedgerWriter
     line: AsyncSend
     base: str
     prepare: Prepare
     keep: Keep
-    terms: Terms
+    terms: RunOptions
     listener: Tell
-    experience: Experience
+    experience: PollingHistory
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     holds: dict[str, Hold] = field(default_factory=dict[str, Hold])
     stopping: str = ""
@@ -125,45 +125,45 @@ class Shift:
         """Whether nobody has answered since then, nor within the last minute."""
         return self.answered < max(since, time.monotonic() - SILENCE)
 
-    def tell(self, progress: Progress) -> None:
+    def tell(self, progress: RunProgress) -> None:
         """Let the listener hear; one that fails ends the run in good order, since what is in flight is paid for."""
         try:
             self.listener(progress)
         except Exception as trouble:  # noqa: BLE001  (it is raised when the run has ended)
             self.stop("whoever listened has failed", trouble)
 
-    def hold(self, what: str, trouble: Error) -> None:
+    def hold(self, what: str, trouble: FluxwerkError) -> None:
         """Stop submitting until `release`; after `endurance` the run gives up."""
         if what not in self.holds:
             self.holds[what] = Hold(time.monotonic(), str(trouble))
-            self.tell(Progress("held", text=str(trouble)))
+            self.tell(RunProgress("held", text=str(trouble)))
         if time.monotonic() - self.holds[what].since >= self.terms.endurance:
             self.stop("the trouble did not end", trouble)
 
     def release(self, what: str) -> None:
         """Submit again."""
         if self.holds.pop(what, None):
-            self.tell(Progress("released", text=f"the {what} works again"))
+            self.tell(RunProgress("released", text=f"the {what} works again"))
             self.wake.set()
 
     def stop(self, reason: str, error: Exception | None = None) -> None:
         """Submit nothing more; what is in flight is still collected."""
         if not self.stopping:
             self.stopping, self.error = reason, error
-            self.tell(Progress("stopping", text=reason))
+            self.tell(RunProgress("stopping", text=reason))
         self.error = self.error or error
         self.wake.set()
 
     async def record(self, act: Callable[[], T]) -> T:
         """Write to the ledger, however long its disk is full: what it is to hear may have been paid for.
 
-        Raises `Unwritable` only once the run has given up.
+        Raises `StorageError` only once the run has given up.
         """
         pause = self.terms.first_pause
         while True:
             try:
                 result = await self.scribe.write(act)
-            except Unwritable as trouble:
+            except StorageError as trouble:
                 self.hold("ledger", trouble)
                 if self.error:
                     raise
@@ -176,14 +176,14 @@ class Shift:
     def count_doubt(self, job: Job, reason: str) -> None:
         """Tell of a job in doubt, and stop when a service that answers nothing would put all of them in doubt."""
         self.doubts_in_a_row += 1
-        self.tell(Progress("in doubt", job, reason))
+        self.tell(RunProgress("in doubt", job, reason))
         if self.doubts_in_a_row >= self.terms.max_doubts:
-            self.stop(f"{self.doubts_in_a_row} submits in a row were not answered", InDoubt(reason))
+            self.stop(f"{self.doubts_in_a_row} submits in a row were not answered", InDoubtError(reason))
 
-    def count_failure(self, job: Job, error: Error) -> None:
+    def count_failure(self, job: Job, error: FluxwerkError) -> None:
         """Tell of a failed job, and stop when there were too many."""
         self.failures += 1
-        self.tell(Progress("failed", job, f"{type(error).__name__}: {error}"))
+        self.tell(RunProgress("failed", job, f"{type(error).__name__}: {error}"))
         most = self.terms.max_failures
         if most is not None and self.failures > most:
             self.stop(f"{self.failures} jobs have failed, and at most {most} may")

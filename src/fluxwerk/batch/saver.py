@@ -7,7 +7,7 @@ import hashlib
 from fluxwerk import imagefile
 from fluxwerk.batch.provenance import SUFFIX, embed, origin, write_sidecar
 from fluxwerk.batch.template import DEFAULT, beside, check_template, file_name
-from fluxwerk.errors import Fault, Misused
+from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.ledger.job import Job
 from fluxwerk.ledger.ledger import Saved
 from fluxwerk.storage import Storage
@@ -17,7 +17,7 @@ PROVENANCE = ("sidecar", "embed", "none")
 HASH_SHOWN = 12
 
 
-class Keeper:
+class Saver:
     """Stores images by a name template; `provenance` is sidecar, embed or none.
 
     A name that is taken by other bytes is left alone, and the image gets a number: an image that was paid for is
@@ -34,7 +34,9 @@ class Keeper:
         overwrite: bool = False,
     ) -> None:
         if provenance not in PROVENANCE:
-            raise Misused("", faults=[Fault("provenance", provenance, f"must be one of {', '.join(PROVENANCE)}")])
+            raise InvalidUsageError(
+                "", faults=[Fault("provenance", provenance, f"must be one of {', '.join(PROVENANCE)}")]
+            )
         self._storage = storage
         self._template = check_template(template, overwrite=overwrite)
         self._provenance = provenance
@@ -42,7 +44,7 @@ class Keeper:
         self._overwrite = overwrite
 
     def __call__(self, job: Job, status: Status, data: bytes) -> Saved:
-        """Store one image; raises `Unwritable`, after which it may be tried again."""
+        """Store one image; raises `StorageError`, after which it may be tried again."""
         facts = origin(job, status, prompts=self._prompts)
         inside = embed(data, facts) if self._provenance == "embed" else None
         whole = inside or data

@@ -10,23 +10,23 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
 
 from fluxwerk import catalog
-from fluxwerk.batch.run import Progress, Shift
+from fluxwerk.batch.run import Run, RunProgress
 from fluxwerk.drive import WALL, drive_async
 from fluxwerk.errors import (
-    Busy,
-    Error,
-    Expired,
-    Failed,
-    InDoubt,
-    Lost,
-    Misused,
-    NotAllowed,
-    OutOfCredits,
-    Refused,
-    Stale,
-    TimedOut,
-    Unreachable,
-    Untrusted,
+    APIStatusError,
+    AuthenticationError,
+    ConflictError,
+    ConnectionFailedError,
+    FluxwerkError,
+    InDoubtError,
+    InsufficientCreditsError,
+    InvalidUsageError,
+    LinkExpiredError,
+    RateLimitError,
+    TaskFailedError,
+    TaskTimeoutError,
+    TransportError,
+    UntrustedURLError,
 )
 from fluxwerk.ledger.callback import address
 from fluxwerk.ledger.inputs import needs_files
@@ -38,22 +38,22 @@ from fluxwerk.types import Event, HttpRequest, Request, Response, Status, Task
 ANSWER = 120.0
 SILENT = "The service answered no poll. What was submitted is paid for, and the next run asks for it again."
 STAMP = "%Y-%m-%dT%H:%M:%SZ"
-TASK_ENDED = (Failed, TimedOut, Untrusted, Expired)
+TASK_ENDED = (TaskFailedError, TaskTimeoutError, UntrustedURLError, LinkExpiredError)
 
 
-class Withdrawn(Exception):
+class WithdrawnError(Exception):
     """The submit certainly was not taken; it may be repeated after so many seconds."""
 
-    def __init__(self, trouble: Error, pause: float | None) -> None:
+    def __init__(self, trouble: FluxwerkError, pause: float | None) -> None:
         super().__init__(str(trouble))
         self.trouble = trouble
         self.pause = pause
 
 
-class Carrier:
+class Submitter:
     """Carries jobs to ready, many at a time; `cool_until` is when the service wants to be asked again."""
 
-    def __init__(self, shift: Shift) -> None:
+    def __init__(self, shift: Run) -> None:
         self._shift = shift
         self._waves = 0
         self.cool_until = 0.0
@@ -65,7 +65,7 @@ class Carrier:
             if job.stage is Stage.SUBMITTING:
                 going = await self._submit(job)
             return await self._wait(going) if going else None
-        except Stale:
+        except ConflictError:
             # Whoever took it over has it in hand.
             return None
 
@@ -75,15 +75,15 @@ class Carrier:
             model, request = await self._prepared(job)
             steps = flow.submit(model, request, shift.base)
             task = await drive_async(steps, self._once, WALL.now() + ANSWER)
-        except Withdrawn as back:
+        except WithdrawnError as back:
             self._cool(back)
             await self._withdraw(job, str(back))
-        except InDoubt as lost:
+        except InDoubtError as lost:
             await self._doubt(job, str(lost))
-        except (NotAllowed, OutOfCredits) as refusal:
+        except (AuthenticationError, InsufficientCreditsError) as refusal:
             await self._withdraw(job, str(refusal))
             shift.stop("the service takes no more", refusal)
-        except (Refused, Misused) as refusal:
+        except (APIStatusError, InvalidUsageError) as refusal:
             error = refusal
             failed = await shift.record(lambda: shift.ledger.refused(job, error))
             shift.count_failure(failed, refusal)
@@ -105,12 +105,12 @@ class Carrier:
         """Send a submit once: a repetition is a new intent, and the ledger has to hear of it first."""
         try:
             response = await self._shift.send(http, budget)
-        except Unreachable as trouble:
-            raise Withdrawn(trouble, None) from None
+        except ConnectionFailedError as trouble:
+            raise WithdrawnError(trouble, None) from None
         refusal = wire.read_refusal(response) if response.status in (429, 503) else None
         # A 503 that does not say when to come back may hide an accepted task: the flow doubts it.
-        if isinstance(refusal, Busy) and (refusal.status == 429 or refusal.retry_after is not None):  # noqa: PLR2004
-            raise Withdrawn(refusal, refusal.retry_after)
+        if isinstance(refusal, RateLimitError) and (refusal.status == 429 or refusal.retry_after is not None):  # noqa: PLR2004
+            raise WithdrawnError(refusal, refusal.retry_after)
         self._waves = 0
         self._shift.release("service")
         return response
@@ -119,14 +119,14 @@ class Carrier:
         shift = self._shift
         try:
             accepted = await shift.record(lambda: shift.ledger.submitted(job, task))
-        except Error as trouble:
+        except FluxwerkError as trouble:
             raise type(trouble)(
                 f"{trouble} Job {job.id} was accepted as task {task.id}; once the ledger can be written say "
                 f"`fluxwerk batch settle ... {job.id} --collect {task.id}`."
             ) from None
         shift.doubts_in_a_row = 0
         if accepted:
-            shift.tell(Progress("submitted", accepted))
+            shift.tell(RunProgress("submitted", accepted))
         # The ledger keeps no sizes, and how long a task takes depends on them.
         return replace(accepted, task=task) if accepted else None
 
@@ -139,10 +139,10 @@ class Carrier:
         await shift.record(lambda: shift.ledger.doubted(job, reason))
         shift.count_doubt(job, reason)
 
-    def _cool(self, back: Withdrawn) -> None:
+    def _cool(self, back: WithdrawnError) -> None:
         """Pause all submits together: one refusal speaks for all that were under way."""
         now = time.monotonic()
-        if isinstance(back.trouble, Lost):
+        if isinstance(back.trouble, TransportError):
             self._shift.hold("service", back.trouble)
         if now >= self.cool_until:
             self._waves += 1
@@ -158,23 +158,23 @@ class Carrier:
         steps = flow.wait(job.task, job.base or shift.base, _listener(heard), plan)
         try:
             status = await drive_async(steps, shift.send, WALL.now() + self._left(job))
-        except NotAllowed as refusal:
+        except AuthenticationError as refusal:
             shift.stop("the service refuses the key", refusal)
             return None
-        except (Busy, OutOfCredits) as refusal:
+        except (RateLimitError, InsufficientCreditsError) as refusal:
             # The task is paid for and runs on; a later run asks for it again.
             shift.stop("the service answers no polls now", refusal)
             return None
-        except (*TASK_ENDED, Refused) as error:
-            if isinstance(error, TimedOut) and shift.is_silent(began):
-                shift.stop("the service cannot be reached", Unreachable(SILENT))
+        except (*TASK_ENDED, APIStatusError) as error:
+            if isinstance(error, TaskTimeoutError) and shift.is_silent(began):
+                shift.stop("the service cannot be reached", ConnectionFailedError(SILENT))
                 return None
             ending, cost = error, to_micro(heard[-1].cost) if heard else None
             failed = await shift.record(lambda: shift.ledger.failed(job, ending, cost))
             shift.count_failure(failed, error)
             return None
         ready = await shift.record(lambda: shift.ledger.ready(job, status, expiry(status.url)))
-        shift.tell(Progress("ready", ready))
+        shift.tell(RunProgress("ready", ready))
         return ready
 
     def _left(self, job: Job) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from string import Formatter
 from typing import Any
 
-from fluxwerk.errors import Fault, Misused
+from fluxwerk.errors import Fault, InvalidUsageError
 
 DEFAULT = "{index:05}-{model}-{seed}.{ext}"
 FIELDS = ("index", "line", "item", "model", "seed", "tag", "hash", "ext")
@@ -20,7 +20,7 @@ RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 def check_template(template: str, *, overwrite: bool = False) -> str:
-    """Return a template that names no unknown field and cannot lead out of the folder; raises `Misused`.
+    """Return a template that names no unknown field and cannot lead out of the folder; raises `InvalidUsageError`.
 
     With `overwrite` it has to name the index: equal requests have one hash, and the second would replace the first.
     """
@@ -39,7 +39,7 @@ def check_template(template: str, *, overwrite: bool = False) -> str:
     if not wrong and overwrite and "index" not in fields:
         wrong = "must hold {index} where files are overwritten, since equal requests have the same {hash}"
     if wrong:
-        raise Misused("", faults=[Fault("--name", template, wrong, f"the default is {DEFAULT}")])
+        raise InvalidUsageError("", faults=[Fault("--name", template, wrong, f"the default is {DEFAULT}")])
     return template
 
 

@@ -8,16 +8,16 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-from fluxwerk.batch.downloader import Collector, is_dead
-from fluxwerk.batch.run import Keep, Prepare, Progress, Shift, Tell, Terms
-from fluxwerk.batch.submitter import Carrier
+from fluxwerk.batch.downloader import Downloader, is_dead
+from fluxwerk.batch.run import Keep, Prepare, Run, RunOptions, RunProgress, Tell
+from fluxwerk.batch.submitter import Submitter
 from fluxwerk.drive import AsyncSend
-from fluxwerk.errors import Error, Stale, Unwritable
+from fluxwerk.errors import ConflictError, FluxwerkError, StorageError
 from fluxwerk.ledger.budget import Sums
 from fluxwerk.ledger.job import UNFINISHED, Job, Stage
 from fluxwerk.ledger.ledger import Ledger
-from fluxwerk.ledger.writer import Scribe
-from fluxwerk.polling.history import Experience
+from fluxwerk.ledger.writer import LedgerWriter
+from fluxwerk.polling.history import PollingHistory
 
 # Each lease is renewed three times in its life.
 BEATS = 3
@@ -40,13 +40,13 @@ class Worker:
         base: str,
         prepare: Prepare,
         keep: Keep,
-        terms: Terms,
+        terms: RunOptions,
         tell: Tell,
-        experience: Experience | None = None,
+        experience: PollingHistory | None = None,
     ) -> None:
         self._ledger = ledger
-        self._parts = (send, base, prepare, keep, terms, tell, experience or Experience())
-        self._shift: Shift | None = None
+        self._parts = (send, base, prepare, keep, terms, tell, experience or PollingHistory())
+        self._shift: Run | None = None
         self._main: asyncio.Task[Any] | None = None
         self._name = ""
         self._carried: set[asyncio.Task[None]] = set()
@@ -60,10 +60,10 @@ class Worker:
 
         Raises what made it give up, when the service, the disk or the storage left it no choice.
         """
-        scribe = Scribe(self._ledger.database)
-        self._shift = shift = Shift(self._ledger, scribe, *self._parts)
+        scribe = LedgerWriter(self._ledger.database)
+        self._shift = shift = Run(self._ledger, scribe, *self._parts)
         self._main = asyncio.current_task()
-        self._carrier, self._collector = Carrier(shift), Collector(shift)
+        self._carrier, self._collector = Submitter(shift), Downloader(shift)
         # Whoever asked before there was anything to stop is heard now.
         if self._asked_to_stop:
             shift.stop(self._reason)
@@ -79,7 +79,7 @@ class Worker:
         except ExceptionGroup as troubles:
             raise troubles.exceptions[0] from None
         finally:
-            with suppress(Unwritable):
+            with suppress(StorageError):
                 await scribe.write(lambda: self._ledger.slots.retire(self._name))
             await scribe.close()
         if shift.error:
@@ -106,7 +106,7 @@ class Worker:
                 helper.cancel()
 
     @property
-    def _the_shift(self) -> Shift:
+    def _the_shift(self) -> Run:
         assert self._shift is not None
         return self._shift
 
@@ -148,7 +148,7 @@ class Worker:
         return len(jobs)
 
     async def _take(self, group: asyncio.TaskGroup, job: Job) -> None:
-        with suppress(Stale):
+        with suppress(ConflictError):
             if job.stage is Stage.READY and is_dead(job):
                 dead = job
                 job = await self._the_shift.record(lambda: self._ledger.expired(dead))
@@ -166,18 +166,18 @@ class Worker:
             return 0
         try:
             claim = await shift.record(lambda: self._ledger.submitting(self._name, room, shift.base))
-        except Stale:
+        except ConflictError:
             return 0
         self._capped = claim.capped
         for job in claim.jobs:
-            shift.tell(Progress("submitting", job))
+            shift.tell(RunProgress("submitting", job))
             self._start(group, self._carry(job))
         return len(claim.jobs)
 
     async def _carry(self, job: Job) -> None:
         try:
             ready = await self._carrier.carry(job)
-        except Error:
+        except FluxwerkError:
             raise
         except Exception as trouble:  # noqa: BLE001  (the others are in flight, and it is raised when they have ended)
             self._the_shift.stop("something broke", trouble)

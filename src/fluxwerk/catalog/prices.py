@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
-from fluxwerk.catalog.rows import Model, Price, find
+from fluxwerk.catalog.rows import Model, Price, get_model
 from fluxwerk.catalog.sizes import LARGEST_REFERENCE, MEGAPIXEL, SQUARE, Size, requested_size
-from fluxwerk.errors import UnknownPrice
+from fluxwerk.errors import UnknownPriceError
 from fluxwerk.types import Request
 
 CENT = Decimal("0.01")
@@ -34,16 +34,16 @@ def estimate(
 ) -> Decimal:
     """Estimate one image in credits; sizes in pixels, `inputs` the (width, height) of each reference.
 
-    Raises `UnknownPrice` when the price is not public, and `UnknownModel`.
+    Raises `UnknownPriceError` when the price is not public, and `UnknownModelError`.
     """
-    row = find(model)
+    row = get_model(model)
     given = {"width": width, "height": height}
     return _cost(row, requested_size(row, given, inputs), inputs)
 
 
 def estimate_request(request: Request, model: Model | None = None) -> Decimal:
     """Estimate a request in credits; an image known only by its URL counts as one megapixel."""
-    row = model or find(request.model)
+    row = model or get_model(request.model)
     sizes = [size or SQUARE for size in request.sizes]
     return _cost(row, requested_size(row, request.fields, sizes), sizes)
 
@@ -61,5 +61,5 @@ def _cost(model: Model, output: Size, inputs: Sequence[Size]) -> Decimal:
 def _known(model: Model) -> Price:
     if model.price is None:
         note = f" ({model.note})" if model.note else ""
-        raise UnknownPrice(f"The price of {model.name} is not public, so nothing can be estimated{note}.")
+        raise UnknownPriceError(f"The price of {model.name} is not public, so nothing can be estimated{note}.")
     return model.price

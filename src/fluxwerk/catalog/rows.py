@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
-from fluxwerk.errors import Fault, Misused, UnknownModel
+from fluxwerk.errors import Fault, InvalidUsageError, UnknownModelError
 from fluxwerk.types import Json
 
 IMAGE_TYPES = frozenset({"image", "images"})
@@ -120,15 +120,15 @@ class Model:
         return (*self.also, self.path) if not self.sends else self.also
 
 
-def models() -> dict[str, Model]:
+def list_models() -> dict[str, Model]:
     """Every model of the catalogue by its name, in the order of the file."""
     return dict(_rows())
 
 
-def find(name: str | Model) -> Model:
+def get_model(name: str | Model) -> Model:
     """Look a model up by name or alias, or pass one through that was built by hand.
 
-    Raises `UnknownModel` with the nearest names.
+    Raises `UnknownModelError` with the nearest names.
     """
     if isinstance(name, Model):
         return name
@@ -137,7 +137,7 @@ def find(name: str | Model) -> Model:
     if row is None:
         hint = did_you_mean(wanted, _names()) or "`fluxwerk models` lists them"
         newer = "for a model newer than this release pass fluxwerk.Model(name=..., path=...)"
-        raise UnknownModel(f"There is no model {name!r} in the catalogue ({hint}); {newer}.")
+        raise UnknownModelError(f"There is no model {name!r} in the catalogue ({hint}); {newer}.")
     return row
 
 
@@ -169,9 +169,9 @@ def check(model: Model, given: Mapping[str, Json]) -> list[Fault]:
 
 
 def refuse(model: Model, faults: list[Fault]) -> None:
-    """Raise `Misused` with every fault, if there are any."""
+    """Raise `InvalidUsageError` with every fault, if there are any."""
     if faults:
-        raise Misused(f"The request does not fit {model.name}; nothing was sent:", faults=faults)
+        raise InvalidUsageError(f"The request does not fit {model.name}; nothing was sent:", faults=faults)
 
 
 def ratio(text: str) -> Decimal | None:

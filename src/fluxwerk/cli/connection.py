@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from fluxwerk.errors import Misused
+from fluxwerk.errors import InvalidUsageError
 from fluxwerk.types import Tell, silence
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -64,7 +64,7 @@ def connected(connection: Connection, on_event: Tell = silence) -> Generator[Any
 
     if connection.offline:
         if connection.region or connection.base_url:
-            raise Misused("--offline brings its own server; leave out --region and --base-url.")
+            raise InvalidUsageError("--offline brings its own server; leave out --region and --base-url.")
         with (
             _loopback() as base,
             Client(OFFLINE_KEY, base_url=base, timeout=connection.timeout, on_event=on_event) as c,
@@ -89,7 +89,7 @@ def connected_async(connection: Connection) -> Generator[Any]:
 
     if connection.offline:
         if connection.region or connection.base_url:
-            raise Misused("--offline brings its own server; leave out --region and --base-url.")
+            raise InvalidUsageError("--offline brings its own server; leave out --region and --base-url.")
         with _loopback() as base:
             yield AsyncClient(OFFLINE_KEY, base_url=base, timeout=connection.timeout)
         return
@@ -103,7 +103,9 @@ def _loopback() -> Any:
 
         return loopback()
     except ModuleNotFoundError as missing:
-        raise Misused(f"--offline needs one more package ({missing.name}): pip install 'fluxwerk[all]'") from None
+        raise InvalidUsageError(
+            f"--offline needs one more package ({missing.name}): pip install 'fluxwerk[all]'"
+        ) from None
 
 
 def _key_from_file(given: Path | None) -> str | None:

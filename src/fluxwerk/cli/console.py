@@ -33,7 +33,7 @@ def put_json(value: Mapping[str, Json]) -> None:
     click.echo(dump(value).decode())
 
 
-class Watch:
+class ProgressLine:
     """Follows one task: a live line on a terminal, a few plain ones elsewhere; remembers what is paid for."""
 
     def __init__(self, *, offline: bool, quiet: bool) -> None:

@@ -23,17 +23,17 @@ EXITS = (
     (INTERRUPTED, "interrupted"),
 )
 # The first kind that fits decides.
-CODES: tuple[tuple[type[errors.Error], int], ...] = (
-    (errors.NoKey, AUTHENTICATION),
-    (errors.NotAllowed, AUTHENTICATION),
-    (errors.OutOfCredits, CREDITS),
-    (errors.Moderated, MODERATION),
-    (errors.TimedOut, TIMEOUT),
-    (errors.InDoubt, IN_DOUBT),
-    (errors.Misused, USAGE),
-    (errors.Failed, 1),
-    (errors.Expired, 1),
-    (errors.Error, SERVICE),
+CODES: tuple[tuple[type[errors.FluxwerkError], int], ...] = (
+    (errors.MissingKeyError, AUTHENTICATION),
+    (errors.AuthenticationError, AUTHENTICATION),
+    (errors.InsufficientCreditsError, CREDITS),
+    (errors.ModerationError, MODERATION),
+    (errors.TaskTimeoutError, TIMEOUT),
+    (errors.InDoubtError, IN_DOUBT),
+    (errors.InvalidUsageError, USAGE),
+    (errors.TaskFailedError, 1),
+    (errors.LinkExpiredError, 1),
+    (errors.FluxwerkError, SERVICE),
 )
 
 
@@ -42,9 +42,9 @@ def explained() -> Generator[None]:
     """Print what was raised as a message, not as a traceback, and exit with its number."""
     try:
         yield
-    except errors.Error as error:
+    except errors.FluxwerkError as error:
         click.echo(f"{type(error).__name__}: {error}", err=True)
-        if error.task and not isinstance(error, errors.TimedOut | errors.Failed):
+        if error.task and not isinstance(error, errors.TaskTimeoutError | errors.TaskFailedError):
             click.echo(f"The task is paid for: {errors.collect_later(error.task)}", err=True)
         sys.exit(code_of(error))
     except BrokenPipeError:
@@ -56,6 +56,6 @@ def explained() -> Generator[None]:
         sys.exit(1)
 
 
-def code_of(error: errors.Error) -> int:
+def code_of(error: errors.FluxwerkError) -> int:
     """Choose the exit code for an error."""
     return next(code for kind, code in CODES if isinstance(error, kind))

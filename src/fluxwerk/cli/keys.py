@@ -10,7 +10,7 @@ import click
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.making import json_option
 from fluxwerk.cli.serve import PACKAGES, credit_of
-from fluxwerk.errors import Misused
+from fluxwerk.errors import InvalidUsageError
 
 if TYPE_CHECKING:
     from fluxwerk.server.state.keys import Keyring
@@ -73,5 +73,5 @@ def _keyring(file: str) -> Keyring:
     try:
         from fluxwerk.server.state.keys import Keyring  # noqa: PLC0415  (the server is an extra)
     except ModuleNotFoundError as missing:
-        raise Misused(f"The keys need one more package ({missing.name}): {PACKAGES}") from None
+        raise InvalidUsageError(f"The keys need one more package ({missing.name}): {PACKAGES}") from None
     return Keyring(file)

@@ -15,10 +15,10 @@ from fluxwerk import catalog
 from fluxwerk.catalog import prices
 from fluxwerk.catalog.rows import Model
 from fluxwerk.cli.connection import Connection, connected
-from fluxwerk.cli.console import Watch, money, put_json, sentence, summary
+from fluxwerk.cli.console import ProgressLine, money, put_json, sentence, summary
 from fluxwerk.client.image import Image
 from fluxwerk.client.inputs import compose
-from fluxwerk.errors import Fault, Misused, UnknownPrice, Unwritable
+from fluxwerk.errors import Fault, InvalidUsageError, StorageError, UnknownPriceError
 from fluxwerk.types import Json, Request
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -67,7 +67,7 @@ def make(
     **given: Json,
 ) -> None:
     """Check the request, make the image, save it, and say so."""
-    model = catalog.find(name)
+    model = catalog.get_model(name)
     wanted = {key: value for key, value in given.items() if value is not None} | _parse(model, options)
     _choose_format(model, wanted, output)
     sources = [_path_or_url(image) for image in images]
@@ -90,7 +90,7 @@ def _run(
     as_json: bool,
 ) -> None:
     began = time.monotonic()
-    watch = Watch(offline=connection.offline, quiet=as_json)
+    watch = ProgressLine(offline=connection.offline, quiet=as_json)
     with watch.live(model.name), connected(connection, watch.hear) as client:
         image = client.generate(request, model=model)
         file = saved(image, output or Path(f"{model.name}-{image.seed}.{image.suffix}"))
@@ -102,11 +102,11 @@ def _run(
 
 
 def saved(image: Image, file: Path) -> Path:
-    """Write a paid image, or say how to collect it again when the disk takes it not; raises `Unwritable`."""
+    """Write a paid image, or say how to collect it again when the disk takes it not; raises `StorageError`."""
     try:
         return image.save(file)
     except OSError as trouble:
-        raise Unwritable(f"{file} cannot be written: {trouble.strerror or trouble}.", task=image.task) from None
+        raise StorageError(f"{file} cannot be written: {trouble.strerror or trouble}.", task=image.task) from None
 
 
 def _path_or_url(text: str) -> str | Path:
@@ -120,7 +120,9 @@ def _choose_format(model: Model, wanted: dict[str, Json], output: Path | None) -
         return
     asked = wanted.get("output_format")
     if asked is not None and asked != suffix:
-        raise Misused("", faults=[Fault("--format", asked, f"does not go with {output}", "leave one of them out")])
+        raise InvalidUsageError(
+            "", faults=[Fault("--format", asked, f"does not go with {output}", "leave one of them out")]
+        )
     if "output_format" in model.options:
         wanted["output_format"] = suffix
 
@@ -130,7 +132,7 @@ def _parse(model: Model, options: Sequence[str]) -> dict[str, Json]:
     for text in options:
         name, equals, value = text.partition("=")
         if not equals:
-            raise Misused("", faults=[Fault("--option", text, "must look like NAME=VALUE")])
+            raise InvalidUsageError("", faults=[Fault("--option", text, "must look like NAME=VALUE")])
         parsed[name] = _convert(model, name, value)
     return parsed
 
@@ -152,7 +154,7 @@ def _convert(model: Model, name: str, value: str) -> Json:
 def _estimate(request: Request, model: Model) -> Decimal | None:
     try:
         return prices.estimate_request(request, model)
-    except UnknownPrice:
+    except UnknownPriceError:
         return None
 
 
@@ -182,7 +184,7 @@ def _check_folder(output: Path | None) -> None:
     while not folder.exists():
         folder = folder.parent
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise Misused(
+        raise InvalidUsageError(
             "", faults=[Fault("--output", str(output or folder), "cannot be written", "choose another folder")]
         )
 

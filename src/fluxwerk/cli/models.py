@@ -21,7 +21,7 @@ WIDTH = 120
 @json_option
 def command(model: str | None, *, as_json: bool) -> None:
     """List the models, or show what one MODEL takes."""
-    rows = [catalog.find(model)] if model else list(catalog.models().values())
+    rows = [catalog.get_model(model)] if model else list(catalog.list_models().values())
     if as_json:
         for row in rows:
             put_json(facts(row))

@@ -11,7 +11,7 @@ from fluxwerk.catalog import prices
 from fluxwerk.catalog.sizes import Size
 from fluxwerk.cli.console import money, put_json
 from fluxwerk.cli.making import json_option
-from fluxwerk.errors import Fault, Misused
+from fluxwerk.errors import Fault, InvalidUsageError
 
 # Enough of a file to find its size in, whatever metadata comes first.
 HEAD = 1024 * 1024
@@ -28,7 +28,7 @@ def command(
     model: str, width: int | None, height: int | None, images: tuple[str, ...], count: int, *, as_json: bool
 ) -> None:
     """Estimate what images of a MODEL will cost; the service's own figure is what is paid."""
-    row = catalog.find(model)
+    row = catalog.get_model(model)
     one = prices.estimate(row, width, height, [_size(text) for text in images])
     total = one * count
     if as_json:
@@ -45,9 +45,9 @@ def _size(text: str) -> Size:
         return int(width), int(height)
     file = Path(text)
     if not file.is_file():
-        raise Misused("", faults=[Fault("--image", text, "must be a file or a size such as 1024x768")])
+        raise InvalidUsageError("", faults=[Fault("--image", text, "must be a file or a size such as 1024x768")])
     with file.open("rb") as opened:
         found = imagefile.measure(opened.read(HEAD))
     if found is None:
-        raise Misused("", faults=[Fault("--image", text, "is no PNG, JPEG or WebP")])
+        raise InvalidUsageError("", faults=[Fault("--image", text, "is no PNG, JPEG or WebP")])
     return found.size

@@ -12,7 +12,7 @@ from fluxwerk.batch.provenance import is_cut, read_origin
 from fluxwerk.cli.connection import Connection, connection_options
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.making import make
-from fluxwerk.errors import Misused
+from fluxwerk.errors import InvalidUsageError
 from fluxwerk.ledger.inputs import is_mark
 from fluxwerk.types import Json
 
@@ -49,9 +49,11 @@ def _fields(facts: Mapping[str, Json]) -> dict[str, Json]:
 def _check(file: Path, fields: Mapping[str, Json]) -> None:
     inputs = [name for name, value in fields.items() if is_mark(value)]
     if inputs:
-        raise Misused(f"{file} was made from local images ({', '.join(inputs)}); only their hashes were kept.")
+        raise InvalidUsageError(
+            f"{file} was made from local images ({', '.join(inputs)}); only their hashes were kept."
+        )
     cut = [name for name, value in fields.items() if name != "prompt" and is_cut(value)]
     if cut:
-        raise Misused(f"{file} was made from links ({', '.join(cut)}) of which the queries were not kept.")
+        raise InvalidUsageError(f"{file} was made from links ({', '.join(cut)}) of which the queries were not kept.")
     if "prompt" not in fields:
-        raise Misused(f"The origin of {file} was kept without its prompt.")
+        raise InvalidUsageError(f"The origin of {file} was kept without its prompt.")

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fluxwerk.errors import Fault, Misused
+from fluxwerk.errors import Fault, InvalidUsageError
 
 if TYPE_CHECKING:
     import uvicorn
 
     from fluxwerk.engines import LiveEngine
-    from fluxwerk.server.faults.rules import Trouble
+    from fluxwerk.server.faults.rules import Faults
     from fluxwerk.server.fetch import Guard
     from fluxwerk.server.router import Service
-    from fluxwerk.server.state.accounts import Books
-    from fluxwerk.server.state.store import Disk
+    from fluxwerk.server.state.accounts import Accounts
+    from fluxwerk.server.state.store import DiskStore
 
 PACKAGES = "pip install 'fluxwerk[server]'"
 
@@ -100,9 +100,9 @@ def command(
         from fluxwerk.server.app import build  # noqa: PLC0415
         from fluxwerk.server.loopback import config_of  # noqa: PLC0415
         from fluxwerk.server.router import Service  # noqa: PLC0415
-        from fluxwerk.server.webhooks import Policy  # noqa: PLC0415
+        from fluxwerk.server.webhooks import WebhookPolicy  # noqa: PLC0415
     except ModuleNotFoundError as missing:
-        raise Misused(f"The server needs one more package ({missing.name}): {PACKAGES}") from None
+        raise InvalidUsageError(f"The server needs one more package ({missing.name}): {PACKAGES}") from None
     painter = _painter(engine, weights, device, quantize, compiled=compiled, previews=previews)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read
@@ -115,7 +115,7 @@ def command(
         pace=lambda _: seconds,
         secret=disk.secret if disk else None,
         dialect="guide" if dialect == "guide" else "live",
-        policy=Policy(frozenset(hosts), networks, webhook_secret_header),
+        policy=WebhookPolicy(frozenset(hosts), networks, webhook_secret_header),
         trouble=script,
         magic=magic,
     )
@@ -158,7 +158,9 @@ def _guard(networks: tuple[str, ...], hosts: tuple[str, ...]) -> Guard:
     try:
         return Guard(networks, plain=hosts)
     except ValueError as fault:
-        raise Misused("", faults=[Fault("--allow-network", ", ".join(networks), f"{fault}; try 127.0.0.0/8")]) from None
+        raise InvalidUsageError(
+            "", faults=[Fault("--allow-network", ", ".join(networks), f"{fault}; try 127.0.0.0/8")]
+        ) from None
 
 
 def _painter(
@@ -167,30 +169,30 @@ def _painter(
     if engine == "diffusers":
         return _diffusers(weights, device, quantize, compiled=compiled, previews=previews)
     _refuse_all(weights=weights, device=device, compile=compiled, quantize=quantize, previews=previews)
-    from fluxwerk.engines.offline import Offline  # noqa: PLC0415
+    from fluxwerk.engines.offline import OfflineEngine  # noqa: PLC0415
     from fluxwerk.engines.threads import live  # noqa: PLC0415
 
-    return live(Offline())
+    return live(OfflineEngine())
 
 
 def _diffusers(
     weights: str | None, device: str | None, quantize: str | None, *, compiled: bool, previews: bool
 ) -> LiveEngine:
     """Set the engine up and say under which licences it works."""
-    from fluxwerk.engines.local import Diffusers  # noqa: PLC0415  (no torch: its processes load that)
+    from fluxwerk.engines.local import LocalEngine  # noqa: PLC0415  (no torch: its processes load that)
     from fluxwerk.engines.local.engine import check_packages, find_devices, licences  # noqa: PLC0415
     from fluxwerk.engines.local.weights import read  # noqa: PLC0415
 
     if weights is None:
         hint = "a folder such as FLUX.2-klein-4B, or a weights.toml"
-        raise Misused("", faults=[Fault("--weights", None, "is required with --engine diffusers", hint)])
+        raise InvalidUsageError("", faults=[Fault("--weights", None, "is required with --engine diffusers", hint)])
     table = read(weights).quantized(quantize)
     check_packages()
     devices = find_devices(device)
     for line in licences(table):
         click.echo(line, err=True)
     click.echo(f"The weights are loaded on {', '.join(devices)}; GET /healthz tells when they are ready.", err=True)
-    return Diffusers(table, devices, compiled=compiled, previews=previews)
+    return LocalEngine(table, devices, compiled=compiled, previews=previews)
 
 
 def _refuse_all(**given: object) -> None:
@@ -201,37 +203,39 @@ def _refuse_all(**given: object) -> None:
         if value not in (None, False)
     ]
     if faults:
-        raise Misused("", faults=faults)
+        raise InvalidUsageError("", faults=faults)
 
 
-def _books(keys: tuple[str, ...], keyring: str | None, credit: str, keep: float, disk: Disk | None) -> Books:
-    from fluxwerk.server.state.accounts import Books  # noqa: PLC0415
+def _books(keys: tuple[str, ...], keyring: str | None, credit: str, keep: float, disk: DiskStore | None) -> Accounts:
+    from fluxwerk.server.state.accounts import Accounts  # noqa: PLC0415
     from fluxwerk.server.state.keys import Keyring  # noqa: PLC0415
 
     if keys and keyring:
-        raise Misused("Give either --key or --keys, not both.")
+        raise InvalidUsageError("Give either --key or --keys, not both.")
     if keyring and not Path(keyring).exists():
-        raise Misused("", faults=[Fault("--keys", keyring, "is not there", f"fluxwerk keys add NAME --file {keyring}")])
+        raise InvalidUsageError(
+            "", faults=[Fault("--keys", keyring, "is not there", f"fluxwerk keys add NAME --file {keyring}")]
+        )
     grants = Keyring(keyring).granted if keyring else None
-    return Books(keys, credit_of("--credits", credit), keep, grants=grants, store=disk)
+    return Accounts(keys, credit_of("--credits", credit), keep, grants=grants, store=disk)
 
 
-def _disk(folder: str | None) -> Disk | None:
+def _disk(folder: str | None) -> DiskStore | None:
     if folder is None:
         return None
-    from fluxwerk.server.state.store import Disk  # noqa: PLC0415
+    from fluxwerk.server.state.store import DiskStore  # noqa: PLC0415
 
-    return Disk(folder)
+    return DiskStore(folder)
 
 
-def _script(path: str | None) -> Trouble:
-    from fluxwerk.server.faults.rules import Trouble, load  # noqa: PLC0415
+def _script(path: str | None) -> Faults:
+    from fluxwerk.server.faults.rules import Faults, load  # noqa: PLC0415
 
-    return load(path) if path else Trouble()
+    return load(path) if path else Faults()
 
 
 def credit_of(option: str, text: str) -> Decimal:
-    """Read credits from the command line; raises `Misused`."""
+    """Read credits from the command line; raises `InvalidUsageError`."""
     from fluxwerk.server.state.keys import MOST_CREDITS, is_credit  # noqa: PLC0415
 
     try:
@@ -239,7 +243,7 @@ def credit_of(option: str, text: str) -> Decimal:
     except ArithmeticError:
         credit = Decimal("nan")
     if not is_credit(credit):
-        raise Misused("", faults=[Fault(option, text, f"must be a number from 0 to {MOST_CREDITS:,}")])
+        raise InvalidUsageError("", faults=[Fault(option, text, f"must be a number from 0 to {MOST_CREDITS:,}")])
     return credit
 
 
@@ -250,4 +254,4 @@ def _listen(host: str, port: int) -> socket.socket:
         return listen(host, port)
     except OSError as trouble:
         hint = Fault("--port", port, f"{host}:{port} cannot be listened at: {trouble.strerror}", "try another, or 0")
-        raise Misused("", faults=[hint]) from None
+        raise InvalidUsageError("", faults=[hint]) from None

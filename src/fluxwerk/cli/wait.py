@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from fluxwerk.cli.connection import Connection, connected, connection_options
-from fluxwerk.cli.console import Watch, put_json, sentence, summary
+from fluxwerk.cli.console import ProgressLine, put_json, sentence, summary
 from fluxwerk.cli.making import json_option, saved
-from fluxwerk.errors import Misused
+from fluxwerk.errors import InvalidUsageError
 from fluxwerk.types import Task
 
 
@@ -23,9 +23,11 @@ from fluxwerk.types import Task
 def command(task: str, polling_url: str | None, output: Path | None, connection: Connection, *, as_json: bool) -> None:
     """Wait for the TASK with that id and download its image; nothing is submitted or charged."""
     if connection.offline:
-        raise Misused("An offline server ends with its command, and its tasks with it; there is nothing to collect.")
+        raise InvalidUsageError(
+            "An offline server ends with its command, and its tasks with it; there is nothing to collect."
+        )
     began = time.monotonic()
-    watch = Watch(offline=False, quiet=as_json)
+    watch = ProgressLine(offline=False, quiet=as_json)
     with watch.live("waiting"), connected(connection, watch.hear) as client:
         url = polling_url or f"{client.access.base}/v1/get_result?id={task}"
         image = client.download(Task(task, url))

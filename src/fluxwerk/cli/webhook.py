@@ -11,7 +11,7 @@ import click
 
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.making import json_option
-from fluxwerk.errors import Error, Fault, Misused
+from fluxwerk.errors import Fault, FluxwerkError, InvalidUsageError
 from fluxwerk.protocol import trust
 from fluxwerk.protocol.webhook import LARGEST, SIGNATURE, check, read, sign, verify
 from fluxwerk.types import Json
@@ -70,7 +70,7 @@ def listen(host: str, port: int, *, count: int | None, as_json: bool, **how: Any
         server = _Server((host, port), _Take)
     except OSError as trouble:
         hint = Fault("--port", port, f"{host}:{port} cannot be listened at: {trouble.strerror}", "try another, or 0")
-        raise Misused("", faults=[hint]) from None
+        raise InvalidUsageError("", faults=[hint]) from None
     server.how, server.as_json = how, as_json
     with server:
         click.echo(f"Listening for webhooks at http://{host}:{server.server_port}; Ctrl-C ends.", err=True)
@@ -140,11 +140,11 @@ def _judge(body: bytes, headers: dict[str, str], how: dict[str, Any]) -> tuple[d
     facts: dict[str, Json] = {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "bytes": len(body)}
     try:
         verify(body, headers, how["secret"], accept_secret_header=how["accept_secret_header"])
-    except Error as fault:
+    except FluxwerkError as fault:
         return facts | {"verdict": "not proven", "reason": str(fault)}, 401
     try:
         status = read(body)
-    except Error as fault:
+    except FluxwerkError as fault:
         return facts | {"verdict": "proven, but unreadable", "reason": str(fault)}, 400
     link = trust.redact(status.url) if status.url else None
     said = {"task": status.task.id, "status": status.word, "details": status.details, "image": link}

@@ -12,15 +12,15 @@ from fluxwerk import catalog
 from fluxwerk.catalog import prices
 from fluxwerk.catalog.rows import Model
 from fluxwerk.client import logs
-from fluxwerk.client.credentials import open_access
+from fluxwerk.client.credentials import read_credentials
 from fluxwerk.client.image import Image, develop
-from fluxwerk.client.inputs import Wanted, compose
-from fluxwerk.client.many import Series, may_buy
-from fluxwerk.client.session import Conversation, Hooks
-from fluxwerk.client.slots import Slots
+from fluxwerk.client.inputs import RequestOptions, compose
+from fluxwerk.client.many import Many, may_buy
+from fluxwerk.client.session import Session, WebhookListener
+from fluxwerk.client.slots import ClientSlots
 from fluxwerk.drive import WALL, Clock
-from fluxwerk.errors import Misused, TimedOut
-from fluxwerk.polling.history import Experience, shared
+from fluxwerk.errors import InvalidUsageError, TaskTimeoutError
+from fluxwerk.polling.history import PollingHistory, shared
 from fluxwerk.protocol import flow, retry
 from fluxwerk.types import Flow, HttpRequest, Pool, Request, Response, Status, Task, Tell
 
@@ -35,7 +35,7 @@ TOO_MANY = 429
 SLOTS, AHEAD = 24, 16
 
 
-class Words:
+class BaseClient:
     """The base of both clients, which drives nothing itself."""
 
     def __init__(
@@ -46,19 +46,19 @@ class Words:
         timeout: float,
         on_event: Tell,
         slots: int | None = None,
-        webhook: Hooks | None = None,
+        webhook: WebhookListener | None = None,
         clock: Clock = WALL,
-        experience: Experience | None = None,
+        experience: PollingHistory | None = None,
     ) -> None:
         self.webhook = webhook
         self.experience = experience or shared()
-        self.access = open_access(api_key, region, base_url)
+        self.access = read_credentials(api_key, region, base_url)
         self.timeout = timeout
         self.on_event = on_event
         self.clock = clock
         if slots is not None and slots < 1:
-            raise Misused(f"slots = {slots}: at least one task must be allowed in flight.")
-        self.slots = Slots(clock.now, slots)
+            raise InvalidUsageError(f"slots = {slots}: at least one task must be allowed in flight.")
+        self.slots = ClientSlots(clock.now, slots)
         self._at_a_time = (slots or SLOTS) + max(AHEAD, (slots or SLOTS) // 2)
         self._closed = threading.Event()
         logs.keep_urls_out_of_logs()
@@ -66,8 +66,8 @@ class Words:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self.access.base!r})"
 
-    def request(self, prompt: str | None = None, **wanted: Unpack[Wanted]) -> Request:
-        """Build and check a request without sending anything; raises `Misused` with every fault."""
+    def request(self, prompt: str | None = None, **wanted: Unpack[RequestOptions]) -> Request:
+        """Build and check a request without sending anything; raises `InvalidUsageError` with every fault."""
         return _compose(prompt, wanted)[1]
 
     def estimate(
@@ -77,14 +77,14 @@ class Words:
         height: int | None = None,
         inputs: Sequence[tuple[int, int]] = (),
     ) -> Decimal:
-        """Estimate one image in credits without asking the service; raises `UnknownPrice`."""
+        """Estimate one image in credits without asking the service; raises `UnknownPriceError`."""
         return prices.estimate(model, width, height, inputs)
 
-    def _generating(self, tell: Tell, prompt: str | Request | None, wanted: Wanted) -> Flow[Image]:
+    def _generating(self, tell: Tell, prompt: str | Request | None, wanted: RequestOptions) -> Flow[Image]:
         task = yield from self._submitting(tell, prompt, wanted)
         return (yield from self._downloading(tell, task, 0.0))
 
-    def _submitting(self, tell: Tell, prompt: str | Request | None, wanted: Wanted) -> Flow[Task]:
+    def _submitting(self, tell: Tell, prompt: str | Request | None, wanted: RequestOptions) -> Flow[Task]:
         model, request = _compose(prompt, wanted)
         if self.webhook and (not model.options or "webhook_url" in model.options):
             request = replace(request, fields={**self.webhook.options, **request.fields})
@@ -111,19 +111,21 @@ class Words:
             self.experience.refused(self.clock.now(), min(asked, retry.LONGEST_RETRY_AFTER))
         return response
 
-    def _conversation(self, task: Task | None) -> Conversation:
-        return Conversation(self.clock, self.slots, self.on_event, self.webhook, task)
+    def _conversation(self, task: Task | None) -> Session:
+        return Session(self.clock, self.slots, self.on_event, self.webhook, task)
 
-    def _series(self, requests: object) -> Series:
+    def _series(self, requests: object) -> Many:
         if isinstance(requests, str | Request):
-            raise Misused("Many are asked for, and one was given: put brackets around it.")
-        return Series(self._at_a_time, self._closed)
+            raise InvalidUsageError("Many are asked for, and one was given: put brackets around it.")
+        return Many(self._at_a_time, self._closed)
 
-    def _no_slot(self, pool: Pool) -> TimedOut:
+    def _no_slot(self, pool: Pool) -> TaskTimeoutError:
         if not may_buy():
-            return TimedOut("Nobody listens any more, or the client was closed. Nothing was sent.")
+            return TaskTimeoutError("Nobody listens any more, or the client was closed. Nothing was sent.")
         most = self.slots.most(pool)
-        return TimedOut(f"No slot became free: of {pool.name} {most} may be in flight at once. Nothing was sent.")
+        return TaskTimeoutError(
+            f"No slot became free: of {pool.name} {most} may be in flight at once. Nothing was sent."
+        )
 
     def _settle(self, wake: Callable[[], object]) -> None:
         """Let the series under way send nothing more, and call `wake` once no submit is on its way."""
@@ -135,11 +137,11 @@ class Words:
         return self.clock.now() + (self.timeout if timeout is None else timeout)
 
 
-def of_each(request: Request | str, wanted: Wanted) -> Wanted:
+def of_each(request: Request | str, wanted: RequestOptions) -> RequestOptions:
     """Take from the options of many what goes with this one: a request has its own."""
     if isinstance(request, str):
         return wanted
-    mine = Wanted()
+    mine = RequestOptions()
     if "timeout" in wanted:
         mine["timeout"] = wanted["timeout"]
     model = wanted.get("model")
@@ -148,12 +150,14 @@ def of_each(request: Request | str, wanted: Wanted) -> Wanted:
     return mine
 
 
-def _compose(prompt: str | Request | None, wanted: Wanted) -> tuple[Model, Request]:
+def _compose(prompt: str | Request | None, wanted: RequestOptions) -> tuple[Model, Request]:
     options = {name: value for name, value in wanted.items() if name not in NOT_OPTIONS}
     images, extra = wanted.get("images", ()), wanted.get("extra")
     if not isinstance(prompt, Request):
-        model = catalog.find(wanted.get("model", DEFAULT_MODEL))
+        model = catalog.get_model(wanted.get("model", DEFAULT_MODEL))
         return model, compose(model, prompt, images=images, options=options, extra=extra)
     if options or images or extra:
-        raise Misused(f"A request is complete: give {', '.join(options) or 'images and extra'} when it is made.")
-    return catalog.find(wanted.get("model", prompt.model)), prompt
+        raise InvalidUsageError(
+            f"A request is complete: give {', '.join(options) or 'images and extra'} when it is made."
+        )
+    return catalog.get_model(wanted.get("model", prompt.model)), prompt

@@ -9,15 +9,15 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fluxwerk.client import transport
-from fluxwerk.client.base import Words, of_each
+from fluxwerk.client.base import BaseClient, of_each
 from fluxwerk.client.image import Image
-from fluxwerk.client.inputs import Wanted
-from fluxwerk.client.many import Made, may_buy, may_send
-from fluxwerk.client.session import Conversation, Hooks
-from fluxwerk.client.slots import Seat
+from fluxwerk.client.inputs import RequestOptions
+from fluxwerk.client.many import Result, may_buy, may_send
+from fluxwerk.client.session import Session, WebhookListener
+from fluxwerk.client.slots import SlotClaim
 from fluxwerk.drive import drive, drive_async
-from fluxwerk.errors import TimedOut, Unreachable
-from fluxwerk.polling.history import Experience
+from fluxwerk.errors import ConnectionFailedError, TaskTimeoutError
+from fluxwerk.polling.history import PollingHistory
 from fluxwerk.protocol import flow
 from fluxwerk.types import Flow, HttpRequest, Pool, Request, Response, Status, Task, Tell, silence
 
@@ -36,7 +36,7 @@ LOOK_AROUND = 1.0
 LINGER = 20.0
 
 
-class Client(Words):
+class Client(BaseClient):
     """The blocking client; safe to share between threads.
 
     `timeout` is the deadline in seconds for everything a method does.  `on_event` hears what happens on the way.
@@ -55,18 +55,18 @@ class Client(Words):
         timeout: float = PATIENCE,
         on_event: Tell = silence,
         slots: int | None = None,
-        webhook: Hooks | None = None,
+        webhook: WebhookListener | None = None,
         http_client: httpx2.Client | None = None,
-        experience: Experience | None = None,
+        experience: PollingHistory | None = None,
     ) -> None:
         super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook, experience=experience)
-        self._line = transport.open_line(http_client)
+        self._line = transport.open_transport(http_client)
 
-    def generate(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Image:
+    def generate(self, prompt: str | Request | None = None, **wanted: Unpack[RequestOptions]) -> Image:
         """Submit, wait and download: one paid image, from a prompt with options or from a request made before."""
         return self._drive(lambda tell: self._generating(tell, prompt, wanted), wanted.get("timeout"))
 
-    def generate_many(self, requests: Iterable[Request | str], **wanted: Unpack[Wanted]) -> Iterator[Made]:
+    def generate_many(self, requests: Iterable[Request | str], **wanted: Unpack[RequestOptions]) -> Iterator[Result]:
         """Make many images at once and yield each as it finishes, with its request; one failure stops no other.
 
         `requests` are requests or prompts, which share the options given here.  They are read as slots become free, so
@@ -76,12 +76,12 @@ class Client(Words):
         series = self._series(requests)
         return series.on_threads(lambda one: self.generate(one, **of_each(one, wanted)), requests)
 
-    def submit(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Task:
-        """Ask for one image and return its task, a plain value to store; raises `InDoubt` if nobody answered."""
+    def submit(self, prompt: str | Request | None = None, **wanted: Unpack[RequestOptions]) -> Task:
+        """Ask for one image and return its task, a plain value to store; raises `InDoubtError` if nobody answered."""
         return self._drive(lambda tell: self._submitting(tell, prompt, wanted), wanted.get("timeout"))
 
     def wait(self, task: Task, *, timeout: float | None = None) -> Status:
-        """Poll until the task is ready; raises how it ended otherwise, and `TimedOut` with the task."""
+        """Poll until the task is ready; raises how it ended otherwise, and `TaskTimeoutError` with the task."""
         return self._drive(lambda tell: self._waiting(tell, task), timeout, task)
 
     def download(self, ready: Status | Task, *, timeout: float | None = None) -> Image:
@@ -118,7 +118,7 @@ class Client(Words):
             deadline = self._deadline(timeout)
             return drive(begin(talk.tell), lambda request, left: self._send(talk, request, left), deadline, talk.clock)
 
-    def _send(self, talk: Conversation, request: HttpRequest, budget: float | None) -> Response:
+    def _send(self, talk: Session, request: HttpRequest, budget: float | None) -> Response:
         if request.pool is None:
             _check_open(talk)
             return self.send(request, budget)
@@ -127,13 +127,13 @@ class Client(Words):
         left = None if budget is None else budget - (self.clock.now() - began)
         try:
             response = self.send(request, left)
-        except Unreachable:
+        except ConnectionFailedError:
             talk.withdraw()
             raise
         talk.answered(response)
         return response
 
-    def _take_seat(self, pool: Pool, budget: float | None) -> Seat:
+    def _take_seat(self, pool: Pool, budget: float | None) -> SlotClaim:
         granted = threading.Event()
         seat = self.slots.ask(pool, granted.set)
         until = None if budget is None else self.clock.now() + budget
@@ -159,7 +159,7 @@ class Client(Words):
         self.slots.nudge(pool)
 
 
-class AsyncClient(Words):
+class AsyncClient(BaseClient):
     """The asyncio client, with the same words as `Client`; it may outlive an event loop, and serve several at once."""
 
     def __init__(
@@ -171,22 +171,24 @@ class AsyncClient(Words):
         timeout: float = PATIENCE,
         on_event: Tell = silence,
         slots: int | None = None,
-        webhook: Hooks | None = None,
+        webhook: WebhookListener | None = None,
         http_client: httpx2.AsyncClient | None = None,
-        experience: Experience | None = None,
+        experience: PollingHistory | None = None,
     ) -> None:
         super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook, experience=experience)
         self._lent = http_client
         self._opened: dict[
-            asyncio.AbstractEventLoop, tuple[transport.AsyncLine, AsyncGenerator[transport.AsyncLine]]
+            asyncio.AbstractEventLoop, tuple[transport.AsyncTransport, AsyncGenerator[transport.AsyncTransport]]
         ] = {}
         self._abandoned: set[asyncio.Future[Any]] = set()
 
-    async def generate(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Image:
+    async def generate(self, prompt: str | Request | None = None, **wanted: Unpack[RequestOptions]) -> Image:
         """Submit, wait and download: one paid image, from a prompt with options or from a request made before."""
         return await self._drive(lambda tell: self._generating(tell, prompt, wanted), wanted.get("timeout"))
 
-    def generate_many(self, requests: Iterable[Request | str], **wanted: Unpack[Wanted]) -> AsyncIterator[Made]:
+    def generate_many(
+        self, requests: Iterable[Request | str], **wanted: Unpack[RequestOptions]
+    ) -> AsyncIterator[Result]:
         """Make many images at once and yield each as it finishes, with its request; one failure stops no other.
 
         `requests` are requests or prompts, which share the options given here.  They are read as slots become free, so
@@ -196,12 +198,12 @@ class AsyncClient(Words):
         series = self._series(requests)
         return series.on_loop(lambda one: self.generate(one, **of_each(one, wanted)), requests)
 
-    async def submit(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Task:
-        """Ask for one image and return its task, a plain value to store; raises `InDoubt` if nobody answered."""
+    async def submit(self, prompt: str | Request | None = None, **wanted: Unpack[RequestOptions]) -> Task:
+        """Ask for one image and return its task, a plain value to store; raises `InDoubtError` if nobody answered."""
         return await self._drive(lambda tell: self._submitting(tell, prompt, wanted), wanted.get("timeout"))
 
     async def wait(self, task: Task, *, timeout: float | None = None) -> Status:
-        """Poll until the task is ready; raises how it ended otherwise, and `TimedOut` with the task."""
+        """Poll until the task is ready; raises how it ended otherwise, and `TaskTimeoutError` with the task."""
         return await self._drive(lambda tell: self._waiting(tell, task), timeout, task)
 
     async def download(self, ready: Status | Task, *, timeout: float | None = None) -> Image:
@@ -261,14 +263,14 @@ class AsyncClient(Words):
             # It was told and logged; asked for, it is no complaint of the event loop.
             driving.exception()
 
-    async def _converse(self, talk: Conversation, begin: Callable[[Tell], Flow[T]], deadline: float) -> T:
+    async def _converse(self, talk: Session, begin: Callable[[Tell], Flow[T]], deadline: float) -> T:
         async def send(request: HttpRequest, left: float | None) -> Response:
             return await self._send(talk, request, left)
 
         with talk:
             return await drive_async(begin(talk.tell), send, deadline, talk.clock)
 
-    async def _send(self, talk: Conversation, request: HttpRequest, budget: float | None) -> Response:
+    async def _send(self, talk: Session, request: HttpRequest, budget: float | None) -> Response:
         if request.pool is None:
             _check_open(talk)
             return await self.send(request, budget)
@@ -277,13 +279,13 @@ class AsyncClient(Words):
         left = None if budget is None else budget - (self.clock.now() - began)
         try:
             response = await self.send(request, left)
-        except Unreachable:
+        except ConnectionFailedError:
             talk.withdraw()
             raise
         talk.answered(response)
         return response
 
-    async def _take_seat(self, pool: Pool, budget: float | None) -> Seat:
+    async def _take_seat(self, pool: Pool, budget: float | None) -> SlotClaim:
         import asyncio  # noqa: PLC0415
 
         granted, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -313,7 +315,7 @@ class AsyncClient(Words):
             self.slots.looked(task, await drive_async(look, self.send, self.clock.now() + left, self.clock))
         self.slots.nudge(pool)
 
-    async def _open(self) -> transport.AsyncLine:
+    async def _open(self) -> transport.AsyncTransport:
         """Find the connections of this event loop: a pool belongs to the loop it was opened on."""
         import asyncio  # noqa: PLC0415
 
@@ -326,9 +328,9 @@ class AsyncClient(Words):
         return self._opened[loop][0]
 
 
-async def _hold(lent: httpx2.AsyncClient | None) -> AsyncGenerator[transport.AsyncLine]:
+async def _hold(lent: httpx2.AsyncClient | None) -> AsyncGenerator[transport.AsyncTransport]:
     """Hold connections open until closed; a loop that ends closes its generators, and so these, by itself."""
-    line = transport.open_async_line(lent)
+    line = transport.open_async_transport(lent)
     try:
         yield line
     finally:
@@ -339,6 +341,6 @@ def _task_of(ready: Status | Task) -> Task:
     return ready if isinstance(ready, Task) else ready.task
 
 
-def _check_open(talk: Conversation) -> None:
+def _check_open(talk: Session) -> None:
     if not may_send():
-        raise TimedOut("The client was closed before the image was there.", task=talk.task)
+        raise TaskTimeoutError("The client was closed before the image was there.", task=talk.task)

@@ -6,13 +6,13 @@ import os
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from fluxwerk.errors import NoKey
+from fluxwerk.errors import MissingKeyError
 from fluxwerk.protocol import trust
 from fluxwerk.types import HttpRequest
 
 
 @dataclass(frozen=True)
-class Access:
+class Credentials:
     """The base URL of the service and the account's key; `others` are the regions that a submit may fail over to."""
 
     base: str
@@ -33,17 +33,19 @@ class Access:
         return USER_AGENT
 
 
-def open_access(api_key: str | None, region: str | None, base: str | None) -> Access:
-    """Find address and key in the arguments, or else in BFL_BASE_URL and BFL_API_KEY; raises `NoKey`."""
+def read_credentials(api_key: str | None, region: str | None, base: str | None) -> Credentials:
+    """Find address and key in the arguments, or else in BFL_BASE_URL and BFL_API_KEY; raises `MissingKeyError`."""
     key = (api_key or os.environ.get("BFL_API_KEY", "")).strip()
     if not key:
-        raise NoKey(
+        raise MissingKeyError(
             "No API key. Create one at https://dashboard.bfl.ai/get-started and set it: export BFL_API_KEY=...  "
             "To try everything without a key, use the offline engine: fluxwerk generate ... --offline"
         )
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise NoKey("The API key holds white space or characters that no key has; copy it again from the dashboard.")
+        raise MissingKeyError(
+            "The API key holds white space or characters that no key has; copy it again from the dashboard."
+        )
     if not (base or region):
         base = os.environ.get("BFL_BASE_URL")
     chosen = trust.base_url(region, base or None)
-    return Access(chosen, key, trust.fallbacks(chosen))
+    return Credentials(chosen, key, trust.fallbacks(chosen))

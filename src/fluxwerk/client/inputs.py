@@ -33,7 +33,7 @@ class HasData(Protocol):
         ...
 
 
-ImageInput: TypeAlias = "str | bytes | os.PathLike[str] | BinaryIO | PilImage | HasData | Attached"
+ImageInput: TypeAlias = "str | bytes | os.PathLike[str] | BinaryIO | PilImage | HasData | EncodedImage"
 
 # The service takes 20 MB or 20 megapixels an image, by its documentation.
 LARGEST_BYTES = 20 * 1024 * 1024
@@ -47,7 +47,7 @@ IMAGE_NAME = re.compile(r"input_image(_[0-9]+)?|images?|image_prompt|mask|person
 log = logging.getLogger("fluxwerk")
 
 
-class Options(TypedDict, total=False):
+class ModelOptions(TypedDict, total=False):
     """Every option that some model takes; `fluxwerk models NAME` shows which takes which."""
 
     width: int | None
@@ -92,7 +92,7 @@ class Options(TypedDict, total=False):
     webhook_secret: str | None
 
 
-class Wanted(Options, total=False):
+class RequestOptions(ModelOptions, total=False):
     """What `generate` and `submit` take beside the prompt.
 
     `images` go into the model's image fields in order; `extra` is sent unchecked, for what is newer than this release;
@@ -106,7 +106,7 @@ class Wanted(Options, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Attached:
+class EncodedImage:
     """An image as it will be sent: a URL, or base64; `size` in pixels, `None` for a URL."""
 
     text: str = field(repr=False)
@@ -121,7 +121,7 @@ def compose(
     options: Mapping[str, Json] | None = None,
     extra: Mapping[str, Json] | None = None,
 ) -> Request:
-    """Build a request, or raise `Misused` with every fault in it; reads files, sends nothing.
+    """Build a request, or raise `InvalidUsageError` with every fault in it; reads files, sends nothing.
 
     `images` are put into the model's image fields in order; `extra` goes to the service unchecked, for what is newer
     than this release.
@@ -150,12 +150,12 @@ def compose(
     return Request(model.name, {**given, **(extra or {})}, tuple(sizes))
 
 
-def attach(source: ImageInput, name: str, model: Model) -> Attached | Fault:
+def attach(source: ImageInput, name: str, model: Model) -> EncodedImage | Fault:
     """Read one image and measure it against what the model takes; the fault says what is wrong with it."""
-    if isinstance(source, Attached):
+    if isinstance(source, EncodedImage):
         return source
     if isinstance(source, str) and source.startswith(("http://", "https://")):
-        return Attached(source)
+        return EncodedImage(source)
     data = _read(source, name)
     if isinstance(data, Fault):
         return data
@@ -166,7 +166,7 @@ def attach(source: ImageInput, name: str, model: Model) -> Attached | Fault:
     if fault or found is None:
         return Fault(name, None, f"{fault}; a whole PNG, JPEG or WebP is needed", _origin(source))
     wrong = _check_size(found.size, name, model)
-    return wrong or Attached(base64.b64encode(data).decode("ascii"), found.size)
+    return wrong or EncodedImage(base64.b64encode(data).decode("ascii"), found.size)
 
 
 def _place_images(model: Model, images: Sequence[ImageInput], given: dict[str, Json]) -> Iterator[Fault]:
@@ -209,11 +209,11 @@ def _holds_images(model: Model, name: str) -> bool:
     return option.type in IMAGE_TYPES
 
 
-def _attach_all(value: Json, name: str, model: Model) -> tuple[list[Attached], list[Fault]]:
+def _attach_all(value: Json, name: str, model: Model) -> tuple[list[EncodedImage], list[Fault]]:
     several = name == "images" and isinstance(value, list | tuple)
     sources = cast("list[ImageInput]", value if several else [value])
     results = [attach(source, name, model) for source in sources]
-    attached = [result for result in results if isinstance(result, Attached)]
+    attached = [result for result in results if isinstance(result, EncodedImage)]
     return attached, [result for result in results if isinstance(result, Fault)]
 
 

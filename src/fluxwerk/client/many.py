@@ -10,22 +10,22 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from fluxwerk.client.image import Image
-from fluxwerk.errors import Error, InDoubt
+from fluxwerk.errors import FluxwerkError, InDoubtError
 from fluxwerk.types import Request
 
 log = logging.getLogger("fluxwerk")
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class Result:
     """What became of one of many: the request or prompt as it was given, and its image or the error that ended it."""
 
     request: Request | str
     image: Image | None = None
-    error: Error | None = None
+    error: FluxwerkError | None = None
 
 
-class Series:
+class Many:
     """One `generate_many`, `width` requests at a time; `closed` is set when its client is.
 
     When nobody listens any more nothing more is bought, and what is in flight finishes unseen; when the client is
@@ -37,19 +37,21 @@ class Series:
         self.closed = closed
         self.unheard = threading.Event()
 
-    def on_threads(self, make: Callable[[Request | str], Image], requests: Iterable[Request | str]) -> Generator[Made]:
+    def on_threads(
+        self, make: Callable[[Request | str], Image], requests: Iterable[Request | str]
+    ) -> Generator[Result]:
         """Make images in threads and yield each as it finishes."""
 
-        def carry(request: Request | str) -> Made:
+        def carry(request: Request | str) -> Result:
             _mine.set(self)
             try:
-                return Made(request, make(request))
-            except Error as error:
+                return Result(request, make(request))
+            except FluxwerkError as error:
                 return self._failed(request, error)
 
         pool = futures.ThreadPoolExecutor(self._width, thread_name_prefix="fluxwerk")
         try:
-            running: set[futures.Future[Made]] = set()
+            running: set[futures.Future[Result]] = set()
             for request in requests:
                 running.add(pool.submit(carry, request))
                 if len(running) >= self._width:
@@ -62,18 +64,18 @@ class Series:
 
     async def on_loop(
         self, make: Callable[[Request | str], Awaitable[Image]], requests: Iterable[Request | str]
-    ) -> AsyncGenerator[Made]:
+    ) -> AsyncGenerator[Result]:
         """Make images on the running event loop and yield each as it finishes."""
         import asyncio  # noqa: PLC0415  (a blocking client never needs it)
 
-        async def carry(request: Request | str) -> Made:
+        async def carry(request: Request | str) -> Result:
             _mine.set(self)
             try:
-                return Made(request, await make(request))
-            except Error as error:
+                return Result(request, await make(request))
+            except FluxwerkError as error:
                 return self._failed(request, error)
 
-        running: set[asyncio.Task[Made]] = set()
+        running: set[asyncio.Task[Result]] = set()
         try:
             for request in requests:
                 running.add(asyncio.create_task(carry(request)))
@@ -90,15 +92,15 @@ class Series:
             for one in running:
                 one.cancel()
 
-    def _failed(self, request: Request | str, error: Error) -> Made:
-        if isinstance(error, InDoubt) and self.unheard.is_set():
+    def _failed(self, request: Request | str, error: FluxwerkError) -> Result:
+        if isinstance(error, InDoubtError) and self.unheard.is_set():
             # Nobody is there to see it, and it is about money.
             log.warning("%s", error)
-        return Made(request, error=error)
+        return Result(request, error=error)
 
 
 # The series for which this thread or coroutine makes an image, if it is one of many.
-_mine: ContextVar[Series | None] = ContextVar("series", default=None)
+_mine: ContextVar[Many | None] = ContextVar("series", default=None)
 
 
 def may_buy() -> bool:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from fluxwerk.client.slots import Seat, Slots
-from fluxwerk.client.wakeup import Bell
+from fluxwerk.client.slots import ClientSlots, SlotClaim
+from fluxwerk.client.wakeup import Wakeup
 from fluxwerk.drive import Clock
-from fluxwerk.errors import Error, Failed, InDoubt
+from fluxwerk.errors import FluxwerkError, InDoubtError, TaskFailedError
 from fluxwerk.protocol import flow, retry
 from fluxwerk.types import Call, Event, Json, Outcome, Response, Task, Tell
 
@@ -22,11 +22,11 @@ RUNNING = frozenset({Outcome.RUNNING, Outcome.MISSING})
 log = logging.getLogger("fluxwerk.client.session")
 
 
-class Hooks(Protocol):
+class WebhookListener(Protocol):
     """Where webhooks come in: a `fluxwerk.webhook.Receiver`, or anything else that rings a bell for a task's end."""
 
     @property
-    def bell(self) -> Bell:
+    def bell(self) -> Wakeup:
         """What is rung when a webhook has come."""
         ...
 
@@ -40,11 +40,16 @@ class Hooks(Protocol):
         ...
 
 
-class Conversation:
+class Session:
     """One drive of a flow: tells what happens, and holds the slot of the task that comes of it."""
 
     def __init__(
-        self, clock: Clock, slots: Slots, on_event: Tell, webhook: Hooks | None = None, task: Task | None = None
+        self,
+        clock: Clock,
+        slots: ClientSlots,
+        on_event: Tell,
+        webhook: WebhookListener | None = None,
+        task: Task | None = None,
     ) -> None:
         self._clock = clock
         self._slots = slots
@@ -55,7 +60,7 @@ class Conversation:
         self.task = task
         self._stop: Callable[[], object] | None = None
         # What a submit that is on its way holds; its answer turns it into a task's slot or gives it back.
-        self.seat: Seat | None = None
+        self.seat: SlotClaim | None = None
 
     @property
     def clock(self) -> Clock:
@@ -119,16 +124,16 @@ class Conversation:
     def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
         if self.seat:
             self._slots.give_back(self.seat)
-            if error and not isinstance(error, Error):
+            if error and not isinstance(error, FluxwerkError):
                 self._tell_doubt(error)
-        if isinstance(error, Failed) and error.task:
+        if isinstance(error, TaskFailedError) and error.task:
             self._slots.ended(error.task)
         elif self.task:
             self._slots.leave(self.task)
-        if isinstance(error, InDoubt) and self._stop:
+        if isinstance(error, InDoubtError) and self._stop:
             # Nobody is there to catch it, and it is about money.
             log.warning("%s", error)
-        if isinstance(error, Error):
+        if isinstance(error, FluxwerkError):
             self.tell(Event("failed", error.task, reason=f"{type(error).__name__}: {error}"))
 
     def _tell_doubt(self, cut: BaseException) -> None:
@@ -143,7 +148,7 @@ class Conversation:
 class _Listening:
     """A clock whose pauses end early, if they may, when the bell rings for the task that is waited for."""
 
-    def __init__(self, clock: Clock, bell: Bell, task: Callable[[], Task | None]) -> None:
+    def __init__(self, clock: Clock, bell: Wakeup, task: Callable[[], Task | None]) -> None:
         self._clock = clock
         self._bell = bell
         self._task = task

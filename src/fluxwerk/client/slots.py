@@ -21,7 +21,7 @@ LONGEST_TASK = 3600.0
 
 
 @dataclass(eq=False, slots=True)
-class Seat:
+class SlotClaim:
     """One claim to a slot: waiting until `granted`, then held for a submit and for the task that comes of it."""
 
     pool: Pool
@@ -34,22 +34,22 @@ class _Queue:
     """What is known of one pool: seats granted, seats waiting, and a cool-down until a moment on the clock."""
 
     busy: int = 0
-    waiting: deque[Seat] = field(default_factory=deque[Seat])
+    waiting: deque[SlotClaim] = field(default_factory=deque[SlotClaim])
     cooling: bool = False
     until: float = 0.0
-    probe: Seat | None = None
+    probe: SlotClaim | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
     """A seat that became a task, and since when."""
 
-    seat: Seat
+    seat: SlotClaim
     task: Task
     since: float
 
 
-class Slots:
+class ClientSlots:
     """The slots of one account in one process; safe to share between threads and event loops.
 
     `most` replaces the catalogue's number for every pool, for a server of one's own.  `now` tells the time in seconds.
@@ -68,9 +68,9 @@ class Slots:
         """How many tasks of the pool may be in flight at once."""
         return self._most or pool.slots
 
-    def ask(self, pool: Pool, wake: Callable[[], object]) -> Seat:
+    def ask(self, pool: Pool, wake: Callable[[], object]) -> SlotClaim:
         """Claim a slot in the order of asking; `wake` is called, from any thread, when the seat is granted."""
-        seat = Seat(pool, wake)
+        seat = SlotClaim(pool, wake)
         with self._lock:
             queue = self._queues.setdefault(pool.name, _Queue())
             queue.waiting.append(seat)
@@ -79,7 +79,7 @@ class Slots:
 
     def nudge(self, pool: Pool) -> None:
         """Grant what can be granted by now; a cool-down ends by time alone, so whoever waits looks again."""
-        granted: list[Seat] = []
+        granted: list[SlotClaim] = []
         with self._lock:
             queue = self._queues[pool.name]
             while queue.waiting and queue.busy < self.most(pool) and self._may_grant(queue):
@@ -95,7 +95,7 @@ class Slots:
                 # Its event loop is gone, and nobody there can use the seat.
                 self.give_back(seat)
 
-    def hold(self, seat: Seat, task: Task) -> None:
+    def hold(self, seat: SlotClaim, task: Task) -> None:
         """Tie a seat to the task that its submit became; a cool-down that this submit probed is over."""
         with self._lock:
             self._held[task.id] = _Held(seat, task, self._now())
@@ -106,7 +106,7 @@ class Slots:
         self.nudge(seat.pool)
         self._wake_settlers()
 
-    def give_back(self, seat: Seat, cool: float | None = None) -> None:
+    def give_back(self, seat: SlotClaim, cool: float | None = None) -> None:
         """Return a seat whose submit did not become a task, or that is not wanted any more.
 
         `cool` are the seconds for which nobody of this pool shall submit: the service said that it is too busy.

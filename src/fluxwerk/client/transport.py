@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from fluxwerk.client import sockets
-from fluxwerk.client.credentials import Access
-from fluxwerk.errors import Error, Lost, Unanswered, Unreachable
+from fluxwerk.client.credentials import Credentials
+from fluxwerk.errors import ConnectionFailedError, FluxwerkError, NoResponseError, TransportError
 from fluxwerk.protocol import trust
 from fluxwerk.types import HttpRequest, Response
 
@@ -52,10 +52,10 @@ NEVER_LEFT = frozenset(
 PLAIN = "%/:=&?~#+!$,;'@()*[]"
 
 
-class Line(Protocol):
+class Transport(Protocol):
     """Connections of a blocking client."""
 
-    def send(self, access: Access, request: HttpRequest, budget: float | None) -> Response:
+    def send(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
         """Send a request and read its answer within `budget` seconds; raises `Lost`."""
         ...
 
@@ -64,10 +64,10 @@ class Line(Protocol):
         ...
 
 
-class AsyncLine(Protocol):
+class AsyncTransport(Protocol):
     """Connections of an asyncio client, on one event loop."""
 
-    async def send(self, access: Access, request: HttpRequest, budget: float | None) -> Response:
+    async def send(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
         """Send a request and read its answer within `budget` seconds; raises `Lost`."""
         ...
 
@@ -76,29 +76,29 @@ class AsyncLine(Protocol):
         ...
 
 
-def open_line(lent: httpx2.Client | None = None) -> Line:
+def open_transport(lent: httpx2.Client | None = None) -> Transport:
     """Open connections, or use those of a client that was handed in."""
     if lent:
-        return _Lent(lent, owned=False)
+        return _GivenTransport(lent, owned=False)
     if _has_proxy():
         import httpx2  # noqa: PLC0415  (slow to import, and only proxies need it)
 
-        return _Lent(httpx2.Client(limits=_limitless()), owned=True)
-    return _Own()
+        return _GivenTransport(httpx2.Client(limits=_limitless()), owned=True)
+    return _OwnTransport()
 
 
-def open_async_line(lent: httpx2.AsyncClient | None = None) -> AsyncLine:
+def open_async_transport(lent: httpx2.AsyncClient | None = None) -> AsyncTransport:
     """Open connections for the running event loop, or use those of a client that was handed in."""
     if lent:
-        return _AsyncLent(lent, owned=False)
+        return _AsyncGivenTransport(lent, owned=False)
     if _has_proxy():
         import httpx2  # noqa: PLC0415
 
-        return _AsyncLent(httpx2.AsyncClient(limits=_limitless()), owned=True)
-    return _AsyncOwn()
+        return _AsyncGivenTransport(httpx2.AsyncClient(limits=_limitless()), owned=True)
+    return _AsyncOwnTransport()
 
 
-class _Own:
+class _OwnTransport:
     def __init__(self) -> None:
         import httpcore2  # noqa: PLC0415  (only senders pay for it)
 
@@ -109,7 +109,7 @@ class _Own:
             network_backend=sockets.blocking(),
         )
 
-    def send(self, access: Access, request: HttpRequest, budget: float | None) -> Response:
+    def send(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
         body = _Body(budget)
         sockets.deadline.set(body.until)
         with _Losses() as losses, self._pool.stream(**_core(access, request, budget)) as answer:
@@ -122,7 +122,7 @@ class _Own:
         self._pool.close()
 
 
-class _AsyncOwn:
+class _AsyncOwnTransport:
     def __init__(self) -> None:
         import httpcore2  # noqa: PLC0415
 
@@ -133,7 +133,7 @@ class _AsyncOwn:
             network_backend=sockets.on_loop(),
         )
 
-    async def send(self, access: Access, request: HttpRequest, budget: float | None) -> Response:
+    async def send(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
         import asyncio  # noqa: PLC0415  (a blocking client never needs it)
 
         body = _Body(budget)
@@ -148,17 +148,17 @@ class _AsyncOwn:
         await self._pool.aclose()
 
 
-class _Lent:
+class _GivenTransport:
     def __init__(self, http: httpx2.Client, *, owned: bool) -> None:
         self._http = http
         self._owned = owned
 
-    def send(self, access: Access, request: HttpRequest, budget: float | None) -> Response:
+    def send(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
         with _Losses() as losses:
             return _within(budget, lambda: self._read(access, request, budget))
         raise losses.loss
 
-    def _read(self, access: Access, request: HttpRequest, budget: float | None) -> Response:
+    def _read(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
         body = _Body(budget)
         with self._http.stream(**_lent(access, request, budget)) as answer:
             for part in answer.iter_bytes():
@@ -170,12 +170,12 @@ class _Lent:
             self._http.close()
 
 
-class _AsyncLent:
+class _AsyncGivenTransport:
     def __init__(self, http: httpx2.AsyncClient, *, owned: bool) -> None:
         self._http = http
         self._owned = owned
 
-    async def send(self, access: Access, request: HttpRequest, budget: float | None) -> Response:
+    async def send(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
         import asyncio  # noqa: PLC0415
 
         body = _Body(budget)
@@ -230,9 +230,9 @@ class _Body:
     def add(self, part: bytes) -> None:
         self.data += part
         if len(self.data) > LARGEST_BODY:
-            raise Unanswered(f"the answer is larger than {LARGEST_BODY} bytes")
+            raise NoResponseError(f"the answer is larger than {LARGEST_BODY} bytes")
         if time.monotonic() > self.until:
-            raise Unanswered("the answer was still dripping at the deadline")
+            raise NoResponseError("the answer was still dripping at the deadline")
 
 
 def _limitless() -> httpx2.Limits:
@@ -249,7 +249,7 @@ def _limits(request: HttpRequest, budget: float | None) -> dict[str, float]:
     return {"connect": connect, "read": left, "write": left, "pool": connect}
 
 
-def _core(access: Access, request: HttpRequest, budget: float | None) -> dict[str, Any]:
+def _core(access: Credentials, request: HttpRequest, budget: float | None) -> dict[str, Any]:
     url = request.url if request.url.isascii() else quote(request.url, safe=PLAIN)
     # identity: nothing that arrives has to be unpacked, and so nothing can unpack to any size.
     headers = {"accept": "*/*", "accept-encoding": "identity", **access.headers(request)}
@@ -262,7 +262,7 @@ def _core(access: Access, request: HttpRequest, budget: float | None) -> dict[st
     }
 
 
-def _lent(access: Access, request: HttpRequest, budget: float | None) -> dict[str, Any]:
+def _lent(access: Credentials, request: HttpRequest, budget: float | None) -> dict[str, Any]:
     limits = _limits(request, budget)
     return {
         "method": request.method,
@@ -286,13 +286,13 @@ class _Losses:
     It is raised after the `with`, so that the library's exception does not hang on ours as its context.
     """
 
-    loss: Lost
+    loss: TransportError
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, _: object, trouble: BaseException | None, trace: object) -> bool:
-        if not isinstance(trouble, Exception) or isinstance(trouble, Error):
+        if not isinstance(trouble, Exception) or isinstance(trouble, FluxwerkError):
             return False
         loss = _loss(trouble)
         if loss is None:
@@ -301,15 +301,15 @@ class _Losses:
         return True
 
 
-def _loss(trouble: Exception) -> Lost | None:
+def _loss(trouble: Exception) -> TransportError | None:
     kind = type(trouble).__name__
     reason = f"{kind}: {trust.redact(str(trouble))}".rstrip(": ")
     if kind in NEVER_LEFT:
-        return Unreachable(f"The service could not be reached ({reason}).")
+        return ConnectionFailedError(f"The service could not be reached ({reason}).")
     if kind == "TimeoutError":
-        return Unanswered("no whole answer came before the deadline")
+        return NoResponseError("no whole answer came before the deadline")
     # httpx2 and httpcore2 name their exceptions alike; the rest is what they let through from below.
     library = type(trouble).__module__.partition(".")[0]
     if library in ("httpx2", "httpcore2", "ssl", "anyio", "h11", "h2") or isinstance(trouble, OSError):
-        return Unanswered(f"the answer was lost ({reason})")
+        return NoResponseError(f"the answer was lost ({reason})")
     return None

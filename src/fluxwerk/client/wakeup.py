@@ -16,7 +16,7 @@ Wake = Callable[[], object]
 REMEMBERED = 10_000
 
 
-class Bell:
+class Wakeup:
     """One bell for all tasks of a process; safe between threads and event loops.
 
     A ring wakes everybody who naps for that task.  If nobody does, the next nap for it returns at once.
@@ -29,7 +29,7 @@ class Bell:
         self._nappers: dict[str, list[Wake]] = {}
 
     def __repr__(self) -> str:
-        return f"Bell({len(self._nappers)} tasks waited for, {len(self._rung)} rings remembered)"
+        return f"Wakeup({len(self._nappers)} tasks waited for, {len(self._rung)} rings remembered)"
 
     def ring(self, task_id: str) -> None:
         """Wake whoever naps for this task, or let the next nap for it return at once."""

@@ -58,7 +58,7 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RenderProgress:
     """How far an image is: `share` from 0 to 1, and a small JPEG of what can be seen of it, if the engine makes one."""
 
     share: float
@@ -74,7 +74,7 @@ class Health:
     details: Mapping[str, Json] = field(default_factory=dict[str, Json])
 
 
-Report: TypeAlias = Callable[[Progress], None]
+Report: TypeAlias = Callable[[RenderProgress], None]
 
 
 class Abilities(Protocol):
@@ -110,7 +110,7 @@ class LiveEngine(Abilities, Protocol):
         ...
 
 
-class Everything:
+class FullAbilities:
     """The abilities of an engine that honours whatever the catalogue allows, and is ready at once."""
 
     def faults(self, order: Order) -> Sequence[Fault]:  # noqa: ARG002  (whatever it is)

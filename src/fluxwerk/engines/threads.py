@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeGuard, cast
 
-from fluxwerk.engines import Engine, Everything, LiveEngine, Order, Progress, Report
+from fluxwerk.engines import Engine, FullAbilities, LiveEngine, Order, RenderProgress, Report
 
 
-class Threads(Everything):
+class ThreadedEngine(FullAbilities):
     """Renders so many orders side by side, one for each core by default; what has begun cannot be stopped."""
 
     def __init__(self, engine: Engine, count: int | None = None) -> None:
@@ -36,7 +36,7 @@ class Threads(Everything):
         loop = asyncio.get_running_loop()
 
         def render() -> bytes:
-            loop.call_soon_threadsafe(report, Progress(0.0))
+            loop.call_soon_threadsafe(report, RenderProgress(0.0))
             return self._engine.render(order)
 
         return await loop.run_in_executor(self._pool, render)
@@ -44,7 +44,7 @@ class Threads(Everything):
 
 def live(engine: Engine | LiveEngine, threads: int | None = None) -> LiveEngine:
     """Return the engine as a live one."""
-    return Threads(engine, threads) if _is_simple(engine) else cast("LiveEngine", engine)
+    return ThreadedEngine(engine, threads) if _is_simple(engine) else cast("LiveEngine", engine)
 
 
 def _is_simple(engine: Engine | LiveEngine) -> TypeGuard[Engine]:

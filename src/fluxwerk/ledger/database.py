@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from fluxwerk.errors import Misused, Stale, Unwritable
+from fluxwerk.errors import ConflictError, InvalidUsageError, StorageError
 
 Row: TypeAlias = Mapping[str, Any]
 Values: TypeAlias = Mapping[str, Any]
@@ -69,10 +69,11 @@ class Database(Protocol):
         ...
 
 
-class Sqlite:
+class SQLiteDatabase:
     """One connection to one file, in write-ahead mode, every commit flushed; threads take turns.
 
-    `clock` stands in for the database's clock in tests.  Raises `Misused` for a file that is no ledger, `Unwritable`
+    `clock` stands in for the database's clock in tests.  Raises `InvalidUsageError` for a file that is not a ledger,
+    `StorageError`
     when the disk is full, read-only or gone.
     """
 
@@ -193,7 +194,7 @@ def _create_private(path: Path) -> None:
     except FileExistsError:
         return
     except OSError as trouble:
-        raise Unwritable(f"The ledger {path} cannot be opened: {trouble.strerror}.") from None
+        raise StorageError(f"The ledger {path} cannot be opened: {trouble.strerror}.") from None
 
 
 @contextmanager
@@ -203,15 +204,19 @@ def _explained(path: str) -> Generator[None]:
     except sqlite3.OperationalError as trouble:
         if not any(word in str(trouble).lower() for word in TROUBLES):
             raise
-        raise Unwritable(
+        raise StorageError(
             f"The ledger {path} cannot be written ({trouble}); check the disk's room and the file's rights. "
             "What is in it is safe, and `fluxwerk batch run` goes on from there."
         ) from None
     except sqlite3.IntegrityError:
-        raise Stale("Another process has written the same into the ledger at this moment; try it again.") from None
+        raise ConflictError(
+            "Another process has written the same into the ledger at this moment; try it again."
+        ) from None
     except sqlite3.DatabaseError as trouble:
         if "not a database" in str(trouble) or "malformed" in str(trouble):
-            raise Misused(f"{path} is no ledger, or a damaged one ({trouble}); restore it or name another.") from None
+            raise InvalidUsageError(
+                f"{path} is no ledger, or a damaged one ({trouble}); restore it or name another."
+            ) from None
         raise
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from fluxwerk.catalog.sizes import Size
-from fluxwerk.errors import Fault, Misused
+from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.ledger.database import Database
 from fluxwerk.ledger.job import Job
 from fluxwerk.types import Json, Request
@@ -52,7 +52,7 @@ class Inputs:
             transaction.run(NOTE, sha256=found.sha256, path=found.path, width=width, height=height)
 
     def fill_in(self, job: Job) -> Request:
-        """Return the job's request with each hash replaced by its image; raises `Misused` if one has changed."""
+        """Return the job's request with each hash replaced by its image; raises `InvalidUsageError` if one differs."""
         with self._lock:
             fields = {name: self._filled(name, value) for name, value in job.fields.items()}
         return Request(job.model, fields)
@@ -80,10 +80,12 @@ class Inputs:
         try:
             data = path.read_bytes()
         except OSError as trouble:
-            raise Misused("", faults=[Fault(name, str(path), f"cannot be read: {trouble.strerror}")]) from None
+            raise InvalidUsageError(
+                "", faults=[Fault(name, str(path), f"cannot be read: {trouble.strerror}")]
+            ) from None
         if hashlib.sha256(data).hexdigest() != sha256:
             fault = Fault(name, str(path), "has changed since it was planned", "restore it, or plan its line again")
-            raise Misused("", faults=[fault])
+            raise InvalidUsageError("", faults=[fault])
         return data
 
 

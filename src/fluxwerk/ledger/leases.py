@@ -31,7 +31,7 @@ LET_GO = """
 """
 
 
-class Slots:
+class Leases:
     """The processes at work on one ledger, and the slots they share.
 
     A task in doubt may be running: it holds its slot for `doubt_holds` seconds, as long as such a task usually takes.

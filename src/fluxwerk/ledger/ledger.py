@@ -1,6 +1,6 @@
 """The ledger: one method for each move, each move one transaction that names the stage it starts from.
 
-A method that finds the job elsewhere raises `Stale` and has written nothing, so of two processes one wins.
+A method that finds the job elsewhere raises `ConflictError` and has written nothing, so of two processes one wins.
 Intent is written before the submit leaves, and the task before anything else afterwards.
 """
 
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import quote
 
-from fluxwerk.errors import Error, Misused, Stale
+from fluxwerk.errors import ConflictError, FluxwerkError, InvalidUsageError
 from fluxwerk.ledger import migrations
 from fluxwerk.ledger.budget import SET as AGREE
 from fluxwerk.ledger.budget import Budget, room
-from fluxwerk.ledger.database import Database, Row, Sqlite, Transaction
+from fluxwerk.ledger.database import Database, Row, SQLiteDatabase, Transaction
 from fluxwerk.ledger.job import Job, Stage, read_job, to_micro
-from fluxwerk.ledger.leases import Slots, doubt
+from fluxwerk.ledger.leases import Leases, doubt
 from fluxwerk.ledger.transition import BOOKED, move
 from fluxwerk.types import Json, Status, Task
 
@@ -68,16 +68,16 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.slots = Slots(database)
+        self.slots = Leases(database)
         self.budget = Budget(database)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, clock: Callable[[], float] | None = None) -> Self:
         """Open the ledger in this file, or make it; `:memory:` keeps it nowhere.
 
-        `clock` replaces the database's clock in tests.  Raises `Misused` and `Unwritable`.
+        `clock` replaces the database's clock in tests.  Raises `InvalidUsageError` and `StorageError`.
         """
-        database = Sqlite(path, clock)
+        database = SQLiteDatabase(path, clock)
         try:
             migrations.prepare(database)
         except BaseException:
@@ -96,15 +96,17 @@ class Ledger:
         self.close()
 
     def job(self, identity: int) -> Job:
-        """Find a job by its number; raises `Misused` if there is none."""
+        """Find a job by its number; raises `InvalidUsageError` if there is none."""
         return read_job(self.row(identity))
 
     def row(self, identity: int) -> Row:
-        """Find every column of a job; raises `Misused` if there is none."""
+        """Find every column of a job; raises `InvalidUsageError` if there is none."""
         with self.database.read() as transaction:
             row = transaction.one("select * from jobs where id = :id", id=identity)
         if row is None:
-            raise Misused(f"There is no job {identity} in this ledger; `fluxwerk batch export` lists them all.")
+            raise InvalidUsageError(
+                f"There is no job {identity} in this ledger; `fluxwerk batch export` lists them all."
+            )
         return row
 
     def rows(self, *stages: Stage, chunk: int = 1000) -> Iterator[Row]:
@@ -146,11 +148,11 @@ class Ledger:
     def submitting(self, worker: str, most: int, base: str) -> Claim:
         """Move up to so many planned jobs to submitting, as the slots and the cap allow, over all processes.
 
-        Raises `Stale` if this worker was declared dead.
+        Raises `ConflictError` if this worker was declared dead.
         """
         with self.database.write() as transaction:
             if transaction.one("select id from workers where id = :id", id=worker) is None:
-                raise Stale("This worker's lease ran out and others have taken its jobs over.")
+                raise ConflictError("This worker's lease ran out and others have taken its jobs over.")
             left, jobs = room(transaction), list[Job]()
             for row in _candidates(transaction, self.slots.free(transaction), most):
                 price = row["estimate"]
@@ -193,7 +195,7 @@ class Ledger:
         with self.database.write() as transaction:
             try:
                 return _accept(transaction, job, task, fence=job.fence)
-            except Stale:
+            except ConflictError:
                 assert job.token is not None
                 _witness(transaction, job.token, task)
                 return None
@@ -202,7 +204,7 @@ class Ledger:
         """Move a job back to planned, because its submit certainly was not taken."""
         return self._move(job, S.PLANNED, note=reason, **FRESH)
 
-    def refused(self, job: Job, error: Error) -> Job:
+    def refused(self, job: Job, error: FluxwerkError) -> Job:
         """Move a job to failed, because the service or a check refused it; it cost nothing."""
         return self._fail(job, error, settled=0)
 
@@ -224,7 +226,7 @@ class Ledger:
         """Move a job from ready back to submitted, because its link has died; its task will name a fresh one."""
         return self._move(job, S.SUBMITTED, note="its link has died", url=None, expires=None)
 
-    def failed(self, job: Job, error: Error, cost: int | None = None) -> Job:
+    def failed(self, job: Job, error: FluxwerkError, cost: int | None = None) -> Job:
         """Move a job to failed, because its task ended without an image; `cost` in millionths, if it was told."""
         return self._fail(job, error, **({} if cost is None else {"settled": cost}))
 
@@ -235,7 +237,7 @@ class Ledger:
     def retried(self, identity: int) -> Job:
         """Try a failed job again: collect its task if it may still have an image, else plan a new submit.
 
-        Raises `Stale` if it has not failed.
+        Raises `ConflictError` if it has not failed.
         """
         with self.database.write() as transaction:
             row = _require(transaction, identity, S.FAILED)
@@ -275,7 +277,7 @@ class Ledger:
             job = read_job(_require(transaction, identity, S.DOUBTFUL))
             other = transaction.one("select id from jobs where task = :task", task=task)
             if other:
-                raise Misused(f"{task} is the task of job {other['id']} already; nothing was changed.")
+                raise InvalidUsageError(f"{task} is the task of job {other['id']} already; nothing was changed.")
             return _accept(transaction, job, _task_at(job, task), worker=None, note="settled by a person")
 
     def witness(self, token: str, task: str) -> Job | None:
@@ -290,7 +292,7 @@ class Ledger:
         with self.database.write() as transaction:
             return move(transaction, job.id, job.stage, after, fence=job.fence, **columns)
 
-    def _fail(self, job: Job, error: Error, **columns: Any) -> Job:
+    def _fail(self, job: Job, error: FluxwerkError, **columns: Any) -> Job:
         kind = type(error).__name__
         return self._move(job, S.FAILED, note=f"{kind}: {error}", worker=None, url=None, kind=kind,
                           reason=str(error), **columns)  # fmt: skip
@@ -341,7 +343,7 @@ def _require(transaction: Transaction, identity: int, stage: Stage) -> Row:
     ask = f"select *, {BOOKED} as booked from jobs where id = :id"
     row = transaction.one(ask, id=identity)
     if row is None:
-        raise Misused(f"There is no job {identity} in this ledger; `fluxwerk batch export` lists them all.")
+        raise InvalidUsageError(f"There is no job {identity} in this ledger; `fluxwerk batch export` lists them all.")
     if row["stage"] != stage:
-        raise Stale(f"Job {identity} is {row['stage']}, not {stage}; nothing was changed.")
+        raise ConflictError(f"Job {identity} is {row['stage']}, not {stage}; nothing was changed.")
     return row

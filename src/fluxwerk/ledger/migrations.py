@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 
-from fluxwerk.errors import Misused
-from fluxwerk.ledger.database import Sqlite
+from fluxwerk.errors import InvalidUsageError
+from fluxwerk.ledger.database import SQLiteDatabase
 
 # Each file makes the version of its place, counted from 1, out of the one before; none is ever changed once released.
 MIGRATIONS = ("migrations.sql",)
@@ -18,8 +18,8 @@ SET_VERSION = """
 """
 
 
-def prepare(database: Sqlite, migrations: Sequence[str] | None = None) -> int:
-    """Bring the tables to the newest version, in one transaction, and return it; raises `Misused` if it is older.
+def prepare(database: SQLiteDatabase, migrations: Sequence[str] | None = None) -> int:
+    """Bring the tables to the newest version, in one transaction, and return it; raises `InvalidUsageError` if not.
 
     `migrations` are SQL texts, those of this release by default.
     """
@@ -31,7 +31,7 @@ def prepare(database: Sqlite, migrations: Sequence[str] | None = None) -> int:
     with database.write() as transaction:
         version = _version(database)
         if version > len(texts):
-            raise Misused(
+            raise InvalidUsageError(
                 f"The ledger {database.path} was written by a newer fluxwerk (version {version} of its tables, this "
                 f"release knows {len(texts)}): pip install -U fluxwerk"
             )
@@ -46,12 +46,12 @@ def read_migrations() -> list[str]:
     return [files("fluxwerk.ledger").joinpath(name).read_text(encoding="utf-8") for name in MIGRATIONS]
 
 
-def _version(database: Sqlite) -> int:
+def _version(database: SQLiteDatabase) -> int:
     tables = database.tables()
     if not tables:
         return 0
     if not {"settings", "jobs"} <= tables:
-        raise Misused(f"{database.path} is a database, but no ledger of fluxwerk; name another file.")
+        raise InvalidUsageError(f"{database.path} is a database, but no ledger of fluxwerk; name another file.")
     with database.read() as transaction:
         row = transaction.one(VERSION)
     return int(row["value"]) if row else 0

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from fluxwerk.errors import Stale
+from fluxwerk.errors import ConflictError
 from fluxwerk.ledger.database import Database, Transaction
 from fluxwerk.ledger.job import Stage, credits_of, to_micro
 from fluxwerk.ledger.transition import TALLY
@@ -41,7 +41,7 @@ BILL = """
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class PlannedJob:
     """One image to plan: `request` is its JSON, `hash` that of the canonical request, `estimate` in credits."""
 
     line: int
@@ -65,7 +65,7 @@ class Bill:
     unpriced: int = 0
 
 
-class Sheet:
+class PlanWriter:
     """One manifest on its way into the ledger."""
 
     def __init__(self, database: Database, name: str, sha256: str) -> None:
@@ -76,10 +76,10 @@ class Sheet:
         assert row is not None
         self.id = int(row["id"])
 
-    def add(self, drafts: Sequence[Draft], slots: Mapping[str, int]) -> None:
+    def add(self, drafts: Sequence[PlannedJob], slots: Mapping[str, int]) -> None:
         """Write a chunk of jobs that nobody touches yet; `slots` says how many tasks each pool may have in flight.
 
-        Raises `Stale` if the sheet was swept away, or if another process is writing an image of the same name.
+        Raises `ConflictError` if the sheet was swept away, or if another process is writing an image of the same name.
         """
         with self._database.write() as transaction:
             _require(transaction, self.id)
@@ -175,10 +175,10 @@ def known(database: Database, column: str, values: Iterable[str], sheet: int) ->
 
 def _require(transaction: Transaction, sheet: int) -> None:
     if transaction.one("select id from sheets where id = :id and touched > :gone", id=sheet, gone=GONE) is None:
-        raise Stale("Another process took this plan for abandoned and swept it away; plan it again.")
+        raise ConflictError("Another process took this plan for abandoned and swept it away; plan it again.")
 
 
-def _values(sheet: int, draft: Draft, moved: float) -> dict[str, object]:
+def _values(sheet: int, draft: PlannedJob, moved: float) -> dict[str, object]:
     return {
         "sheet": sheet,
         "line": draft.line,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fluxwerk.errors import Stale
+from fluxwerk.errors import ConflictError
 from fluxwerk.ledger.database import Row, Transaction
 from fluxwerk.ledger.job import MOVES, Job, Stage, read_job
 
@@ -32,14 +32,14 @@ def move(
     note: str | None = None,
     **columns: Any,
 ) -> Job:
-    """Write one legal move with its new column values and return the job; raises `Stale` before anything is written.
+    """Write one legal move with its new column values and return the job; raises `ConflictError` before it writes.
 
     With a `fence` only the carrier who holds it may move the job.  `note` is for the job's story.
     """
     assert after in MOVES[before], f"{before} may not become {after}"
     found = transaction.one(LOOK, id=identity, before=before)
     if found is None or fence not in (None, found["fence"]):
-        raise Stale(f"Job {identity} is no longer {before}, or somebody else carries it now.")
+        raise ConflictError(f"Job {identity} is no longer {before}, or somebody else carries it now.")
     names = "".join(f", {name} = :{name}" for name in columns)
     moved = transaction.one(
         f"update jobs set stage = :after, moved = :now, fence = fence + 1{names} "

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
-from fluxwerk.errors import Stale
+from fluxwerk.errors import ConflictError
 from fluxwerk.ledger.database import Database
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ Result: TypeAlias = "tuple[asyncio.Future[Any], Any, BaseException | None]"
 GROUP = 256
 
 
-class Scribe:
+class LedgerWriter:
     """Writes for one event loop, until it is closed."""
 
     def __init__(self, database: Database) -> None:
@@ -72,7 +72,7 @@ class Scribe:
             for act, future in entries:
                 try:
                     results.append((future, act(), None))
-                except Stale as late:
+                except ConflictError as late:
                     # It is raised before anything is written, so the others need not be undone.
                     results.append((future, None, late))
         return results

@@ -39,7 +39,7 @@ def edge(number: int) -> float:
 
 
 @dataclass(slots=True)
-class Sketch:
+class Histogram:
     """Durations in seconds, the recent ones weighing most.
 
     `bins` hold weights, of which `unit` is what one observation weighs now; `version` counts what was learned.
@@ -97,13 +97,13 @@ def _around(seconds: float) -> dict[int, float]:
     return shares
 
 
-def write_sketch(sketch: Sketch) -> Json:
+def write_histogram(sketch: Histogram) -> Json:
     """Write a sketch as JSON, with weights in observations."""
     unit = sketch.unit
     return {str(number): round(held / unit, 5) for number, held in sorted(sketch.bins.items()) if held > unit * 1e-5}
 
 
-def read_sketch(body: Json) -> Sketch:
+def read_histogram(body: Json) -> Histogram:
     """Read a sketch; raises `ValueError` for what is none."""
     if not isinstance(body, Mapping):
         raise ValueError("not a sketch")  # noqa: TRY004  (like every other fault in it)
@@ -116,4 +116,4 @@ def read_sketch(body: Json) -> Sketch:
         bins[int(name)] = float(held)
     if sum(bins.values()) > 2 * MEMORY:
         raise ValueError("more observations than are remembered")
-    return Sketch(bins)
+    return Histogram(bins)

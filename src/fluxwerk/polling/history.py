@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
-from fluxwerk.errors import Misused
+from fluxwerk.errors import InvalidUsageError
 from fluxwerk.polling import schedule
-from fluxwerk.polling.histogram import Sketch, read_sketch, write_sketch
-from fluxwerk.polling.limiter import BUDGET, Gate
+from fluxwerk.polling.histogram import Histogram, read_histogram, write_histogram
+from fluxwerk.polling.limiter import BUDGET, RateLimiter
 from fluxwerk.polling.schedule import Schedule
 from fluxwerk.protocol import retry
 from fluxwerk.protocol.retry import Plan
@@ -52,7 +52,7 @@ RUNNING = frozenset({Outcome.RUNNING, Outcome.MISSING})
 log = logging.getLogger("fluxwerk")
 
 
-class Experience:
+class PollingHistory:
     """Learns how long tasks take and plans polls; safe to share between threads and event loops.
 
     `path` is a file to keep it in; without one it is forgotten with the process.  With `learning` off the polls of
@@ -63,12 +63,12 @@ class Experience:
         self, path: str | os.PathLike[str] | None = None, *, learning: bool = True, budget: float = BUDGET
     ) -> None:
         if not 0 < budget < inf:
-            raise Misused(f"budget = {budget}: it is a number of polls in a second, more than none.")
+            raise InvalidUsageError(f"budget = {budget}: it is a number of polls in a second, more than none.")
         self.path = Path(path) if path else None
         self.learning = learning
         self._lock = threading.Lock()
         self._kinds: dict[str, _Kind] = {}
-        self._gate = Gate(budget)
+        self._gate = RateLimiter(budget)
         self._watched: weakref.WeakSet[_Watch] = weakref.WeakSet()
         self._unsaved = 0
         self._load()
@@ -181,7 +181,7 @@ class Experience:
             # A moment that is yet to come would never be the longest ago.
             read = [(min(float(kind["used"]), time.time()), name, kind["bins"]) for name, kind in kinds.items()]
             newest = sorted((one for one in read if one[0] >= 0), key=lambda one: one[0])[-KINDS:]
-            self._kinds = {name: _Kind(read_sketch(bins), used) for used, name, bins in newest}
+            self._kinds = {name: _Kind(read_histogram(bins), used) for used, name, bins in newest}
         except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             # No file, or one that is no good: everything in it can be learned again.
             self._kinds = {}
@@ -190,8 +190,8 @@ class Experience:
 class _Kind:
     """What is known of one kind of tasks, with the schedules that were made of it by their price."""
 
-    def __init__(self, sketch: Sketch | None = None, used: float = 0.0) -> None:
-        self.sketch = sketch or Sketch()
+    def __init__(self, sketch: Histogram | None = None, used: float = 0.0) -> None:
+        self.sketch = sketch or Histogram()
         self.used = used
         self.grain = 1.0
         self._made: dict[float, Schedule | None] = {}
@@ -208,7 +208,7 @@ class _Kind:
         return self._made[price]
 
     def write(self) -> Json:
-        return write_sketch(self.sketch)
+        return write_histogram(self.sketch)
 
 
 class _Watch:
@@ -216,7 +216,7 @@ class _Watch:
 
     def __init__(
         self,
-        experience: Experience,
+        experience: PollingHistory,
         kind: str,
         now: Callable[[], float],
         age: float | None,
@@ -290,15 +290,15 @@ class _Watch:
         return self._unknown(status) if usual is None else max(BEHIND_A_HOOK[0], LATER * usual - elapsed)
 
 
-_shared: list[Experience] = []
+_shared: list[PollingHistory] = []
 _sharing = threading.Lock()
 
 
-def shared() -> Experience:
+def shared() -> PollingHistory:
     """Return the experience of this process and user, which every client shares that was given none."""
     with _sharing:
         if not _shared:
-            _shared.append(Experience(home()))
+            _shared.append(PollingHistory(home()))
             atexit.register(_shared[0].save)
         return _shared[0]
 

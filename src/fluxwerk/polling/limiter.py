@@ -11,7 +11,7 @@ RECOVERY = 30.0
 SLICE, SLICES = 0.1, 1000
 
 
-class Gate:
+class RateLimiter:
     """Lets so many polls through in a second, counted in slices, and half as many for a while after a refusal."""
 
     def __init__(self, budget: float) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import exp, sqrt
 
-from fluxwerk.polling.histogram import LAST, RATIO, Sketch, edge
+from fluxwerk.polling.histogram import LAST, RATIO, Histogram, edge
 from fluxwerk.protocol.retry import FIRST_POLL, LONGEST_POLL, SHORTEST_POLL
 
 # What one poll is worth, in seconds of waiting: while others wait for the slot, and while one waits for one image.
@@ -67,7 +67,7 @@ def foresee(elapsed: float, share: float, grain: float, price: float) -> float:
     return max(SHORTEST_POLL, min(pause, max(LONGEST_POLL, elapsed)))
 
 
-def schedule(sketch: Sketch, price: float) -> Schedule | None:
+def schedule(sketch: Histogram, price: float) -> Schedule | None:
     """Place the polls where they pay most, at `price` seconds each; `None` as long as too little is known.
 
     This is the inspection problem of Barlow, Hunter and Proschan (1963), solved backwards over the sketch's edges:
@@ -98,7 +98,7 @@ def schedule(sketch: Sketch, price: float) -> Schedule | None:
     return Schedule(tuple(edges), tuple(choice), polls[0], delay, polls[0] / (lived[-1] + delay))
 
 
-def _survival(sketch: Sketch, least: float) -> tuple[list[float], list[float]]:
+def _survival(sketch: Histogram, least: float) -> tuple[list[float], list[float]]:
     """Return moments at least so far apart, and the share of tasks that is still running at each."""
     knots = _knots(sketch)
     edges, running = [0.0], [1.0]
@@ -111,7 +111,7 @@ def _survival(sketch: Sketch, least: float) -> tuple[list[float], list[float]]:
     return edges, running
 
 
-def _knots(sketch: Sketch) -> list[tuple[float, float]]:
+def _knots(sketch: Histogram) -> list[tuple[float, float]]:
     """Cut the durations into cells of equal weight and return where they end, with the share that runs longer.
 
     Cells that hold several observations each are narrow where many are and wide where few are, so that neither chance
@@ -138,7 +138,7 @@ def _knots(sketch: Sketch) -> list[tuple[float, float]]:
     return [*knots, *_tail(sketch, *knots[-1])]
 
 
-def _tail(sketch: Sketch, start: float, share: float) -> list[tuple[float, float]]:
+def _tail(sketch: Histogram, start: float, share: float) -> list[tuple[float, float]]:
     """Let the share that runs longer than the cells thin out by the mean of what it ran beyond them."""
     beyond = {number: held for number, held in sketch.bins.items() if edge(number) > start}
     excess = sum(held * (edge(number) - start) for number, held in beyond.items())

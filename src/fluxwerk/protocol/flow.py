@@ -1,6 +1,7 @@
 """The conversation itself: generators that yield calls and receive responses.
 
-A driver throws `Lost` in when no answer came, and `TimedOut` when the deadline leaves no room for the next call.
+A driver throws `TransportError` in when no answer came, and `TaskTimeoutError` when the deadline leaves no room for
+the next call.
 """
 
 from __future__ import annotations
@@ -12,7 +13,18 @@ from urllib.parse import urljoin
 
 from fluxwerk import imagefile
 from fluxwerk.catalog.rows import Model
-from fluxwerk.errors import Busy, Error, Expired, InDoubt, Lost, Refused, TimedOut, Unanswered, Unreachable, Untrusted
+from fluxwerk.errors import (
+    APIStatusError,
+    ConnectionFailedError,
+    FluxwerkError,
+    InDoubtError,
+    LinkExpiredError,
+    NoResponseError,
+    RateLimitError,
+    TaskTimeoutError,
+    TransportError,
+    UntrustedURLError,
+)
 from fluxwerk.protocol import retry, trust, wire
 from fluxwerk.protocol.retry import Plan
 from fluxwerk.types import Call, Event, Flow, HttpRequest, Outcome, Request, Response, Status, Task, Tell, silence
@@ -29,7 +41,7 @@ def submit(model: Model, request: Request, base: str, tell: Tell = silence, othe
     """Ask for one image and return its task.
 
     What never left is repeated, at the `others` in turn if there are any, and so is a refusal that says when to come
-    back.  What left and was not answered may have been charged: it raises `InDoubt` and is never repeated.
+    back.  What left and was not answered may have been charged: it raises `InDoubtError` and is never repeated.
     """
     bases, failures, attempt, after = (base, *others), 0, 0, 0.0
     while True:
@@ -37,14 +49,14 @@ def submit(model: Model, request: Request, base: str, tell: Tell = silence, othe
         http = wire.write_submit(model, request, bases[failures % len(bases)])
         try:
             response = yield Call(http, after, retry.JITTER)
-        except Unreachable as lost:
+        except ConnectionFailedError as lost:
             failures += 1
             if failures >= retry.UNREACHABLE_SUBMITS:
                 raise
             after = retry.backoff(failures)
             tell(Event("retrying", attempt=attempt, reason=str(lost)))
             continue
-        except Unanswered as lost:
+        except NoResponseError as lost:
             raise _in_doubt(model, str(lost)) from lost
         if response.status in OK:
             break
@@ -78,12 +90,12 @@ def wait(task: Task, base: str, tell: Tell = silence, plan: Plan | None = None) 
             try:
                 response = yield Call(http, after, retry.JITTER if failures else 0.0, early)
                 status = _read_poll(response, task)
-            except (Unanswered, Unreachable, ValueError, Refused) as trouble:
+            except (NoResponseError, ConnectionFailedError, ValueError, APIStatusError) as trouble:
                 failures += 1
                 refusals = refusals + 1 if _is_final(trouble) else 0
                 if refusals >= retry.REFUSED_POLLS:
                     raise
-                after, early = _pause_after_trouble(trouble, failures), not isinstance(trouble, Busy)
+                after, early = _pause_after_trouble(trouble, failures), not isinstance(trouble, RateLimitError)
                 tell(Event("retrying", task, attempt, reason=str(trouble)))
                 continue
             failures = refusals = 0
@@ -110,7 +122,7 @@ def download(status: Status, base: str, tell: Tell = silence) -> Flow[bytes]:
             after = retry.backoff(failures) if failures else 0.0
             try:
                 response = yield from _follow(url, base, after)
-            except (Unanswered, Unreachable) as lost:
+            except (NoResponseError, ConnectionFailedError) as lost:
                 reason = str(lost)
             else:
                 fault = imagefile.fault(response.body) if response.status == 200 else f"answered {response.status}"
@@ -118,7 +130,9 @@ def download(status: Status, base: str, tell: Tell = silence) -> Flow[bytes]:
                     tell(Event("downloaded", task, failures + 1, status))
                     return response.body
                 if response.status in DEAD_LINK and renewed:
-                    raise Expired("The delivery link was dead, and so was a fresh one; poll the task again later.")
+                    raise LinkExpiredError(
+                        "The delivery link was dead, and so was a fresh one; poll the task again later."
+                    )
                 if response.status in DEAD_LINK:
                     url, renewed = (yield from wait(task, base)).url or "", True
                 reason = fault
@@ -131,7 +145,7 @@ def glance(task: Task, base: str) -> Flow[Status | None]:
     try:
         trust.check_polling(task.polling_url, base)
         return wire.read_status((yield Call(wire.write_poll(task))), task)
-    except (Lost, TimedOut, Untrusted, ValueError):
+    except (TransportError, TaskTimeoutError, UntrustedURLError, ValueError):
         return None
 
 
@@ -145,7 +159,7 @@ def ask_credits(base: str) -> Flow[Decimal]:
             if response.status in OK:
                 return _read_credits(response)
             raise wire.read_refusal(response)
-        except (Unanswered, Unreachable, Refused) as trouble:
+        except (NoResponseError, ConnectionFailedError, APIStatusError) as trouble:
             failures += 1
             if _is_final(trouble) or failures >= retry.UNREACHABLE_SUBMITS:
                 raise
@@ -155,7 +169,7 @@ def _read_credits(response: Response) -> Decimal:
     try:
         return wire.read_credits(response)
     except ValueError as unreadable:
-        raise Unanswered(f"The answer could not be read: {unreadable}.") from unreadable
+        raise NoResponseError(f"The answer could not be read: {unreadable}.") from unreadable
 
 
 @contextmanager
@@ -163,21 +177,21 @@ def _about(task: Task) -> Generator[None]:
     """Let every error carry the task it concerns: the task is what was paid for."""
     try:
         yield
-    except Error as error:
+    except FluxwerkError as error:
         error.task = error.task or task
         raise
 
 
-def _in_doubt(model: Model, reason: str) -> InDoubt:
-    return InDoubt(
+def _in_doubt(model: Model, reason: str) -> InDoubtError:
+    return InDoubtError(
         f"The submit to {model.name} left and may have been charged ({reason}). It was not repeated: "
         "look at your account's usage before you send it again."
     )
 
 
-def _pause_after_refusal(model: Model, refusal: Refused, attempt: int) -> float:
+def _pause_after_refusal(model: Model, refusal: APIStatusError, attempt: int) -> float:
     asked = refusal.retry_after
-    busy = isinstance(refusal, Busy) and (refusal.status == 429 or asked is not None)
+    busy = isinstance(refusal, RateLimitError) and (refusal.status == 429 or asked is not None)
     if refusal.status in SERVER_ERRORS and not busy:
         raise _in_doubt(model, str(refusal)) from refusal
     if not busy or (asked or 0.0) > retry.LONGEST_RETRY_AFTER:
@@ -195,11 +209,15 @@ def _read_poll(response: Response, task: Task) -> Status:
 
 
 def _is_final(trouble: Exception) -> bool:
-    return isinstance(trouble, Refused) and trouble.status not in SERVER_ERRORS and not isinstance(trouble, Busy)
+    return (
+        isinstance(trouble, APIStatusError)
+        and trouble.status not in SERVER_ERRORS
+        and not isinstance(trouble, RateLimitError)
+    )
 
 
 def _pause_after_trouble(trouble: Exception, failures: int) -> float:
-    asked = (trouble.retry_after if isinstance(trouble, Busy) else None) or 0.0
+    asked = (trouble.retry_after if isinstance(trouble, RateLimitError) else None) or 0.0
     if asked > retry.LONGEST_RETRY_AFTER:
         raise trouble
     return asked or retry.backoff(failures)
@@ -216,4 +234,4 @@ def _follow(url: str, base: str, after: float) -> Flow[Response]:
         try:
             url, after, hops = urljoin(url, target), 0.0, hops + 1
         except ValueError:
-            raise Untrusted("The delivery redirected to what is no URL.") from None
+            raise UntrustedURLError("The delivery redirected to what is no URL.") from None

@@ -9,7 +9,7 @@ import re
 from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
-from fluxwerk.errors import Misused, Untrusted
+from fluxwerk.errors import InvalidUsageError, UntrustedURLError
 
 HOME = ".bfl.ai"
 REGIONS = {
@@ -27,16 +27,16 @@ PLAIN_HOST = re.compile(r"([a-z0-9_:-]{1,63}\.)*[a-z0-9_:-]{1,63}\.?")
 
 
 def base_url(region: str | None, given: str | None) -> str:
-    """Choose the address of the service: `given`, or a region's; raises `Misused` for anything else."""
+    """Choose the address of the service: `given`, or a region's; raises `InvalidUsageError` for anything else."""
     if given and region:
-        raise Misused("Give either a region or a base URL, not both.")
+        raise InvalidUsageError("Give either a region or a base URL, not both.")
     if given:
         parts = _split(given)
         if parts is None or parts.query or parts.fragment:
-            raise Misused(f"{given!r} is no base URL; it should look like https://api.bfl.ai")
+            raise InvalidUsageError(f"{given!r} is no base URL; it should look like https://api.bfl.ai")
         return given.rstrip("/")
     if (region or "global") not in REGIONS:
-        raise Misused(f"There is no region {region!r}; there are {', '.join(REGIONS)}.")
+        raise InvalidUsageError(f"There is no region {region!r}; there are {', '.join(REGIONS)}.")
     return REGIONS[region or "global"]
 
 
@@ -63,9 +63,11 @@ def may_carry_key(url: str, base: str) -> bool:
 
 
 def check_polling(url: str, base: str) -> str:
-    """Return the URL if it may be polled; raises `Untrusted` otherwise."""
+    """Return the URL if it may be polled; raises `UntrustedURLError` otherwise."""
     if not may_carry_key(url, base):
-        raise Untrusted(f"The service named a polling URL that is not its own ({redact(url)}); it was not asked.")
+        raise UntrustedURLError(
+            f"The service named a polling URL that is not its own ({redact(url)}); it was not asked."
+        )
     return _check_residence(url, base)
 
 
@@ -73,7 +75,7 @@ def check_delivery(url: str, base: str) -> str:
     """Return the URL if an image may be fetched from it: any https host, or the base's own origin."""
     parts = _split(url)
     if parts is None or not (parts.scheme == "https" or _origin(parts) == _origin_of(base)):
-        raise Untrusted(f"The service named a delivery URL that may not be followed ({redact(url)}).")
+        raise UntrustedURLError(f"The service named a delivery URL that may not be followed ({redact(url)}).")
     return _check_residence(url, base)
 
 
@@ -85,7 +87,7 @@ def redact(text: str) -> str:
 def _check_residence(url: str, base: str) -> str:
     pinned = residence(base)
     if pinned and residence(url) != pinned:
-        raise Untrusted(
+        raise UntrustedURLError(
             f"The region is pinned to {pinned}, but the service named a URL that is not bound to it ({redact(url)}). "
             "It was not followed; the global region would follow it."
         )

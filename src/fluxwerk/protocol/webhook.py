@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Protocol, cast
 
-from fluxwerk.errors import Forged, Garbled, Misused, shorten
+from fluxwerk.errors import InvalidSignatureError, InvalidUsageError, InvalidWebhookError, shorten
 from fluxwerk.protocol import wire
 from fluxwerk.types import Json, Outcome, Response, Status, Task
 
@@ -40,13 +40,13 @@ def sign(body: bytes, secret: str) -> str:
 
 
 def check(secret: str) -> None:
-    """Raise `Misused` for the secret that everybody knows."""
+    """Raise `InvalidUsageError` for the secret that everybody knows."""
     if not secret:
-        raise Misused("A webhook secret is needed: the one that was sent as webhook_secret with the submit.")
+        raise InvalidUsageError("A webhook secret is needed: the one that was sent as webhook_secret with the submit.")
 
 
 def verify(body: bytes, headers: Headers, secret: str, *, accept_secret_header: bool = False) -> None:
-    """Raise `Forged` unless the headers prove that whoever knows the secret sent exactly this body.
+    """Raise `InvalidSignatureError` unless the headers prove that whoever knows the secret sent exactly this body.
 
     `body` is the raw body: JSON that was parsed and written again has another signature.  `accept_secret_header` takes
     an equal `X-Webhook-Secret` for a proof where no signature came; it proves the sender and not the body, so read the
@@ -56,21 +56,21 @@ def verify(body: bytes, headers: Headers, secret: str, *, accept_secret_header: 
     signature, told = _header(headers, SIGNATURE), _header(headers, SECRET)
     if signature is not None:
         if not _equal(signature.strip(), sign(body, secret)):
-            raise Forged(_wrong_signature(signature))
+            raise InvalidSignatureError(_wrong_signature(signature))
     elif told is None:
         also = f" and no {SECRET}" if accept_secret_header else ""
-        raise Forged(f"The webhook has no {SIGNATURE}{also}: it may be anyone's. {_advice()}")
+        raise InvalidSignatureError(f"The webhook has no {SIGNATURE}{also}: it may be anyone's. {_advice()}")
     elif not accept_secret_header:
-        raise Forged(
+        raise InvalidSignatureError(
             f"The webhook has no {SIGNATURE}, only a {SECRET}, which proves nothing about the body. "
             "Pass accept_secret_header=True if your sender has nothing better."
         )
     elif not _equal(told.strip(), secret):
-        raise Forged(f"The webhook's {SECRET} is not the secret. {_advice()}")
+        raise InvalidSignatureError(f"The webhook's {SECRET} is not the secret. {_advice()}")
 
 
 def read(body: bytes, task: Task | None = None) -> Status:
-    """Read what a verified webhook says, in either of the two shapes that are known; raises `Garbled`.
+    """Read what a verified webhook says, in either of the two shapes that are known; raises `InvalidWebhookError`.
 
     `id` or `task_id`, `Ready` or `SUCCESS`, `Error` or `FAILED` come out as one `Status`.  Its task is `task` if given,
     and otherwise has no polling URL: a webhook is not believed about where to ask.
@@ -78,11 +78,11 @@ def read(body: bytes, task: Task | None = None) -> Status:
     said = _object(body)
     identity = _identity(said)
     if task is not None and task.id != identity:
-        raise Garbled(f"The webhook is about the task {identity}, not about {task.id}.", task=task)
+        raise InvalidWebhookError(f"The webhook is about the task {identity}, not about {task.id}.", task=task)
     task = task or Task(identity, "")
     word = said.get("status")
     if not isinstance(word, str) or not word:
-        raise Garbled(f"The webhook about the task {identity} names no status.", task=task)
+        raise InvalidWebhookError(f"The webhook about the task {identity} names no status.", task=task)
     word = WORDS.get(word.upper(), word)
     result = said.get("result")
     if word == "Ready" and not (isinstance(result, dict) and cast("dict[str, Json]", result).get("sample")):
@@ -91,7 +91,7 @@ def read(body: bytes, task: Task | None = None) -> Status:
     try:
         return wire.read_status(Response(200, body=wire.dump({**said, "status": word})), task)
     except (ValueError, RecursionError):  # pragma: no cover  (nothing known gets here; a hook must never break in)
-        raise Garbled(f"The webhook about the task {identity} cannot be read.", task=task) from None
+        raise InvalidWebhookError(f"The webhook about the task {identity} cannot be read.", task=task) from None
 
 
 def _bytes(text: str) -> bytes:
@@ -122,23 +122,23 @@ def _advice() -> str:
 
 def _object(body: bytes) -> dict[str, Json]:
     if len(body) > LARGEST:
-        raise Garbled(f"The webhook has {len(body)} bytes; at most {LARGEST} are read.")
+        raise InvalidWebhookError(f"The webhook has {len(body)} bytes; at most {LARGEST} are read.")
     try:
         said: Json = json.loads(body)
     except (ValueError, RecursionError):
-        raise Garbled("The webhook's body is no JSON.") from None
+        raise InvalidWebhookError("The webhook's body is no JSON.") from None
     if not isinstance(said, dict):
-        raise Garbled("The webhook's body is no JSON object.")
+        raise InvalidWebhookError("The webhook's body is no JSON object.")
     return cast("dict[str, Json]", said)
 
 
 def _identity(said: Mapping[str, Json]) -> str:
     names = [said[name] for name in ("id", "task_id") if said.get(name) is not None]
     if not names:
-        raise Garbled("The webhook names no task: neither id nor task_id.")
+        raise InvalidWebhookError("The webhook names no task: neither id nor task_id.")
     identity = names[0]
     if not isinstance(identity, str) or not 0 < len(identity) <= LONGEST_ID or not identity.isprintable():
-        raise Garbled(f"The webhook's task id is no id: {shorten(identity)}.")
+        raise InvalidWebhookError(f"The webhook's task id is no id: {shorten(identity)}.")
     if names[-1] != identity:
-        raise Garbled("The webhook names two tasks: its id and its task_id differ.")
+        raise InvalidWebhookError("The webhook names two tasks: its id and its task_id differ.")
     return identity

@@ -13,16 +13,16 @@ from urllib.parse import quote
 
 from fluxwerk.catalog.rows import Model
 from fluxwerk.errors import (
-    Busy,
-    Error,
-    Failed,
+    APIStatusError,
+    AuthenticationError,
     Fault,
-    Forgotten,
-    Invalid,
-    Moderated,
-    NotAllowed,
-    OutOfCredits,
-    Refused,
+    FluxwerkError,
+    InsufficientCreditsError,
+    InvalidRequestError,
+    ModerationError,
+    RateLimitError,
+    TaskFailedError,
+    TaskNotFoundError,
 )
 from fluxwerk.protocol.retry import retry_after
 from fluxwerk.protocol.trust import redact
@@ -153,7 +153,7 @@ def _seconds(result: Mapping[str, Json]) -> float | None:
     return float(said) if said is not None and said > 0 else None
 
 
-def read_ending(status: Status) -> Error | None:
+def read_ending(status: Status) -> FluxwerkError | None:
     """Turn a bad ending into the error to raise, or `None` while it runs or is ready."""
     said = f": {_text(status.details)}" if status.details else ""
     if status.outcome is Outcome.MODERATED:
@@ -161,12 +161,12 @@ def read_ending(status: Status) -> Error | None:
         what = "what was asked for" if stage == "request" else "the image that was made"
         message = f"Moderation stopped {what}{said}. Repeating it unchanged will not help."
         reasons = _reasons(status.details)
-        return Moderated(message, stage=stage, reasons=reasons, details=status.details, task=status.task)
+        return ModerationError(message, stage=stage, reasons=reasons, details=status.details, task=status.task)
     if status.outcome is Outcome.FAILED:
-        return Failed(f"The task ended without an image{said}.", details=status.details, task=status.task)
+        return TaskFailedError(f"The task ended without an image{said}.", details=status.details, task=status.task)
     if status.outcome is Outcome.MISSING:
         message = f"The service does not know the task {status.task.id}; poll exactly the URL that the submit named."
-        return Forgotten(message, details=status.details, task=status.task)
+        return TaskNotFoundError(message, details=status.details, task=status.task)
     return None
 
 
@@ -205,23 +205,23 @@ def write_refusal(
     return Response(status, headers, dump(body))
 
 
-def read_refusal(response: Response, task: Task | None = None) -> Refused:
+def read_refusal(response: Response, task: Task | None = None) -> APIStatusError:
     """Turn an error answer into the error to raise: `detail` first, then `error` and `message`, then the text."""
     said, faults = _complaint(response.body)
     status = response.status
     malformed_key = status == 422 and MALFORMED_KEY in said.lower()
-    kind: type[Refused] = {
-        400: Invalid,
-        401: NotAllowed,
-        402: OutOfCredits,
-        403: NotAllowed,
-        422: Invalid,
-    }.get(status, Refused)
+    kind: type[APIStatusError] = {
+        400: InvalidRequestError,
+        401: AuthenticationError,
+        402: InsufficientCreditsError,
+        403: AuthenticationError,
+        422: InvalidRequestError,
+    }.get(status, APIStatusError)
     if malformed_key:
-        kind = NotAllowed
+        kind = AuthenticationError
     if status in (429, 503):
-        kind = Busy
-    advice = ADVICE.get(401 if kind is NotAllowed else status, "")
+        kind = RateLimitError
+    advice = ADVICE.get(401 if kind is AuthenticationError else status, "")
     message = f"The service answered {status}" + (f": {said}" if said else "")
     text = f"{message.rstrip('.')}." + (f" {advice}" if advice else "")
     return kind(text, status=status, faults=faults, retry_after=retry_after(response.headers), task=task)

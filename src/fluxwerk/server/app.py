@@ -13,12 +13,12 @@ from fluxwerk.drive import WALL, drive_async
 from fluxwerk.engines import Engine, LiveEngine
 from fluxwerk.engines.threads import live
 from fluxwerk.server import openapi
-from fluxwerk.server.errors import Refusal
-from fluxwerk.server.faults.connection import Wreck
-from fluxwerk.server.faults.effects import Spoilt
+from fluxwerk.server.errors import ServerError
+from fluxwerk.server.faults.connection import FaultyResponse
+from fluxwerk.server.faults.effects import SpoiltResponse
 from fluxwerk.server.fetch import Guard
 from fluxwerk.server.router import Service
-from fluxwerk.server.workers import Workshop
+from fluxwerk.server.workers import BackgroundWorkers
 from fluxwerk.types import HttpRequest, Response
 from fluxwerk.version import VERSION
 
@@ -43,7 +43,7 @@ def build(
     All images of a submit are fetched within `fetching` seconds.
     """
     guard = guard or Guard()
-    workshop = Workshop(service, live(engine, threads), guard)
+    workshop = BackgroundWorkers(service, live(engine, threads), guard)
 
     @asynccontextmanager
     async def lifespan(_: fastapi.FastAPI) -> AsyncGenerator[None]:
@@ -60,13 +60,13 @@ def build(
             return Answer(status_code=GONE)
         if body is None:
             text = f"Body too large: at most {LARGEST_BODY // 2**20} MB are read"
-            return _to_wire(service.refuse(_read(request), Refusal("too_large", text, detail="Body too large")))
+            return _to_wire(service.refuse(_read(request), ServerError("too_large", text, detail="Body too large")))
         http = _read(request, body)
         return _to_wire(await drive_async(service.answer(http), guard.fetch, WALL.now() + fetching))
 
     async def stumble(request: fastapi.Request, _: Exception) -> Answer:
         # The server's own log has the rest, and nobody else is to read it.
-        mistake = Refusal("internal", "The server made a mistake; its log says which.")
+        mistake = ServerError("internal", "The server made a mistake; its log says which.")
         return _to_wire(service.refuse(_read(request), mistake))
 
     async def stray(request: fastapi.Request, fault: Exception) -> Answer:
@@ -101,6 +101,6 @@ def _read(request: fastapi.Request, body: bytes = b"") -> HttpRequest:
 
 
 def _to_wire(response: Response) -> Answer:
-    if isinstance(response, Spoilt):
-        return Wreck(response)
+    if isinstance(response, SpoiltResponse):
+        return FaultyResponse(response)
     return Answer(response.body, response.status, dict(response.headers))

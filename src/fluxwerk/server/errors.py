@@ -43,7 +43,7 @@ CASES = {
 }
 
 
-class Refusal(Exception):
+class ServerError(Exception):
     """The answer to give instead: a case of the table, a sentence, and what the live service's `detail` holds."""
 
     def __init__(self, case: str, message: str, *, detail: Json = None, retry_after: int | None = None) -> None:
@@ -66,14 +66,14 @@ class Refusal(Exception):
         )
 
 
-def invalid(entries: Sequence[Mapping[str, Any]]) -> Refusal:
+def invalid(entries: Sequence[Mapping[str, Any]]) -> ServerError:
     """Refuse fields: `entries` has the shape of FastAPI's 422, each with `loc`, `msg` and `type`."""
     first = entries[0]
     where = ".".join(str(part) for part in first["loc"])
-    return Refusal("invalid", f"{where}: {first['msg']}", detail=list(entries))
+    return ServerError("invalid", f"{where}: {first['msg']}", detail=list(entries))
 
 
-def unfit(field: str, reason: str, kind: str = "value_error") -> Refusal:
+def unfit(field: str, reason: str, kind: str = "value_error") -> ServerError:
     """Refuse one field of the body."""
     return invalid([{"type": kind, "loc": ["body", field], "msg": reason}])
 

@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urljoin
 import httpcore2
 
 from fluxwerk.client.inputs import LARGEST_BYTES
-from fluxwerk.errors import Unanswered, Unreachable
+from fluxwerk.errors import ConnectionFailedError, NoResponseError
 from fluxwerk.server.address import take_apart
 from fluxwerk.server.webhooks import PATIENCE
 from fluxwerk.types import HttpRequest, Response
@@ -78,7 +78,7 @@ class Guard:
     async def fetch(self, request: HttpRequest, budget: float | None = None) -> Response:
         """Send a GET and return the answer within `budget` seconds and the guard's own deadline.
 
-        Raises `Unreachable` for what must not be followed, `Unanswered` else.
+        Raises `ConnectionFailedError` for what must not be followed, `NoResponseError` else.
         The texts name no address, so that nobody can map the network behind the server by asking.
         """
         seconds = self._deadline if budget is None else min(self._deadline, budget)
@@ -121,7 +121,7 @@ class Guard:
                     url = urljoin(url, names["location"])
                     continue
                 return Response(answer.status, names, await _read(answer, names))
-        raise Unreachable("it redirects too often")
+        raise ConnectionFailedError("it redirects too often")
 
 
 @contextmanager
@@ -129,10 +129,10 @@ def _explained() -> Generator[None]:
     try:
         yield
     except TimeoutError:
-        raise Unanswered("it did not answer in time") from None
+        raise NoResponseError("it did not answer in time") from None
     except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError, ValueError):
         # ValueError: names with empty or endless labels, and redirects to what is no URL.
-        raise Unanswered("it could not be reached") from None
+        raise NoResponseError("it could not be reached") from None
 
 
 def _pool(backend: httpcore2.AsyncNetworkBackend) -> httpcore2.AsyncConnectionPool:
@@ -157,7 +157,7 @@ class _Backend(httpcore2.AsyncNetworkBackend):
         addresses = await self._resolve(host, port)
         # One bad address condemns the name: the next look-up might answer with that one alone.
         if not addresses or not all(self._may_reach(address, port) for address in addresses):
-            raise Unreachable("its address is not a public one")
+            raise ConnectionFailedError("its address is not a public one")
         trouble: Exception = httpcore2.ConnectError("no address answered")
         for address in addresses[:ADDRESSES]:
             try:
@@ -172,7 +172,7 @@ class _Backend(httpcore2.AsyncNetworkBackend):
         timeout: float | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        raise Unreachable("it is a local socket")
+        raise ConnectionFailedError("it is a local socket")
 
     async def sleep(self, seconds: float) -> None:
         await self._inner.sleep(seconds)
@@ -190,18 +190,18 @@ class _Backend(httpcore2.AsyncNetworkBackend):
 def _check(url: str) -> SplitResult:
     parts = take_apart(url)
     if parts is None:
-        raise Unreachable("it is no plain http or https URL")
+        raise ConnectionFailedError("it is no plain http or https URL")
     return parts
 
 
 async def _read(answer: httpcore2.Response, headers: dict[str, str]) -> bytes:
     if headers.get("content-encoding", "identity") != "identity":
-        raise Unanswered("its body is compressed")
+        raise NoResponseError("its body is compressed")
     body = bytearray()
     async for part in answer.aiter_stream():
         body += part
         if len(body) > LARGEST_BYTES:
-            raise Unanswered("it is larger than 20 MB")
+            raise NoResponseError("it is larger than 20 MB")
     return bytes(body)
 
 

@@ -13,15 +13,15 @@ from fluxwerk.catalog.rows import IMAGE_TYPES, Model
 from fluxwerk.catalog.sizes import Size
 from fluxwerk.client.inputs import LARGEST_BYTES
 from fluxwerk.engines import Canvas
-from fluxwerk.errors import Lost, TimedOut
-from fluxwerk.server.errors import Refusal, unfit
+from fluxwerk.errors import TaskTimeoutError, TransportError
+from fluxwerk.server.errors import ServerError, unfit
 from fluxwerk.types import Call, Flow, HttpRequest, Json
 
 OK = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Attached:
+class ReceivedImages:
     """An image that came with a submit; `size` in pixels as a viewer shows it, EXIF orientation included."""
 
     name: str
@@ -29,9 +29,9 @@ class Attached:
     size: Size
 
 
-def attach(model: Model, fields: Mapping[str, Json]) -> Flow[list[Attached]]:
+def attach(model: Model, fields: Mapping[str, Json]) -> Flow[list[ReceivedImages]]:
     """Gather the images of a submit in the order of the model's options; more than it takes are left out."""
-    attached: list[Attached] = []
+    attached: list[ReceivedImages] = []
     for name, option in model.options.items():
         if option.type not in IMAGE_TYPES or name not in fields:
             continue
@@ -43,7 +43,7 @@ def attach(model: Model, fields: Mapping[str, Json]) -> Flow[list[Attached]]:
     return attached
 
 
-def canvas(model: Model, fields: Mapping[str, Json], attached: list[Attached], size: Size) -> Canvas | None:
+def canvas(model: Model, fields: Mapping[str, Json], attached: list[ReceivedImages], size: Size) -> Canvas | None:
     """Lay the source on the output, for the models that change an image in part."""
     images = {one.name: one for one in attached}
     source = images.get("image") or (images.get("input_image") if model.output == "canvas" else None)
@@ -71,9 +71,9 @@ def _fetch(name: str, text: str) -> Flow[bytes]:
         return _decoded(name, text)
     try:
         response = yield Call(HttpRequest("GET", text))
-    except Lost as lost:
+    except TransportError as lost:
         raise _useless(name, f"cannot be fetched: {lost}") from None
-    except TimedOut:
+    except TaskTimeoutError:
         raise _useless(name, "cannot be fetched: those before it took all the time that there is") from None
     if response.status != OK:
         raise _useless(name, f"cannot be fetched: its host answered {response.status}")
@@ -91,7 +91,7 @@ def _decoded(name: str, text: str) -> bytes:
         raise _useless(name, "is neither a URL nor base64") from None
 
 
-def _measured(model: Model, name: str, data: bytes) -> Attached:
+def _measured(model: Model, name: str, data: bytes) -> ReceivedImages:
     fault, size = imagefile.fault(data), imagefile.upright(data)
     if fault or size is None:
         raise _useless(name, f"cannot be used: {fault}; PNG, JPEG or WebP is needed")
@@ -100,10 +100,10 @@ def _measured(model: Model, name: str, data: bytes) -> Attached:
         raise _useless(name, f"is {width}×{height}; at most {model.largest_input_megapixels} megapixels are taken")
     if min(width, height) < model.smallest_input:
         raise _useless(name, f"is {width}×{height}; each side needs {model.smallest_input} pixels")
-    return Attached(name, data, size)
+    return ReceivedImages(name, data, size)
 
 
-def _check_mask(attached: list[Attached]) -> None:
+def _check_mask(attached: list[ReceivedImages]) -> None:
     sizes = {one.name: one.size for one in attached}
     mask, image = sizes.get("mask"), sizes.get("image")
     if mask and image and mask != image:
@@ -111,5 +111,5 @@ def _check_mask(attached: list[Attached]) -> None:
         raise _useless("mask", reason)
 
 
-def _useless(name: str, reason: str) -> Refusal:
+def _useless(name: str, reason: str) -> ServerError:
     return unfit(name, f"Image {reason}", "image_invalid")

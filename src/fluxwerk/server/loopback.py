@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from fluxwerk.engines import Engine
 from fluxwerk.protocol import trust
 from fluxwerk.server.errors import Dialect
-from fluxwerk.server.faults.rules import Rule, Trouble, scripted
+from fluxwerk.server.faults.rules import FaultRule, Faults, scripted
 from fluxwerk.server.router import Pace, Service
-from fluxwerk.server.state.accounts import Books
-from fluxwerk.server.webhooks import Policy
+from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.webhooks import WebhookPolicy
 
 if TYPE_CHECKING:
     import fastapi
@@ -32,10 +32,10 @@ log = logging.getLogger("fluxwerk.server")
 def loopback(
     engine: Engine | None = None,
     *,
-    books: Books | None = None,
+    books: Accounts | None = None,
     pace: Pace = lambda _: 0.0,
     allow: Iterable[str] = ("127.0.0.0/8",),
-    trouble: Trouble | Iterable[Rule] = (),
+    trouble: Faults | Iterable[FaultRule] = (),
     dialect: Dialect = "live",
 ) -> Generator[str]:
     """Run the server in a thread and yield its base URL; the offline engine renders unless another is given.
@@ -45,19 +45,19 @@ def loopback(
     """
     import uvicorn  # noqa: PLC0415
 
-    from fluxwerk.engines.offline import Offline  # noqa: PLC0415  (other engines do without)
+    from fluxwerk.engines.offline import OfflineEngine  # noqa: PLC0415  (other engines do without)
     from fluxwerk.server.app import build  # noqa: PLC0415  (FastAPI takes half a second)
     from fluxwerk.server.fetch import Guard  # noqa: PLC0415
 
-    engine = engine or Offline()
+    engine = engine or OfflineEngine()
     allow = tuple(allow)
     trouble = scripted(trouble)
     service = Service(
-        books or Books(),
+        books or Accounts(),
         time.time,
         engine=engine.name,
         pace=pace,
-        policy=Policy(networks=allow),
+        policy=WebhookPolicy(networks=allow),
         trouble=trouble,
         dialect=dialect,
     )
@@ -96,11 +96,13 @@ def config_of(app: fastapi.FastAPI, *, breakable: bool = False, **settings: Any)
     """Set uvicorn up, with a log that shows no signed query; `breakable` lines are for trouble."""
     import uvicorn  # noqa: PLC0415
 
-    from fluxwerk.server.faults.connection import Line  # noqa: PLC0415
+    from fluxwerk.server.faults.connection import FaultyConnection  # noqa: PLC0415
 
     # The log of requests is off, but whoever gives it a handler of their own gets it all the same.
     logging.getLogger("uvicorn.access").addFilter(_hide_queries)
-    return uvicorn.Config(app, http=Line if breakable else "auto", log_config=None, access_log=False, **settings)
+    return uvicorn.Config(
+        app, http=FaultyConnection if breakable else "auto", log_config=None, access_log=False, **settings
+    )
 
 
 def _hide_queries(record: logging.LogRecord) -> bool:

@@ -10,7 +10,7 @@ from fluxwerk.types import HttpRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class ServerRequest:
     """Method, path, query (the last of several counts), headers in lower case, body, and how the client named us."""
 
     method: str
@@ -26,9 +26,9 @@ class Visit:
         return self.headers.get("x-key", "")
 
 
-def read(http: HttpRequest) -> Visit:
+def read(http: HttpRequest) -> ServerRequest:
     """Read a request; HEAD counts as GET, since the wire drops the body."""
     parts = urlsplit(http.url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     method = "GET" if http.method == "HEAD" else http.method
-    return Visit(method, parts.path, f"{parts.scheme}://{parts.netloc}", query, http.headers, http.body)
+    return ServerRequest(method, parts.path, f"{parts.scheme}://{parts.netloc}", query, http.headers, http.body)

@@ -14,23 +14,23 @@ from typing import cast
 
 from fluxwerk import catalog
 from fluxwerk.catalog.rows import Model
-from fluxwerk.engines import Abilities, Everything, Order, Progress
+from fluxwerk.engines import Abilities, FullAbilities, Order, RenderProgress
 from fluxwerk.protocol import wire
 from fluxwerk.server import request, webhooks
-from fluxwerk.server.errors import Dialect, Refusal
+from fluxwerk.server.errors import Dialect, ServerError
 from fluxwerk.server.faults import effects, endings
 from fluxwerk.server.faults.endings import Ending
-from fluxwerk.server.faults.rules import ANSWER_DEEDS, Occasion, Rule, Trouble, scripted
+from fluxwerk.server.faults.rules import ANSWER_DEEDS, FaultRule, Faults, Occasion, scripted
 from fluxwerk.server.handlers import extensions, poll, submit
-from fluxwerk.server.request import Visit
+from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state import keys, links
-from fluxwerk.server.state.accounts import Account, Books, Job, is_well_formed
-from fluxwerk.server.state.metrics import Meter
-from fluxwerk.server.webhooks import Policy
+from fluxwerk.server.state.accounts import Account, Accounts, TaskRecord, is_well_formed
+from fluxwerk.server.state.metrics import Metrics
+from fluxwerk.server.webhooks import WebhookPolicy
 from fluxwerk.types import Flow, HttpRequest, Json, Response
 
 ERROR = 400
-POOL = catalog.find("flux-2-pro")
+POOL = catalog.get_model("flux-2-pro")
 
 Pace = Callable[[Order], float]
 
@@ -48,41 +48,41 @@ class Service:
 
     def __init__(
         self,
-        books: Books,
+        books: Accounts,
         clock: Callable[[], float],
         *,
         engine: str = "offline",
         abilities: Abilities | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
         pace: Pace = lambda _: 0.0,
-        on_accept: Callable[[Job], object] = lambda _: None,
-        on_end: Callable[[Job], object] = lambda _: None,
+        on_accept: Callable[[TaskRecord], object] = lambda _: None,
+        on_end: Callable[[TaskRecord], object] = lambda _: None,
         url_life: float = links.LIFE,
         secret: bytes | None = None,
         dialect: Dialect = "live",
-        policy: Policy | None = None,
-        trouble: Trouble | Iterable[Rule] = (),
+        policy: WebhookPolicy | None = None,
+        trouble: Faults | Iterable[FaultRule] = (),
         magic: bool = True,
     ) -> None:
         self.books = books
         self.clock = clock
         self.engine = engine
-        self.abilities = abilities or Everything()
+        self.abilities = abilities or FullAbilities()
         self.entropy = entropy
         self.pace = pace
         self.on_accept = on_accept
-        self.on_cancel: Callable[[Job], object] = lambda _: None
+        self.on_cancel: Callable[[TaskRecord], object] = lambda _: None
         self.on_end = on_end
         self.url_life = url_life
         self.secret = entropy(32) if secret is None else secret
         self.dialect: Dialect = dialect
-        self.policy = policy or Policy()
+        self.policy = policy or WebhookPolicy()
         self.closing = False
-        self.meter = Meter()
+        self.meter = Metrics()
         self.submitting: set[tuple[str, str]] = set()
         self._trouble = scripted(trouble)
         self._magic = magic
-        self._models = {path: model for model in catalog.models().values() for path in model.paths()}
+        self._models = {path: model for model in catalog.list_models().values() for path in model.paths()}
 
     @property
     def models(self) -> Mapping[str, Model]:
@@ -99,29 +99,29 @@ class Service:
             return effects.instead(rule)
         try:
             response = yield from self._route(asked, rule)
-        except Refusal as refusal:
+        except ServerError as refusal:
             response = refusal.answer(self.dialect)
         response = self._finished(asked, response)
         return effects.spoil(rule, response) if rule and rule.do in ANSWER_DEEDS else response
 
-    def refuse(self, http: HttpRequest, refusal: Refusal) -> Response:
+    def refuse(self, http: HttpRequest, refusal: ServerError) -> Response:
         """Answer a request that whoever carries it could not take; counted and told like every other refusal."""
         return self._finished(request.read(http), refusal.answer(self.dialect))
 
-    def account(self, asked: Visit) -> Account:
-        """Find whose key came with the request; raises `Refusal`."""
+    def account(self, asked: ServerRequest) -> Account:
+        """Find whose key came with the request; raises `ServerError`."""
         if not asked.key:
-            raise Refusal("no_key", "Send your key in the header x-key.", detail="Not authenticated")
+            raise ServerError("no_key", "Send your key in the header x-key.", detail="Not authenticated")
         if not is_well_formed(asked.key):
-            raise Refusal("malformed_key", "Invalid API key format")
+            raise ServerError("malformed_key", "Invalid API key format")
         account = self.books.account(asked.key)
         if account is None:
             detail = "Not authenticated - Invalid Authentication"
             wrong = "is mistyped: its checksum is wrong" if keys.is_mistyped(asked.key) else "is unknown or revoked"
-            raise Refusal("unknown_key", f"This key {wrong}.", detail=detail)
+            raise ServerError("unknown_key", f"This key {wrong}.", detail=detail)
         return account
 
-    def begin(self, job: Job, rule: Rule | None = None) -> None:
+    def begin(self, job: TaskRecord, rule: FaultRule | None = None) -> None:
         """Have a job rendered, unless its prompt or a rule has decided how it ends."""
         self.meter.accepted[job.model.name] += 1
         decided = _decided(rule) or (endings.asked_for(job.order.prompt) if self._magic else None)
@@ -143,12 +143,12 @@ class Service:
             if job.ready_at is not None:
                 self.on_end(job)
 
-    def advance(self, job: Job, progress: Progress) -> None:
+    def advance(self, job: TaskRecord, progress: RenderProgress) -> None:
         """Take the news of how far the engine is with a job."""
         job.began = self.clock() if job.began is None else job.began
         job.progress, job.preview = progress.share, progress.preview
 
-    def finish(self, job: Job, picture: bytes) -> None:
+    def finish(self, job: TaskRecord, picture: bytes) -> None:
         """Take the image that an engine made for a job."""
         if job.ready_at is not None:
             return
@@ -160,11 +160,11 @@ class Service:
             # A disk that is full keeps nothing, but the image is there to be told of and to be fetched.
             self._ended(job)
 
-    def fail(self, job: Job, reason: str) -> None:
+    def fail(self, job: TaskRecord, reason: str) -> None:
         """Take the news that an engine could not make an image, and return the credits."""
         self.conclude(job, Ending("Error", {"error": reason}))
 
-    def conclude(self, job: Job, decided: Ending, at: float | None = None) -> None:
+    def conclude(self, job: TaskRecord, decided: Ending, at: float | None = None) -> None:
         """End a job without an image, now or at a moment; one that has ended stays as it is."""
         if job.has_ended(self.clock()):
             return
@@ -174,7 +174,7 @@ class Service:
             if decided.word:
                 self._ended(job)
 
-    def tell(self, job: Job) -> Flow[None] | None:
+    def tell(self, job: TaskRecord) -> Flow[None] | None:
         """Return the flow that delivers a job's webhook, if one is due and nobody delivers it already."""
         told, now = job.notice, self.clock()
         if told is None or told.state != "waiting" or not job.has_ended(now):
@@ -187,12 +187,12 @@ class Service:
             if told.state != "pending":
                 self.meter.webhooks[told.state] += 1
 
-        def meet() -> Rule | None:
+        def meet() -> FaultRule | None:
             return self._trouble.meet(_about("webhook", job))
 
         return webhooks.deliver(told, body, self.policy, self.clock, saved=saved, meet=meet)
 
-    def _route(self, asked: Visit, rule: Rule | None) -> Flow[Response]:
+    def _route(self, asked: ServerRequest, rule: FaultRule | None) -> Flow[Response]:
         model = self._models.get(asked.path)
         if model and asked.method == "POST":
             return (yield from submit.submit(self, model, asked, rule))
@@ -202,23 +202,25 @@ class Service:
             return wire.write_credits(self.account(asked).credits)
         if asked.path.startswith("/results/") and asked.method == "GET":
             if rule and rule.do == "expire":
-                raise Refusal("forbidden", "the link has expired", detail="Forbidden: the link has expired")
+                raise ServerError("forbidden", "the link has expired", detail="Forbidden: the link has expired")
             return links.deliver(self, asked)
         route = extensions.ROUTES.get((extensions.pattern(asked.path), asked.method))
         if route:
             return route(self, asked)
-        raise Refusal(*(("method", "Method Not Allowed") if self._knows(asked.path) else ("not_found", "Not Found")))
+        raise ServerError(
+            *(("method", "Method Not Allowed") if self._knows(asked.path) else ("not_found", "Not Found"))
+        )
 
     def _knows(self, path: str) -> bool:
         known = {"/v1/get_result", "/v1/credits", *(path for path, _ in extensions.ROUTES)}
         return path in self._models or extensions.pattern(path) in known
 
-    def _finished(self, asked: Visit, response: Response) -> Response:
+    def _finished(self, asked: ServerRequest, response: Response) -> Response:
         if response.status >= ERROR:
             self.meter.refused[str(response.status)] += 1
         return self._limited(asked, response)
 
-    def _limited(self, asked: Visit, response: Response) -> Response:
+    def _limited(self, asked: ServerRequest, response: Response) -> Response:
         """Tell a known account how many tasks it may still have in flight, and when the next slot may be free."""
         account = self.books.known(asked.key) if asked.key else None
         if account is None:
@@ -233,7 +235,7 @@ class Service:
         }
         return replace(response, headers={**response.headers, **limits})
 
-    def _occasion(self, asked: Visit) -> Occasion | None:
+    def _occasion(self, asked: ServerRequest) -> Occasion | None:
         model = self._models.get(asked.path)
         if model and asked.method == "POST":
             return Occasion("submit", _prompt(asked.body), model.name)
@@ -243,12 +245,12 @@ class Service:
             return _about("download", self.books.by_folder.get(links.folder(asked.path) or ""))
         return None
 
-    def _ended(self, job: Job) -> None:
+    def _ended(self, job: TaskRecord) -> None:
         self.meter.ended[job.word] += 1
         self.on_end(job)
 
 
-def _about(place: str, job: Job | None) -> Occasion:
+def _about(place: str, job: TaskRecord | None) -> Occasion:
     if job is None:
         return Occasion(place)
     return Occasion(place, job.order.prompt, job.model.name, job.task.id)
@@ -263,7 +265,7 @@ def _prompt(body: bytes) -> str:
     return prompt if isinstance(prompt, str) else ""
 
 
-def _decided(rule: Rule | None) -> Ending | None:
+def _decided(rule: FaultRule | None) -> Ending | None:
     match rule.do if rule else "":
         case "moderate":
             return endings.moderated(rule.stage, rule.reasons) if rule else None

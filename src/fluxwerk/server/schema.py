@@ -31,7 +31,7 @@ TYPES: dict[str, Any] = {
 }
 
 
-class Unfit(Exception):
+class InvalidFieldsError(Exception):
     """The body of a submit is wrong; `detail` says where and how, in the shape of FastAPI's 422."""
 
     def __init__(self, detail: list[dict[str, Json]]) -> None:
@@ -40,25 +40,25 @@ class Unfit(Exception):
 
 
 def read(model: Model, body: bytes) -> dict[str, Json]:
-    """Read a submit's body into checked fields with the model's defaults; raises `Unfit`."""
+    """Read a submit's body into checked fields with the model's defaults; raises `InvalidFieldsError`."""
     return _checked(inputs(model.name), parse(body))
 
 
 def some(model: Model, given: Mapping[str, Json]) -> dict[str, Json]:
-    """Check some of a model's fields, whatever else it requires; absent ones get its defaults.  Raises `Unfit`."""
+    """Check some fields of a model; absent ones get defaults.  Raises `InvalidFieldsError`."""
     fields: dict[str, Any] = {name: _field(model.options[name]) for name in given}
     optional = {name: (kind, Field(None)) for name, (kind, _) in fields.items()}
     return _checked(create("Some", **cast("dict[str, Any]", optional)), dict(given))
 
 
 def parse(body: bytes) -> Json:
-    """Read a body as JSON; raises `Unfit`."""
+    """Read a body as JSON; raises `InvalidFieldsError`."""
     try:
         return json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError) as fault:
         at, said = getattr(fault, "pos", 0), getattr(fault, "msg", str(fault))
         entry = {"type": "json_invalid", "loc": ["body", at], "msg": "JSON decode error", "ctx": {"error": said}}
-        raise Unfit([entry]) from None
+        raise InvalidFieldsError([entry]) from None
 
 
 def entries(fault: ValidationError) -> list[dict[str, Json]]:
@@ -70,18 +70,18 @@ def _checked(kind: type[BaseModel], given: Json) -> dict[str, Json]:
     try:
         fields = kind.model_validate(given).model_dump()
     except ValidationError as fault:
-        raise Unfit(entries(fault)) from None
+        raise InvalidFieldsError(entries(fault)) from None
     broken = [name for name, value in fields.items() if isinstance(value, str) and not _is_unicode(value)]
     if broken:
         text = "Input should be a valid string without lone surrogates"
-        raise Unfit([{"type": "string_unicode", "loc": ["body", name], "msg": text} for name in broken])
+        raise InvalidFieldsError([{"type": "string_unicode", "loc": ["body", name], "msg": text} for name in broken])
     return {name: value for name, value in fields.items() if value is not None}
 
 
 @cache
 def inputs(name: str) -> type[BaseModel]:
     """Build the pydantic model for the row of that name."""
-    model = catalog.find(name)
+    model = catalog.get_model(name)
     fields: dict[str, Any] = {option.name: _field(option) for option in model.options.values()}
     title = "".join(part.capitalize() for part in name.replace(".", "-").split("-")) + "Inputs"
     return create(title, __config__=ConfigDict(extra="forbid" if model.strict else "ignore"), **fields)

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
-from fluxwerk.errors import Lost
+from fluxwerk.errors import TransportError
 from fluxwerk.protocol import webhook, wire
 from fluxwerk.server.address import take_apart
 from fluxwerk.server.faults.effects import GARBLED
 from fluxwerk.types import Call, Flow, HttpRequest, Json
 
 if TYPE_CHECKING:
-    from fluxwerk.server.faults.rules import Rule
-    from fluxwerk.server.state.accounts import Job
+    from fluxwerk.server.faults.rules import FaultRule
+    from fluxwerk.server.state.accounts import TaskRecord
 
 # Seconds to wait after each attempt that failed; after the last the notice is given up.
 PAUSES = (1.0, 5.0, 30.0)
@@ -30,7 +30,7 @@ CODES = {"Request Moderated": "content_policy_violation", "Content Moderated": "
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class DeliveryAttempt:
     """One delivery that was tried: when, in seconds since 1970, and what came of it."""
 
     at: float
@@ -38,13 +38,13 @@ class Attempt:
 
 
 @dataclass(slots=True)
-class Notice:
+class OutgoingWebhook:
     """The webhook of one task: `state` is waiting, pending, delivered or dropped; the attempts stand in their order."""
 
     url: str = field(repr=False)
     secret: str | None = field(default=None, repr=False)
     state: str = "waiting"
-    attempts: list[Attempt] = field(default_factory=list[Attempt])
+    attempts: list[DeliveryAttempt] = field(default_factory=list[DeliveryAttempt])
 
     def pause(self, now: float) -> float:
         """How many seconds from now the next attempt is due."""
@@ -54,7 +54,7 @@ class Notice:
 
     def note(self, outcome: str, now: float, *, acknowledged: bool) -> None:
         """Write an attempt down."""
-        self.attempts.append(Attempt(now, outcome))
+        self.attempts.append(DeliveryAttempt(now, outcome))
         if acknowledged or self.state == "delivered":
             self.state = "delivered"
         elif len(self.attempts) > len(PAUSES):
@@ -62,7 +62,7 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class WebhookPolicy:
     """Where webhooks may go: https anywhere, plain http only to `hosts` by name and into `networks` by address.
 
     `tell_secret` sends the secret itself as X-Webhook-Secret too, for receivers that compare it.
@@ -92,7 +92,7 @@ class Policy:
         return any(address in network for network in networks if network.version == address.version)
 
 
-def tell(job: Job, result: Json, at: float) -> bytes:
+def tell(job: TaskRecord, result: Json, at: float) -> bytes:
     """Write what a receiver is told about the end of a job."""
     body: dict[str, Json] = {"id": job.task.id, "task_id": job.task.id, "status": job.word}
     if job.word == "Ready":
@@ -107,7 +107,7 @@ def tell(job: Job, result: Json, at: float) -> bytes:
     return wire.dump(body)
 
 
-def request(notice: Notice, body: bytes, policy: Policy, *, forged: bool = False) -> HttpRequest:
+def request(notice: OutgoingWebhook, body: bytes, policy: WebhookPolicy, *, forged: bool = False) -> HttpRequest:
     """Write the POST, signed if the submit brought a secret."""
     headers = {**wire.JSON, "user-agent": "fluxwerk-webhook"}
     if notice.secret is not None:
@@ -118,13 +118,13 @@ def request(notice: Notice, body: bytes, policy: Policy, *, forged: bool = False
 
 
 def deliver(
-    notice: Notice,
+    notice: OutgoingWebhook,
     body: bytes,
-    policy: Policy,
+    policy: WebhookPolicy,
     clock: Callable[[], float],
     *,
     saved: Callable[[], object] = lambda: None,
-    meet: Callable[[], Rule | None] = lambda: None,
+    meet: Callable[[], FaultRule | None] = lambda: None,
 ) -> Flow[None]:
     """Send a notice until it is acknowledged or given up, from where it stands.
 
@@ -147,10 +147,10 @@ def deliver(
         saved()
 
 
-def _attempt(notice: Notice, call: Call, clock: Callable[[], float]) -> Flow[bool]:
+def _attempt(notice: OutgoingWebhook, call: Call, clock: Callable[[], float]) -> Flow[bool]:
     try:
         response = yield call
-    except Lost as lost:
+    except TransportError as lost:
         acknowledged, outcome = False, str(lost)
     else:
         acknowledged, outcome = response.status in ACKNOWLEDGED, f"answered {response.status}"

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from fluxwerk.drive import drive_async
-from fluxwerk.engines import Canvas, LiveEngine, Progress
+from fluxwerk.engines import Canvas, LiveEngine, RenderProgress
 from fluxwerk.server.fetch import Guard
 from fluxwerk.server.handlers.tasks import CANCELLED
 from fluxwerk.server.router import Service
-from fluxwerk.server.state.accounts import Job
+from fluxwerk.server.state.accounts import TaskRecord
 from fluxwerk.types import HttpRequest, Response
 
 # So many webhooks are on their way at a time; the others wait their turn.
@@ -22,7 +22,7 @@ DELIVERIES = 32
 log = logging.getLogger("fluxwerk.server")
 
 
-class Workshop:
+class BackgroundWorkers:
     """Runs the engine for each job and delivers each webhook, from the service's callbacks, until it is closed."""
 
     def __init__(self, service: Service, engine: LiveEngine, guard: Guard) -> None:
@@ -47,19 +47,19 @@ class Workshop:
                 service.on_end = _nobody
                 await _stop([*self._rendering.values(), *self._telling])
 
-    def _render(self, job: Job) -> None:
+    def _render(self, job: TaskRecord) -> None:
         self._rendering[job.task.id] = asyncio.create_task(self._make(job))
 
-    def _give_up(self, job: Job) -> None:
+    def _give_up(self, job: TaskRecord) -> None:
         rendering = self._rendering.get(job.task.id)
         if rendering is not None:
             rendering.cancel()
 
-    def _tell(self, job: Job) -> None:
+    def _tell(self, job: TaskRecord) -> None:
         if job.notice is not None:
             self._keep(self._deliver(job))
 
-    async def _make(self, job: Job) -> None:
+    async def _make(self, job: TaskRecord) -> None:
         service = self._service
         try:
             picture = await self._engine.paint(job.order, lambda progress: _advance(service, job, progress))
@@ -78,7 +78,7 @@ class Workshop:
         finally:
             del self._rendering[job.task.id]
 
-    async def _deliver(self, job: Job) -> None:
+    async def _deliver(self, job: TaskRecord) -> None:
         await asyncio.sleep(max(0.0, (job.ready_at or 0.0) - self._service.clock()))
         flow = self._service.tell(job)
         if flow is not None:
@@ -94,12 +94,12 @@ class Workshop:
         task.add_done_callback(self._telling.discard)
 
 
-def _advance(service: Service, job: Job, progress: Progress) -> None:
+def _advance(service: Service, job: TaskRecord, progress: RenderProgress) -> None:
     if job.ready_at is None:
         service.advance(job, progress)
 
 
-def _nobody(_: Job) -> None:
+def _nobody(_: TaskRecord) -> None:
     """Tell nobody: whoever takes the state up will."""
 
 

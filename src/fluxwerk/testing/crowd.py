@@ -9,11 +9,11 @@ from itertools import count
 
 from fluxwerk.client.client import LOOK_AROUND
 from fluxwerk.client.image import Image
-from fluxwerk.client.many import Made
-from fluxwerk.client.session import Conversation
-from fluxwerk.client.slots import Slots
+from fluxwerk.client.many import Result
+from fluxwerk.client.session import Session
+from fluxwerk.client.slots import ClientSlots
 from fluxwerk.drive import pause_before
-from fluxwerk.errors import Error, Lost, TimedOut, Unreachable
+from fluxwerk.errors import ConnectionFailedError, FluxwerkError, TaskTimeoutError, TransportError
 from fluxwerk.testing.clock import PretendClock
 from fluxwerk.types import Call, Flow, HttpRequest, Pool, Request, Response, Tell
 
@@ -25,7 +25,7 @@ class _Walk:
     """One conversation on its way: what it wants to send next, once it has the slot for it."""
 
     request: Request | str
-    talk: Conversation
+    talk: Session
     flow: Flow[Image]
     call: Call | None = None
 
@@ -34,7 +34,7 @@ class Crowd:
     """Drives many conversations on one pretend clock, as a client with these slots would on a real one."""
 
     def __init__(
-        self, clock: PretendClock, slots: Slots, send: Callable[[HttpRequest], Response], deadline: float
+        self, clock: PretendClock, slots: ClientSlots, send: Callable[[HttpRequest], Response], deadline: float
     ) -> None:
         self._clock = clock
         self._slots = slots
@@ -44,7 +44,7 @@ class Crowd:
         self._tickets = count()
         self._waiting: dict[_Walk, Pool] = {}
 
-    def run(self, many: Iterable[tuple[Request | str, Conversation, Begin]]) -> Generator[Made]:
+    def run(self, many: Iterable[tuple[Request | str, Session, Begin]]) -> Generator[Result]:
         """Start them all, in their order, and yield each as it ends."""
         for request, talk, begin in many:
             walk = _Walk(request, talk, _converse(talk, begin))
@@ -57,20 +57,20 @@ class Crowd:
             else:
                 self._look_around()
 
-    def _go(self, walk: _Walk) -> Generator[Made]:
+    def _go(self, walk: _Walk) -> Generator[Result]:
         assert walk.call is not None
         request = walk.call.request
         if self._clock.now() >= self._deadline:
-            late = TimedOut("The deadline passed before the image was there.")
+            late = TaskTimeoutError("The deadline passed before the image was there.")
             yield from self._step(walk, lambda: walk.flow.throw(late))
         elif request.pool and walk.talk.seat is None:
             self._take_seat(walk, request.pool)
         else:
             try:
                 response = self._send(request)
-            except Lost as loss:
+            except TransportError as loss:
                 lost = loss
-                if isinstance(lost, Unreachable):
+                if isinstance(lost, ConnectionFailedError):
                     walk.talk.withdraw()
                 yield from self._step(walk, lambda: walk.flow.throw(lost))
             else:
@@ -99,18 +99,18 @@ class Crowd:
     def _put(self, walk: _Walk, moment: float) -> None:
         heappush(self._queue, (moment, next(self._tickets), walk))
 
-    def _step(self, walk: _Walk, move: Callable[[], Call]) -> Generator[Made]:
+    def _step(self, walk: _Walk, move: Callable[[], Call]) -> Generator[Result]:
         try:
             walk.call = move()
         except StopIteration as done:
-            yield Made(walk.request, done.value)
-        except Error as error:
-            yield Made(walk.request, error=error)
+            yield Result(walk.request, done.value)
+        except FluxwerkError as error:
+            yield Result(walk.request, error=error)
         else:
             pause = pause_before(walk.call, self._deadline - self._clock.now(), self._clock)
             self._put(walk, self._deadline if pause is None else self._clock.now() + pause)
 
 
-def _converse(talk: Conversation, begin: Begin) -> Flow[Image]:
+def _converse(talk: Session, begin: Begin) -> Flow[Image]:
     with talk:
         return (yield from begin(talk.tell))

@@ -11,20 +11,20 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fluxwerk.client.base import Words, of_each
+from fluxwerk.client.base import BaseClient, of_each
 from fluxwerk.client.client import Client
 from fluxwerk.client.image import Image
-from fluxwerk.client.inputs import Wanted
-from fluxwerk.client.many import Made
+from fluxwerk.client.inputs import RequestOptions
+from fluxwerk.client.many import Result
 from fluxwerk.drive import drive, pause_before
 from fluxwerk.engines import Engine, Order
-from fluxwerk.errors import Error, Lost, TimedOut, Unreachable
+from fluxwerk.errors import ConnectionFailedError, FluxwerkError, TaskTimeoutError, TransportError
 from fluxwerk.imagefile import PNG_SIGNATURE
-from fluxwerk.polling.history import Experience
-from fluxwerk.server.faults.effects import Spoilt
-from fluxwerk.server.faults.rules import Rule, Trouble
+from fluxwerk.polling.history import PollingHistory
+from fluxwerk.server.faults.effects import SpoiltResponse
+from fluxwerk.server.faults.rules import FaultRule, Faults
 from fluxwerk.server.router import Pace, Service
-from fluxwerk.server.state.accounts import Books, Job
+from fluxwerk.server.state.accounts import Accounts, TaskRecord
 from fluxwerk.testing.clock import PretendClock
 from fluxwerk.testing.crowd import Crowd
 from fluxwerk.testing.post import Post, suffer
@@ -64,21 +64,23 @@ class FaceToFace(Client):
         self,
         *,
         seconds: float | Pace = 0.0,
-        books: Books | None = None,
+        books: Accounts | None = None,
         engine: Engine | None = None,
         urls: dict[str, bytes] | None = None,
         meddle: Callable[[HttpRequest, Response], Response] = lambda _, response: response,
         timeout: float = 600.0,
-        trouble: Trouble | Iterable[Rule] = (),
+        trouble: Faults | Iterable[FaultRule] = (),
         receiver: Callable[[HttpRequest], Response] = lambda _: Response(204),
-        experience: Experience | None = None,
+        experience: PollingHistory | None = None,
         slots: int | None = None,
         **settings: Any,
     ) -> None:
         self.events: list[Event] = []
         clock = PretendClock()
-        experience = experience or Experience(learning=False)
-        Words.__init__(self, KEY, None, BASE, timeout, self.events.append, slots, clock=clock, experience=experience)
+        experience = experience or PollingHistory(learning=False)
+        BaseClient.__init__(
+            self, KEY, None, BASE, timeout, self.events.append, slots, clock=clock, experience=experience
+        )
         self.clock: PretendClock = clock
         self.journal: list[HttpRequest] = []
         self.urls = {} if urls is None else urls
@@ -86,7 +88,7 @@ class FaceToFace(Client):
         self._engine = engine or Blank()
         self._post = Post(self.clock, receiver)
         self.service = Service(
-            books or Books(),
+            books or Accounts(),
             self.clock.now,
             engine=self._engine.name,
             entropy=random.Random(0).randbytes,  # noqa: S311  (the same ids in every run)
@@ -104,7 +106,7 @@ class FaceToFace(Client):
         self.journal.append(request)
         arriving = HttpRequest(request.method, request.url, request.body, headers=self.access.headers(request))
         answer = drive(self.service.answer(arriving), self._fetch, clock=self.clock)
-        if isinstance(answer, Spoilt):
+        if isinstance(answer, SpoiltResponse):
             suffer(answer, self.clock, budget)
         return self.meddle(request, answer)
 
@@ -112,30 +114,30 @@ class FaceToFace(Client):
         """Let the clock run until no webhook is under way any more."""
         self._post.deliver(None)
 
-    def together(self, flows: Iterable[Flow[T]], timeout: float | None = None) -> list[T | Error]:
+    def together(self, flows: Iterable[Flow[T]], timeout: float | None = None) -> list[T | FluxwerkError]:
         """Run many flows side by side on the pretend clock; each ends in its result or its error, in their order."""
         return _together(list(flows), self.send, self.clock, self.clock.now() + (timeout or self.timeout))
 
-    def generate_many(self, requests: Iterable[Request | str], **wanted: Unpack[Wanted]) -> Iterator[Made]:
+    def generate_many(self, requests: Iterable[Request | str], **wanted: Unpack[RequestOptions]) -> Iterator[Result]:
         """Make many images side by side on the pretend clock, within the slots, and yield each as it finishes."""
         crowd = Crowd(self.clock, self.slots, self.send, self._deadline(wanted.get("timeout")))
         return crowd.run((one, self._conversation(None), self._beginning(one, wanted)) for one in requests)
 
-    def begin(self, prompt: str | Request | None = None, **wanted: Unpack[Wanted]) -> Flow[Image]:
+    def begin(self, prompt: str | Request | None = None, **wanted: Unpack[RequestOptions]) -> Flow[Image]:
         """Return the flow that `generate` would run, for `together`."""
         return self._generating(self.on_event, prompt, wanted)
 
     def close(self) -> None:
         """Nothing is open."""
 
-    def _beginning(self, request: Request | str, wanted: Wanted) -> Callable[[Tell], Flow[Image]]:
+    def _beginning(self, request: Request | str, wanted: RequestOptions) -> Callable[[Tell], Flow[Image]]:
         return lambda tell: self._generating(tell, request, of_each(request, wanted))
 
     def _drive(self, begin: Callable[[Tell], Flow[T]], timeout: float | None, task: Task | None = None) -> T:
         with self._conversation(task) as talk:
             return drive(begin(talk.tell), self.send, self._deadline(timeout), talk.clock)
 
-    def _render(self, job: Job) -> None:
+    def _render(self, job: TaskRecord) -> None:
         try:
             picture = self._engine.render(job.order)
         except Exception as trouble:  # noqa: BLE001  (as the server: a fault of the engine is the task's ending)
@@ -145,7 +147,7 @@ class FaceToFace(Client):
 
     def _fetch(self, request: HttpRequest, _budget: float | None) -> Response:
         if request.url not in self.urls:
-            raise Unreachable("it could not be reached")
+            raise ConnectionFailedError("it could not be reached")
         return Response(200, {}, self.urls[request.url])
 
 
@@ -163,18 +165,18 @@ def blank(width: int, height: int) -> bytes:
 
 def _together(
     flows: list[Flow[T]], send: Callable[[HttpRequest], Response], clock: PretendClock, deadline: float
-) -> list[T | Error]:
-    results: dict[int, T | Error] = {}
+) -> list[T | FluxwerkError]:
+    results: dict[int, T | FluxwerkError] = {}
     queue: list[tuple[float, int, int, HttpRequest]] = []
     tickets = count()
 
-    def advance(number: int, reply: Response | Error | None) -> None:
+    def advance(number: int, reply: Response | FluxwerkError | None) -> None:
         flow = flows[number]
         try:
-            call = flow.throw(reply) if isinstance(reply, Error) else flow.send(reply) if reply else next(flow)
+            call = flow.throw(reply) if isinstance(reply, FluxwerkError) else flow.send(reply) if reply else next(flow)
         except StopIteration as done:
             results[number] = done.value
-        except Error as error:
+        except FluxwerkError as error:
             results[number] = error
         else:
             pause = pause_before(call, deadline - clock.now(), clock)
@@ -186,11 +188,11 @@ def _together(
     while queue:
         moment, _, number, request = heappop(queue)
         if moment >= deadline:
-            advance(number, TimedOut("The deadline passed before the image was there."))
+            advance(number, TaskTimeoutError("The deadline passed before the image was there."))
             continue
         clock.jump_to(moment)
         try:
             advance(number, send(request))
-        except Lost as loss:
+        except TransportError as loss:
             advance(number, loss)
     return [results[number] for number in range(len(flows))]

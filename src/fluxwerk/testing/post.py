@@ -6,10 +6,10 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 
-from fluxwerk.errors import Lost, Unanswered
-from fluxwerk.server.faults.effects import Spoilt
+from fluxwerk.errors import NoResponseError, TransportError
+from fluxwerk.server.faults.effects import SpoiltResponse
 from fluxwerk.server.router import Service
-from fluxwerk.server.state.accounts import Job
+from fluxwerk.server.state.accounts import TaskRecord
 from fluxwerk.testing.clock import PretendClock
 from fluxwerk.types import Flow, HttpRequest, Response
 
@@ -27,7 +27,7 @@ class Post:
         self._tickets = count()
         self.service: Service
 
-    def hear(self, job: Job) -> None:
+    def hear(self, job: TaskRecord) -> None:
         """Take the news that a job has ended or will have."""
         if job.notice is not None:
             self._later(job.ready_at or 0.0, lambda: self._begin(job))
@@ -39,22 +39,22 @@ class Post:
             self._clock.jump_to(moment)
             act()
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: TaskRecord) -> None:
         flow = self.service.tell(job)
         if flow is not None:
             self._step(flow, None)
 
-    def _step(self, flow: Flow[None], reply: Response | Lost | None) -> None:
+    def _step(self, flow: Flow[None], reply: Response | TransportError | None) -> None:
         try:
-            call = flow.throw(reply) if isinstance(reply, Lost) else flow.send(reply) if reply else next(flow)
+            call = flow.throw(reply) if isinstance(reply, TransportError) else flow.send(reply) if reply else next(flow)
         except StopIteration:
             return
         self._later(self._clock.now() + call.after, lambda: self._send(flow, call.request))
 
     def _send(self, flow: Flow[None], request: HttpRequest) -> None:
         try:
-            reply: Response | Lost = self._receiver(request)
-        except Lost as lost:
+            reply: Response | TransportError = self._receiver(request)
+        except TransportError as lost:
             reply = lost
         self._step(flow, reply)
 
@@ -62,13 +62,13 @@ class Post:
         heappush(self._due, (moment, next(self._tickets), act))
 
 
-def suffer(answer: Spoilt, clock: PretendClock, budget: float | None) -> None:
-    """Let pass what a spoilt answer takes; raises `Unanswered` if the client does not get it, or not in its budget."""
+def suffer(answer: SpoiltResponse, clock: PretendClock, budget: float | None) -> None:
+    """Let pass what a spoilt answer takes; raises `NoResponseError` if the client does not get it in time."""
     effect = answer.effect
     patience = SILENCE if budget is None else budget
     lasts = effect.lasts(answer.body) if not effect.holds else patience
     clock.sleep(min(lasts, patience))
     if effect.breaks:
-        raise Unanswered("the line broke before the whole answer was there")
+        raise NoResponseError("the line broke before the whole answer was there")
     if lasts > patience:
-        raise Unanswered("no whole answer came in time")
+        raise NoResponseError("no whole answer came in time")

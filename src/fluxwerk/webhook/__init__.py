@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fluxwerk.client.wakeup import Bell
+from fluxwerk.client.wakeup import Wakeup
 from fluxwerk.protocol.webhook import SIGNATURE, read, sign, verify
 from fluxwerk.webhook.receiver import Receiver
 
-__all__ = ["SIGNATURE", "Bell", "Receiver", "read", "sign", "verify"]
+__all__ = ["SIGNATURE", "Receiver", "Wakeup", "read", "sign", "verify"]

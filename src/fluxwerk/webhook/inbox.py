@@ -14,8 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
-from fluxwerk.client.wakeup import Bell
-from fluxwerk.errors import Failed, Forgotten, Misused, Moderated
+from fluxwerk.client.wakeup import Wakeup
+from fluxwerk.errors import InvalidUsageError, ModerationError, TaskFailedError, TaskNotFoundError
 from fluxwerk.protocol.wire import OUTCOMES
 from fluxwerk.types import Outcome, Status, Task
 
@@ -46,7 +46,7 @@ class Inbox:
 
     def __init__(
         self,
-        bell: Bell,
+        bell: Wakeup,
         on_status: OnStatus | None = None,
         client: Client | AsyncClient | None = None,
         find: Find | None = None,
@@ -55,7 +55,7 @@ class Inbox:
         remembered: int = REMEMBERED,
     ) -> None:
         if on_status and not client:
-            raise Misused(
+            raise InvalidUsageError(
                 "on_status needs client=: a webhook is a hint, and the result is read again before it counts."
             )
         self._bell = bell
@@ -147,11 +147,11 @@ class Inbox:
         assert self._client is not None, "checked when the inbox was made"
         try:
             status = await _run(self._client.wait, task, timeout=LONGEST_REREAD)
-        except Moderated as ended:
+        except ModerationError as ended:
             return Status(task, f"{ended.stage.capitalize()} Moderated", Outcome.MODERATED, details=ended.details)
-        except Forgotten as ended:
+        except TaskNotFoundError as ended:
             return Status(task, "Task not found", Outcome.MISSING, details=ended.details)
-        except Failed as ended:
+        except TaskFailedError as ended:
             return Status(task, "Error", Outcome.FAILED, details=ended.details)
         assert isinstance(status, Status)
         return status

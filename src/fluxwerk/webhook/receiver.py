@@ -7,8 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypedDict
 
-from fluxwerk.client.wakeup import Bell
-from fluxwerk.errors import Forged, Garbled, Misused
+from fluxwerk.client.wakeup import Wakeup
+from fluxwerk.errors import InvalidSignatureError, InvalidUsageError, InvalidWebhookError
 from fluxwerk.protocol.webhook import LARGEST, check, read, verify
 from fluxwerk.protocol.wire import dump
 from fluxwerk.types import Task
@@ -27,7 +27,7 @@ LONGEST_BODY = 10.0
 log = logging.getLogger("fluxwerk.webhook")
 
 
-class Options(TypedDict):
+class WebhookOptions(TypedDict):
     """What a submit has to say so that its webhook comes here."""
 
     webhook_url: str
@@ -56,10 +56,10 @@ class Receiver:
         url: str = "",
         token: str = "",
         accept_secret_header: bool = False,
-        bell: Bell | None = None,
+        bell: Wakeup | None = None,
     ) -> None:
         check(secret)
-        self.bell = bell or Bell()
+        self.bell = bell or Wakeup()
         self._inbox = Inbox(self.bell, on_status, client, find)
         self._secret = secret
         self._url = url
@@ -70,12 +70,14 @@ class Receiver:
         return f"Receiver({self._inbox!r})"
 
     @property
-    def options(self) -> Options:
+    def options(self) -> WebhookOptions:
         """The options of a submit whose webhook is to come here: `client.submit(prompt, **receiver.options)`."""
         if not self._url:
-            raise Misused("The receiver does not know its address as seen from outside: give it url='https://…'.")
+            raise InvalidUsageError(
+                "The receiver does not know its address as seen from outside: give it url='https://…'."
+            )
         url = f"{self._url.rstrip('/')}/{self._token}" if self._token else self._url
-        return Options(webhook_url=url, webhook_secret=self._secret)
+        return WebhookOptions(webhook_url=url, webhook_secret=self._secret)
 
     def expect(self, task: Task) -> None:
         """Tell of a task that was submitted; safe from any thread, and after its webhook came as well."""
@@ -115,9 +117,9 @@ class Receiver:
         try:
             verify(body, headers, self._secret, accept_secret_header=self._accept_secret_header)
             hint = read(body)
-        except (Forged, Garbled) as fault:
+        except (InvalidSignatureError, InvalidWebhookError) as fault:
             log.warning("refused a webhook: %s", fault)
-            return _Answer(401 if isinstance(fault, Forged) else 400, str(fault))
+            return _Answer(401 if isinstance(fault, InvalidSignatureError) else 400, str(fault))
         if self._inbox.is_full:
             return _Answer(503, "Too many webhooks at once.", {"retry-after": "5"})
         self._inbox.take(hint)

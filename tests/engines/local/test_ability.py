@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from photos import photo, png
 
 from fluxwerk import catalog
 from fluxwerk.engines import Canvas, Order
@@ -13,6 +12,7 @@ from fluxwerk.engines.local import ability
 from fluxwerk.engines.local.ability import Ability
 from fluxwerk.engines.local.kind import KINDS
 from fluxwerk.engines.local.weights import Row, Weights
+from support.photos import photo, png
 
 
 def able(model: str, kind: str, **columns: object) -> Ability:
@@ -92,19 +92,19 @@ def test_steps_and_guidance_come_from_the_operator_the_request_or_the_kind_in_th
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_option_is_listed_exactly_once(kind: str) -> None:
-    for model in catalog.models().values():
+    for model in catalog.list_models().values():
         facts = able(model.name, kind).facts(model)
         listed = [*facts["honoured"], *facts["refused"], *facts["without_effect"]]
         assert sorted(listed) == sorted(model.options)
 
 
 def test_the_list_tells_weights_licence_and_limits_but_no_path() -> None:
-    model = catalog.find("flux-kontext-pro")
+    model = catalog.get_model("flux-kontext-pro")
     facts = able("flux-kontext-pro", "kontext").facts(model)
     assert (facts["weights"], facts["licence"], facts["references"]) == ("some", "MIT", 1)
     assert facts["refused"]["input_image_2"] == "these weights take 1 images"
     assert "/weights" not in str(facts)
-    assert able("flux-kontext-pro", "kontext").facts(catalog.find("flux-2-pro")) is None
+    assert able("flux-kontext-pro", "kontext").facts(catalog.get_model("flux-2-pro")) is None
 
 
 def test_a_canvas_is_no_reference() -> None:

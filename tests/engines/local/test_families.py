@@ -11,11 +11,11 @@ pytest.importorskip("torch", reason="open weights need torch: pip install 'fluxw
 
 import diffusers
 import torch
-from painting import paint
-from photos import apart, ellipse, photo, png
 from PIL import Image
 
 from fluxwerk.engines import Canvas, Order
+from support.painting import paint
+from support.photos import apart, ellipse, photo, png
 
 SIZE = {"width": 128, "height": 192}
 REFERENCES = [photo(256, 128, 1), photo(64, 64, 2), photo(300, 200, 3), photo(128, 128, 4)]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxwerk.engines import Order
-from fluxwerk.engines.local.group import Groups, Line, price
+from fluxwerk.engines.local.group import Groups, TurnQueue, price
 
 KLEIN_4B = 3072
 TEXT = 512
@@ -130,7 +130,7 @@ def test_no_group_waits_longer_than_the_dearest_pass_of_every_other(drafts: list
 
 
 def test_kinds_of_orders_are_begun_in_turn_and_within_a_kind_whoever_came_first() -> None:
-    line = Line()
+    line = TurnQueue()
     for number, width in enumerate([1024] * 4 + [64, 64, 512]):
         line.add(number, Order("flux-2-klein-4b", "x", 1, width, 64))
     assert [line.take()[0] for _ in range(3)] == [0, 4, 6]

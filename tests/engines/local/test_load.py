@@ -11,15 +11,15 @@ import pytest
 pytest.importorskip("torch", reason="open weights need torch: pip install 'fluxwerk[diffusers]', CPU build suffices")
 
 import diffusers
-import tiny
 import torch
-from painting import paint
-from photos import apart
 
 from fluxwerk.engines import Order
-from fluxwerk.engines.local.load import Unloadable, load
+from fluxwerk.engines.local.load import UnloadableError, load
 from fluxwerk.engines.local.warm import warm
 from fluxwerk.engines.local.weights import Lora, Row, read
+from support import tiny
+from support.painting import paint
+from support.photos import apart
 
 FOX = Order("flux-2-klein-4b", "a red fox", 7, 128, 128)
 
@@ -94,7 +94,7 @@ def test_a_folder_that_misses_a_part_is_refused_by_its_name(row: Row, tmp_path) 
     broken = tmp_path / "half-a-klein"
     shutil.copytree(row.path, broken)
     shutil.rmtree(broken / "vae")
-    with pytest.raises(Unloadable, match="half-a-klein cannot be loaded"):
+    with pytest.raises(UnloadableError, match="half-a-klein cannot be loaded"):
         one(replace(row, path=str(broken)))
 
 
@@ -104,7 +104,7 @@ def test_a_part_that_ignores_the_format_is_noticed(row: Row, tmp_path) -> None:
     pipe = diffusers.Flux2KleinPipeline.from_pretrained(row.path, local_files_only=True)
     from fluxwerk.engines.local.load import _check  # noqa: PLC0415
 
-    with pytest.raises(Unloadable, match=r"transformer came as torch\.float32"):
+    with pytest.raises(UnloadableError, match=r"transformer came as torch\.float32"):
         _check(replace(row, path=str(stubborn)), pipe, torch.bfloat16)
 
 
@@ -114,5 +114,5 @@ def test_a_lora_for_other_weights_is_refused(row: Row, tmp_path) -> None:
 
     file = tmp_path / "strange.safetensors"
     save_file({"nothing.we.know.lora_A.weight": torch.zeros(2, 2)}, str(file), metadata={"format": json.dumps("pt")})
-    with pytest.raises(Unloadable, match="LoRA"):
+    with pytest.raises(UnloadableError, match="LoRA"):
         one(replace(row, loras=(Lora(str(file)),)))

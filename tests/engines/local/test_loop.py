@@ -11,14 +11,14 @@ import pytest
 pytest.importorskip("torch", reason="open weights need torch: pip install 'fluxwerk[diffusers]', CPU build suffices")
 
 import torch
-from painting import finish, paint, pictures
-from photos import apart, ellipse, opened, photo, png
 
 from fluxwerk.engines import Canvas, Order
 from fluxwerk.engines.local import preview
 from fluxwerk.engines.local.inpaint import KleinInpaint
-from fluxwerk.engines.local.loop import Loop, OutOfMemory
-from fluxwerk.engines.local.sample import Draft
+from fluxwerk.engines.local.loop import Loop, OutOfMemoryError
+from fluxwerk.engines.local.sample import Sample
+from support.painting import finish, paint, pictures
+from support.photos import apart, ellipse, opened, photo, png
 
 FOX = Order("flux-2-klein-4b", "a red fox", 7, 128, 128)
 
@@ -33,7 +33,7 @@ class Cramped(KleinInpaint):
     room = 0
     tried: list[int]
 
-    def predict(self, drafts: Sequence[Draft]) -> object:
+    def predict(self, drafts: Sequence[Sample]) -> object:
         self.tried.append(len(drafts))
         if sum(draft.tokens for draft in drafts) > self.room:
             raise torch.OutOfMemoryError("injected")
@@ -177,7 +177,7 @@ def test_an_image_that_does_not_fit_alone_fails_alone(cramped) -> None:
     device, loop = cramped(64 + 512), Loop()
     large, small = device.admit(1, replace(FOX, width=512, height=512)), device.admit(2, FOX)
     finish(loop, large, small)
-    assert isinstance(large.fault, OutOfMemory)
+    assert isinstance(large.fault, OutOfMemoryError)
     assert "512×512" in str(large.fault)
     assert small.fault is None
     assert small.step == 4
@@ -187,7 +187,7 @@ def test_a_fault_of_one_order_does_not_hit_those_in_its_pass(family) -> None:
     klein = family("klein")
 
     class Picky(KleinInpaint):
-        def predict(self, drafts: Sequence[Draft]) -> object:
+        def predict(self, drafts: Sequence[Sample]) -> object:
             if any(draft.order.seed == 1 for draft in drafts):
                 raise ValueError("not this one")
             return super().predict(drafts)

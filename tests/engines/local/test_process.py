@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from fluxwerk.engines import Order, Progress
-from fluxwerk.engines.local import Diffusers
+from fluxwerk.engines import Order, RenderProgress
+from fluxwerk.engines.local import LocalEngine
 from fluxwerk.engines.local.engine import find_devices
 from fluxwerk.engines.local.kind import KINDS
 from fluxwerk.engines.local.message import Setup
-from fluxwerk.engines.local.process import Crashed, Process, Unready
+from fluxwerk.engines.local.process import EngineCrashedError, EngineNotReadyError, Process
 from fluxwerk.engines.local.weights import Row, Weights
-from fluxwerk.errors import Misused
+from fluxwerk.errors import InvalidUsageError
 
-PRETENDER = (sys.executable, str(Path(__file__).with_name("pretender.py")))
+PRETENDER = (sys.executable, str(Path(__file__).parents[2] / "support" / "pretender.py"))
 ROW = Row("flux-2-klein-4b", "/somewhere/klein", KINDS["klein"])
 PATIENCE = 60
 
@@ -28,16 +28,16 @@ def order(prompt: str) -> Order:
     return Order("flux-2-klein-4b", prompt, 1, 64, 64)
 
 
-def ignore(_: Progress) -> None:
+def ignore(_: RenderProgress) -> None:
     pass
 
 
-def engine(*devices: str, row: Row = ROW, rows: tuple[Row, ...] = ()) -> Diffusers:
+def engine(*devices: str, row: Row = ROW, rows: tuple[Row, ...] = ()) -> LocalEngine:
     weights = Weights({one.model: one for one in rows or (row,)})
-    return Diffusers(weights, devices or ("cpu",), command=PRETENDER)
+    return LocalEngine(weights, devices or ("cpu",), command=PRETENDER)
 
 
-def during(working: Diffusers, scene: Callable[[], Awaitable[object]]) -> object:
+def during(working: LocalEngine, scene: Callable[[], Awaitable[object]]) -> object:
     async def play() -> object:
         async with asyncio.timeout(PATIENCE), working.open():
             return await scene()
@@ -61,7 +61,7 @@ def test_an_order_given_while_it_loads_waits() -> None:
 def test_progress_is_reported() -> None:
     working, told = engine(), []
     during(working, lambda: working.paint(order("go"), told.append))
-    assert told == [Progress(0.5)]
+    assert told == [RenderProgress(0.5)]
 
 
 def test_a_failure_comes_back_under_its_name() -> None:
@@ -86,7 +86,7 @@ def test_an_order_that_kills_three_processes_is_given_up_and_the_next_is_rendere
     working = engine()
 
     async def scene() -> object:
-        with pytest.raises(Crashed, match="3 times"):
+        with pytest.raises(EngineCrashedError, match="3 times"):
             await working.paint(order("die"), ignore)
         return await working.paint(order("go"), ignore)
 
@@ -102,7 +102,7 @@ def test_orders_that_were_there_when_another_killed_the_process_are_rendered() -
         return list(await asyncio.gather(*asked, return_exceptions=True))
 
     first, guilty, *others = during(working, scene)
-    assert isinstance(guilty, Crashed)
+    assert isinstance(guilty, EngineCrashedError)
     assert [first, *others] == [b"cpu"] * 3
 
 
@@ -170,7 +170,7 @@ def test_it_is_degraded_while_a_process_is_started_again() -> None:
 
         process = Process(Setup("cpu", (ROW,)), command=PRETENDER, pause=pause)
         process.start()
-        with pytest.raises(Crashed):
+        with pytest.raises(EngineCrashedError):
             await process.paint(order("die"), ignore)
         await process.close()
 
@@ -202,11 +202,11 @@ def test_weights_that_cannot_be_loaded_fail_orders_in_words_and_are_not_tried_ag
     working = engine(row=replace(ROW, path="/broken"))
 
     async def scene() -> None:
-        with pytest.raises(Unready, match="torn"):
+        with pytest.raises(EngineNotReadyError, match="torn"):
             await working.paint(order("go"), ignore)
         assert (working.health().word, working.health().serving) == ("degraded", False)
         assert "torn" in str(working.health().details)
-        with pytest.raises(Unready, match="torn"):
+        with pytest.raises(EngineNotReadyError, match="torn"):
             await working.paint(order("go"), ignore)
 
     during(working, scene)
@@ -258,7 +258,7 @@ def test_orders_go_to_a_device_that_holds_their_weights() -> None:
 
 
 def test_a_device_that_is_not_in_use_is_refused() -> None:
-    with pytest.raises(Misused, match="cuda:7"):
+    with pytest.raises(InvalidUsageError, match="cuda:7"):
         engine("cpu", row=replace(ROW, device="cuda:7"))
 
 
@@ -282,5 +282,5 @@ def test_devices_may_be_named() -> None:
 
 @pytest.mark.parametrize("wanted", ["cuda:0,", "cuda:0, cuda:0", " "])
 def test_a_device_named_twice_or_not_at_all_is_refused(wanted: str) -> None:
-    with pytest.raises(Misused, match=r"--device = .*must name each device once"):
+    with pytest.raises(InvalidUsageError, match=r"--device = .*must name each device once"):
         find_devices(wanted)

@@ -19,16 +19,15 @@ import pytest
 
 pytest.importorskip("torch", reason="open weights need torch: pip install 'fluxwerk[diffusers]', CPU build suffices")
 
-from painting import paint
-from photos import apart, ellipse, opened, photo, png
-
 from fluxwerk import Client
 from fluxwerk.engines import Order
-from fluxwerk.engines.local import Diffusers
-from fluxwerk.engines.local.process import Unready
+from fluxwerk.engines.local import LocalEngine
+from fluxwerk.engines.local.process import EngineNotReadyError
 from fluxwerk.engines.local.weights import Row, Weights, read
-from fluxwerk.errors import Invalid
+from fluxwerk.errors import InvalidRequestError
 from fluxwerk.types import Task
+from support.painting import paint
+from support.photos import apart, ellipse, opened, photo, png
 
 KEY = "a-key-for-tests"
 PATIENCE = 120
@@ -134,7 +133,7 @@ def test_the_file_has_the_format_that_was_asked_for(client: Client, suffix: str)
 
 
 def test_what_the_weights_cannot_honour_is_refused(client: Client) -> None:
-    with pytest.raises(Invalid, match=r"no weights for it here; served are flux-2-klein-4b"):
+    with pytest.raises(InvalidRequestError, match=r"no weights for it here; served are flux-2-klein-4b"):
         client.submit("x", model="flux-2-pro")
 
 
@@ -179,7 +178,7 @@ def test_sigterm_refuses_new_tasks_and_lets_those_that_run_be_collected(table: s
 def test_the_engine_killed_at_work_is_started_again_and_paints_the_same(checkpoint, family) -> None:
     row: Row = read(str(checkpoint("klein"))).rows["flux-2-klein-4b"]
     order = Order("flux-2-klein-4b", "a red fox", 7, 128, 128)
-    engine = Diffusers(Weights({row.model: replace(row, steps=60)}), ["cpu"])
+    engine = LocalEngine(Weights({row.model: replace(row, steps=60)}), ["cpu"])
     killed: list[int] = []
 
     def kill(_: object) -> None:
@@ -198,11 +197,11 @@ def test_the_engine_killed_at_work_is_started_again_and_paints_the_same(checkpoi
 
 def test_a_device_that_is_not_there_fails_orders_in_words(checkpoint) -> None:
     row: Row = read(str(checkpoint("klein"))).rows["flux-2-klein-4b"]
-    engine = Diffusers(Weights({row.model: row}), ["nonsense"])
+    engine = LocalEngine(Weights({row.model: row}), ["nonsense"])
 
     async def scene() -> None:
         async with asyncio.timeout(PATIENCE), engine.open():
-            with pytest.raises(Unready, match="klein cannot be used on nonsense: RuntimeError"):
+            with pytest.raises(EngineNotReadyError, match="klein cannot be used on nonsense: RuntimeError"):
                 await engine.paint(Order(row.model, "x", 7, 64, 64), lambda _: None)
             assert (engine.health().word, engine.health().serving) == ("degraded", False)
 

@@ -12,14 +12,14 @@ import pytest
 pytest.importorskip("torch", reason="open weights need torch: pip install 'fluxwerk[diffusers]', CPU build suffices")
 
 import torch
-from painting import paint
-from photos import apart, opened, photo, png
 
 from fluxwerk.engines import Order
 from fluxwerk.engines.local.inpaint import KleinInpaint
-from fluxwerk.engines.local.message import Came, Done, Failed, Said
+from fluxwerk.engines.local.message import Came, Done, RenderFailed, Said
 from fluxwerk.engines.local.stages import ROOM, Stages
 from fluxwerk.imagefile import measure
+from support.painting import paint
+from support.photos import apart, opened, photo, png
 
 FOX = Order("flux-2-klein-4b", "a red fox", 7, 128, 128)
 PATIENCE = 60
@@ -125,14 +125,14 @@ def test_a_cancelled_order_is_never_heard_of_again(family) -> None:
         ear.until(lambda: ear.steps(2) >= 40)
         # The pass that was running when it was cancelled may still be told.
         assert ear.steps(1) <= before + 1
-    assert not [said for said in ear.said if isinstance(said, Done | Failed) and said.number == 1]
+    assert not [said for said in ear.said if isinstance(said, Done | RenderFailed) and said.number == 1]
 
 
 def test_an_image_that_cannot_be_read_fails_alone(family) -> None:
     with running(family("klein")) as (stages, ear):
         stages.submit(1, replace(FOX, references=(b"no image",)))
         stages.submit(2, replace(FOX, references=(png(photo(64, 64)),)))
-        (failed,) = ear.wait(Failed, 1)
+        (failed,) = ear.wait(RenderFailed, 1)
         ear.wait(Done, 2)
     assert failed.kind == "ValueError"
 
@@ -206,7 +206,7 @@ def test_a_lost_device_ends_the_process_and_fails_no_order(family, stage: str) -
     stages.submit(1, FOX)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         stages.run()
-    assert not [said for said in ear.said if isinstance(said, Failed)]
+    assert not [said for said in ear.said if isinstance(said, RenderFailed)]
 
 
 class Slow(KleinInpaint):

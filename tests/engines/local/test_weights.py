@@ -11,7 +11,7 @@ from fluxwerk import catalog
 from fluxwerk.engines.local.engine import licences
 from fluxwerk.engines.local.kind import KINDS, recognise
 from fluxwerk.engines.local.weights import Lora, read
-from fluxwerk.errors import Misused
+from fluxwerk.errors import InvalidUsageError
 
 
 def folder(place: Path, pipeline: str = "Flux2KleinPipeline", card: str = "", **more: object) -> Path:
@@ -57,7 +57,7 @@ def test_a_folder_says_what_it_holds(tmp_path, pipeline: str, more: dict, models
 def test_every_kind_serves_models_of_the_catalogue() -> None:
     for kind in KINDS.values():
         for model in kind.models:
-            assert catalog.find(model).name == model
+            assert catalog.get_model(model).name == model
 
 
 def test_a_folder_of_folders_serves_them_all(tmp_path) -> None:
@@ -69,7 +69,9 @@ def test_a_folder_of_folders_serves_them_all(tmp_path) -> None:
 def test_two_folders_for_one_model_need_a_table(tmp_path) -> None:
     folder(tmp_path / "one")
     folder(tmp_path / "two")
-    with pytest.raises(Misused, match=r"one and two would both serve flux-2-klein-4b \(say which in a weights\.toml\)"):
+    with pytest.raises(
+        InvalidUsageError, match=r"one and two would both serve flux-2-klein-4b \(say which in a weights\.toml\)"
+    ):
         read(str(tmp_path))
 
 
@@ -104,7 +106,7 @@ def test_a_table_lies_beside_its_folders(tmp_path) -> None:
 
 def test_a_name_on_the_hub_needs_its_kind(tmp_path) -> None:
     text = '[weights.flux-2-dev]\npath = "black-forest-labs/FLUX.2-dev"\n'
-    with pytest.raises(Misused, match=r"flux-2-dev\.pipeline"):
+    with pytest.raises(InvalidUsageError, match=r"flux-2-dev\.pipeline"):
         read(table(tmp_path, text))
     (row,) = read(table(tmp_path, text + 'pipeline = "dev"\n')).rows.values()
     assert (row.hub, row.path, row.label()) == (True, "black-forest-labs/FLUX.2-dev", "black-forest-labs/FLUX.2-dev")
@@ -157,7 +159,7 @@ def test_what_is_wrong_with_a_table_is_said(tmp_path, text: str, said: str) -> N
     folder(tmp_path / "dev", "Flux2Pipeline")
     folder(tmp_path / "fill", "FluxFillPipeline")
     folder(tmp_path / "three", "Flux3ModularPipeline")
-    with pytest.raises(Misused, match=said):
+    with pytest.raises(InvalidUsageError, match=said):
         read(table(tmp_path, text))
 
 
@@ -168,14 +170,14 @@ def test_a_table_may_say_what_a_folder_does_not_tell(tmp_path) -> None:
 
 
 def test_a_place_without_weights_is_refused(tmp_path) -> None:
-    with pytest.raises(Misused, match="holds no weights"):
+    with pytest.raises(InvalidUsageError, match="holds no weights"):
         read(str(tmp_path))
-    with pytest.raises(Misused, match="holds no weights"):
+    with pytest.raises(InvalidUsageError, match="holds no weights"):
         read(str(tmp_path / "missing"))
 
 
 def test_weights_that_bring_code_are_refused(tmp_path) -> None:
-    with pytest.raises(Misused, match=r"brings code of its own \(transformer\)"):
+    with pytest.raises(InvalidUsageError, match=r"brings code of its own \(transformer\)"):
         read(str(folder(tmp_path / "one", transformer=["my_model", "MyTransformer"])))
 
 
@@ -183,7 +185,7 @@ def test_weights_that_bring_code_are_refused(tmp_path) -> None:
 def test_weights_in_pickles_are_refused(tmp_path, suffix: str) -> None:
     place = folder(tmp_path / "one")
     (place / "transformer" / f"model.{suffix}").touch()
-    with pytest.raises(Misused, match=f"holds pickles \\(model.{suffix}\\)"):
+    with pytest.raises(InvalidUsageError, match=f"holds pickles \\(model.{suffix}\\)"):
         read(str(place))
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from fluxwerk.errors import Fault, Misused
+from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.ledger.database import is_database
 from fluxwerk.ledger.ledger import Ledger
 
@@ -32,7 +32,7 @@ def file_argument(command: F) -> F:
 
 
 def ledger_of(file: Path | None, ledger: Path | None) -> Path:
-    """Find the ledger's path; raises `Misused` where it is not clear which is meant."""
+    """Find the ledger's path; raises `InvalidUsageError` where it is not clear which is meant."""
     if ledger:
         return ledger
     if file:
@@ -41,12 +41,14 @@ def ledger_of(file: Path | None, ledger: Path | None) -> Path:
     if len(found) == 1:
         return found[0]
     said = "there is none in this folder" if not found else f"there are {len(found)} in this folder"
-    raise Misused("", faults=[Fault("--ledger", None, f"{said}; name one, or the manifest it was planned from")])
+    raise InvalidUsageError(
+        "", faults=[Fault("--ledger", None, f"{said}; name one, or the manifest it was planned from")]
+    )
 
 
 def open_ledger(file: Path | None, ledger: Path | None) -> Ledger:
-    """Open a ledger that is there; raises `Misused` if it is not."""
+    """Open a ledger that is there; raises `InvalidUsageError` if it is not."""
     path = ledger_of(file, ledger)
     if not path.is_file():
-        raise Misused(f"There is no ledger {path}; `fluxwerk batch plan MANIFEST` makes one.")
+        raise InvalidUsageError(f"There is no ledger {path}; `fluxwerk batch plan MANIFEST` makes one.")
     return Ledger.open(path)

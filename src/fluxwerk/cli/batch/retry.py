@@ -9,7 +9,7 @@ import click
 from fluxwerk.cli.batch.place import ledger_option, open_ledger
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.making import json_option
-from fluxwerk.errors import Misused
+from fluxwerk.errors import InvalidUsageError
 from fluxwerk.ledger.job import Stage
 from fluxwerk.ledger.ledger import Ledger
 
@@ -28,7 +28,9 @@ def command(jobs: tuple[int, ...], ledger: Path | None, *, all_: bool, moderated
     `fluxwerk batch run` then carries them on. What was spent on them counts as spent.
     """
     if not jobs and not all_:
-        raise Misused("Name the jobs to try again, or say --all; `fluxwerk batch status` counts the failed ones.")
+        raise InvalidUsageError(
+            "Name the jobs to try again, or say --all; `fluxwerk batch status` counts the failed ones."
+        )
     with open_ledger(None, ledger) as opened:
         chosen = list(jobs) or failed_jobs(opened, moderated=moderated)
         again = [opened.retried(job) for job in chosen]

@@ -19,12 +19,12 @@ from fluxwerk.batch.worker import CAPPED
 from fluxwerk.cli.batch.place import file_argument, ledger_of, ledger_option
 from fluxwerk.cli.batch.plan import plan_into, planning_options, show
 from fluxwerk.cli.batch.retry import failed_jobs
-from fluxwerk.cli.batch.watch import Watch, open_watch
+from fluxwerk.cli.batch.watch import BatchProgress, open_watch
 from fluxwerk.cli.connection import Connection, connected_async, connection_options
 from fluxwerk.cli.exit import CREDITS, IN_DOUBT, INTERRUPTED
 from fluxwerk.cli.making import json_option
 from fluxwerk.cli.number import cap
-from fluxwerk.errors import Fault, Misused
+from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.ledger.budget import Sums
 from fluxwerk.ledger.database import is_database
 from fluxwerk.ledger.job import Stage
@@ -78,7 +78,7 @@ def command(
     if file and not is_database(file) and file != path:
         show(plan_into(path, file, model, duplicates, assume_price), path, as_json=as_json)
     elif not path.is_file():
-        raise Misused(f"There is no ledger {path}; name a manifest, and it is planned first.")
+        raise InvalidUsageError(f"There is no ledger {path}; name a manifest, and it is planned first.")
     with Ledger.open(path) as opened:
         kept = _agreed(opened, path, given)
         _set_cap(opened, given["max_cost"])
@@ -101,7 +101,7 @@ def _carry(path: Path, connection: Connection, kept: dict[str, Any], given: dict
     return _exit_code(ended, sums)
 
 
-async def _work(batch: Batch, client: Any, watch: Watch) -> str:
+async def _work(batch: Batch, client: Any, watch: BatchProgress) -> str:
     with _signals(batch):
         refreshing = asyncio.create_task(watch.refresh())
         try:
@@ -159,7 +159,7 @@ def _set_cap(ledger: Ledger, wanted: Decimal | str | None) -> None:
     committed = ledger.budget.sums().committed
     if amount is not None and committed > amount:
         fault = Fault("--max-cost", str(amount), f"is less than the {committed} credits that are spent already")
-        raise Misused("", faults=[fault])
+        raise InvalidUsageError("", faults=[fault])
     ledger.budget.set_cap(amount)
 
 

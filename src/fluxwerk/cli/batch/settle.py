@@ -9,7 +9,7 @@ import click
 from fluxwerk.cli.batch.place import ledger_option, open_ledger
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.making import json_option
-from fluxwerk.errors import Misused
+from fluxwerk.errors import InvalidUsageError
 
 
 @click.command("settle")
@@ -27,7 +27,7 @@ def command(
     Look at your account's usage first: nobody else knows. `fluxwerk batch why JOB` says when it happened.
     """
     if charged + resubmit + (collect is not None) != 1:
-        raise Misused("Say exactly one of --charged, --resubmit and --collect TASK.")
+        raise InvalidUsageError("Say exactly one of --charged, --resubmit and --collect TASK.")
     with open_ledger(None, ledger) as opened:
         if collect is not None:
             settled = opened.collected(job, collect)

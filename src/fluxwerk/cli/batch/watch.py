@@ -14,7 +14,7 @@ import click
 
 from fluxwerk.batch.batch import OFFLINE
 from fluxwerk.batch.report import facts_of, rate
-from fluxwerk.batch.run import Progress
+from fluxwerk.batch.run import RunProgress
 from fluxwerk.batch.worker import CAPPED
 from fluxwerk.cli.batch.table import summary_lines, table
 from fluxwerk.cli.console import put_json
@@ -29,14 +29,14 @@ REFRESH = 0.5
 PLAIN = 10.0
 
 
-class Watch:
+class BatchProgress:
     """Plain lines on stderr; what goes wrong is told at once."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._told = time.monotonic()
 
-    def hear(self, progress: Progress) -> None:
+    def hear(self, progress: RunProgress) -> None:
         """Take one thing that happened."""
         if progress.kind in TOLD:
             self._say(_words(progress))
@@ -65,7 +65,7 @@ class Watch:
             self._say("; ".join(summary_lines(sums, rate(self._ledger, sums))))
 
 
-class Live(Watch):
+class LiveBatchProgress(BatchProgress):
     """A table that is drawn anew twice a second."""
 
     def __init__(self, ledger: Ledger) -> None:
@@ -90,10 +90,10 @@ class Live(Watch):
         return table(sums, rate(self._ledger, sums), self._note)
 
 
-class Machine(Watch):
+class JsonBatchProgress(BatchProgress):
     """One JSON object for each thing that happens, on stdout."""
 
-    def hear(self, progress: Progress) -> None:
+    def hear(self, progress: RunProgress) -> None:
         """Take one thing that happened."""
         event: dict[str, Json] = {"event": progress.kind}
         if progress.job:
@@ -116,20 +116,20 @@ class Machine(Watch):
 
 
 @contextmanager
-def open_watch(path: Path, *, as_json: bool) -> Generator[Watch]:
+def open_watch(path: Path, *, as_json: bool) -> Generator[BatchProgress]:
     """Choose who watches, with an eye on the ledger of its own."""
     with Ledger.open(path) as ledger:
         if as_json:
-            yield Machine(ledger)
+            yield JsonBatchProgress(ledger)
         elif sys.stderr.isatty():
-            live = Live(ledger)
+            live = LiveBatchProgress(ledger)
             with live.drawn:
                 yield live
         else:
-            yield Watch(ledger)
+            yield BatchProgress(ledger)
 
 
-def _words(progress: Progress) -> str:
+def _words(progress: RunProgress) -> str:
     if progress.job:
         return f"job {progress.job.id} (line {progress.job.line}) {progress.kind}: {progress.text}"
     return f"{progress.kind}: {progress.text}"

@@ -1,6 +1,6 @@
 """The engine that runs open FLUX weights on your own GPU.
 
-`Diffusers` lives in the server's process and knows no torch; each device has a process of its own, which does.
+`LocalEngine` lives in the server's process and knows no torch; each device has a process of its own, which does.
 What each file is for:
 
     weights, kind, ability   which folder serves which model, what such weights can do, what they honour
@@ -12,6 +12,6 @@ What each file is for:
 
 from __future__ import annotations
 
-from fluxwerk.engines.local.engine import Diffusers
+from fluxwerk.engines.local.engine import LocalEngine
 
-__all__ = ["Diffusers"]
+__all__ = ["LocalEngine"]

@@ -44,7 +44,7 @@ class Ability:
         if row is None:
             served = ", ".join(self.weights.rows)
             return [Fault("model", order.model, f"there are no weights for it here; served are {served}")]
-        model = catalog.find(order.model)
+        model = catalog.get_model(order.model)
         refused = self.refused(model, row)
         wrong = [
             Fault(name, value, refused[name], "GET /v1/models tells what is honoured")

@@ -12,9 +12,9 @@ from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import Health, Order, Report
 from fluxwerk.engines.local.ability import Ability
 from fluxwerk.engines.local.message import Setup
-from fluxwerk.engines.local.process import COMMAND, Process, Unready
+from fluxwerk.engines.local.process import COMMAND, EngineNotReadyError, Process
 from fluxwerk.engines.local.weights import Weights
-from fluxwerk.errors import Fault, Misused
+from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.types import Json
 
 NEEDED = ("torch", "diffusers", "transformers", "accelerate", "safetensors")
@@ -29,7 +29,7 @@ WARM = {"cpu": 64}
 WARM_ON_GPU = 1024
 
 
-class Diffusers:
+class LocalEngine:
     """A `LiveEngine` over open weights; this process never loads torch, its children do."""
 
     name = "diffusers"
@@ -79,7 +79,7 @@ class Diffusers:
         able = [process for process in self.processes if any(row.model == order.model for row in process.setup.rows)]
         usable = [process for process in able if process.state != "broken"]
         if not usable:
-            raise Unready("; ".join(process.why for process in able))
+            raise EngineNotReadyError("; ".join(process.why for process in able))
         # One that is loading is left alone as long as another is ready.
         best = min(usable, key=lambda process: (process.state != "ready", process.load))
         return await best.paint(order, report)
@@ -110,11 +110,11 @@ class Diffusers:
 
 
 def check_packages() -> None:
-    """Raise `Misused` if anything is missing that renders, without loading any of it."""
+    """Raise `InvalidUsageError` if anything is missing that renders, without loading any of it."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         what = f"The engine needs more packages ({', '.join(missing)})"
-        raise Misused(
+        raise InvalidUsageError(
             f"{what}: pip install 'fluxwerk[diffusers]'; on a machine without a GPU install torch's CPU build."
         )
 
@@ -124,13 +124,17 @@ def find_devices(wanted: str | None) -> tuple[str, ...]:
     if wanted:
         named = tuple(part.strip() for part in wanted.split(","))
         if not all(named) or len(set(named)) < len(named):
-            raise Misused("", faults=[Fault("--device", wanted, "must name each device once", "such as cuda:0,cuda:1")])
+            raise InvalidUsageError(
+                "", faults=[Fault("--device", wanted, "must name each device once", "such as cuda:0,cuda:1")]
+            )
         return named
     # Asked in another process: torch is large, and the server has no other use for it.
     found = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=False)  # noqa: S603
     if found.returncode:
         last = (found.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise Misused("", faults=[Fault("--device", None, f"torch cannot be asked for devices: {last}", "name one")])
+        raise InvalidUsageError(
+            "", faults=[Fault("--device", None, f"torch cannot be asked for devices: {last}", "name one")]
+        )
     return tuple(found.stdout.strip().split(","))
 
 
@@ -145,4 +149,4 @@ def _check_devices(weights: Weights, devices: Sequence[str]) -> None:
     if lost:
         held = ", ".join(devices)
         faults = [Fault(f"{row.model}.device", row.device, f"is not in use; in use are {held}") for row in lost]
-        raise Misused("weights.toml:", faults=faults)
+        raise InvalidUsageError("weights.toml:", faults=faults)

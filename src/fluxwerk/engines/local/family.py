@@ -13,7 +13,7 @@ from fluxwerk.engines import Order
 from fluxwerk.engines.local import ability
 from fluxwerk.engines.local.canvas import fitted
 from fluxwerk.engines.local.foreign import Pipeline, Tensor, numpy, torch
-from fluxwerk.engines.local.sample import Draft, Text
+from fluxwerk.engines.local.sample import Sample, Text
 from fluxwerk.engines.local.text import Encoder, shorten
 from fluxwerk.engines.local.weights import Row
 
@@ -50,11 +50,11 @@ class Family(ABC):
         """Run the text encoder."""
 
     @abstractmethod
-    def admit(self, number: int, order: Order) -> Draft:
+    def admit(self, number: int, order: Order) -> Sample:
         """Make a draft of an order: encode its prompt and images, draw its noise, lay out its steps."""
 
     @abstractmethod
-    def develop(self, draft: Draft) -> Image.Image:
+    def develop(self, draft: Sample) -> Image.Image:
         """Turn the latents of a finished draft into a picture of its working size."""
 
     @abstractmethod
@@ -62,10 +62,10 @@ class Family(ABC):
         """Say how far the schedule of steps is shifted for an image of so many tokens."""
 
     @abstractmethod
-    def unpacked(self, draft: Draft, latents: Tensor) -> Tensor:
+    def unpacked(self, draft: Sample, latents: Tensor) -> Tensor:
         """Return latents as the VAE knows them: (1, channels, height, width)."""
 
-    def predict(self, drafts: Sequence[Draft]) -> Tensor:
+    def predict(self, drafts: Sequence[Sample]) -> Tensor:
         """Return the velocities, (drafts, tokens, channels), in one forward pass whatever step each draft is at."""
         first = drafts[0]
         velocity = self.run(drafts, [draft.text for draft in drafts])
@@ -75,7 +75,7 @@ class Family(ABC):
             velocity = other + scale.view(-1, 1, 1) * (velocity - other)
         return velocity
 
-    def run(self, drafts: Sequence[Draft], texts: Sequence[Text]) -> Tensor:
+    def run(self, drafts: Sequence[Sample], texts: Sequence[Text]) -> Tensor:
         """Run the transformer once."""
         first = drafts[0]
         more = {} if texts[0].pooled is None else {"pooled_projections": torch.cat([text.pooled for text in texts])}
@@ -91,24 +91,24 @@ class Family(ABC):
         )[0]
         return found[:, : first.latents.shape[1]]
 
-    def times(self, drafts: Sequence[Draft]) -> Tensor:
+    def times(self, drafts: Sequence[Sample]) -> Tensor:
         """Return how noisy each draft is, from 1 to 0: each its own, which is why they can share a pass."""
         return torch.stack([draft.timesteps[draft.step] for draft in drafts]).to(drafts[0].latents.dtype) / 1000
 
-    def guidances(self, drafts: Sequence[Draft]) -> Tensor | None:
+    def guidances(self, drafts: Sequence[Sample]) -> Tensor | None:
         """Return the guidance of each draft if the transformer takes it in, else nothing."""
         if not self.transformer.config.guidance_embeds:
             return None
         return torch.tensor([draft.guidance for draft in drafts], dtype=torch.float32, device=self.device)
 
-    def advance(self, draft: Draft, velocity: Tensor) -> None:
+    def advance(self, draft: Sample, velocity: Tensor) -> None:
         """Take one step along the velocity, (1, tokens, channels)."""
         time = draft.timesteps[draft.step]
         draft.estimate = draft.latents - velocity * (time / 1000).to(velocity.dtype)
         draft.latents = draft.scheduler.step(velocity, time, draft.latents, return_dict=False)[0]
         draft.step += 1
 
-    def picture(self, draft: Draft) -> Image.Image:
+    def picture(self, draft: Sample) -> Image.Image:
         """Return the finished picture, exactly as large as it was ordered."""
         painted = self.develop(draft)
         if draft.patch is not None:

@@ -11,7 +11,7 @@ from fluxwerk.engines import Order
 from fluxwerk.engines.local.canvas import LARGEST, flat, place, working
 from fluxwerk.engines.local.family import Family
 from fluxwerk.engines.local.foreign import Tensor, torch
-from fluxwerk.engines.local.sample import Draft, Text
+from fluxwerk.engines.local.sample import Sample, Text
 from fluxwerk.engines.local.shift import flux1
 
 
@@ -28,7 +28,7 @@ class Flux1(Family):
         )
         return Text(embeds, ids, pooled)
 
-    def admit(self, number: int, order: Order) -> Draft:
+    def admit(self, number: int, order: Order) -> Sample:
         """Make a draft of a prompt."""
         pipe, text, size = self.own(), self.encoder(order.prompt), working((order.width, order.height))
         latents, ids = pipe.prepare_latents(
@@ -52,18 +52,18 @@ class Flux1(Family):
         ids: Tensor,
         shape: tuple[tuple[int, int], ...],
         scheduler: Any,
-    ) -> Draft:
+    ) -> Sample:
         """Put a draft together."""
         times = self.schedule(scheduler, latents.shape[1], order)
-        return Draft(number, order, self, text, latents, ids, shape, scheduler, times, self.strength(order))
+        return Sample(number, order, self, text, latents, ids, shape, scheduler, times, self.strength(order))
 
-    def develop(self, draft: Draft) -> Image.Image:
+    def develop(self, draft: Sample) -> Image.Image:
         """Decode the latents."""
         image = self.pipe.vae.decode(self.unpacked(draft, draft.latents), return_dict=False)[0]
         found: Image.Image = self.pipe.image_processor.postprocess(image, output_type="pil")[0]
         return found
 
-    def unpacked(self, draft: Draft, latents: Tensor) -> Tensor:
+    def unpacked(self, draft: Sample, latents: Tensor) -> Tensor:
         """Undo the packing and the scaling of the latents."""
         pipe, config = self.pipe, self.pipe.vae.config
         width, height = draft.shape[0]
@@ -78,7 +78,7 @@ class Flux1(Family):
 class Kontext(Flux1):
     """FluxKontextPipeline: one reference, brought to the nearest of the sizes that Kontext was trained on."""
 
-    def admit(self, number: int, order: Order) -> Draft:
+    def admit(self, number: int, order: Order) -> Sample:
         """Make a draft of a prompt and its reference, if there is one."""
         pipe, text, size = self.own(), self.encoder(order.prompt), working((order.width, order.height))
         near = image = None
@@ -110,7 +110,7 @@ class Kontext(Flux1):
 class Fill(Flux1):
     """FluxFillPipeline: the masked picture and its mask are further channels of each token."""
 
-    def admit(self, number: int, order: Order) -> Draft:
+    def admit(self, number: int, order: Order) -> Sample:
         """Make a draft of a canvas."""
         assert order.canvas is not None, "Fill needs something to fill"
         pipe, text, chance, device = (
@@ -136,7 +136,7 @@ class Fill(Flux1):
         )
         more = torch.cat((source, seen), dim=-1)
         strength = self.strength(order)
-        return Draft(
+        return Sample(
             number,
             order,
             self,

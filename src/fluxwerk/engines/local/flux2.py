@@ -11,7 +11,7 @@ from fluxwerk.engines import Order
 from fluxwerk.engines.local.canvas import flat, working
 from fluxwerk.engines.local.family import Family
 from fluxwerk.engines.local.foreign import Pipeline, Tensor, torch
-from fluxwerk.engines.local.sample import Draft, Text
+from fluxwerk.engines.local.sample import Sample, Text
 from fluxwerk.engines.local.shift import flux2
 
 # Larger references are shrunk, as the stock pipeline does.
@@ -26,12 +26,12 @@ class Flux2(Family):
         embeds, ids = self.pipe.encode_prompt(prompt=prompt, device=torch.device(self.device))
         return Text(embeds, ids[0])
 
-    def admit(self, number: int, order: Order) -> Draft:
+    def admit(self, number: int, order: Order) -> Sample:
         """Make a draft of a prompt and its references."""
         pipe, text, chance = self.own(), self.encoder(order.prompt), self.chance(order)
         size = working((order.width, order.height))
         latents, ids = self.noise(pipe, size, text, chance)
-        draft = Draft(
+        draft = Sample(
             number,
             order,
             self,
@@ -67,7 +67,7 @@ class Flux2(Family):
         )
         return found
 
-    def look_at(self, pipe: Pipeline, draft: Draft, pictures: Sequence[Image.Image], chance: Any) -> None:
+    def look_at(self, pipe: Pipeline, draft: Sample, pictures: Sequence[Image.Image], chance: Any) -> None:
         """Encode the references and lay them beside the draft, each at a time of its own."""
         images = [self.reference(pipe, picture) for picture in pictures]
         draft.beside, ids = pipe.prepare_image_latents(
@@ -89,13 +89,13 @@ class Flux2(Family):
         width, height = (side // grid * grid for side in picture.size)
         return processor.preprocess(picture, height=height, width=width, resize_mode="crop")
 
-    def develop(self, draft: Draft) -> Image.Image:
+    def develop(self, draft: Sample) -> Image.Image:
         """Decode the latents."""
         image = self.pipe.vae.decode(self.unpacked(draft, draft.latents), return_dict=False)[0]
         found: Image.Image = self.pipe.image_processor.postprocess(image, output_type="pil")[0]
         return found
 
-    def unpacked(self, draft: Draft, latents: Tensor) -> Tensor:
+    def unpacked(self, draft: Sample, latents: Tensor) -> Tensor:
         """Undo the packing and the normalisation of the latents."""
         pipe, vae = self.pipe, self.pipe.vae
         grid = pipe.vae_scale_factor * 2

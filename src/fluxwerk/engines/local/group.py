@@ -101,7 +101,7 @@ class Groups(Generic[D]):
         return batch
 
 
-class Line:
+class TurnQueue:
     """Orders that wait to be begun: kinds of them in turn, and within a kind whoever came first.
 
     So those who come after a large job wait for one of its images, and not for all of them.

@@ -6,7 +6,7 @@ from fluxwerk.engines import Order
 from fluxwerk.engines.local.canvas import LARGEST, place, working
 from fluxwerk.engines.local.flux2 import Flux2
 from fluxwerk.engines.local.foreign import Pipeline, Tensor, diffusers, torch
-from fluxwerk.engines.local.sample import Draft, Kept
+from fluxwerk.engines.local.sample import Kept, Sample
 from fluxwerk.engines.local.text import Encoder
 from fluxwerk.engines.local.weights import Row
 
@@ -20,7 +20,7 @@ class KleinInpaint(Flux2):
         # diffusers asks for the class by name: its automatic choice of inpainting pipelines has no FLUX.2.
         self._painter = diffusers.Flux2KleinInpaintPipeline(**parts, is_distilled=pipe.config.is_distilled)
 
-    def admit(self, number: int, order: Order) -> Draft:
+    def admit(self, number: int, order: Order) -> Sample:
         """Make a draft of a canvas."""
         if order.canvas is None:
             return super().admit(number, order)
@@ -46,7 +46,7 @@ class KleinInpaint(Flux2):
         )
         beside, more = pipe.prepare_image_latents([encoded], 1, chance, device, text.embeds.dtype)
         covered = pipe.mask_processor.preprocess(mask, height=size[1], width=size[0], resize_mode="default")
-        return Draft(
+        return Sample(
             number,
             order,
             self,
@@ -67,7 +67,7 @@ class KleinInpaint(Flux2):
             patch=patch,
         )
 
-    def advance(self, draft: Draft, velocity: Tensor) -> None:
+    def advance(self, draft: Sample, velocity: Tensor) -> None:
         """Take a step, then lay the source over what must stay, as noisy as the rest is now."""
         super().advance(draft, velocity)
         if draft.kept is None:

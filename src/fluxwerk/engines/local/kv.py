@@ -7,13 +7,13 @@ from typing import Any
 
 from fluxwerk.engines.local.flux2 import Flux2
 from fluxwerk.engines.local.foreign import Tensor, torch
-from fluxwerk.engines.local.sample import Draft
+from fluxwerk.engines.local.sample import Sample
 
 
 class KleinKV(Flux2):
     """Weights that were trained for it; plain klein weights would paint something else this way."""
 
-    def predict(self, drafts: Sequence[Draft]) -> Tensor:
+    def predict(self, drafts: Sequence[Sample]) -> Tensor:
         """Run the first step with the references and keep what was seen, the later ones with what was kept."""
         first = drafts[0]
         if first.beside is None:
@@ -36,7 +36,7 @@ class KleinKV(Flux2):
             **common,
         )[0]
 
-    def _read(self, drafts: Sequence[Draft], common: dict[str, Any]) -> Tensor:
+    def _read(self, drafts: Sequence[Sample], common: dict[str, Any]) -> Tensor:
         first = drafts[0]
         assert first.beside is not None
         count = first.latents.shape[1]

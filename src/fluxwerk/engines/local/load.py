@@ -27,7 +27,7 @@ FAMILIES: dict[str, type[Family]] = {
 log = logging.getLogger("fluxwerk.engines.local")
 
 
-class Unloadable(Exception):
+class UnloadableError(Exception):
     """The weights cannot be used, and trying again would not help."""
 
 
@@ -55,7 +55,7 @@ def _pipeline(row: Row, device: str) -> Pipeline:
             str(row.path), dtype=wanted, use_safetensors=True, local_files_only=not row.hub, trust_remote_code=False
         )
     except (OSError, ValueError) as fault:
-        raise Unloadable(f"{row.label()} cannot be loaded: {fault}") from fault
+        raise UnloadableError(f"{row.label()} cannot be loaded: {fault}") from fault
     _check(row, pipe, wanted)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
@@ -76,7 +76,7 @@ def _check(row: Row, pipe: Pipeline, wanted: Any) -> None:
     for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
         part = getattr(pipe, name, None)
         if part is not None and part.dtype != wanted:
-            raise Unloadable(f"{row.label()}: {name} came as {part.dtype} although {wanted} was asked for.")
+            raise UnloadableError(f"{row.label()}: {name} came as {part.dtype} although {wanted} was asked for.")
 
 
 def _fuse(row: Row, pipe: Pipeline) -> None:
@@ -91,7 +91,7 @@ def _fuse(row: Row, pipe: Pipeline) -> None:
         pipe.fuse_lora(components=["transformer"], adapter_names=names)
         pipe.unload_lora_weights()
     except (OSError, ValueError, KeyError, ImportError) as fault:
-        raise Unloadable(f"{row.label()}: a LoRA cannot be used: {fault}") from fault
+        raise UnloadableError(f"{row.label()}: a LoRA cannot be used: {fault}") from fault
 
 
 def _compile(pipe: Pipeline) -> None:

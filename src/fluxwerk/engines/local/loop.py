@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fluxwerk.engines.local import device
 from fluxwerk.engines.local.foreign import Tensor, torch
 from fluxwerk.engines.local.group import Groups
-from fluxwerk.engines.local.sample import Draft
+from fluxwerk.engines.local.sample import Sample
 
 # One image of a megapixel with its prompt, or eight of 512 x 512, by the prices of klein 4B.
 BUDGET = 14_000.0
@@ -16,7 +16,7 @@ BUDGET = 14_000.0
 log = logging.getLogger("fluxwerk.engines.local")
 
 
-class OutOfMemory(Exception):
+class OutOfMemoryError(Exception):
     """The device has too little memory for this image, even alone."""
 
 
@@ -24,10 +24,10 @@ class Loop:
     """Steps drafts until they are done; everything here happens on one thread."""
 
     def __init__(self, budget: float = BUDGET) -> None:
-        self.drafts: Groups[Draft] = Groups(budget)
+        self.drafts: Groups[Sample] = Groups(budget)
         self.passes = 0
 
-    def add(self, draft: Draft) -> None:
+    def add(self, draft: Sample) -> None:
         """Let a draft step with the others from the next pass on."""
         self.drafts.add(draft)
 
@@ -35,7 +35,7 @@ class Loop:
         """Give a draft up; it takes no further step.  Says whether it was here."""
         return self.drafts.drop(number) is not None
 
-    def tick(self) -> list[Draft]:
+    def tick(self) -> list[Sample]:
         """Run one forward pass and return the drafts that took part; those that are done have left."""
         batch = self.drafts.pick()
         if not batch:
@@ -56,7 +56,7 @@ class Loop:
                 self.drafts.drop(draft.number)
         return batch if velocity is not None or batch[0].fault else []
 
-    def _predict(self, batch: Sequence[Draft]) -> Tensor | None:
+    def _predict(self, batch: Sequence[Sample]) -> Tensor | None:
         """Return the velocities, or nothing after a fault: then fewer try together, and one alone fails alone."""
         first = batch[0]
         try:
@@ -76,8 +76,10 @@ class Loop:
             return None
 
 
-def too_large(draft: Draft) -> OutOfMemory:
+def too_large(draft: Sample) -> OutOfMemoryError:
     """Say what did not fit into the memory, and what would."""
     order = draft.order
     what = f"{order.width}×{order.height}" + (f" with {len(order.references)} references" if order.references else "")
-    return OutOfMemory(f"{what} needs more memory than the device has; ask for a smaller image or fewer references.")
+    return OutOfMemoryError(
+        f"{what} needs more memory than the device has; ask for a smaller image or fewer references."
+    )

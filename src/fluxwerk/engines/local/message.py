@@ -63,7 +63,7 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class RenderFailed:
     """An order cannot be rendered: the name of the error and what it says."""
 
     number: int
@@ -79,4 +79,4 @@ class Broken:
 
 
 Asked: TypeAlias = Paint | Cancel
-Said: TypeAlias = Ready | Came | Done | Failed | Broken
+Said: TypeAlias = Ready | Came | Done | RenderFailed | Broken

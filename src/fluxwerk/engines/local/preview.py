@@ -11,14 +11,14 @@ from PIL import Image
 from fluxwerk.engines.local.foreign import Tensor, torch
 
 if TYPE_CHECKING:
-    from fluxwerk.engines.local.sample import Draft
+    from fluxwerk.engines.local.sample import Sample
 
 SAMPLE = 256
 LONGEST_SIDE = 192
 QUALITY = 70
 
 
-def draw(draft: Draft, estimate: Tensor) -> bytes:
+def draw(draft: Sample, estimate: Tensor) -> bytes:
     """Return a small JPEG of what the draft is about to become, by the latents that its last step led to expect."""
     with torch.no_grad():
         latents = draft.family.unpacked(draft, estimate)[0].float()

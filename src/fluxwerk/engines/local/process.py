@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 
-from fluxwerk.engines import Order, Progress, Report
-from fluxwerk.engines.local.message import Broken, Came, Cancel, Done, Failed, Paint, Ready, Said, Setup
+from fluxwerk.engines import Order, RenderProgress, Report
+from fluxwerk.engines.local.message import Broken, Came, Cancel, Done, Paint, Ready, RenderFailed, Said, Setup
 
 COMMAND = (sys.executable, "-m", "fluxwerk.engines.local.worker")
 # An order that was there each time the process died is likely to have killed it.
@@ -27,11 +27,11 @@ GOODBYE = 10.0
 log = logging.getLogger("fluxwerk.engines.local")
 
 
-class Crashed(Exception):
+class EngineCrashedError(Exception):
     """The engine's process died each time it had this order."""
 
 
-class Unready(Exception):
+class EngineNotReadyError(Exception):
     """The engine cannot render anything, and says why."""
 
 
@@ -98,7 +98,7 @@ class Process:
     async def paint(self, order: Order, report: Report) -> bytes:
         """Let the process render an order, again if it dies meanwhile."""
         if self.state == "broken":
-            raise Unready(self.why)
+            raise EngineNotReadyError(self.why)
         number = next(self._numbers)
         waiting = _Waiting(order, report, self._loop.create_future())
         self._waiting[number] = waiting
@@ -175,10 +175,10 @@ class Process:
                 log.error("the engine on %s cannot work: %s", self.setup.device, text)
             case Came(number, share, preview):
                 if number in self._waiting:
-                    self._waiting[number].report(Progress(share, preview))
+                    self._waiting[number].report(RenderProgress(share, preview))
             case Done(number, picture):
                 self._answer(number, picture)
-            case Failed(number, kind, text):
+            case RenderFailed(number, kind, text):
                 self._answer(number, failure(kind, text))
 
     def _answer(self, number: int, answer: bytes | Exception) -> None:
@@ -197,7 +197,7 @@ class Process:
         self._child = None
         if self.state == "broken":
             for number in list(self._waiting):
-                self._answer(number, Unready(self.why))
+                self._answer(number, EngineNotReadyError(self.why))
             return
         log.error("the engine process on %s died (%d) with %d orders", self.setup.device, code, self.load)
         self._failures = 1 if self.state == "ready" else self._failures + 1
@@ -206,7 +206,7 @@ class Process:
             waiting.lives -= waiting.asked
             waiting.asked = False
             if waiting.lives <= 0:
-                self._answer(number, Crashed(f"the engine process died {LIVES} times with this order"))
+                self._answer(number, EngineCrashedError(f"the engine process died {LIVES} times with this order"))
         self._restarting = self._loop.create_task(self._restart())
 
     async def _restart(self) -> None:

@@ -34,7 +34,7 @@ class Kept:
 
 
 @dataclass(slots=True)
-class Draft:
+class Sample:
     """One order between its first and its last step.
 
     `latents` are (1, tokens, channels); `beside` are reference tokens that are looked at and never changed, `channels`

@@ -18,10 +18,10 @@ from fluxwerk.engines.codec import encode
 from fluxwerk.engines.local import device, preview
 from fluxwerk.engines.local.family import Family
 from fluxwerk.engines.local.foreign import Tensor, torch
-from fluxwerk.engines.local.group import Line
+from fluxwerk.engines.local.group import TurnQueue
 from fluxwerk.engines.local.loop import BUDGET, Loop, too_large
-from fluxwerk.engines.local.message import Came, Done, Failed, Said
-from fluxwerk.engines.local.sample import Draft
+from fluxwerk.engines.local.message import Came, Done, RenderFailed, Said
+from fluxwerk.engines.local.sample import Sample
 
 SOFTWARE = "fluxwerk diffusers engine"
 # Drafts at work at a time; more wait as orders, which take no memory of the device.
@@ -46,8 +46,8 @@ class Stages:
         self._families = families
         self._tell = tell
         self._previews = previews
-        self._inbox: queue.SimpleQueue[Draft | int | Exception | None] = queue.SimpleQueue()
-        self._line = Line()
+        self._inbox: queue.SimpleQueue[Sample | int | Exception | None] = queue.SimpleQueue()
+        self._line = TurnQueue()
         self._wanted: set[int] = set()
         self._seen: dict[int, tuple[float, Tensor]] = {}
         self._lock = threading.Lock()
@@ -124,7 +124,7 @@ class Stages:
         else:
             self._inbox.put(draft)
 
-    def _after(self, draft: Draft) -> None:
+    def _after(self, draft: Sample) -> None:
         """Tell how far a draft has come, or hand it on."""
         if draft.fault is not None:
             self._room.release()
@@ -144,7 +144,7 @@ class Stages:
         if draft.is_done:
             self._developing.submit(self._develop, draft)
 
-    def _show(self, draft: Draft) -> None:
+    def _show(self, draft: Sample) -> None:
         with self._lock:
             share, estimate = self._seen.pop(draft.number)
         if draft.number not in self._wanted:
@@ -159,7 +159,7 @@ class Stages:
                 self._inbox.put(fault)
         self._tell(Came(draft.number, share, seen))
 
-    def _develop(self, draft: Draft) -> None:
+    def _develop(self, draft: Sample) -> None:
         family = draft.family
         try:
             if draft.number not in self._wanted:
@@ -176,7 +176,7 @@ class Stages:
         finally:
             self._room.release()
 
-    def _write(self, draft: Draft, picture: object) -> None:
+    def _write(self, draft: Sample, picture: object) -> None:
         order, row = draft.order, draft.family.row
         about = f"model {order.model} by {row.label()}, seed {order.seed}, {draft.steps} steps"
         try:
@@ -192,7 +192,7 @@ class Stages:
             # It is not the order's fault; the process ends, and another one renders it.
             self._inbox.put(fault)
         elif self._settle(number):
-            self._tell(Failed(number, type(fault).__name__, str(fault)))
+            self._tell(RenderFailed(number, type(fault).__name__, str(fault)))
 
     def _settle(self, number: int) -> bool:
         """Stop wanting an order; `False` if nobody wanted it any more."""

@@ -14,7 +14,7 @@ from typing import Any, cast
 from fluxwerk import catalog
 from fluxwerk.catalog.rows import Model
 from fluxwerk.engines.local.kind import APACHE, KINDS, NON_COMMERCIAL, WIDTH_9B, Kind, recognise
-from fluxwerk.errors import Fault, Misused, UnknownModel
+from fluxwerk.errors import Fault, InvalidUsageError, UnknownModelError
 
 DTYPES = ("bfloat16", "float16", "float32")
 CHOICES = {"dtype": DTYPES, "quantize": ("fp8",), "offload": ("model",)}
@@ -82,7 +82,7 @@ class Weights:
 
 
 def read(where: str) -> Weights:
-    """Read `weights.toml`, a folder of weights, or a folder of such folders; raises `Misused` with every fault."""
+    """Read `weights.toml`, a folder of weights, or a folder of such folders; raises `InvalidUsageError`, all faults."""
     place = Path(where).expanduser()
     if place.is_file():
         return _table(place)
@@ -91,14 +91,14 @@ def read(where: str) -> Weights:
     folders = [place] if (place / "model_index.json").is_file() else _folders(place)
     if not folders:
         hint = "a folder with a model_index.json, a folder of such folders, or a weights.toml"
-        raise Misused("", faults=[Fault("--weights", where, "holds no weights", f"give {hint}")])
+        raise InvalidUsageError("", faults=[Fault("--weights", where, "holds no weights", f"give {hint}")])
     rows: dict[str, Row] = {}
     for folder in folders:
         kind, licence = _look(folder, "")
         for model in _names(folder, kind):
             if model in rows:
                 one = f"{Path(rows[model].path).name} and {folder.name} would both serve {model}"
-                raise Misused("", faults=[Fault("--weights", where, one, "say which in a weights.toml")])
+                raise InvalidUsageError("", faults=[Fault("--weights", where, one, "say which in a weights.toml")])
             rows[model] = _fitting(Row(model, str(folder), kind, licence=licence))
     return Weights(rows)
 
@@ -117,37 +117,39 @@ def _table(file: Path) -> Weights:
     try:
         data = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
-        raise Misused("", faults=[Fault("--weights", file.name, f"is no TOML: {fault}")]) from None
+        raise InvalidUsageError("", faults=[Fault("--weights", file.name, f"is no TOML: {fault}")]) from None
     tables: Any = data.get("weights", {})
     if not isinstance(tables, dict):
-        raise Misused(f"{file.name}:", faults=[Fault("weights", tables, "must be a table", "[weights.MODEL]")])
+        raise InvalidUsageError(
+            f"{file.name}:", faults=[Fault("weights", tables, "must be a table", "[weights.MODEL]")]
+        )
     strange = [
         Fault(name, None, "is no table of weights.toml", "[weights.MODEL]") for name in data if name != "weights"
     ]
     if strange or not tables:
         empty = Fault("weights", None, "no model is named", "write [weights.flux-2-klein-4b] with path = ...")
-        raise Misused(f"{file.name}:", faults=strange or [empty])
+        raise InvalidUsageError(f"{file.name}:", faults=strange or [empty])
     rows: dict[str, Row] = {}
     for name, table in cast("dict[str, Any]", tables).items():
         row = _row(name, table, file.parent)
         if row.model in rows:
-            raise Misused(f"{file.name}:", faults=[Fault(name, None, f"{row.model} is named twice")])
+            raise InvalidUsageError(f"{file.name}:", faults=[Fault(name, None, f"{row.model} is named twice")])
         rows[row.model] = row
     return Weights(rows)
 
 
 def _row(name: str, table: Any, home: Path) -> Row:
     if not isinstance(table, dict):
-        raise Misused("weights.toml:", faults=[Fault(name, table, "must be a table", f"[weights.{name}]")])
+        raise InvalidUsageError("weights.toml:", faults=[Fault(name, table, "must be a table", f"[weights.{name}]")])
     table = cast("dict[str, Any]", table)
     if faults := _wrong_columns(name, table):
-        raise Misused("weights.toml:", faults=faults)
+        raise InvalidUsageError("weights.toml:", faults=faults)
     folder = (home / Path(table["path"]).expanduser()).resolve()
     hub = not folder.is_dir() and HUB_ID.fullmatch(table["path"]) is not None
     kind, licence = _on_hub(name, table) if hub else _look(folder, f"{name}.path", table.get("pipeline"))
     if "guidance" in table and not kind.guided:
         why = "these weights are distilled and know no guidance"
-        raise Misused("weights.toml:", faults=[Fault(f"{name}.guidance", table["guidance"], why)])
+        raise InvalidUsageError("weights.toml:", faults=[Fault(f"{name}.guidance", table["guidance"], why)])
     given = {key: value for key, value in table.items() if key not in ("path", "pipeline", "loras", "licence")}
     loras = tuple(_lora(name, entry, home) for entry in table.get("loras", ()))
     path, licence = table["path"] if hub else str(folder), table.get("licence", licence)
@@ -184,14 +186,14 @@ def _is_strength(value: Any) -> bool:
 
 def _model(name: str) -> Model:
     try:
-        return catalog.find(name)
-    except UnknownModel as unknown:
-        raise Misused("weights.toml:", faults=[Fault(name, None, str(unknown))]) from None
+        return catalog.get_model(name)
+    except UnknownModelError as unknown:
+        raise InvalidUsageError("weights.toml:", faults=[Fault(name, None, str(unknown))]) from None
 
 
 def _fitting(row: Row) -> Row:
     """Refuse weights that cannot do what the model is for."""
-    model = catalog.find(row.model)
+    model = catalog.get_model(row.model)
     canvas = model.output in ("source", "margins", "canvas")
     special = model.family in ("flux-tools", "flux-3") and model.name not in (
         "flux-tools-outpainting",
@@ -200,7 +202,9 @@ def _fitting(row: Row) -> Row:
     if special or not (row.kind.fills if canvas else row.kind.paints):
         able = [kind.pipeline for kind in KINDS.values() if (kind.fills if canvas else kind.paints)]
         hint = "no open weights do what it does" if special else f"it needs one of {', '.join(dict.fromkeys(able))}"
-        raise Misused("", faults=[Fault(row.model, row.label(), f"{row.kind.pipeline} cannot serve it", hint)])
+        raise InvalidUsageError(
+            "", faults=[Fault(row.model, row.label(), f"{row.kind.pipeline} cannot serve it", hint)]
+        )
     return row
 
 
@@ -210,10 +214,12 @@ def _lora(name: str, entry: Any, home: Path) -> Lora:
     scale: Any = table.get("scale", 1.0)
     if not _is_number(scale) or not isinstance(table.get("path"), str) or set(table) - {"path", "scale"}:
         hint = '"style.safetensors", or { path = "style.safetensors", scale = 0.8 }'
-        raise Misused("weights.toml:", faults=[Fault(f"{name}.loras", entry, "is no LoRA", hint)])
+        raise InvalidUsageError("weights.toml:", faults=[Fault(f"{name}.loras", entry, "is no LoRA", hint)])
     file = (home / Path(table["path"]).expanduser()).resolve()
     if not file.is_file() or file.suffix != ".safetensors":
-        raise Misused("", faults=[Fault(f"{name}.loras", table["path"], "must be a .safetensors file that exists")])
+        raise InvalidUsageError(
+            "", faults=[Fault(f"{name}.loras", table["path"], "must be a .safetensors file that exists")]
+        )
     return Lora(str(file), float(scale))
 
 
@@ -222,7 +228,7 @@ def _on_hub(name: str, table: Mapping[str, Any]) -> tuple[Kind, str]:
     if kind is None:
         hint = f"one of {', '.join(KINDS)}"
         why = f"{table['path']} is no folder, and a name on the Hub needs the kind of weights that it is"
-        raise Misused("weights.toml:", faults=[Fault(f"{name}.pipeline", table.get("pipeline"), why, hint)])
+        raise InvalidUsageError("weights.toml:", faults=[Fault(f"{name}.pipeline", table.get("pipeline"), why, hint)])
     return kind, kind.licence if kind.name not in KLEINS else _licence_by_size(table["path"].lower())
 
 
@@ -236,23 +242,29 @@ def _look(folder: Path, name: str, pipeline: str | None = None) -> tuple[Kind, s
     index = _json(folder / "model_index.json")
     where = name or "--weights"
     if not index:
-        raise Misused("", faults=[Fault(where, str(folder), "is no folder with a model_index.json")])
+        raise InvalidUsageError("", faults=[Fault(where, str(folder), "is no folder with a model_index.json")])
     lists = {key: cast("list[Any]", value) for key, value in index.items() if isinstance(value, list)}
     foreign = sorted(key for key, value in lists.items() if not _is_known(value[:1]))
     pickled = sorted(path.name for path in folder.rglob("*") if path.suffix in PICKLES)
     if foreign or pickled:
         why = f"brings code of its own ({', '.join(foreign)})" if foreign else f"holds pickles ({pickled[0]})"
-        raise Misused("", faults=[Fault(where, folder.name, why, "only safetensors and plain diffusers are loaded")])
+        raise InvalidUsageError(
+            "", faults=[Fault(where, folder.name, why, "only safetensors and plain diffusers are loaded")]
+        )
     guided = _json(folder / "transformer" / "config.json").get("guidance_embeds") is not False
     distilled = index.get("is_distilled") is not False
     kind = recognise(str(index.get("_class_name")), distilled=distilled, guided=guided)
     if kind is None:
         known = ", ".join(dict.fromkeys(kind.pipeline for kind in KINDS.values()))
-        raise Misused("", faults=[Fault(where, index.get("_class_name"), "is not driven here", f"known: {known}")])
+        raise InvalidUsageError(
+            "", faults=[Fault(where, index.get("_class_name"), "is not driven here", f"known: {known}")]
+        )
     if pipeline is not None:
         held, kind = kind.pipeline, KINDS.get(pipeline) or recognise(pipeline) or kind
         if pipeline not in (kind.name, kind.pipeline) or kind.pipeline != held:
-            raise Misused("", faults=[Fault(where, pipeline, f"is asked for, but {folder.name} holds a {held}")])
+            raise InvalidUsageError(
+                "", faults=[Fault(where, pipeline, f"is asked for, but {folder.name} holds a {held}")]
+            )
     wide = _json(folder / "transformer" / "config.json").get("joint_attention_dim") == WIDTH_9B
     return kind, _licence(folder) or (NON_COMMERCIAL if wide else kind.licence)
 

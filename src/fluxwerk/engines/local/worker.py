@@ -39,7 +39,7 @@ def main() -> None:
 def _ready(setup: Setup, tell: Callable[[Said], None]) -> Stages | None:
     """Load the weights and render something small with each, or say why not."""
     from fluxwerk.engines.local.foreign import torch  # noqa: PLC0415  (takes seconds)
-    from fluxwerk.engines.local.load import Unloadable, load  # noqa: PLC0415
+    from fluxwerk.engines.local.load import UnloadableError, load  # noqa: PLC0415
     from fluxwerk.engines.local.stages import Stages  # noqa: PLC0415
     from fluxwerk.engines.local.warm import warm  # noqa: PLC0415
 
@@ -47,7 +47,7 @@ def _ready(setup: Setup, tell: Callable[[Said], None]) -> Stages | None:
     try:
         families = load(setup.rows, setup.device, compiled=setup.compiled)
         warm(families.values(), setup.warm)
-    except Unloadable as fault:
+    except UnloadableError as fault:
         tell(Broken(str(fault)))
     except torch.OutOfMemoryError:
         hint = 'quantize = "fp8", offload = "model" or a device of its own in weights.toml help'

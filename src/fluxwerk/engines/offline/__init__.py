@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["Offline"]
 
 
-class Offline:
+class OfflineEngine:
     """Renders deterministically; safe to use from many threads, since it keeps nothing between orders."""
 
     name = "offline"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageChops, ImageDraw
 
 from fluxwerk.engines.offline.brush import (
-    Sheet,
+    Surface,
     cast_shadow,
     cut,
     disc,
@@ -31,7 +31,7 @@ ROUND = 180
 MOTIFS = 6
 
 
-def discs(sheet: Sheet) -> None:
+def discs(sheet: Surface) -> None:
     """Soft discs of light, large and small, one over another."""
     accents = sheet.palette.accents
     _ground(sheet)
@@ -52,7 +52,7 @@ def discs(sheet: Sheet) -> None:
         )
 
 
-def ribbons(sheet: Sheet) -> None:
+def ribbons(sheet: Surface) -> None:
     """Bands of paper that flow across the picture, each in the shadow of the next."""
     named, tones = sheet.palette.named, _spread(sheet)
     sheet.picture.paste(shade(sheet.picture.size, (mix(tones[0], WHITE, 0.5), tones[0])))
@@ -73,7 +73,7 @@ def ribbons(sheet: Sheet) -> None:
         lay(sheet, trace(sheet, curve), fill, shadow=0.42)
 
 
-def paper(sheet: Sheet) -> None:
+def paper(sheet: Surface) -> None:
     """Sheets of paper with a hole cut into each, and light in the depth."""
     palette = sheet.palette
     centre = (sheet.width * sheet.between(0.42, 0.58), sheet.height * sheet.between(0.44, 0.56))
@@ -83,7 +83,7 @@ def paper(sheet: Sheet) -> None:
         ground = _depth(sheet, index, count, opening.size)
         if index < 0:
             middle = (centre[0] - corner[0], centre[1] - corner[1])
-            inner = Sheet(ground, palette, sheet.chance)
+            inner = Surface(ground, palette, sheet.chance)
             glow(inner, middle, sheet.side * 0.3, palette.light, 1.0)
             disc(inner, middle, sheet.side * 0.12, (WHITE, palette.light))
         if index < count - 1:
@@ -97,7 +97,7 @@ def paper(sheet: Sheet) -> None:
         corner = (corner[0] + left, corner[1] + top)
 
 
-def tiles(sheet: Sheet) -> None:
+def tiles(sheet: Surface) -> None:
     """Quarters, halves and whole discs in a grid, as a poster of the twenties had them."""
     accents = sheet.palette.accents if len(sheet.palette.accents) > 1 else (*sheet.palette.accents, WHITE)
     cells = 4 + sheet.chance.getrandbits(1) * 2
@@ -114,7 +114,7 @@ def tiles(sheet: Sheet) -> None:
             sheet.picture.paste(tile, (left + column * edge, top + row * edge))
 
 
-def _ground(sheet: Sheet) -> None:
+def _ground(sheet: Surface) -> None:
     """Paint colours of the palette that melt into each other."""
     first = sheet.palette.accents[0]
     others = sheet.palette.accents[1:] or (first,)
@@ -122,7 +122,7 @@ def _ground(sheet: Sheet) -> None:
     sheet.picture.paste(mesh(sheet.picture.size, rows))
 
 
-def _depth(sheet: Sheet, index: int, count: int, size: tuple[int, int]) -> Image.Image:
+def _depth(sheet: Surface, index: int, count: int, size: tuple[int, int]) -> Image.Image:
     """Return a sheet of paper: the deeper it lies, the lighter it is."""
     palette = sheet.palette
     if index < 0:
@@ -141,13 +141,13 @@ def _trimmed(mask: Image.Image, margin: int) -> tuple[int, int, Image.Image]:
     return left, top, mask.crop(box)
 
 
-def _spread(sheet: Sheet) -> tuple[Colour, ...]:
+def _spread(sheet: Surface) -> tuple[Colour, ...]:
     """Return the accents in a walk from light to dark, so that neighbours suit each other."""
     ordered = tuple(sorted(sheet.palette.accents, key=sum, reverse=True))
     return tuple(along(ordered, index / 7) for index in range(8))
 
 
-def _hole(sheet: Sheet, centre: Point, reach: float) -> list[Point]:
+def _hole(sheet: Surface, centre: Point, reach: float) -> list[Point]:
     """Return a closed wavering line around the centre."""
     waver: Curve = wander(sheet.chance, 2, smooth=True)
     high, wide = sheet.height * reach, sheet.width * reach
@@ -164,7 +164,7 @@ def _hole(sheet: Sheet, centre: Point, reach: float) -> list[Point]:
     return points
 
 
-def _tile(sheet: Sheet, edge: int, ground: Colour, figure: Colour, other: Colour) -> Image.Image:
+def _tile(sheet: Surface, edge: int, ground: Colour, figure: Colour, other: Colour) -> Image.Image:
     tile = Image.new("RGB", (edge, edge), ground)
     motif = sheet.chance.randrange(MOTIFS)
     if motif == 0:

@@ -32,7 +32,7 @@ STEP = 4
 
 
 @dataclass(slots=True)
-class Sheet:
+class Surface:
     """The picture in the making, with the colours for it and the chance that shapes it."""
 
     picture: Image.Image
@@ -98,7 +98,7 @@ def mesh(size: tuple[int, int], rows: Sequence[Sequence[Colour]]) -> Image.Image
 
 
 def lay(
-    sheet: Sheet,
+    sheet: Surface,
     outline: Sequence[Point],
     fill: Sequence[Colour],
     *,
@@ -131,12 +131,14 @@ def cut(size: tuple[int, int], ring: Sequence[Point]) -> Image.Image:
     return mask.reduce(2)
 
 
-def reach_of(sheet: Sheet) -> int:
+def reach_of(sheet: Surface) -> int:
     """Return how far shadows fall."""
     return max(2, sheet.side // 80)
 
 
-def cast_shadow(sheet: Sheet, ground: Image.Image, top: int, mask: Image.Image, strength: float, drop: int = 0) -> None:
+def cast_shadow(
+    sheet: Surface, ground: Image.Image, top: int, mask: Image.Image, strength: float, drop: int = 0
+) -> None:
     """Darken the ground from `top` on around what the mask marks, `drop` pixels lower."""
     reach = reach_of(sheet)
     coarse = max(1, min(8, reach // 2))
@@ -163,7 +165,7 @@ def curved(mask: Image.Image, levels: Sequence[int]) -> Image.Image:
     return mask.point(levels)  # pyright: ignore[reportUnknownMemberType] - Pillow's stub
 
 
-def shadow_tone(sheet: Sheet) -> Colour:
+def shadow_tone(sheet: Surface) -> Colour:
     """Return the colour of shadows: the palette's darkest, darker still; a mere grey would look dirty."""
     red, green, blue = min(sheet.palette.land, key=sum)
     return red // 3, green // 3, blue // 3
@@ -176,7 +178,7 @@ def round_mask(diameter: int) -> Image.Image:
     return mask.reduce(4)
 
 
-def disc(sheet: Sheet, centre: Point, diameter: float, fill: Sequence[Colour], opacity: float = 1.0) -> None:
+def disc(sheet: Surface, centre: Point, diameter: float, fill: Sequence[Colour], opacity: float = 1.0) -> None:
     """Paint a disc, shaded from top to bottom."""
     across = max(2, int(diameter))
     mask = round_mask(across)
@@ -186,7 +188,7 @@ def disc(sheet: Sheet, centre: Point, diameter: float, fill: Sequence[Colour], o
     sheet.picture.paste(shade((across, across), fill), corner, mask)
 
 
-def glow(sheet: Sheet, centre: Point, radius: float, colour: Colour, strength: float) -> None:
+def glow(sheet: Surface, centre: Point, radius: float, colour: Colour, strength: float) -> None:
     """Let light shine softly around a point."""
     across = max(2, int(2 * radius))
     # Pillow's radial gradient has this level where the circle touches the square; beyond it nothing shines.
@@ -225,7 +227,7 @@ def swell(x: float) -> float:
     return share * share * (3 - 2 * share)
 
 
-def trace(sheet: Sheet, curve: Curve) -> list[Point]:
+def trace(sheet: Surface, curve: Curve) -> list[Point]:
     """Return the curve as an outline; it takes shares of the shorter side and gives shares of the height."""
     count = min(320, sheet.width // STEP) + 2
     step = (sheet.width + 2 * STEP) / (count - 1)

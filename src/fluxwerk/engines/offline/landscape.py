@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 
 from fluxwerk.engines.offline.brush import (
-    Sheet,
+    Surface,
     curved,
     cusp,
     disc,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 STARS = 170
 
 
-def mountains(sheet: Sheet) -> None:
+def mountains(sheet: Surface) -> None:
     """Ridge behind ridge, with mist in the valleys."""
     horizon = sheet.between(0.34, 0.42)
     _sky(sheet, horizon + 0.14)
@@ -40,10 +40,10 @@ def mountains(sheet: Sheet) -> None:
         lay(sheet, trace(sheet, _crest(sheet, base, peak, 2.1 + near)), _ground(sheet, index, count))
 
 
-def lake(sheet: Sheet) -> None:
+def lake(sheet: Surface) -> None:
     """Mountains that stand on their heads in still water."""
     shore = int(sheet.height * sheet.between(0.60, 0.66))
-    upper = Sheet(Image.new("RGB", (sheet.width, shore)), sheet.palette, sheet.chance)
+    upper = Surface(Image.new("RGB", (sheet.width, shore)), sheet.palette, sheet.chance)
     mountains(upper)
     sheet.picture.paste(upper.picture)
     depth = sheet.height - shore
@@ -61,7 +61,7 @@ def lake(sheet: Sheet) -> None:
         row += thick
 
 
-def sea(sheet: Sheet) -> None:
+def sea(sheet: Surface) -> None:
     """Swell after swell under a low sun."""
     horizon = sheet.between(0.38, 0.48)
     sun = _sky(sheet, horizon, low=True)
@@ -77,7 +77,7 @@ def sea(sheet: Sheet) -> None:
             _glitter(sheet, sun[0], base, 0.3 + 0.7 * near)
 
 
-def dunes(sheet: Sheet) -> None:
+def dunes(sheet: Surface) -> None:
     """Long soft hills of sand, each with a crest of light."""
     horizon = sheet.between(0.40, 0.48)
     _sky(sheet, horizon + 0.1)
@@ -96,7 +96,7 @@ def dunes(sheet: Sheet) -> None:
         lay(sheet, trace(sheet, curve), tone, rim=rim, shadow=0.22)
 
 
-def forest(sheet: Sheet) -> None:
+def forest(sheet: Surface) -> None:
     """Rows of firs that fade into the mist."""
     horizon = sheet.between(0.30, 0.38)
     _sky(sheet, horizon + 0.2)
@@ -117,7 +117,7 @@ def forest(sheet: Sheet) -> None:
         lay(sheet, outline, _ground(sheet, index, count, mist=0.75))
 
 
-def city(sheet: Sheet) -> None:
+def city(sheet: Surface) -> None:
     """Towers at dusk, with lights in their windows."""
     _sky(sheet, sheet.between(0.42, 0.52))
     count = max(4, len(sheet.palette.named))
@@ -130,7 +130,7 @@ def city(sheet: Sheet) -> None:
             _windows(sheet, towers, near)
 
 
-def _sky(sheet: Sheet, horizon: float, *, low: bool = False) -> Point:
+def _sky(sheet: Surface, horizon: float, *, low: bool = False) -> Point:
     """Paint the sky, with stars if it is dark, and return where the sun or the moon stands."""
     palette, line = sheet.palette, max(4, int(sheet.height * (horizon + 0.1)))
     sheet.picture.paste(shade((sheet.width, line), palette.sky))
@@ -146,7 +146,7 @@ def _sky(sheet: Sheet, horizon: float, *, low: bool = False) -> Point:
     return where
 
 
-def _stars(sheet: Sheet, line: int) -> None:
+def _stars(sheet: Surface, line: int) -> None:
     for _ in range(STARS):
         x, y = sheet.between(0, 1) * sheet.width, sheet.between(0, 1) * sheet.between(0.2, 1) * line
         across = max(2, int(sheet.side * sheet.between(0.0008, 0.0045)))
@@ -155,7 +155,7 @@ def _stars(sheet: Sheet, line: int) -> None:
         sheet.picture.paste(WHITE, (int(x), int(y)), mask)
 
 
-def _ground(sheet: Sheet, index: int, count: int, mist: float = 0.5) -> tuple[Colour, ...]:
+def _ground(sheet: Surface, index: int, count: int, mist: float = 0.5) -> tuple[Colour, ...]:
     """Return the shades of one layer: its own colour above, what is behind it shining through below."""
     named = sheet.palette.named
     if named:
@@ -168,7 +168,7 @@ def _ground(sheet: Sheet, index: int, count: int, mist: float = 0.5) -> tuple[Co
     return mix(own, behind, 0.18), own, mix(own, sheet.palette.land[-1], 0.5)
 
 
-def _crest(sheet: Sheet, base: float, peak: float, pace: float) -> Curve:
+def _crest(sheet: Surface, base: float, peak: float, pace: float) -> Curve:
     rough = wander(sheet.chance, 7, smooth=False)
     # On a tall picture the peaks would become needles.
     peak = peak * min(1.0, 1.3 * sheet.width / sheet.height)
@@ -181,7 +181,7 @@ def _crest(sheet: Sheet, base: float, peak: float, pace: float) -> Curve:
     return curve
 
 
-def _swell(sheet: Sheet, base: float, high: float, pace: float) -> Curve:
+def _swell(sheet: Surface, base: float, high: float, pace: float) -> Curve:
     start, drift = sheet.between(0, 1), wander(sheet.chance, 2, smooth=True)
 
     def curve(x: float) -> float:
@@ -191,7 +191,7 @@ def _swell(sheet: Sheet, base: float, high: float, pace: float) -> Curve:
     return curve
 
 
-def _glitter(sheet: Sheet, x: float, line: float, spread: float) -> None:
+def _glitter(sheet: Surface, x: float, line: float, spread: float) -> None:
     """Let the sun glitter on the water below it."""
     for _ in range(7):
         wide = max(4, int(sheet.side * sheet.between(0.015, 0.06) * (0.5 + spread)))
@@ -203,7 +203,7 @@ def _glitter(sheet: Sheet, x: float, line: float, spread: float) -> None:
         sheet.picture.paste(Image.new("RGB", (wide, high), sheet.palette.light), (int(left), int(top)), mask.reduce(2))
 
 
-def _fir(sheet: Sheet, x: float, ground: float, tall: float) -> list[Point]:
+def _fir(sheet: Surface, x: float, ground: float, tall: float) -> list[Point]:
     """Return a fir's outline, from its foot on the left to its foot on the right."""
     boughs = 6
     half = tall * 0.21
@@ -216,7 +216,7 @@ def _fir(sheet: Sheet, x: float, ground: float, tall: float) -> list[Point]:
     return [((x + reach) * sheet.side, foot - tall * up * sheet.side) for reach, up in shape]
 
 
-def _towers(sheet: Sheet, base: float, high: float, wide: float) -> list[tuple[int, int, int]]:
+def _towers(sheet: Surface, base: float, high: float, wide: float) -> list[tuple[int, int, int]]:
     """Return left, right and top of each tower, in pixels."""
     towers: list[tuple[int, int, int]] = []
     left = -int(sheet.side * wide * sheet.chance.random())
@@ -236,7 +236,7 @@ def _towers(sheet: Sheet, base: float, high: float, wide: float) -> list[tuple[i
     return towers
 
 
-def _windows(sheet: Sheet, towers: list[tuple[int, int, int]], near: float) -> None:
+def _windows(sheet: Surface, towers: list[tuple[int, int, int]], near: float) -> None:
     draw = ImageDraw.Draw(sheet.picture)
     size = max(1, int(sheet.side * (0.003 + 0.004 * near)))
     warm = mix(sheet.palette.light, (255, 190, 90), 0.45)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fluxwerk.engines.codec import encode
 from fluxwerk.engines.offline import abstract, canvas, card, label, landscape
-from fluxwerk.engines.offline.brush import Sheet, nearest
+from fluxwerk.engines.offline.brush import Surface, nearest
 from fluxwerk.engines.offline.palette import choose, lean
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _painting(order: Order) -> Image.Image:
     name = lean(order.prompt, SCENE_WORDS) or chance.choice(ANYTHING)
     if palette.named:
         name = MELTING.get(name, name)
-    sheet = Sheet(Image.new("RGB", (order.width, order.height)), palette, chance)
+    sheet = Surface(Image.new("RGB", (order.width, order.height)), palette, chance)
     SCENES[name](sheet)
     card.show(sheet.picture, order.references)
     _add_hidden(sheet.picture, palette.named)

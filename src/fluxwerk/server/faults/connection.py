@@ -15,7 +15,7 @@ from fastapi.responses import Response as Answer
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from fluxwerk.server.faults.effects import Effect, Spoilt
+from fluxwerk.server.faults.effects import FaultEffect, SpoiltResponse
 
 # Closing a socket with this on it sends a reset instead of a farewell.
 ABRUPT = struct.pack("ii", 1, 0)
@@ -24,7 +24,7 @@ DROPS = 20
 _lines: dict[tuple[str, int], asyncio.Transport] = {}
 
 
-class Line(H11Protocol):
+class FaultyConnection(H11Protocol):
     """uvicorn's own protocol, which lets a request find its connection."""
 
     _place: tuple[str, int] | None = None
@@ -42,10 +42,10 @@ class Line(H11Protocol):
         super().connection_lost(exc)
 
 
-class Wreck(Answer):
+class FaultyResponse(Answer):
     """An answer that does to the line what its effect says."""
 
-    def __init__(self, spoilt: Spoilt) -> None:
+    def __init__(self, spoilt: SpoiltResponse) -> None:
         super().__init__(spoilt.body, spoilt.status, dict(spoilt.headers))
         self._effect = spoilt.effect
 
@@ -67,7 +67,7 @@ class Wreck(Answer):
             if not (effect.holds and await _gone(receive, None)):
                 await _hang_up(scope, receive, reset=False)
 
-    async def _drip(self, receive: Receive, send: Send, effect: Effect) -> None:
+    async def _drip(self, receive: Receive, send: Send, effect: FaultEffect) -> None:
         rate = effect.rate or 1.0
         drop = max(1, int(rate / DROPS))
         for start in range(0, len(self.body), drop):

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, replace
 
 from fluxwerk.protocol import wire
-from fluxwerk.server.faults.rules import Rule
+from fluxwerk.server.faults.rules import FaultRule
 from fluxwerk.types import Response
 
 PAGE = b"<!DOCTYPE html><html><title>Bad gateway</title><h1>502 Bad gateway</h1></html>"
@@ -15,7 +15,7 @@ GARBLED = b'{"id": "0b1e4a7c", "status": "Rea'
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class FaultEffect:
     """What happens on the line: a pause, a drip of `rate` bytes a second, a break after `sent` bytes of the body.
 
     `sent` of `None` sends everything; `reset` breaks before the head; `holds` stays silent instead of breaking.
@@ -38,13 +38,13 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
-class Spoilt(Response):
+class SpoiltResponse(Response):
     """An answer that does not arrive as it should."""
 
-    effect: Effect = Effect()
+    effect: FaultEffect = FaultEffect()
 
 
-def instead(rule: Rule) -> Response:
+def instead(rule: FaultRule) -> Response:
     """Write the answer of a rule that strikes before anything was accepted."""
     match rule.do:
         case "page":
@@ -54,22 +54,22 @@ def instead(rule: Rule) -> Response:
         case "garble":
             return Response(200, wire.JSON, GARBLED)
         case "reset":
-            return Spoilt(200, effect=Effect(reset=True))
+            return SpoiltResponse(200, effect=FaultEffect(reset=True))
         case _:
             return _status(rule)
 
 
-def spoil(rule: Rule, answer: Response) -> Response:
+def spoil(rule: FaultRule, answer: Response) -> Response:
     """Spoil an answer that was given after all."""
     part = int(len(answer.body) * rule.share)
     lines = {
-        "cut": Effect(sent=part),
-        "stall": Effect(sent=part, holds=True),
-        "drip": Effect(rate=rule.rate),
-        "delay": Effect(seconds=rule.seconds),
+        "cut": FaultEffect(sent=part),
+        "stall": FaultEffect(sent=part, holds=True),
+        "drip": FaultEffect(rate=rule.rate),
+        "delay": FaultEffect(seconds=rule.seconds),
     }
     if rule.do in lines:
-        return Spoilt(answer.status, answer.headers, answer.body, lines[rule.do])
+        return SpoiltResponse(answer.status, answer.headers, answer.body, lines[rule.do])
     match rule.do:
         case "type":
             return replace(answer, headers={**answer.headers, "content-type": "text/plain"})
@@ -81,7 +81,7 @@ def spoil(rule: Rule, answer: Response) -> Response:
             return instead(rule)
 
 
-def _status(rule: Rule) -> Response:
+def _status(rule: FaultRule) -> Response:
     status = rule.status or 500
     text = f"Trouble on demand: {status}"
     answer = wire.write_refusal(status, text, error="trouble", message=text)

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fluxwerk.errors import Fault, Misused
+from fluxwerk.errors import Fault, InvalidUsageError
 
 Place: TypeAlias = Literal["submit", "poll", "download", "webhook"]
 ANSWERS = frozenset({"status", "page", "redirect", "garble", "type", "reset", "cut", "stall", "drip", "delay"})
@@ -37,7 +37,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Rule(BaseModel):
+class FaultRule(BaseModel):
     """One kind of trouble: `on` which place, what to `do`, how, and when; without a "when" it strikes always.
 
     How: `status` (500) and `retry_after` (seconds, or an HTTP date) of an error or a page; `accepted`, whether the
@@ -72,7 +72,7 @@ class Rule(BaseModel):
     per_task: bool = False
 
     @model_validator(mode="after")
-    def _fits(self) -> Rule:
+    def _fits(self) -> FaultRule:
         if self.do not in DEEDS[self.on]:
             raise ValueError(f"on {self.on} the server can {', '.join(sorted(DEEDS[self.on]))}, not {self.do!r}")
         try:
@@ -97,13 +97,13 @@ class Occasion:
     task: str = ""
 
 
-def concerns(rule: Rule, occasion: Occasion) -> bool:
+def concerns(rule: FaultRule, occasion: Occasion) -> bool:
     """Whether a rule is about such an occasion at all; only these are counted."""
     named = fnmatchcase(occasion.model, rule.model)
     return rule.on == occasion.on and named and re.search(rule.prompt, occasion.prompt) is not None
 
 
-def is_due(rule: Rule, number: int, roll: float) -> bool:
+def is_due(rule: FaultRule, number: int, roll: float) -> bool:
     """Whether a rule strikes at its `number`th occasion (from 1), given a roll from 0 to 1."""
     nths = (rule.nth,) if isinstance(rule.nth, int) else rule.nth
     past = number - rule.after
@@ -116,17 +116,17 @@ def is_due(rule: Rule, number: int, roll: float) -> bool:
     )
 
 
-class Trouble:
+class Faults:
     """Rules with their counts and their die; the first rule that is due strikes."""
 
-    def __init__(self, rules: Iterable[Rule] = (), seed: int = 0) -> None:
+    def __init__(self, rules: Iterable[FaultRule] = (), seed: int = 0) -> None:
         self.rules = tuple(rules)
         self._die = random.Random(seed)  # noqa: S311  (the same trouble in every run)
         self._counts: Counter[tuple[int, str]] = Counter()
 
-    def meet(self, occasion: Occasion) -> Rule | None:
+    def meet(self, occasion: Occasion) -> FaultRule | None:
         """Count an occasion and return the rule that strikes, if one does."""
-        struck: Rule | None = None
+        struck: FaultRule | None = None
         for place, rule in enumerate(self.rules):
             if not concerns(rule, occasion):
                 continue
@@ -138,28 +138,28 @@ class Trouble:
         return struck
 
 
-def scripted(rules: Trouble | Iterable[Rule]) -> Trouble:
+def scripted(rules: Faults | Iterable[FaultRule]) -> Faults:
     """Take rules as a test has them, or a whole script."""
-    return rules if isinstance(rules, Trouble) else Trouble(rules)
+    return rules if isinstance(rules, Faults) else Faults(rules)
 
 
-def load(path: str | PathLike[str]) -> Trouble:
-    """Read a script: `seed` and any number of [[rule]] tables; raises `Misused` with every fault in it."""
+def load(path: str | PathLike[str]) -> Faults:
+    """Read a script: `seed` and any number of [[rule]] tables; raises `InvalidUsageError` with every fault in it."""
     import tomllib  # noqa: PLC0415
 
     try:
         given: dict[str, Any] = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         script = _Script.model_validate(given)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
-        raise Misused(f"The trouble file {path} cannot be read: {fault}.") from None
+        raise InvalidUsageError(f"The trouble file {path} cannot be read: {fault}.") from None
     except ValidationError as fault:
         faults = [Fault(".".join(str(part) for part in error["loc"]), None, error["msg"]) for error in fault.errors()]
-        raise Misused(f"The trouble file {path} is wrong:", faults=faults) from None
-    return Trouble(script.rule, script.seed)
+        raise InvalidUsageError(f"The trouble file {path} is wrong:", faults=faults) from None
+    return Faults(script.rule, script.seed)
 
 
 class _Script(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     seed: int = 0
-    rule: tuple[Rule, ...] = ()
+    rule: tuple[FaultRule, ...] = ()

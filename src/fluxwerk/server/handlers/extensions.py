@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from fluxwerk.protocol import wire
 from fluxwerk.server.handlers import quote, tasks
-from fluxwerk.server.request import Visit
+from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state import metrics
 from fluxwerk.types import Json, Response
 
 if TYPE_CHECKING:
     from fluxwerk.server.router import Service
 
-Route: TypeAlias = "Callable[[Service, Visit], Response]"
+Route: TypeAlias = "Callable[[Service, ServerRequest], Response]"
 
 
-def models(service: Service, _: Visit) -> Response:
+def models(service: Service, _: ServerRequest) -> Response:
     """List the models that the engine serves, with what it says of each."""
     rows: dict[str, Json] = {}
     for model in service.models.values():
@@ -28,7 +28,7 @@ def models(service: Service, _: Visit) -> Response:
     return Response(200, wire.JSON, wire.dump({"engine": service.engine, "models": list(rows.values())}))
 
 
-def health(service: Service, _: Visit) -> Response:
+def health(service: Service, _: ServerRequest) -> Response:
     """Say how the engine is; 503 tells a load balancer to send nothing here."""
     now = service.abilities.health()
     word = "closing" if service.closing else now.word

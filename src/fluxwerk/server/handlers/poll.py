@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 from fluxwerk import imagefile
 from fluxwerk.protocol import wire
 from fluxwerk.server.errors import invalid
-from fluxwerk.server.request import Visit
+from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state import links
-from fluxwerk.server.state.accounts import Job
+from fluxwerk.server.state.accounts import TaskRecord
 from fluxwerk.types import Json, Outcome, Response, Status, Task
 
 if TYPE_CHECKING:
     from fluxwerk.server.router import Service
 
 
-def poll(service: Service, visit: Visit, life: float | None = None) -> Response:
+def poll(service: Service, visit: ServerRequest, life: float | None = None) -> Response:
     """Say how a task stands; its link lives for `life` seconds, by default as long as the service's links do."""
     identity = visit.query.get("id", "")
     if not identity:
@@ -35,7 +35,7 @@ def poll(service: Service, visit: Visit, life: float | None = None) -> Response:
     return wire.write_status(status, result=made)
 
 
-def result(service: Service, job: Job, origin: str, now: float, life: float | None = None) -> Json:
+def result(service: Service, job: TaskRecord, origin: str, now: float, life: float | None = None) -> Json:
     """Write what was made, with a link that is signed at this moment."""
     where = links.path(job.folder, job.order.output_format)
     content_type = raster_type(job)
@@ -52,12 +52,12 @@ def result(service: Service, job: Job, origin: str, now: float, life: float | No
     }
 
 
-def raster_type(job: Job) -> str:
+def raster_type(job: TaskRecord) -> str:
     """Name the content type of a job's image."""
     return next(kind for kind, suffix in imagefile.SUFFIX.items() if suffix == job.order.output_format)
 
 
-def _preview(job: Job) -> Json:
+def _preview(job: TaskRecord) -> Json:
     found = imagefile.measure(job.preview) if job.preview else None
     if job.preview is None or found is None:
         return None

@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fluxwerk import catalog
 from fluxwerk.catalog import prices, sizes
-from fluxwerk.errors import UnknownModel, UnknownPrice
+from fluxwerk.errors import UnknownModelError, UnknownPriceError
 from fluxwerk.protocol import wire
 from fluxwerk.server import schema
 from fluxwerk.server.errors import invalid, unfit
 from fluxwerk.server.handlers.submit import check_area
-from fluxwerk.server.request import Visit
+from fluxwerk.server.request import ServerRequest
 from fluxwerk.types import Json, Response
 
 if TYPE_CHECKING:
@@ -33,12 +33,12 @@ class Quote(BaseModel):
     inputs: Annotated[list[tuple[Side, Side]], Field(max_length=IMAGES)] = []
 
 
-def price(_: Service, visit: Visit) -> Response:
+def price(_: Service, visit: ServerRequest) -> Response:
     """Estimate one request in credits; `cost` is null when the price is not public."""
     given = _read(visit.body)
     try:
-        model = catalog.find(given.model)
-    except UnknownModel as fault:
+        model = catalog.get_model(given.model)
+    except UnknownModelError as fault:
         raise unfit("model", str(fault)) from None
     fields = _sizes(model, given.model_extra or {})
     inputs = given.inputs
@@ -47,7 +47,7 @@ def price(_: Service, visit: Visit) -> Response:
     check_area(model, billed, (width, height))
     try:
         cost = prices.estimate(model, *billed, inputs=inputs)
-    except UnknownPrice:
+    except UnknownPriceError:
         cost = None
     body: dict[str, Json] = {
         "model": model.name,
@@ -64,7 +64,7 @@ def price(_: Service, visit: Visit) -> Response:
 def _read(body: bytes) -> Quote:
     try:
         return Quote.model_validate(schema.parse(body))
-    except schema.Unfit as unfit_:
+    except schema.InvalidFieldsError as unfit_:
         raise invalid(unfit_.detail) from None
     except ValidationError as fault:
         raise invalid(schema.entries(fault)) from None
@@ -75,5 +75,5 @@ def _sizes(model: catalog.Model, extra: dict[str, Any]) -> dict[str, Json]:
     names = {"width", "height", "aspect_ratio", "resolution", "top", "bottom", "left", "right"} & set(model.options)
     try:
         return schema.some(model, {name: extra[name] for name in names if name in extra})
-    except schema.Unfit as unfit_:
+    except schema.InvalidFieldsError as unfit_:
         raise invalid(unfit_.detail) from None

@@ -11,15 +11,15 @@ from fluxwerk.catalog import prices, sizes
 from fluxwerk.catalog.rows import IMAGE_TYPES, Model
 from fluxwerk.catalog.sizes import Size
 from fluxwerk.engines import Order
-from fluxwerk.errors import Fault, UnknownPrice
+from fluxwerk.errors import Fault, UnknownPriceError
 from fluxwerk.protocol import wire
 from fluxwerk.server import inputs, schema
-from fluxwerk.server.errors import Refusal, invalid, unfit
-from fluxwerk.server.faults.rules import Rule
-from fluxwerk.server.inputs import Attached
-from fluxwerk.server.request import Visit
-from fluxwerk.server.state.accounts import Account, Job
-from fluxwerk.server.webhooks import Notice
+from fluxwerk.server.errors import ServerError, invalid, unfit
+from fluxwerk.server.faults.rules import FaultRule
+from fluxwerk.server.inputs import ReceivedImages
+from fluxwerk.server.request import ServerRequest
+from fluxwerk.server.state.accounts import Account, TaskRecord
+from fluxwerk.server.webhooks import OutgoingWebhook
 from fluxwerk.types import Flow, Json, Response, Task
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ ONCE = "idempotency-key"
 LONGEST_ONCE = 255
 
 
-def submit(service: Service, model: Model, visit: Visit, rule: Rule | None) -> Flow[Response]:
+def submit(service: Service, model: Model, visit: ServerRequest, rule: FaultRule | None) -> Flow[Response]:
     """Accept one task and answer with it; `rule` is the trouble that its ending may have been given."""
     account = service.account(visit)
     _check_open(service)
@@ -71,11 +71,16 @@ def check_area(model: Model, *sizes: Size) -> None:
 
 
 def _accept(
-    service: Service, account: Account, model: Model, visit: Visit, rule: Rule | None, once: tuple[str, str] | None
+    service: Service,
+    account: Account,
+    model: Model,
+    visit: ServerRequest,
+    rule: FaultRule | None,
+    once: tuple[str, str] | None,
 ) -> Flow[Response]:
     try:
         fields = schema.read(model, visit.body)
-    except schema.Unfit as unfit_:
+    except schema.InvalidFieldsError as unfit_:
         raise invalid(unfit_.detail) from None
     notice = _notice(service, fields)
     _check_slot(service, account, model)
@@ -94,11 +99,11 @@ def _accept(
     return _answer(job)
 
 
-def _answer(job: Job) -> Response:
+def _answer(job: TaskRecord) -> Response:
     return wire.write_task(job.task, {"status": "Pending", "webhook_url": job.notice.url} if job.notice else None)
 
 
-def _once(visit: Visit) -> tuple[str, str] | None:
+def _once(visit: ServerRequest) -> tuple[str, str] | None:
     key = visit.headers.get(ONCE)
     if key is None:
         return None
@@ -115,7 +120,7 @@ def _repeated(service: Service, account: Account, once: tuple[str, str]) -> Resp
     if job is None:
         if (account.digest, once[0]) in service.submitting:
             text = "A submit with this Idempotency-Key is still being read; ask again in a moment"
-            raise Refusal("conflict", text, retry_after=RETRY_AFTER)
+            raise ServerError("conflict", text, retry_after=RETRY_AFTER)
         return None
     if job.once != once:
         place = ["header", "Idempotency-Key"]
@@ -125,30 +130,30 @@ def _repeated(service: Service, account: Account, once: tuple[str, str]) -> Resp
     return Response(answer.status, {**answer.headers, "idempotent-replayed": "true"}, answer.body)
 
 
-def _notice(service: Service, fields: Mapping[str, Json]) -> Notice | None:
+def _notice(service: Service, fields: Mapping[str, Json]) -> OutgoingWebhook | None:
     url = fields.get("webhook_url")
     if not url:
         return None
     fault = service.policy.fault(url)
     if fault:
         raise unfit("webhook_url", fault)
-    return Notice(url, fields.get("webhook_secret") or None)
+    return OutgoingWebhook(url, fields.get("webhook_secret") or None)
 
 
 def _check_open(service: Service) -> None:
     if service.closing:
-        raise Refusal("closing", "The server is closing down and accepts nothing more.", retry_after=RETRY_AFTER)
+        raise ServerError("closing", "The server is closing down and accepts nothing more.", retry_after=RETRY_AFTER)
 
 
 def _check_slot(service: Service, account: Account, model: Model) -> None:
     if not service.books.has_slot(account, model, service.clock()):
         text = f"Too many active tasks: at most {model.slots} of {model.pool} at a time"
-        raise Refusal("busy", text, retry_after=RETRY_AFTER)
+        raise ServerError("busy", text, retry_after=RETRY_AFTER)
 
 
 def _check_credits(account: Account, cost: Decimal | None) -> None:
     if cost is not None and account.credits < cost:
-        raise Refusal("no_credits", f"Insufficient credits: this costs {cost}, {account.credits} are left")
+        raise ServerError("no_credits", f"Insufficient credits: this costs {cost}, {account.credits} are left")
 
 
 def _job(
@@ -156,16 +161,16 @@ def _job(
     account: Account,
     model: Model,
     fields: dict[str, Json],
-    attached: list[Attached],
+    attached: list[ReceivedImages],
     origin: str,
-) -> Job:
+) -> TaskRecord:
     priced = [one.size for one in attached if one.name != "mask"]
     billed = sizes.requested_size(model, fields, priced)
     size = sizes.output_size(model, fields, priced)
     check_area(model, billed, size)
     try:
         cost = prices.estimate(model, *billed, inputs=priced)
-    except UnknownPrice:
+    except UnknownPriceError:
         cost = None
     identity = _uuid(service.entropy(16))
     task = Task(
@@ -178,7 +183,7 @@ def _job(
     )
     order = _order(service, model, fields, attached, size)
     _check_sides(order)
-    return Job(task, account, model, order, service.clock(), folder=service.entropy(24).hex())
+    return TaskRecord(task, account, model, order, service.clock(), folder=service.entropy(24).hex())
 
 
 def _check_sides(order: Order) -> None:
@@ -188,7 +193,9 @@ def _check_sides(order: Order) -> None:
         raise unfit("output_format", text)
 
 
-def _order(service: Service, model: Model, fields: dict[str, Json], attached: list[Attached], size: Size) -> Order:
+def _order(
+    service: Service, model: Model, fields: dict[str, Json], attached: list[ReceivedImages], size: Size
+) -> Order:
     canvas = inputs.canvas(model, fields, attached, size)
     seed = fields.get("seed")
     return Order(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fluxwerk.protocol import trust, wire
-from fluxwerk.server.errors import Refusal, invalid
+from fluxwerk.server.errors import ServerError, invalid
 from fluxwerk.server.faults.endings import failed
-from fluxwerk.server.request import Visit
-from fluxwerk.server.state.accounts import Job
+from fluxwerk.server.request import ServerRequest
+from fluxwerk.server.state.accounts import TaskRecord
 from fluxwerk.types import Json, Response
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ USUAL = 100
 CANCELLED = failed("cancelled", "cancelled by its owner")
 
 
-def listed(service: Service, visit: Visit) -> Response:
+def listed(service: Service, visit: ServerRequest) -> Response:
     """List the account's tasks, the newest first; `status` chooses among them, `limit` bounds them."""
     account = service.account(visit)
     service.books.forget(service.clock())
@@ -30,12 +30,12 @@ def listed(service: Service, visit: Visit) -> Response:
     return Response(200, wire.JSON, wire.dump({"tasks": rows[:limit], "more": len(rows) > limit}))
 
 
-def shown(service: Service, visit: Visit) -> Response:
+def shown(service: Service, visit: ServerRequest) -> Response:
     """Show one task of the account, with what became of its webhook."""
     return Response(200, wire.JSON, wire.dump(_row(service, _own(service, visit))))
 
 
-def cancelled(service: Service, visit: Visit) -> Response:
+def cancelled(service: Service, visit: ServerRequest) -> Response:
     """Give a task up: one that waited never begins, the engine is asked to stop one that ran, one that ended stays so.
 
     `was` says which of the three it was; the credits come back in the first two.
@@ -48,23 +48,23 @@ def cancelled(service: Service, visit: Visit) -> Response:
     return Response(200, wire.JSON, wire.dump({**_row(service, job), "cancelled": was != "ended", "was": was}))
 
 
-def _own(service: Service, visit: Visit) -> Job:
+def _own(service: Service, visit: ServerRequest) -> TaskRecord:
     account = service.account(visit)
     service.books.forget(service.clock())
     job = service.books.jobs.get(visit.path.removeprefix(f"{FOLDER}/"))
     if job is None or job.account is not account:
-        raise Refusal("not_found", "This account has no such task", detail="Task not found")
+        raise ServerError("not_found", "This account has no such task", detail="Task not found")
     return job
 
 
-def _stage(service: Service, job: Job) -> str:
+def _stage(service: Service, job: TaskRecord) -> str:
     """Say queued, running or ended; an image that is made and only held back counts as one that is being made."""
     if job.has_ended(service.clock()):
         return "ended"
     return "queued" if job.began is None and job.ready_at is None else "running"
 
 
-def _limit(visit: Visit) -> int:
+def _limit(visit: ServerRequest) -> int:
     text = visit.query.get("limit", str(USUAL))
     if not (text.isascii() and text.isdigit() and len(text) < len(str(MOST)) + 1 and 1 <= int(text) <= MOST):
         msg = f"Input should be a whole number from 1 to {MOST}"
@@ -72,7 +72,7 @@ def _limit(visit: Visit) -> int:
     return int(text)
 
 
-def _row(service: Service, job: Job) -> dict[str, Json]:
+def _row(service: Service, job: TaskRecord) -> dict[str, Json]:
     ended = job.has_ended(service.clock())
     return {
         "id": job.task.id,
@@ -91,7 +91,7 @@ def _row(service: Service, job: Job) -> dict[str, Json]:
     }
 
 
-def _webhook(job: Job) -> Json:
+def _webhook(job: TaskRecord) -> Json:
     notice = job.notice
     if notice is None:
         return None

@@ -14,7 +14,7 @@ from typing import Protocol
 from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import Order
 from fluxwerk.server.faults.endings import Ending
-from fluxwerk.server.webhooks import Notice
+from fluxwerk.server.webhooks import OutgoingWebhook
 from fluxwerk.types import Json, Task
 
 LONGEST_KEY = 512
@@ -39,7 +39,7 @@ class Account:
     digest: str = field(repr=False)
     granted: Decimal
     spent: Decimal = NOTHING
-    in_flight: dict[str, Job] = field(default_factory=dict["str", "Job"], repr=False)
+    in_flight: dict[str, TaskRecord] = field(default_factory=dict["str", "TaskRecord"], repr=False)
     kept: int = 0
     reading: Counter[str] = field(default_factory=Counter[str], repr=False)
 
@@ -50,7 +50,7 @@ class Account:
 
 
 @dataclass(slots=True)
-class Job:
+class TaskRecord:
     """One accepted task: what was ordered and charged, and how it stands; times are seconds on the server's clock.
 
     `began` is when the engine took it up, `settled` what it costs in the end, `once` the submit's idempotency key with
@@ -73,7 +73,7 @@ class Job:
     delivered: bool = False
     began: float | None = None
     settled: Decimal | None = None
-    notice: Notice | None = field(default=None, repr=False)
+    notice: OutgoingWebhook | None = field(default=None, repr=False)
     once: tuple[str, str] | None = field(default=None, repr=False)
     inputs: tuple[str, ...] = ()
     bereft: bool = False
@@ -86,15 +86,15 @@ class Job:
 class Store(Protocol):
     """Where jobs and balances outlive the process."""
 
-    def save(self, job: Job) -> None:
+    def save(self, job: TaskRecord) -> None:
         """Write a job and its account's balance, both or neither."""
         ...
 
-    def forget(self, job: Job) -> None:
+    def forget(self, job: TaskRecord) -> None:
         """Remove a job and its files."""
         ...
 
-    def picture(self, job: Job) -> bytes | None:
+    def picture(self, job: TaskRecord) -> bytes | None:
         """Read the image of a job."""
         ...
 
@@ -102,21 +102,21 @@ class Store(Protocol):
         """Say what an account has spent so far."""
         ...
 
-    def load(self, account: Callable[[str], Account]) -> list[Job]:
+    def load(self, account: Callable[[str], Account]) -> list[TaskRecord]:
         """Read every job that was saved, in the order of their acceptance."""
         ...
 
 
-class Memory:
+class MemoryStore:
     """The store that keeps nothing beyond the process."""
 
-    def save(self, _: Job) -> None:
+    def save(self, _: TaskRecord) -> None:
         """Keep the job where it is."""
 
-    def forget(self, _: Job) -> None:
+    def forget(self, _: TaskRecord) -> None:
         """Let it go."""
 
-    def picture(self, job: Job) -> bytes | None:
+    def picture(self, job: TaskRecord) -> bytes | None:
         """Take it from the job itself."""
         return job.picture
 
@@ -124,12 +124,12 @@ class Memory:
         """Know of no past."""
         return NOTHING
 
-    def load(self, _: Callable[[str], Account]) -> list[Job]:
+    def load(self, _: Callable[[str], Account]) -> list[TaskRecord]:
         """Know of no past."""
         return []
 
 
-class Books:
+class Accounts:
     """Every account and every job; knows nothing of HTTP.
 
     Accounts are those that `grants` knows, or those of `keys` with `credit` each; without either any well-formed key
@@ -153,10 +153,10 @@ class Books:
         self._remembered: int | None = None
         self._accounts: dict[str, Account] = {}
         self._endings: list[tuple[float, str]] = []
-        self._store = store or Memory()
-        self.jobs: dict[str, Job] = {}
-        self.by_folder: dict[str, Job] = {}
-        self.by_once: dict[tuple[str, str], Job] = {}
+        self._store = store or MemoryStore()
+        self.jobs: dict[str, TaskRecord] = {}
+        self.by_folder: dict[str, TaskRecord] = {}
+        self.by_once: dict[tuple[str, str], TaskRecord] = {}
         for job in self._store.load(self._account):
             self._enter(job)
             if job.ready_at is not None:
@@ -196,12 +196,12 @@ class Books:
         finally:
             account.reading[model.pool] -= 1
 
-    def in_flight(self, account: Account, pool: str, now: float) -> list[Job]:
+    def in_flight(self, account: Account, pool: str, now: float) -> list[TaskRecord]:
         """List the account's tasks that hold a slot of a pool; those that ended give theirs back here."""
         account.in_flight = {key: job for key, job in account.in_flight.items() if not job.has_ended(now)}
         return [job for job in account.in_flight.values() if job.model.pool == pool]
 
-    def accept(self, job: Job) -> None:
+    def accept(self, job: TaskRecord) -> None:
         """Book a job: its slot and its cost."""
         self.forget(job.accepted)
         job.account.spent += job.task.cost or NOTHING
@@ -212,17 +212,17 @@ class Books:
             raise
         self._enter(job)
 
-    def finish(self, job: Job, picture: bytes, ready_at: float) -> None:
+    def finish(self, job: TaskRecord, picture: bytes, ready_at: float) -> None:
         """Keep the image; it is shown from `ready_at` on."""
         job.picture = picture
         job.word, job.settled = "Ready", job.task.cost
         self._settle(job, ready_at)
 
-    def fail(self, job: Job, details: Json, now: float) -> None:
+    def fail(self, job: TaskRecord, details: Json, now: float) -> None:
         """Note that a job ended without an image, and return its credits: the fault was ours."""
         self.end(job, Ending("Error", details), now)
 
-    def end(self, job: Job, ending: Ending, now: float) -> None:
+    def end(self, job: TaskRecord, ending: Ending, now: float) -> None:
         """Note how a job ends without an image, and return its credits unless they stay booked."""
         if not ending.word:
             # Nobody will end it, so it is forgotten as if it had ended when it began; until then it holds its slot.
@@ -235,16 +235,16 @@ class Books:
         job.account.spent -= booked - job.settled
         self._settle(job, now)
 
-    def note(self, job: Job) -> None:
+    def note(self, job: TaskRecord) -> None:
         """Write down what changed about a job that had ended, unless it is forgotten by now."""
         if job.task.id in self.jobs:
             self._store.save(job)
 
-    def picture(self, job: Job) -> bytes | None:
+    def picture(self, job: TaskRecord) -> bytes | None:
         """Return the image of a job, if it has one."""
         return job.picture or self._store.picture(job)
 
-    def waiting(self) -> list[Job]:
+    def waiting(self) -> list[TaskRecord]:
         """List the jobs that nobody has ended, in the order of their acceptance."""
         return [job for job in self.jobs.values() if job.ready_at is None]
 
@@ -268,18 +268,18 @@ class Books:
                 self.by_once.pop((job.account.digest, job.once[0]), None)
             self._store.forget(job)
 
-    def _enter(self, job: Job) -> None:
+    def _enter(self, job: TaskRecord) -> None:
         self.jobs[job.task.id] = self.by_folder[job.folder] = job
         job.account.in_flight[job.task.id] = job
         job.account.kept += 1
         if job.once:
             self.by_once[job.account.digest, job.once[0]] = job
 
-    def _settle(self, job: Job, ready_at: float) -> None:
+    def _settle(self, job: TaskRecord, ready_at: float) -> None:
         self._end(job, ready_at)
         self._store.save(job)
 
-    def _end(self, job: Job, ready_at: float) -> None:
+    def _end(self, job: TaskRecord, ready_at: float) -> None:
         job.ready_at = ready_at
         heappush(self._endings, (ready_at + self._keep, job.task.id))
 

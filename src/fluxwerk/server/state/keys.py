@@ -14,7 +14,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from fluxwerk.errors import Fault, Misused
+from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.server.state.accounts import PLENTY, digest_of
 from fluxwerk.storage import save
 
@@ -70,7 +70,7 @@ class Keyring:
         self.entries()
 
     def entries(self) -> tuple[Entry, ...]:
-        """Every key of the file, revoked ones too; raises `Misused` for a file that is none."""
+        """Every key of the file, revoked ones too; raises `InvalidUsageError` for a file that is none."""
         try:
             status = self._path.stat()
         except FileNotFoundError:
@@ -87,7 +87,7 @@ class Keyring:
         """Say how many credits the key with this SHA-256 was given, or `None` if it opens nothing."""
         try:
             self.entries()
-        except Misused as fault:
+        except InvalidUsageError as fault:
             # Somebody is writing the file by hand; what was read before holds until it has changed again.
             log.warning("the keys file cannot be read: %s", fault)
         return self._granted.get(digest)
@@ -95,9 +95,13 @@ class Keyring:
     def add(self, name: str, credit: Decimal = PLENTY, key: str | None = None) -> str:
         """Make a key, or take one that exists, and return it: this is the only time that it can be seen."""
         if not NAME.fullmatch(name):
-            raise Misused("", faults=[Fault("name", name, "must be 1 to 64 letters, digits, spaces or any of . @ _ -")])
+            raise InvalidUsageError(
+                "", faults=[Fault("name", name, "must be 1 to 64 letters, digits, spaces or any of . @ _ -")]
+            )
         if any(one.name == name and one.revoked is None for one in self.entries()):
-            raise Misused("", faults=[Fault("name", name, "is taken", "revoke that key first, or choose another name")])
+            raise InvalidUsageError(
+                "", faults=[Fault("name", name, "is taken", "revoke that key first, or choose another name")]
+            )
         key = make() if key is None else key
         prefix = PREFIX if key.startswith(PREFIX) else ""
         entry = Entry(name, digest_of(key), prefix, key[-4:], str(credit), _today())
@@ -109,7 +113,7 @@ class Keyring:
         found = [one for one in self.entries() if one.revoked is None and name in (one.name, one.last4)]
         if len(found) != 1:
             allowed = "is no open key" if not found else "is more than one key; give the name"
-            raise Misused("", faults=[Fault("name", name, allowed, "`fluxwerk keys list` shows them")])
+            raise InvalidUsageError("", faults=[Fault("name", name, allowed, "`fluxwerk keys list` shows them")])
         closed = Entry(**{**asdict(found[0]), "revoked": _today()})
         self._save(tuple(closed if one is found[0] else one for one in self.entries()))
         return closed
@@ -133,7 +137,7 @@ def _read(path: Path) -> tuple[Entry, ...]:
             if not is_credit(Decimal(entry.credits)):
                 raise ValueError(f"{entry.credits} credits")
     except (OSError, ValueError, TypeError, KeyError, InvalidOperation) as fault:
-        raise Misused(f"{path} is no file of keys ({type(fault).__name__}: {fault}).") from None
+        raise InvalidUsageError(f"{path} is no file of keys ({type(fault).__name__}: {fault}).") from None
     return entries
 
 

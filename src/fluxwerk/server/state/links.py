@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from fluxwerk.server.errors import Refusal
-from fluxwerk.server.request import Visit
+from fluxwerk.server.errors import ServerError
+from fluxwerk.server.request import ServerRequest
 from fluxwerk.types import Response
 
 if TYPE_CHECKING:
@@ -52,19 +52,19 @@ def verify(secret: bytes, where: str, query: Mapping[str, str], now: float) -> s
     return "the link has expired" if now >= expiry.timestamp() else None
 
 
-def deliver(service: Service, visit: Visit) -> Response:
-    """Hand out an image to whoever has a link that is true and alive; raises `Refusal`."""
+def deliver(service: Service, visit: ServerRequest) -> Response:
+    """Hand out an image to whoever has a link that is true and alive; raises `ServerError`."""
     where = folder(visit.path)
     if where is None:
-        raise Refusal("not_found", "Not Found")
+        raise ServerError("not_found", "Not Found")
     now = service.clock()
     fault = verify(service.secret, visit.path, visit.query, now)
     if fault:
-        raise Refusal("forbidden", fault, detail=f"Forbidden: {fault}")
+        raise ServerError("forbidden", fault, detail=f"Forbidden: {fault}")
     job = service.books.by_folder.get(where)
     picture = service.books.picture(job) if job else None
     if job is None or picture is None:
-        raise Refusal("not_found", "This image is no longer kept.", detail="Not Found")
+        raise ServerError("not_found", "This image is no longer kept.", detail="Not Found")
     until = datetime.strptime(visit.query["se"], STAMP).replace(tzinfo=UTC).timestamp()
     headers = {
         "content-type": visit.query["rsct"],

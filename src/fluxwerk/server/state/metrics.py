@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from fluxwerk.server.request import Visit
+from fluxwerk.server.request import ServerRequest
 from fluxwerk.types import Response
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 PREFIX = "fluxwerk_"
 
 
-class Meter:
+class Metrics:
     """What has happened since the server started."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Meter:
         return [*((f"{bound:g}", self._buckets[bound]) for bound in BOUNDS), ("+Inf", self.renders)]
 
 
-def metrics(service: Service, _: Visit) -> Response:
+def metrics(service: Service, _: ServerRequest) -> Response:
     """Write everything that is counted."""
     meter, now = service.meter, service.clock()
     standing = Counter(job.word if job.has_ended(now) else "Pending" for job in service.books.jobs.values())
@@ -66,7 +66,7 @@ def _single(name: str, words: str, count: int) -> list[str]:
     return [f"# HELP {PREFIX}{name} {words}", f"# TYPE {PREFIX}{name} gauge", f"{PREFIX}{name} {count}"]
 
 
-def _histogram(meter: Meter) -> list[str]:
+def _histogram(meter: Metrics) -> list[str]:
     name = f"{PREFIX}render_seconds"
     rows = [f'{name}_bucket{{le="{bound}"}} {count}' for bound, count in meter.buckets()]
     sums = [f"{name}_sum {meter.seconds:g}", f"{name}_count {meter.renders}"]

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from fluxwerk import catalog, imagefile
 from fluxwerk.engines import Canvas, Order
-from fluxwerk.errors import Misused
+from fluxwerk.errors import InvalidUsageError
 from fluxwerk.protocol.wire import dump
-from fluxwerk.server.state.accounts import NOTHING, Account, Job
-from fluxwerk.server.webhooks import Attempt, Notice
+from fluxwerk.server.state.accounts import NOTHING, Account, TaskRecord
+from fluxwerk.server.webhooks import DeliveryAttempt, OutgoingWebhook
 from fluxwerk.storage import save
 from fluxwerk.types import Json, Task
 
@@ -33,8 +33,8 @@ create table if not exists fact (name text primary key, value blob);
 VERSION = b"2"
 
 
-class Disk:
-    """The store in a folder; raises `Misused` when another server uses it, or another release wrote it."""
+class DiskStore:
+    """The store in a folder; raises `InvalidUsageError` when another server uses it, or another release wrote it."""
 
     def __init__(self, folder: str | os.PathLike[str], entropy: Callable[[int], bytes] = os.urandom) -> None:
         self._folder = Path(folder)
@@ -53,17 +53,17 @@ class Disk:
         except sqlite3.DatabaseError as trouble:
             self._connection.close()
             hint = "does another server use it?" if "locked" in str(trouble) else "name another folder"
-            raise Misused(f"The state in {folder} cannot be opened ({trouble}); {hint}") from None
+            raise InvalidUsageError(f"The state in {folder} cannot be opened ({trouble}); {hint}") from None
         if self._fact("version", lambda: VERSION) != VERSION:
             self._connection.close()
-            raise Misused(f"The state in {folder} was written by another release; name another folder.")
+            raise InvalidUsageError(f"The state in {folder} was written by another release; name another folder.")
         self.secret = self._fact("secret", lambda: entropy(32))
 
     def close(self) -> None:
         """Let another server have the folder."""
         self._connection.close()
 
-    def save(self, job: Job) -> None:
+    def save(self, job: TaskRecord) -> None:
         """Write a job with its images and its account's balance; files first, so that no row lacks one."""
         if job.ready_at is None:
             self._save_inputs(job)
@@ -82,13 +82,13 @@ class Disk:
             job.picture = None
             shutil.rmtree(self._inputs(job), ignore_errors=True)
 
-    def forget(self, job: Job) -> None:
+    def forget(self, job: TaskRecord) -> None:
         """Remove a job and its files."""
         self._connection.execute("delete from task where id = ?", (job.task.id,))
         self._image(job).unlink(missing_ok=True)
         shutil.rmtree(self._inputs(job), ignore_errors=True)
 
-    def picture(self, job: Job) -> bytes | None:
+    def picture(self, job: TaskRecord) -> bytes | None:
         """Read the image of a job, if it is there and whole."""
         try:
             data = self._image(job).read_bytes() if job.word == "Ready" else b""
@@ -101,7 +101,7 @@ class Disk:
         row = self._connection.execute("select spent from account where digest = ?", (digest,)).fetchone()
         return Decimal(row[0]) if row else NOTHING
 
-    def load(self, account: Callable[[str], Account]) -> list[Job]:
+    def load(self, account: Callable[[str], Account]) -> list[TaskRecord]:
         """Read every job; one whose image was lost is rendered again, which is free, unless its inputs are gone."""
         rows = self._connection.execute("select account, body from task order by number").fetchall()
         jobs = [_read(json.loads(body, parse_float=Decimal), account(digest)) for digest, body in rows]
@@ -121,19 +121,19 @@ class Disk:
         self._connection.execute("insert into fact values (?, ?) on conflict do nothing", (name, make()))
         return bytes(self._connection.execute("select value from fact where name = ?", (name,)).fetchone()[0])
 
-    def _image(self, job: Job) -> Path:
+    def _image(self, job: TaskRecord) -> Path:
         return self._folder / "images" / job.folder[:2] / f"{job.folder}.{job.order.output_format}"
 
-    def _inputs(self, job: Job) -> Path:
+    def _inputs(self, job: TaskRecord) -> Path:
         return self._inputs_folder / job.task.id
 
-    def _save_inputs(self, job: Job) -> None:
+    def _save_inputs(self, job: TaskRecord) -> None:
         images = _images(job.order)
         for name, data in images.items():
             save(data, self._inputs(job) / name, lasting=True)
         job.inputs = tuple(images)
 
-    def _take_inputs(self, job: Job) -> None:
+    def _take_inputs(self, job: TaskRecord) -> None:
         """Give a job its inputs back; if one is missing the picture would be another, so none may be made."""
         try:
             files = {name: (self._inputs(job) / name).read_bytes() for name in job.inputs}
@@ -156,7 +156,7 @@ def _images(order: Order) -> dict[str, bytes]:
     return files
 
 
-def _write(job: Job) -> dict[str, Json]:
+def _write(job: TaskRecord) -> dict[str, Json]:
     order = job.order
     return {
         "task": {name: str(value) if isinstance(value, Decimal) else value for name, value in asdict(job.task).items()},
@@ -182,15 +182,15 @@ def _write(job: Job) -> dict[str, Json]:
     }
 
 
-def _read(body: dict[str, Json], account: Account) -> Job:
+def _read(body: dict[str, Json], account: Account) -> TaskRecord:
     task, order = body["task"], body["order"]
     for name in ("cost", "input_mp", "output_mp"):
         task[name] = None if task[name] is None else Decimal(task[name])
     order["options"] = {name: _plain(value) for name, value in order["options"].items()}
-    return Job(
+    return TaskRecord(
         Task(**task),
         account,
-        catalog.find(order["model"]),
+        catalog.get_model(order["model"]),
         Order(**order, canvas=None if body["offset"] is None else Canvas(b"", None, tuple(body["offset"]))),
         float(body["accepted"]),
         body["folder"],
@@ -204,9 +204,9 @@ def _read(body: dict[str, Json], account: Account) -> Job:
     )
 
 
-def _read_notice(body: dict[str, Json]) -> Notice:
-    attempts = [Attempt(float(attempt["at"]), attempt["outcome"]) for attempt in body["attempts"]]
-    return Notice(body["url"], body["secret"], body["state"], attempts)
+def _read_notice(body: dict[str, Json]) -> OutgoingWebhook:
+    attempts = [DeliveryAttempt(float(attempt["at"]), attempt["outcome"]) for attempt in body["attempts"]]
+    return OutgoingWebhook(body["url"], body["secret"], body["state"], attempts)
 
 
 def _plain(value: Json) -> Json:

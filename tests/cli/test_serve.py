@@ -1,0 +1,121 @@
+"""`fluxwerk serve` in a process of its own: its options, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+
+import httpx2
+import pytest
+from click.testing import CliRunner
+
+from fluxwerk.cli.group import group
+from fluxwerk.engines.offline import OfflineEngine
+from fluxwerk.server import app as application
+from fluxwerk.server.router import Service
+from fluxwerk.server.state.accounts import Accounts
+from support.asking import PRO
+from support.process import process
+
+SMALL = {"prompt": "x", "width": 64, "height": 64}
+KEY = {"x-key": "a-key"}
+
+
+def refused(*options: object) -> str:
+    done = CliRunner().invoke(group, ["serve", *map(str, options)])
+    assert done.exit_code == 2, done.output
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--credits", "many"), "--credits"),
+        (("--allow-network", "here"), "--allow-network"),
+        (("--keys", "none.json"), "fluxwerk keys add NAME --file none.json"),
+        (("--key", "a", "--keys", "none.json"), "not both"),
+        (("--trouble", "none.toml"), "cannot be read"),
+        (("--dialect", "latin"), "--dialect"),
+        (("--keep", "0"), "--keep"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_named(options, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert said in refused(*options)
+
+
+def test_a_host_that_may_get_webhooks_by_plain_http_may_be_written_in_any_case():
+    with process("--allow-http-webhook", "Me.Invalid") as (base, _):
+        for url, status in (("http://ME.invalid/", 200), ("http://you.invalid/", 422)):
+            assert httpx2.post(base + PRO, json={**SMALL, "webhook_url": url}, headers=KEY).status_code == status
+
+
+def test_a_port_that_is_taken_is_said(fluxwerk_server):
+    assert "cannot be listened at" in refused("--port", fluxwerk_server.rpartition(":")[2])
+
+
+def test_the_guides_dialect_trouble_and_keys_of_a_file(tmp_path):
+    script, ring = tmp_path / "trouble.toml", tmp_path / "keys.json"
+    script.write_text('[[rule]]\non = "submit"\ndo = "reset"\nprompt = "lost"\n')
+    key = CliRunner().invoke(group, ["keys", "add", "shop", "--file", str(ring), "--credits", "3"]).stdout.strip()
+    options = ("--dialect", "guide", "--trouble", script, "--keys", ring)
+    with process(*options) as (base, running):
+        assert httpx2.post(base + PRO, json=SMALL, headers=KEY).status_code == 401
+        assert httpx2.post(base + PRO, json={}, headers={"x-key": key}).status_code == 400
+        with pytest.raises((httpx2.ReadError, httpx2.RemoteProtocolError)):
+            httpx2.post(base + PRO, json={**SMALL, "prompt": "lost"}, headers={"x-key": key})
+        assert httpx2.post(base + PRO, json=SMALL, headers={"x-key": key}).status_code == 200
+        assert httpx2.post(base + PRO, json=SMALL, headers={"x-key": key}).json()["error"] == "insufficient_credits"
+        running.send_signal(signal.SIGINT)
+        running.wait(timeout=20)
+        assert "Trouble on demand: 1 rule." in running.stderr.read()
+
+
+def test_sigterm_finishes_what_was_accepted_and_accepts_nothing_more():
+    with process("--seconds", "1.5", "--drain", "20") as (base, running):
+        task = httpx2.post(base + PRO, json=SMALL, headers=KEY).json()
+        running.send_signal(signal.SIGTERM)
+        while httpx2.get(base + "/healthz").json()["status"] != "closing":
+            pass
+        refused_ = httpx2.post(base + PRO, json=SMALL, headers=KEY)
+        assert (refused_.status_code, refused_.json()["error"]) == (503, "closing")
+        while (body := httpx2.get(task["polling_url"]).json())["status"] == "Pending":
+            pass
+        assert httpx2.get(body["result"]["sample"]).status_code == 200
+        assert running.wait(timeout=20) == 0
+
+
+def test_the_state_is_closed_when_the_server_ends(tmp_path):
+    for _ in range(2):
+        with process("--state", tmp_path / "state", "--allow-network", "127.0.0.0/8") as (base, running):
+            assert httpx2.post(base + PRO, json=SMALL, headers=KEY).status_code == 200
+            running.send_signal(signal.SIGINT)
+            assert running.wait(timeout=20) == 0
+
+
+def test_a_mistake_of_the_server_is_a_500_in_json_that_tells_nothing():
+    class Spilt(Accounts):
+        def account(self, _):
+            raise RuntimeError("CANARY")
+
+    async def ask() -> httpx2.Response:
+        app = application.build(Service(Spilt(), lambda: 0.0), OfflineEngine())
+        transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://fluxwerk.test") as http:
+            return await http.get("/v1/credits", headers=KEY)
+
+    answer = asyncio.run(ask())
+    assert (answer.status_code, answer.json()["error"]) == (500, "internal_error")
+    assert "CANARY" not in answer.text
+
+
+def test_a_body_that_announces_too_much_is_refused_before_it_is_read():
+    async def ask(length: str) -> httpx2.Response:
+        app = application.build(Service(Accounts(), lambda: 0.0), OfflineEngine())
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://fluxwerk.test") as http:
+            return await http.post(PRO, content=json.dumps(SMALL), headers={**KEY, "content-length": length})
+
+    for length in (str(301 * 2**20), "9" * 5000):
+        assert asyncio.run(ask(length)).status_code == 413

@@ -1,0 +1,180 @@
+"""Canaries: a key and a signed query appear nowhere but on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+
+import httpx2
+import pytest
+
+from fluxwerk import AsyncClient, Client, FluxwerkError, Task
+from fluxwerk.server.router import Service
+from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.testing import FaceToFace, loopback
+from fluxwerk.types import HttpRequest
+
+KEY = "CANARY-key-8c1f"
+SIGNATURE = "CANARYsig"
+BFL = "https://api.bfl.ai"
+SAMPLE = f"https://delivery-eu1.bfl.ai/results/x/sample.png?se=2026&sig={SIGNATURE}"
+TASK = {"id": "1", "polling_url": f"{BFL}/v1/get_result?id=1"}
+READY = {"id": "1", "status": "Ready", "result": {"sample": SAMPLE}}
+
+
+@pytest.fixture
+def heard(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
+    """Everything that was logged anywhere at DEBUG, and every warning."""
+    with caplog.at_level(logging.DEBUG), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+
+        def text() -> str:
+            records = [f"{record.getMessage()} {record.__dict__}" for record in caplog.records]
+            return "\n".join([*records, *(str(warning.message) for warning in warned)])
+
+        yield text
+
+
+def shown(error: BaseException) -> str:
+    """What a person or a tracker sees of an error, with everything that hangs on it."""
+    parts = ["".join(traceback.format_exception(error)), repr(error), str(error), repr(error.__dict__)]
+    for other in (error.__cause__, error.__context__):
+        if other is not None:
+            parts += [shown(other), repr(getattr(other, "request", None) and vars(other.request))]
+    return "\n".join(parts)
+
+
+def assert_clean(text: str) -> None:
+    assert "CANARY" not in text
+    assert "sig=" not in text
+
+
+def both(use: Callable[[object], object], **how: object) -> Iterator[object]:
+    """Use either client in the same way."""
+    with Client(KEY, **how) as client:
+        yield use(client)
+
+    async def run() -> object:
+        async with AsyncClient(KEY, **how) as later:
+            return await use(later)
+
+    yield asyncio.run(run())
+
+
+def test_a_whole_conversation_over_http_leaves_no_trace_in_the_logs(fluxwerk_server, heard):
+    events = []
+    how = {"base_url": fluxwerk_server, "on_event": events.append}
+    for image in both(lambda client: client.generate("x", width=64, height=64), **how):
+        assert_clean(repr(image) + str(image.task))
+    text = heard()
+    assert "httpcore2" in text
+    assert "fluxwerk" in text
+    assert_clean(text)
+    assert_clean(repr(events))
+
+
+def test_the_http_librarys_own_words_are_redacted(heard):
+    Client(KEY)
+    logging.getLogger("httpx2").info("HTTP Request: GET %s", SAMPLE)
+    logging.getLogger("httpcore2.http11").debug("complete return_value=[(b'Location', b'%s')]", SAMPLE)
+    logging.getLogger("httpcore2.http2").debug("started headers=[(b'x-key', b'%s')]", KEY)
+    assert_clean(heard())
+    assert "https://delivery-eu1.bfl.ai/results/x/sample.png" in heard()
+
+
+def test_the_log_filter_is_installed_once_however_many_clients_there_are():
+    for _ in range(3):
+        Client(KEY)
+    for name in ("httpx2", "httpcore2.http11"):
+        assert len([one for one in logging.getLogger(name).filters if callable(one)]) == 1
+
+
+def refusing(request: httpx2.Request) -> httpx2.Response:
+    return httpx2.Response(403, json={"detail": f"no image at {SAMPLE}"})
+
+
+def dead(request: httpx2.Request) -> httpx2.Response:
+    if request.method == "POST":
+        return httpx2.Response(200, json=TASK)
+    return httpx2.Response(200, json=READY) if "get_result" in request.url.path else httpx2.Response(403)
+
+
+def losing(request: httpx2.Request) -> httpx2.Response:
+    raise httpx2.ReadError(f"lost on the way to {SAMPLE}", request=request)
+
+
+def elsewhere(request: httpx2.Request) -> httpx2.Response:
+    away = {**READY, "result": {"sample": SAMPLE.replace("https", "ftp")}}
+    return httpx2.Response(200, json=TASK if request.method == "POST" else away)
+
+
+@pytest.mark.parametrize("answer", [refusing, dead, losing, elsewhere], ids=lambda answer: answer.__name__)
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_no_error_repeats_a_secret_wherever_it_is_looked_at(answer, kind, heard):
+    events = []
+    transport = httpx2.MockTransport(answer)
+
+    def generate() -> object:
+        if kind == "sync":
+            http = httpx2.Client(transport=transport)
+            return Client(KEY, http_client=http, on_event=events.append).generate("x", timeout=3)
+        later = AsyncClient(KEY, http_client=httpx2.AsyncClient(transport=transport), on_event=events.append)
+        return asyncio.run(later.generate("x", timeout=3))
+
+    with pytest.raises(FluxwerkError) as caught:
+        generate()
+    assert_clean(shown(caught.value))
+    assert_clean(repr(pickle.dumps(caught.value)))
+    assert_clean(repr(events) + heard())
+
+
+def test_nothing_that_can_be_printed_shows_the_key():
+    client = Client(KEY)
+    assert_clean(repr(client) + str(client) + repr(client.access) + repr(AsyncClient(KEY)))
+    assert_clean(repr(HttpRequest("GET", SAMPLE, headers={"x-key": KEY})))
+
+
+def test_a_ready_status_does_not_print_its_link():
+    face = FaceToFace()
+    status = face.wait(face.submit("x"))
+    assert status.url
+    assert "sig=" in status.url
+    assert_clean(repr(status) + str(status) + repr(face.events) + repr(face.journal))
+
+
+def test_a_secret_option_is_not_repeated_when_it_is_wrong():
+    wrong = {"webhook_secret": [KEY]}
+    with pytest.raises(FluxwerkError) as caught:
+        Client(KEY).request("x", **wrong)
+    assert_clean(shown(caught.value))
+
+
+def test_the_server_logs_no_key_and_no_signature_either(heard):
+    with loopback(books=Accounts([KEY])) as base, Client(KEY, base_url=base) as client:
+        client.generate("x", width=64, height=64)
+        with pytest.raises(FluxwerkError):
+            client.submit("x", images=[f"{base}/nothing?sig={SIGNATURE}"], model="flux-2-pro")
+    assert_clean(heard())
+
+
+def test_the_log_of_requests_is_redacted_for_whoever_listens_to_it(fluxwerk_server, heard):
+    access = logging.getLogger("uvicorn.access")
+    access.warning('%s - "%s %s HTTP/%s" %d', "127.0.0.1:1", "GET", SAMPLE, "1.1", 200)
+    access.warning("%(path)s", {"path": "no query"})
+    assert_clean(heard())
+    assert "no query" in heard()
+
+
+def test_the_server_keeps_no_key():
+    service = Service(Accounts([KEY]), lambda: 0.0)
+    service.books.account(KEY)
+    assert_clean(repr(vars(service)) + repr(vars(service.books)))
+
+
+def test_a_task_says_nothing_of_the_key():
+    task = Task("1", f"{BFL}/v1/get_result?id=1")
+    assert_clean(repr(task) + repr(pickle.dumps(task)))

@@ -1,0 +1,394 @@
+"""Slots: who may submit now, by the books alone; and what the clients make of it over real HTTP."""
+
+import asyncio
+import threading
+
+import pytest
+
+from fluxwerk import AsyncClient, Client, ConnectionFailedError, InvalidUsageError, TaskTimeoutError
+from fluxwerk.client.slots import ClientSlots
+from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.testing import PretendClock, loopback
+from fluxwerk.testing.face_to_face import blank
+from fluxwerk.types import Outcome, Pool, Status, Task
+
+TWO = Pool("standard", 2)
+OTHER = Pool("other", 1)
+
+
+def task(name):
+    return Task(name, f"https://api.bfl.ai/v1/get_result?id={name}")
+
+
+@pytest.fixture
+def clock():
+    return PretendClock(0)
+
+
+@pytest.fixture
+def slots(clock):
+    return ClientSlots(clock.now)
+
+
+def nothing():
+    pass
+
+
+def test_as_many_seats_are_granted_as_the_pool_has_slots(slots):
+    assert [slots.ask(TWO, nothing).granted for _ in range(3)] == [True, True, False]
+
+
+def test_pools_do_not_share_their_slots(slots):
+    assert [slots.ask(pool, nothing).granted for pool in (TWO, TWO, OTHER, OTHER)] == [True, True, True, False]
+
+
+def test_the_number_of_the_catalogue_can_be_replaced(clock):
+    wide = ClientSlots(clock.now, most=5)
+    assert sum(wide.ask(TWO, nothing).granted for _ in range(9)) == 5
+
+
+def test_seats_are_granted_in_the_order_of_asking_and_each_wakes_its_own(slots):
+    woken = []
+    first, second = slots.ask(TWO, nothing), slots.ask(TWO, nothing)
+    for name in ("third", "fourth"):
+        slots.ask(TWO, lambda name=name: woken.append(name))
+
+    slots.give_back(second)
+    assert woken == ["third"]
+    slots.give_back(first)
+    assert woken == ["third", "fourth"]
+
+
+def test_a_seat_whose_event_loop_is_gone_goes_to_the_next_in_line(slots):
+    gone = asyncio.new_event_loop()
+    gone.close()
+    held = slots.ask(OTHER, nothing)
+    slots.ask(OTHER, lambda: gone.call_soon_threadsafe(nothing))
+    next_in_line = slots.ask(OTHER, nothing)
+
+    slots.give_back(held)
+
+    assert next_in_line.granted
+
+
+def test_a_slot_is_held_until_the_task_has_ended_and_not_until_nobody_waits(slots):
+    seats = [slots.ask(OTHER, nothing)]
+    slots.hold(seats[0], task("a"))
+    waiting = slots.ask(OTHER, nothing)
+
+    slots.leave(task("a"))
+    assert not waiting.granted
+
+    slots.ended(task("a"))
+    assert waiting.granted
+
+
+def test_an_ending_told_twice_frees_one_slot(slots):
+    seat = slots.ask(OTHER, nothing)
+    slots.hold(seat, task("a"))
+    slots.ended(task("a"))
+    slots.ended(task("a"))
+    assert [slots.ask(OTHER, nothing).granted for _ in range(2)] == [True, False]
+
+
+def test_whoever_gives_up_waiting_leaves_the_queue(slots):
+    held = slots.ask(OTHER, nothing)
+    impatient, patient = slots.ask(OTHER, nothing), slots.ask(OTHER, nothing)
+    slots.give_back(impatient)
+    slots.give_back(held)
+    assert (impatient.granted, patient.granted) == (False, True)
+
+
+def test_tasks_without_a_waiter_are_named_in_turn(slots):
+    for name in ("a", "b"):
+        slots.hold(slots.ask(TWO, nothing), task(name))
+    assert slots.unattended(TWO) is None
+    slots.leave(task("a"))
+    slots.leave(task("b"))
+    assert [slots.unattended(TWO).id for _ in range(3)] == ["a", "b", "a"]
+    assert slots.unattended(OTHER) is None
+
+
+def seen(word, outcome):
+    return Status(task("a"), word, outcome)
+
+
+PENDING = seen("Pending", Outcome.RUNNING)
+READY = seen("Ready", Outcome.READY)
+UNKNOWN = seen("Task not found", Outcome.MISSING)
+
+
+@pytest.mark.parametrize(
+    ("age", "status", "keeps"),
+    [
+        (0, PENDING, True),
+        (0, READY, False),
+        (0, None, True),
+        (0, seen("Error", Outcome.FAILED), False),
+        (9.9, UNKNOWN, True),
+        (10, UNKNOWN, False),
+        (3599, PENDING, True),
+        (3600, PENDING, False),
+        (3599, None, True),
+        (3600, None, False),
+    ],
+)
+def test_a_look_at_a_task_frees_its_slot_if_it_is_over_unknown_or_too_old_to_be_true(slots, clock, age, status, keeps):
+    slots.hold(slots.ask(OTHER, nothing), task("a"))
+    slots.leave(task("a"))
+    clock.sleep(age)
+    slots.looked(task("a"), status)
+    assert slots.ask(OTHER, nothing).granted is not keeps
+
+
+def test_a_look_at_a_task_that_holds_no_slot_changes_nothing(slots):
+    slots.looked(task("a"), READY)
+    assert slots.ask(OTHER, nothing).granted
+
+
+def test_a_cool_down_holds_everyone_and_then_lets_one_go_first(slots, clock):
+    refused = slots.ask(TWO, nothing)
+    slots.give_back(refused, cool=5)
+    seats = [slots.ask(TWO, nothing) for _ in range(3)]
+    assert not any(seat.granted for seat in seats)
+
+    clock.sleep(5)
+    slots.nudge(TWO)
+    assert [seat.granted for seat in seats] == [True, False, False]
+
+    slots.hold(seats[0], task("a"))
+    assert [seat.granted for seat in seats] == [True, True, False]
+
+
+def test_a_probe_that_is_refused_begins_the_cool_down_anew(slots, clock):
+    slots.give_back(slots.ask(TWO, nothing), cool=5)
+    first, second = slots.ask(TWO, nothing), slots.ask(TWO, nothing)
+    clock.sleep(5)
+    slots.nudge(TWO)
+    slots.give_back(first, cool=5)
+    assert not second.granted
+    clock.sleep(5)
+    slots.nudge(TWO)
+    assert second.granted
+
+
+def test_a_probe_that_is_lost_lets_the_next_one_try(slots, clock):
+    slots.give_back(slots.ask(TWO, nothing), cool=1)
+    first, second = slots.ask(TWO, nothing), slots.ask(TWO, nothing)
+    clock.sleep(1)
+    slots.nudge(TWO)
+    slots.give_back(first)
+    assert second.granted
+
+
+class Crowd(Accounts):
+    """Books that remember the largest number of tasks in flight, and refuse no one."""
+
+    most = 0
+
+    def has_slot(self, account, model, now):
+        super().has_slot(account, model, now)
+        self.most = max(self.most, len(account.in_flight) + 1)
+        return True
+
+
+def test_no_number_of_threads_puts_more_tasks_in_flight_than_there_are_slots():
+    books = Crowd()
+    with loopback(books=books, pace=lambda _: 0.2) as base, Client("k", base_url=base) as client:
+        made = list(client.generate_many([f"fox {n}" for n in range(20)], model="flux-kontext-max"))
+    assert all(one.image for one in made)
+    assert {one.request for one in made} == {f"fox {n}" for n in range(20)}
+    assert books.most == 6
+
+
+def test_no_number_of_coroutines_puts_more_tasks_in_flight_than_there_are_slots():
+    books = Crowd()
+
+    async def run(base):
+        async with AsyncClient("k", base_url=base, slots=3) as client:
+            prompts = [f"fox {n}" for n in range(9)]
+            return [one async for one in client.generate_many(prompts, width=64, height=64)]
+
+    with loopback(books=books, pace=lambda _: 0.1) as base:
+        made = asyncio.run(run(base))
+    assert all(one.image for one in made)
+    assert books.most == 3
+
+
+def test_one_failure_among_many_stops_no_other(fluxwerk_server):
+    with Client("k", base_url=fluxwerk_server) as client:
+        good = client.request("a fox", width=64, height=64)
+        made = list(client.generate_many([good, "bad", good], width=33, height=64))
+    assert sorted(type(one.error).__name__ for one in made) == ["Misused", "NoneType", "NoneType"]
+    assert all(one.request is good for one in made if one.image)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_one_prompt_where_many_are_asked_for_is_not_taken_letter_by_letter(kind):
+    of = kind("k")
+    for one in ("a fox", of.request("a fox")):
+        with pytest.raises(InvalidUsageError, match="brackets"):
+            of.generate_many(one)
+
+
+@pytest.mark.parametrize("slots", [0, -1])
+def test_a_client_without_any_slot_is_refused(slots):
+    with pytest.raises(InvalidUsageError, match=f"slots = {slots}"):
+        Client("k", slots=slots)
+
+
+def test_whoever_finds_no_slot_in_time_is_told_that_nothing_was_sent():
+    books = Accounts()
+    with loopback(books=books, pace=lambda _: 60.0) as base, Client("k", base_url=base, slots=1) as client:
+        client.submit("first", width=64, height=64)
+        with pytest.raises(TaskTimeoutError, match=r"of standard 1 may be in flight at once\. Nothing was sent"):
+            client.submit("second", width=64, height=64, timeout=0.3)
+    assert len(books.jobs) == 1
+
+
+def test_a_task_that_nobody_waits_for_gives_its_slot_back_when_someone_needs_it():
+    with loopback(pace=lambda _: 0.3) as base, Client("k", base_url=base, slots=1) as client:
+        client.submit("first", width=64, height=64)
+        assert client.submit("second", width=64, height=64, timeout=20).id
+
+
+def test_a_coroutine_that_needs_a_slot_looks_after_abandoned_tasks_too():
+    async def run(base):
+        async with AsyncClient("k", base_url=base, slots=1) as client:
+            await client.submit("first", width=64, height=64)
+            with pytest.raises(TaskTimeoutError, match="Nothing was sent"):
+                await client.submit("second", width=64, height=64, timeout=0.05)
+            return await client.submit("third", width=64, height=64, timeout=20)
+
+    with loopback(pace=lambda _: 0.3) as base:
+        assert asyncio.run(run(base)).id
+
+
+def test_waiting_for_a_slot_can_be_cancelled_and_leaves_no_trace():
+    async def run(base):
+        async with AsyncClient("k", base_url=base, slots=1) as client:
+            await client.submit("first", width=64, height=64)
+            waiting = asyncio.create_task(client.submit("second", width=64, height=64))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            return await client.submit("third", width=64, height=64, timeout=20)
+
+    with loopback(pace=lambda _: 0.1) as base:
+        assert asyncio.run(run(base)).id
+
+
+def test_after_a_refusal_all_waiting_submits_share_one_cool_down():
+    refused = []
+
+    class Full(Crowd):
+        def has_slot(self, account, model, now):
+            if len(self.jobs) < 4 and len(refused) < 3:
+                refused.append(threading.get_ident())
+                return False
+            return True
+
+    with loopback(books=Full()) as base, Client("k", base_url=base, slots=1) as client:
+        made = list(client.generate_many(["a", "b", "c", "d"], width=64, height=64))
+    assert all(one.image for one in made)
+    assert len(refused) == 3
+
+
+def test_whoever_stops_listening_to_many_stops_buying():
+    books = Accounts()
+    with loopback(books=books, pace=lambda _: 0.1) as base:
+        client = Client("k", base_url=base, slots=1, timeout=20)
+        for _ in client.generate_many((f"fox {n}" for n in range(40)), width=64, height=64):
+            break
+        client.submit("the next one", width=64, height=64)
+        client.close()
+    assert len(books.jobs) <= 4
+
+
+def test_a_submit_that_never_left_keeps_no_slot():
+    with Client("k", base_url="http://127.0.0.1:9", slots=1, timeout=1.2) as client:
+        with pytest.raises((ConnectionFailedError, TaskTimeoutError)) as ended:
+            client.generate("x", width=64, height=64)
+        assert "No slot" not in str(ended.value)
+        assert client.slots.ask(Pool("standard", 1), nothing).granted
+
+
+class Turning(AsyncClient):
+    """Counts the turns of the event loop, and notes in which of them a submit leaves."""
+
+    turns = 0
+
+    def __init__(self, base):
+        self.freed, self.left = [], []
+        super().__init__("a-key", base_url=base, slots=1, on_event=self.hear)
+
+    def hear(self, event):
+        if event.kind == "ready":
+            self.freed.append(self.turns)
+
+    async def turn(self):
+        while True:
+            self.turns += 1
+            await asyncio.sleep(0)
+
+    async def send(self, request, budget=None):
+        if request.pool:
+            self.left.append(self.turns)
+        return await super().send(request, budget)
+
+
+def test_the_next_submit_leaves_two_turns_of_the_loop_after_the_poll_that_freed_its_slot():
+    async def main(base):
+        async with Turning(base) as client:
+            turning = asyncio.create_task(client.turn())
+            assert [made.image async for made in client.generate_many(["a fox"] * 4, width=64, height=64)]
+            turning.cancel()
+            return client
+
+    with loopback(pace=lambda _: 0.05) as base:
+        client = asyncio.run(main(base))
+
+    assert [left - freed <= 2 for freed, left in zip(client.freed, client.left[1:], strict=False)] == [True] * 3
+
+
+class Holding(AsyncClient):
+    """Fetches no image before the second submit has left."""
+
+    def __init__(self, base):
+        self.submits, self.second = 0, asyncio.Event()
+        super().__init__("a-key", base_url=base, slots=1, timeout=20)
+
+    async def send(self, request, budget=None):
+        self.submits += bool(request.pool)
+        if self.submits == 2:
+            self.second.set()
+        if not request.keyed:
+            await self.second.wait()
+        return await super().send(request, budget)
+
+
+def test_a_download_holds_no_slot():
+    async def main(base):
+        async with Holding(base) as client:
+            return [made.error async for made in client.generate_many(["a fox"] * 2, width=64, height=64)]
+
+    with loopback() as base:
+        assert asyncio.run(main(base)) == [None, None]
+
+
+def test_the_body_of_a_request_is_made_before_there_is_a_slot_for_it(tmp_path):
+    file = tmp_path / "fox.png"
+    file.write_bytes(blank(64, 64))
+
+    def gone(event):
+        # The first has just taken the only slot; whoever read the file later would not find it.
+        if event.kind == "submitted":
+            file.unlink(missing_ok=True)
+
+    async def main(base):
+        async with AsyncClient("a-key", base_url=base, slots=1, on_event=gone) as client:
+            return await asyncio.gather(*(client.generate("a fox", images=[file], seed=seed) for seed in (1, 2)))
+
+    with loopback(pace=lambda _: 0.1) as base:
+        assert len(asyncio.run(main(base))) == 2

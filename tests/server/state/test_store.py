@@ -1,0 +1,317 @@
+"""State on disk: what was accepted is there after a restart, a crash and a kill, and nothing else stays for ever."""
+
+from __future__ import annotations
+
+import json
+import signal
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from fluxwerk import Client, InvalidUsageError, Task
+from fluxwerk.server.state.accounts import KEEP, Accounts
+from fluxwerk.server.state.store import DiskStore
+from fluxwerk.testing import FaceToFace
+from fluxwerk.testing.face_to_face import blank
+from fluxwerk.types import HttpRequest, Response
+from support.asking import PRO, ask, poll, post, said
+from support.images import png, text
+from support.process import process
+from support.receiver import receiving
+
+HOOK = {"webhook_url": "https://me.example/hook", "webhook_secret": "s3cret"}
+
+
+class Idle:
+    """An engine that is switched off before it has painted anything."""
+
+    name = "idle"
+
+    def render(self, _):
+        raise AssertionError
+
+
+@contextmanager
+def living(folder: Path, at: float | None = None, **how) -> Iterator[FaceToFace]:
+    """A service over the folder's state; at the end its process is gone."""
+    disk = DiskStore(folder)
+    face = FaceToFace(books=Accounts(store=disk), secret=disk.secret, **how)
+    if at is not None:
+        face.clock.jump_to(at)
+    face.service.resume()
+    try:
+        yield face
+    finally:
+        disk.close()
+
+
+def never(face: FaceToFace) -> None:
+    face.service.on_accept = lambda _: None
+
+
+def test_a_task_that_nobody_rendered_is_rendered_after_the_restart(tmp_path):
+    with living(tmp_path) as of:
+        never(of)
+        submitted = post(of, {"prompt": "a fox", "width": 128, "height": 64, "seed": 5})
+        assert poll(of, submitted)["status"] == "Pending"
+    with living(tmp_path) as of:
+        body = poll(of, submitted)
+        assert (body["status"], body["cost"]) == ("Ready", 3)
+        assert (body["result"]["prompt"], body["result"]["seed"]) == ("a fox", 5)
+        assert ask(of, "GET", body["result"]["sample"], key=None).body == blank(128, 64)
+
+
+def test_references_canvas_and_options_come_through(tmp_path):
+    pictures = [png(64 + n, 64) for n in range(3)]
+    fields = {"input_image": text(pictures[0]), "input_image_2": text(pictures[1]), "input_image_3": text(pictures[2])}
+    fill = {"image": text(png(256, 300)), "mask": text(png(256, 300)), "guidance": 12.5}
+    with living(tmp_path) as of:
+        never(of)
+        ids = [said(post(of, {"prompt": "x", **fields}))["id"]]
+        ids.append(said(post(of, fill, "/v1/flux-pro-1.0-fill"))["id"])
+        ids.append(said(post(of, {"image": text(png(256, 256)), "left": 7}, "/v1/flux-pro-1.0-expand"))["id"])
+        before = [of.service.books.jobs[identity] for identity in ids]
+    with living(tmp_path) as of:
+        after = [of.service.books.jobs[identity] for identity in ids]
+    for old, new in zip(before, after, strict=True):
+        assert old.order == new.order
+        assert (old.task, old.model, old.accepted, old.folder) == (new.task, new.model, new.accepted, new.folder)
+
+
+def test_an_image_and_its_link_outlive_the_process(tmp_path):
+    with living(tmp_path) as of:
+        submitted = post(of, {"prompt": "x"})
+        link = poll(of, submitted)["result"]["sample"]
+        assert of.service.books.jobs[said(submitted)["id"]].picture is None
+    with living(tmp_path) as of:
+        assert ask(of, "GET", link, key=None).body == blank(1024, 1024)
+        assert poll(of, submitted)["status"] == "Ready"
+
+
+def test_balances_and_idempotency_keys_outlive_the_process(tmp_path):
+    def once(of: FaceToFace) -> Response:
+        return ask(of, "POST", PRO, {"prompt": "x"}, **{"idempotency-key": "order-1"})
+
+    with living(tmp_path) as of:
+        first = once(of)
+        post(of, {"prompt": "fluxwerk:error"})
+    with living(tmp_path) as of:
+        assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000 - 3}
+        assert once(of).body == first.body
+        assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000 - 3}
+
+
+def test_an_ending_outlives_the_process(tmp_path):
+    with living(tmp_path) as of:
+        submitted = post(of, {"prompt": "fluxwerk:content-moderated=Hate"})
+        before = poll(of, submitted)
+    with living(tmp_path) as of:
+        assert poll(of, submitted) == before
+
+
+def test_a_slot_is_held_across_the_restart(tmp_path):
+    with living(tmp_path) as of:
+        never(of)
+        for _ in range(24):
+            post(of, {"prompt": "fluxwerk:pending-forever"})
+    with living(tmp_path) as of:
+        assert post(of, {"prompt": "x"}).status == 429
+
+
+def test_a_lost_image_is_rendered_again(tmp_path):
+    with living(tmp_path) as of:
+        submitted = post(of, {"prompt": "x"})
+        assert poll(of, submitted)["status"] == "Ready"
+    (image,) = (file for file in (tmp_path / "images").rglob("*") if file.is_file())
+    image.write_bytes(image.read_bytes()[:-20])
+    with living(tmp_path) as of:
+        link = poll(of, submitted)["result"]["sample"]
+        assert ask(of, "GET", link, key=None).body == blank(1024, 1024)
+        assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000 - 3}
+
+
+EDITS = {
+    "an edit": (PRO, {"prompt": "x", "input_image": text(png(64, 64))}),
+    "a fill": ("/v1/flux-pro-1.0-fill", {"image": text(png(256, 256)), "mask": text(png(256, 256))}),
+    "an expand": ("/v1/flux-pro-1.0-expand", {"image": text(png(256, 256)), "left": 64}),
+}
+
+
+@pytest.mark.parametrize("kind", EDITS)
+def test_a_lost_image_whose_inputs_are_gone_is_not_made_without_them_and_costs_nothing(kind, tmp_path):
+    path, body = EDITS[kind]
+    with living(tmp_path) as of:
+        submitted = post(of, {**body, **HOOK}, path)
+        of.settle()
+        assert poll(of, submitted)["status"] == "Ready"
+    (image,) = (file for file in (tmp_path / "images").rglob("*") if file.is_file())
+    image.unlink()
+    for _ in range(2):
+        with living(tmp_path) as of:
+            of.settle()
+            said_now = poll(of, submitted)
+            assert (said_now["status"], said_now["details"]["error"], said_now["cost"]) == (
+                "Error",
+                "internal_error",
+                0,
+            )
+            assert "are lost" in said_now["details"]["message"]
+            assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
+
+
+def test_a_task_whose_inputs_are_lost_before_it_is_rendered_fails_and_says_so_to_its_webhook(tmp_path):
+    told: list[dict] = []
+    with living(tmp_path) as of:
+        never(of)
+        submitted = post(of, {**EDITS["an edit"][1], **HOOK})
+    for file in (tmp_path / "inputs").rglob("reference*"):
+        file.unlink()
+    with living(tmp_path, receiver=lambda got: told.append(json.loads(got.body)) or Response(204)) as of:
+        of.settle()
+        assert poll(of, submitted)["status"] == "Error"
+        assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
+    assert [(one["status"], one["error"]) for one in told] == [("Error", "internal_error")]
+
+
+def test_an_image_that_disappears_is_not_found(tmp_path):
+    with living(tmp_path) as of:
+        link = poll(of, post(of, {"prompt": "x"}))["result"]["sample"]
+        for file in (tmp_path / "images").rglob("*.jpeg"):
+            file.unlink()
+        assert ask(of, "GET", link, key=None).status == 404
+
+
+def test_what_was_kept_long_enough_leaves_no_file(tmp_path):
+    with living(tmp_path) as of:
+        post(of, {"prompt": "x", "input_image": text(png(64, 64))})
+        now = of.clock.now()
+    with living(tmp_path, now + KEEP + 1) as of:
+        assert said(ask(of, "GET", "/v1/tasks"))["tasks"] == []
+    files = [file.name for file in tmp_path.rglob("*") if file.is_file() and not file.name.startswith("state.db")]
+    assert files == []
+
+
+def test_inputs_are_gone_when_the_image_is_there(tmp_path):
+    with living(tmp_path) as of:
+        post(of, {"prompt": "x", "input_image": text(png(64, 64))})
+    assert not [file for file in (tmp_path / "inputs").rglob("*") if file.is_file()]
+
+
+def test_a_webhook_that_was_not_acknowledged_goes_on_after_the_restart(tmp_path):
+    got: list[float] = []
+    with living(tmp_path, receiver=lambda _: Response(500)) as of:
+        began = of.clock.now()
+        identity = said(post(of, {"prompt": "x", **HOOK}))["id"]
+        ask(of, "GET", "/v1/credits")
+        of._post.deliver(of.clock.now() + 2)
+        moment = of.clock.now()
+
+    def receive(_: HttpRequest) -> Response:
+        got.append(of.clock.now() - began)
+        return Response(204)
+
+    with living(tmp_path, moment, receiver=receive) as of:
+        of.settle()
+        row = said(ask(of, "GET", f"/v1/tasks/{identity}"))
+    assert got == [6]
+    assert row["webhook"]["state"] == "delivered"
+    assert [one["outcome"] for one in row["webhook"]["attempts"]] == ["answered 500", "answered 500", "answered 204"]
+
+
+def test_a_webhook_that_was_acknowledged_is_not_sent_again(tmp_path):
+    with living(tmp_path) as of:
+        post(of, {"prompt": "x", **HOOK})
+        of.settle()
+    again: list[HttpRequest] = []
+    with living(tmp_path, receiver=lambda request: again.append(request) or Response(204)) as of:
+        of.settle()
+    assert again == []
+
+
+def test_the_state_belongs_to_its_owner_and_holds_no_key(tmp_path):
+    folder = tmp_path / "state"
+    with living(folder) as of:
+        post(of, {"prompt": "x"}, key="CANARY-key")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "state.db").stat().st_mode) == 0o600
+    assert b"CANARY" not in b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
+def test_two_servers_do_not_share_a_folder(tmp_path):
+    with living(tmp_path), pytest.raises(InvalidUsageError, match="does another server use it"):
+        DiskStore(tmp_path)
+
+
+def test_a_file_that_is_no_state_is_said(tmp_path):
+    (tmp_path / "state.db").write_text("no database at all, but long enough to be looked at" * 9)
+    with pytest.raises(InvalidUsageError, match="name another folder"):
+        DiskStore(tmp_path)
+
+
+def test_the_state_of_another_release_is_said(tmp_path):
+    disk = DiskStore(tmp_path)
+    disk._connection.execute("update fact set value = ? where name = 'version'", (b"99",))
+    disk.close()
+    with pytest.raises(InvalidUsageError, match="another release"):
+        DiskStore(tmp_path)
+
+
+def test_a_task_that_cannot_be_written_is_neither_charged_nor_there(tmp_path):
+    with living(tmp_path) as of:
+        assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
+        of.service.books._store._connection.execute("drop table task")
+        with pytest.raises(Exception, match="no such table"):
+            post(of, {"prompt": "x", "input_image": text(png(64, 64))})
+        assert of.service.books.jobs == {}
+        assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
+    with living(tmp_path) as of:
+        assert said(ask(of, "GET", "/v1/tasks"))["tasks"] == []
+    assert not list((tmp_path / "inputs").iterdir())
+
+
+def test_a_task_accepted_before_a_kill_is_rendered_after_the_restart_and_its_webhook_sent(tmp_path):
+    script = tmp_path / "trouble.toml"
+    script.write_text('[[rule]]\non = "submit"\ndo = "stick"\n')
+    state = ("--state", tmp_path / "state", "--allow-network", "127.0.0.0/8")
+    with receiving() as (hook, got):
+        with process(*state, "--trouble", script) as (base, running):
+            body = {"prompt": "a fox", "width": 64, "height": 64, "seed": 7, "webhook_url": hook}
+            task = httpx2.post(base + PRO, json=body, headers={"x-key": "key"}).json()
+            assert httpx2.get(task["polling_url"]).json()["status"] == "Pending"
+            running.send_signal(signal.SIGKILL)
+            running.wait()
+        assert got.empty()
+        with process(*state, "--port", base.rpartition(":")[2]) as (again, _), Client("key", base_url=again) as client:
+            told = json.loads(got.get(timeout=20)[1])
+            image = client.download(client.wait(Task(task["id"], task["polling_url"]), timeout=10))
+            assert (told["id"], told["status"]) == (task["id"], "Ready")
+            assert (image.width, image.seed, client.credits()) == (64, 7, 1_000_000 - 3)
+            assert image.data == httpx2.get(told["result"]["sample"]).content
+        assert got.empty()
+
+
+def test_more_accounts_than_are_remembered_come_back_whole(tmp_path):
+    keys = [f"key-{n}" for n in range(6)]
+    with living(tmp_path) as of:
+        for key in keys * 2:
+            post(of, {"prompt": "x"}, key=key)
+    disk = DiskStore(tmp_path)
+    of = FaceToFace(books=Accounts(store=disk, remembered=2), secret=disk.secret)
+    for key in keys:
+        assert len(said(ask(of, "GET", "/v1/tasks", key=key))["tasks"]) == 2
+        assert said(ask(of, "GET", "/v1/credits", key=key)) == {"credits": 1_000_000 - 6}
+    disk.close()
+
+
+def test_money_is_exact_across_restarts(tmp_path):
+    for _ in range(3):
+        with living(tmp_path) as of:
+            post(of, {"prompt": "x"}, "/v1/flux-2-klein-4b")
+    with living(tmp_path) as of:
+        account = of.service.books.account("key")
+        assert account.spent == Decimal("4.2")

@@ -1,0 +1,126 @@
+"""Images that come with a submit: orientation, masks, alpha, and how many of them each model takes."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+
+from fluxwerk import catalog
+from fluxwerk.engines.offline import OfflineEngine
+from support.asking import ask, face, fault, poll, post, said, size_of
+from support.images import jpeg, png, text
+
+FILL = "/v1/flux-pro-1.0-fill"
+
+
+def lying(width: int, height: int) -> bytes:
+    """A photograph that a viewer turns by a quarter."""
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (width, height), (200, 20, 20)).save(file, "JPEG", exif=exif)
+    return file.getvalue()
+
+
+def test_a_photograph_that_lies_on_its_side_gives_an_upright_image():
+    of = face(engine=OfflineEngine())
+    submitted = post(of, {"prompt": "x", "input_image": text(lying(192, 128))})
+    assert size_of(of, submitted) == (128, 192)
+    link = poll(of, submitted)["result"]["sample"]
+    assert Image.open(io.BytesIO(ask(of, "GET", link, key=None).body)).size == (128, 192)
+
+
+def test_a_mask_is_compared_with_the_upright_image():
+    of = face()
+    assert post(of, {"image": text(lying(300, 256)), "mask": text(png(256, 300))}, FILL).status == 200
+    assert post(of, {"image": text(lying(300, 256)), "mask": text(png(300, 256))}, FILL).status == 422
+
+
+@pytest.mark.parametrize("path", [FILL, "/v1/flux-fill", "/v1/flux-tools/erase-v1"])
+def test_a_mask_of_another_size_is_refused_with_both_sizes(path):
+    of = face()
+    answer = post(of, {"image": text(png(300, 256)), "mask": text(png(256, 256))}, path)
+    status, place, message = fault(answer)
+    assert (status, place) == (422, ["body", "mask"])
+    assert "256×256" in message
+    assert "300×256" in message
+    assert of.service.books.jobs == {}
+
+
+def rgba(width: int, height: int, hole: tuple[int, int, int, int]) -> bytes:
+    picture, file = Image.new("RGBA", (width, height), (0, 0, 255, 255)), io.BytesIO()
+    picture.paste((0, 0, 0, 0), hole)
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def test_without_a_mask_the_images_own_alpha_says_what_is_repainted():
+    of = face(engine=OfflineEngine())
+    fields = {"image": text(rgba(256, 256, (0, 0, 128, 256))), "output_format": "png", "prompt": "x"}
+    link = poll(of, post(of, fields, FILL))["result"]["sample"]
+    painted = Image.open(io.BytesIO(ask(of, "GET", link, key=None).body)).convert("RGB")
+    kept = painted.crop((192, 64, 248, 128)).getcolors()
+    assert kept == [(56 * 64, (0, 0, 255))]
+    assert len(painted.crop((8, 64, 64, 128)).getcolors(10_000) or range(9)) > 1
+
+
+@pytest.mark.parametrize(
+    ("path", "most"),
+    [
+        ("/v1/flux-2-klein-4b", 4),
+        ("/v1/flux-2-klein-9b", 4),
+        ("/v1/flux-kontext-pro", 4),
+        ("/v1/flux-kontext-max", 4),
+        ("/v1/flux-2-pro", 8),
+        ("/v1/flux-2-max", 8),
+        ("/v1/flux-2-flex", 8),
+    ],
+)
+def test_a_model_takes_so_many_references_and_leaves_the_others_out(path, most):
+    of = face()
+    fields = {f"input_image_{n}" if n > 1 else "input_image": text(jpeg(64 + n, 64)) for n in range(1, 12)}
+    job = of.service.books.jobs[said(post(of, {"prompt": "x", **fields}, path))["id"]]
+    assert len(job.order.references) == most
+
+
+def test_flux_3_takes_ten_and_leaves_the_eleventh_out():
+    of = face()
+    answer = post(of, {"prompt": "x", "images": [text(png(256, 256))] * 11}, "/v1/flux-3-image")
+    assert len(of.service.books.jobs[said(answer)["id"]].order.references) == 10
+
+
+RANGES = [
+    (path, option.name, bound)
+    for model in catalog.list_models().values()
+    for path in model.paths()[:1]
+    for option in model.options.values()
+    for bound in (option.minimum, option.maximum)
+    if bound is not None and not option.required and not model.strict and option.name not in ("width", "height")
+]
+
+
+@pytest.mark.parametrize(("path", "name", "bound"), RANGES)
+def test_every_bound_is_taken_and_what_lies_beyond_is_refused(path, name, bound):
+    of = face()
+    option = of.service.models[path].options[name]
+    needed = {"prompt": "x", "image": text(png(256, 256)), "mask": text(png(256, 256))}
+    needed |= dict.fromkeys(("person", "garment"), text(png(256, 256)))
+    beyond = float(bound) + (-0.5 if bound == option.minimum else 0.5)
+    beyond = round(beyond + (-0.5 if bound == option.minimum else 0.5)) if option.type == "integer" else beyond
+    good = float(bound) if option.type == "number" else int(bound)
+    assert post(of, {**needed, name: good}, path).status == 200
+    assert fault(post(of, {**needed, name: beyond}, path))[:2] == (422, ["body", name])
+
+
+@pytest.mark.parametrize("model", catalog.list_models().values(), ids=lambda model: model.name)
+def test_safety_tolerance_and_format_have_the_models_own_bounds_and_defaults(model):
+    tolerance = model.options["safety_tolerance"]
+    assert (tolerance.minimum, tolerance.default) == (0, 2)
+    family = model.family
+    assert tolerance.maximum == {"flux-2": 5, "flux-tools": 5, "flux-3": 4}.get(family, 6)
+    wanted = "png" if family == "flux-kontext" or model.name in PNG_TOOLS else "jpeg"
+    assert "output_format" not in model.options or model.options["output_format"].default == wanted
+
+
+PNG_TOOLS = {"flux-tools-outpainting", "flux-tools-erase", "flux-tools-deblur"}

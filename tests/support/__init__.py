@@ -1,0 +1,1 @@
+"""What tests share: a server to ask, images, jobs, and a judge of what a crash left."""
