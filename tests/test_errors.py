@@ -29,7 +29,7 @@ KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issu
 
 def tree():
     """Read the tree that is drawn in the docstring: each name with the one it hangs on."""
-    drawn, above = {}, ["Error"]
+    drawn, above = {}, ["FluxwerkError"]
     for line in (errors.__doc__ or "").splitlines():
         found = re.match(r"^ {4}([│ ]*)[├└]── (\w+)", line)
         if found:

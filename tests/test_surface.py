@@ -79,7 +79,10 @@ def test_the_testing_names_say_which_extra_they_need(name):
 
 def test_importing_the_package_loads_nothing_heavy():
     assert loaded_by("import fluxwerk") == set()
-    assert loaded_by("from fluxwerk import Task, Request, Error, models, find, estimate; models()") == set()
+    assert (
+        loaded_by("from fluxwerk import Task, Request, FluxwerkError, list_models, get_model, estimate; list_models()")
+        == set()
+    )
 
 
 def test_verifying_a_webhook_loads_nothing_heavy():

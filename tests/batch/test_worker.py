@@ -228,7 +228,7 @@ def test_a_task_that_moderation_stopped_has_failed_with_the_cost_the_status_name
 
     site.meddle = meddle
     site.run()
-    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"Moderated"}
+    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"ModerationError"}
     assert site.ledger.budget.sums().spent == 0
 
 
@@ -656,7 +656,7 @@ def a_dead_delivery(request: HttpRequest, answer: Callable[[], Response]) -> Res
 def test_an_image_whose_links_are_all_dead_has_failed_and_is_collected_later_without_a_new_charge(site: Site):
     site.meddle = a_dead_delivery
     site.run()
-    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"Expired"}
+    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"LinkExpiredError"}
     assert site.ledger.budget.sums().spent == 15
     site.meddle = honest
     for number in range(1, 6):
@@ -749,7 +749,7 @@ def test_a_name_that_no_folder_takes_fails_its_job_alone_and_a_retry_collects_it
     site.run()
     stages = {row["output"]: row["stage"] for row in site.ledger.rows()}
     assert stages == {"a.png": "saved", "a.png/b.png": "failed", "a.png/b/c.png": "failed", "good.png": "saved"}
-    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"Misused"}
+    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"InvalidUsageError"}
     (tmp_path / "images" / "a.png").unlink()
     site.ledger.retried(2)
     site.ledger.retried(3)
@@ -765,7 +765,7 @@ def test_a_task_that_never_ends_is_given_up_after_the_patience_and_collected_on_
 
     site.meddle = meddle
     site.run(RunOptions(lease=1.0, patience=0.0, last_look=0.3))
-    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"TimedOut"}
+    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"TaskTimeoutError"}
     site.meddle = honest
     for number in range(1, 6):
         site.ledger.retried(number)

@@ -71,7 +71,7 @@ def test_whoever_leaves_a_client_in_the_middle_of_many_knows_every_task_that_was
             books.wait(4)
             break
     assert heard.tasks() == set(books.jobs)
-    assert not any("InDoubt" in event.reason for event in heard)
+    assert not any("InDoubtError" in event.reason for event in heard)
 
 
 def test_a_coroutine_that_leaves_a_client_in_the_middle_of_many_knows_every_task_as_well(books, heard):
@@ -84,7 +84,7 @@ def test_a_coroutine_that_leaves_a_client_in_the_middle_of_many_knows_every_task
     with serving(books, 3) as base:
         asyncio.run(run(base))
     assert heard.tasks() == set(books.jobs)
-    assert not any("InDoubt" in event.reason for event in heard)
+    assert not any("InDoubtError" in event.reason for event in heard)
 
 
 def test_a_submit_that_is_cancelled_after_it_left_becomes_a_known_task_that_holds_its_slot(books, heard):
@@ -116,7 +116,7 @@ def test_a_submit_that_is_cut_off_with_its_event_loop_is_told_as_in_doubt(books,
     with serving(books) as base:
         client = asyncio.run(run(base))
     assert [event.kind for event in heard] == ["failed"]
-    assert heard[0].reason.startswith("InDoubt: ")
+    assert heard[0].reason.startswith("InDoubtError: ")
     assert "may have been charged" in caplog.text
     settled = threading.Event()
     client.slots.settle(settled.set)
@@ -136,7 +136,7 @@ def test_a_cancelled_submit_whose_answer_never_comes_is_told_as_in_doubt(books, 
         asyncio.run(run(base))
     gc.collect()
     assert [event.kind for event in heard] == ["failed"]
-    assert heard[0].reason.startswith("InDoubt: ")
+    assert heard[0].reason.startswith("InDoubtError: ")
     assert [record.name for record in caplog.records if "may have been charged" in record.getMessage()] == [
         "fluxwerk.client.session"
     ]
@@ -154,7 +154,7 @@ def test_a_doubt_that_comes_when_nobody_listens_to_many_any_more_is_in_the_log(h
             assert made.image
             books.wait(2)
             break
-    assert "InDoubt" in heard[-1].reason
+    assert "InDoubtError" in heard[-1].reason
     assert "may have been charged" in caplog.text
 
 
@@ -199,7 +199,7 @@ def test_a_blocking_submit_that_is_interrupted_is_told_as_in_doubt(heard):
         with pytest.raises(KeyboardInterrupt) as caught:
             client.generate("a fox")
     assert [event.kind for event in heard] == ["failed"]
-    assert heard[0].reason.startswith("InDoubt: ")
+    assert heard[0].reason.startswith("InDoubtError: ")
     assert "may have been charged" in caught.value.__notes__[0]
 
 

@@ -219,7 +219,7 @@ def test_one_failure_among_many_stops_no_other(fluxwerk_server):
     with Client("k", base_url=fluxwerk_server) as client:
         good = client.request("a fox", width=64, height=64)
         made = list(client.generate_many([good, "bad", good], width=33, height=64))
-    assert sorted(type(one.error).__name__ for one in made) == ["Misused", "NoneType", "NoneType"]
+    assert sorted(type(one.error).__name__ for one in made) == ["InvalidUsageError", "NoneType", "NoneType"]
     assert all(one.request is good for one in made if one.image)
 
 

@@ -72,7 +72,7 @@ def test_a_bad_ending_is_an_error_with_its_type(spans, exporter):
         face(spans, meddle=moderate).generate(PROMPT)
 
     (span,) = exporter.get_finished_spans()
-    assert span.attributes["error.type"] == "Moderated"
+    assert span.attributes["error.type"] == "ModerationError"
     assert span.status.status_code.name == "ERROR"
 
 
@@ -81,7 +81,7 @@ def test_a_submit_that_is_refused_is_a_span_of_its_own(spans, exporter):
         face(spans, books=Accounts(credit=0)).generate(PROMPT)
 
     (span,) = exporter.get_finished_spans()
-    assert span.attributes["error.type"] == "OutOfCredits"
+    assert span.attributes["error.type"] == "InsufficientCreditsError"
 
 
 def test_events_are_passed_on_to_whoever_else_listens(exporter):

@@ -190,7 +190,7 @@ def test_a_refused_job_has_failed_and_costs_nothing():
     ledger = ledger_with(1)
     _, [job] = submitting(ledger)
     assert ledger.refused(job, InvalidRequestError("width: too large")).cost == 0
-    assert ledger.row(1)["kind"] == "Invalid"
+    assert ledger.row(1)["kind"] == "InvalidRequestError"
     assert ledger.budget.sums().spent == 0
 
 

@@ -20,10 +20,10 @@ PROGRAM = """
 import base64, json, re, sys
 sys.path.insert(0, sys.argv[1])
 from support.asking import face, post
-from fluxwerk.engines.offline import Offline
+from fluxwerk.engines.offline import OfflineEngine
 from support.images import jpeg
 data = sys.stdin.buffer.read()
-of = face(engine=Offline())
+of = face(engine=OfflineEngine())
 names = ["input_image", *(f"input_image_{n}" for n in range(2, int(sys.argv[2]) + 1))]
 images = dict.fromkeys(names, base64.b64encode(data).decode())
 answer = post(of, {"prompt": "x", "width": 64, "height": 64, **images})
@@ -89,7 +89,7 @@ measured = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="th
 
 def submit(data: bytes, request: pytest.FixtureRequest, copies: int = 1) -> tuple[str, int]:
     """How the answer and the task end, and the most memory that the process needed for it, in megabytes."""
-    command = [sys.executable, "-c", PROGRAM, str(request.path.parent), str(copies)]
+    command = [sys.executable, "-c", PROGRAM, str(request.path.parents[1]), str(copies)]
     done = subprocess.run(command, input=data, capture_output=True, check=True, timeout=60)
     said, _, peak = done.stdout.decode().strip().rpartition(" ")
     return said, int(peak)

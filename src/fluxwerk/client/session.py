@@ -142,7 +142,7 @@ class Session:
         doubt += "Look at your account's usage before you send it again."
         cut.add_note(doubt)
         log.warning("%s", doubt)
-        self.tell(Event("failed", reason=f"InDoubt: {doubt}"))
+        self.tell(Event("failed", reason=f"InDoubtError: {doubt}"))
 
 
 class _Listening:

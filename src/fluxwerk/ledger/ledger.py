@@ -28,7 +28,7 @@ S = Stage
 TOKEN_BYTES = 24
 LINK_LIFE = 600.0
 # Only a task that is known to have ended without an image is bought anew: any other was paid for and may have one.
-ENDED = frozenset({"Failed", "Moderated", "Forgotten"})
+ENDED = frozenset({"TaskFailedError", "ModerationError", "TaskNotFoundError"})
 FRESH = {
     "worker": None, "token": None, "base": None, "submitted": None, "task": None, "polling_url": None, "cost": None,
     "settled": None, "url": None, "expires": None, "seed": None, "engine": None, "kind": None, "reason": None,
@@ -261,7 +261,7 @@ class Ledger:
             word = "settled by a person: it was charged, and there is no image"
             return move(
                 transaction, identity, S.DOUBTFUL, S.FAILED,
-                note=word, kind="InDoubt", reason=word, settled=row["booked"],
+                note=word, kind="InDoubtError", reason=word, settled=row["booked"],
             )  # fmt: skip
 
     def resubmitted(self, identity: int) -> Job:

@@ -13,7 +13,7 @@ from fluxwerk.errors import InvalidUsageError
 from fluxwerk.ledger.job import Stage
 from fluxwerk.ledger.ledger import Ledger
 
-MODERATED = "Moderated"
+MODERATED = "ModerationError"
 
 
 @click.command("retry")
