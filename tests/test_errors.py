@@ -53,7 +53,7 @@ def example(kind):
 
 
 def test_the_tree_in_the_docstring_is_the_tree_of_the_classes():
-    assert tree() == {kind.__name__: kind.__base__.__name__ for kind in KINDS if kind is not FluxwerkError}
+    assert tree() == {kind.__name__: kind.__bases__[0].__name__ for kind in KINDS if kind is not FluxwerkError}
 
 
 @pytest.mark.parametrize("kind", KINDS)
