@@ -2,17 +2,51 @@
 
 from __future__ import annotations
 
+import base64
 import io
 
 import pytest
 from PIL import Image
 
 from fluxwerk import catalog
+from fluxwerk.client.inputs import attach
 from fluxwerk.engines.offline import OfflineEngine
 from support.asking import ask, face, fault, poll, post, said, size_of
 from support.images import jpeg, png, text
 
 FILL = "/v1/flux-pro-1.0-fill"
+
+
+def wrapped(data: bytes, end: str) -> str:
+    """Base64 as mail and many tools wrap it."""
+    return base64.encodebytes(data).decode().replace("\n", end)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda data: wrapped(data, "\n"),
+        lambda data: wrapped(data, "\r\n"),
+        lambda data: f" \n{text(data)} \t",
+        lambda data: "data:image/png;base64," + wrapped(data, "\r\n"),
+        lambda data: "\nData:image/png;base64,\n" + wrapped(data, "\n"),
+    ],
+    ids=["LF", "CRLF", "blanks", "wrapped data URI", "data URI behind a line break"],
+)
+def test_base64_that_the_client_takes_is_taken_by_the_server_too(write):
+    of, source = face(), write(png(64, 96))
+
+    assert size_of(of, post(of, {"prompt": "x", "input_image": source})) == (64, 96)
+    assert attach(source, "input_image", catalog.get_model("pro")).size == (64, 96)
+
+
+def test_a_url_with_blanks_around_it_is_fetched():
+    of = face(urls={"https://host.test/x.png": png(64, 96)})
+
+    assert size_of(of, post(of, {"prompt": "x", "input_image": " https://host.test/x.png\n"})) == (64, 96)
+    assert (
+        attach(" https://host.test/x.png\n", "input_image", catalog.get_model("pro")).text == "https://host.test/x.png"
+    )
 
 
 def lying(width: int, height: int) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import logging
 import os
@@ -38,6 +37,7 @@ ImageInput: TypeAlias = "str | bytes | os.PathLike[str] | BinaryIO | PilImage | 
 # The service takes 20 MB or 20 megapixels an image, by its documentation.
 LARGEST_BYTES = 20 * 1024 * 1024
 LONGEST_PATH = 4096
+LONGEST_DATA_URI_SHOWN = 100
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"})
 # What an image field says about the sizes that count for the price: masks do not.
 UNPRICED = frozenset({"mask"})
@@ -154,8 +154,8 @@ def attach(source: ImageInput, name: str, model: Model) -> EncodedImage | Fault:
     """Read one image and measure it against what the model takes; the fault says what is wrong with it."""
     if isinstance(source, EncodedImage):
         return source
-    if isinstance(source, str) and source.startswith(("http://", "https://")):
-        return EncodedImage(source)
+    if isinstance(source, str) and source.lstrip().startswith(("http://", "https://")):
+        return EncodedImage(source.strip())
     data = _read(source, name)
     if isinstance(data, Fault):
         return data
@@ -255,11 +255,11 @@ def _read(source: Json, name: str) -> bytes | Fault:
 
 def _read_text(text: str, name: str) -> bytes | Fault:
     """Tell a data URI, a path and base64 apart; base64 is what remains."""
-    head, comma, tail = text.partition(",")
-    if head.startswith("data:"):
-        if not comma or not head.endswith(";base64"):
-            return Fault(name, head, "a data URI must be base64: data:image/png;base64,…")
-        return _decode(tail, name)
+    if imagefile.is_data_uri(text):
+        try:
+            return imagefile.read_base64(text)
+        except ValueError as wrong:
+            return Fault(name, redact(text.lstrip().partition(",")[0][:LONGEST_DATA_URI_SHOWN]), str(wrong))
     if len(text) <= LONGEST_PATH and (_is_file(text) or Path(text).suffix.lower() in IMAGE_SUFFIXES):
         return _read_file(Path(text), name)
     return _decode(text, name)
@@ -283,9 +283,8 @@ def _read_file(path: Path, name: str) -> bytes | Fault:
 
 def _decode(text: str, name: str) -> bytes | Fault:
     try:
-        # Many tools break the lines of what they encode.
-        return base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)
-    except (binascii.Error, ValueError):
+        return imagefile.read_base64(text)
+    except ValueError:
         return Fault(name, redact(text), "is no file, no URL, no data URI and no base64")
 
 
