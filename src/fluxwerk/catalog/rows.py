@@ -45,7 +45,6 @@ class Option:
     minimum_length: int | None = None
     maximum_length: int | None = None
     zero_is_auto: bool = False
-    also: str = ""
     note: str = ""
 
     def allowed(self) -> str:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import cache
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic import create_model as create
 
 from fluxwerk import catalog
@@ -105,8 +105,6 @@ def _field(option: Option) -> tuple[Any, Any]:
     if option.zero_is_auto:
         kind = Annotated[kind, BeforeValidator(_zero_is_auto)]
     extra: dict[str, Any] = {"description": option.note or None}
-    if option.also:
-        extra["validation_alias"] = AliasChoices(option.name, option.also)
     return kind, Field(... if option.required else option.default, **extra)
 
 
