@@ -190,10 +190,10 @@ def test_a_dry_run_shows_no_secret(how):
 
 def test_a_dry_run_for_machines_is_json_and_an_unknown_price_is_null(own_folder):
     picture("photo.png")
-    done = fluxwerk("fill", "-m", "erase", "-i", "photo.png", "--mask", "photo.png", "--dry-run", "--json")
+    done = fluxwerk("edit", "-m", "deblur", "-i", "photo.png", "--dry-run", "--json")
     shown = json.loads(done.stdout)
-    assert (shown["path"], shown["estimated_cost"]) == ("/v1/flux-tools/erase-v1", None)
-    assert set(shown["body"]) == {"image", "mask"}
+    assert (shown["path"], shown["estimated_cost"]) == ("/v1/flux-tools/deblur-v1", None)
+    assert set(shown["body"]) == {"image"}
 
 
 def test_a_prompt_for_a_model_that_takes_none_is_named(own_folder):
@@ -340,7 +340,7 @@ def test_a_price_is_estimated_from_sizes_and_files(own_folder):
 
 
 def test_an_unknown_price_is_refused_and_never_zero(own_folder):
-    done = fluxwerk("price", "erase")
+    done = fluxwerk("price", "deblur")
     assert (done.exit_code, "not public" in done.stderr, done.stdout) == (2, True, "")
 
 

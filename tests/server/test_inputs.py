@@ -139,6 +139,7 @@ def test_every_bound_is_taken_and_what_lies_beyond_is_refused(path, name, bound)
     of = face()
     option = of.service.models[path].options[name]
     needed = {"prompt": "x", "image": text(png(256, 256)), "mask": text(png(256, 256))}
+    needed["finetune_id"] = "my-lora"
     needed |= dict.fromkeys(("person", "garment"), text(png(256, 256)))
     beyond = float(bound) + (-0.5 if bound == option.minimum else 0.5)
     beyond = round(beyond + (-0.5 if bound == option.minimum else 0.5)) if option.type == "integer" else beyond
@@ -152,8 +153,8 @@ def test_safety_tolerance_and_format_have_the_models_own_bounds_and_defaults(mod
     tolerance = model.options["safety_tolerance"]
     assert (tolerance.minimum, tolerance.default) == (0, 2)
     family = model.family
-    assert tolerance.maximum == {"flux-2": 5, "flux-tools": 5, "flux-3": 4}.get(family, 6)
-    wanted = "png" if family == "flux-kontext" or model.name in PNG_TOOLS else "jpeg"
+    assert tolerance.maximum == {"flux-2": 5, "flux-2-lora": 5, "flux-tools": 5, "flux-3": 7}.get(family, 6)
+    wanted = "png" if family in ("flux-kontext", "flux-3") or model.name in PNG_TOOLS else "jpeg"
     assert "output_format" not in model.options or model.options["output_format"].default == wanted
 
 

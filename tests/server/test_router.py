@@ -185,7 +185,7 @@ def test_credits_come_back_when_the_engine_fails():
 
 def test_a_price_that_is_not_public_is_null_and_books_nothing():
     of = face(books=Accounts(credit=Decimal(0)))
-    body = said(post(of, {"prompt": "x"}, "/v1/flux-3-image"))
+    body = said(post(of, {"image": text(png(64, 64))}, "/v1/flux-tools/deblur-v1"))
     assert body["cost"] is None
 
 

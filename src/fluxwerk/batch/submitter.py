@@ -95,7 +95,7 @@ class Submitter:
         prepare = self._shift.prepare
         model, request = await asyncio.to_thread(prepare, job) if needs_files(job) else prepare(job)
         terms = self._shift.terms
-        if terms.webhook and job.token:
+        if terms.webhook and job.token and catalog.takes_webhooks(model):
             hook = {"webhook_url": address(terms.webhook, job.token)}
             proof = {"webhook_secret": terms.webhook_secret} if terms.webhook_secret else {}
             request = Request(request.model, {**request.fields, **hook, **proof})

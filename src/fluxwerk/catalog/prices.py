@@ -7,15 +7,17 @@ own `cost` is what is paid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from fluxwerk.catalog.rows import Model, Price, get_model
-from fluxwerk.catalog.sizes import LARGEST_REFERENCE, MEGAPIXEL, SQUARE, Size, requested_size
+from fluxwerk.catalog.sizes import LARGEST_REFERENCE, MEGAPIXEL, RESOLUTIONS, SQUARE, Size, requested_size
 from fluxwerk.errors import UnknownPriceError
 from fluxwerk.types import Request
 
 CENT = Decimal("0.01")
+# A ratio on the grid makes an image a little larger than its resolution says.
+ROUNDED_UP = Decimal("1.05")
 
 
 def billed_megapixels(width: int, height: int) -> int:
@@ -52,10 +54,22 @@ def _cost(model: Model, output: Size, inputs: Sequence[Size]) -> Decimal:
     price = _known(model)
     if price.image is not None:
         return price.image
+    if price.resolution:
+        return _tier(price.resolution, output)
     assert price.first is not None
     assert price.more is not None
-    used = sum(min(billed_megapixels(*size), LARGEST_REFERENCE // MEGAPIXEL) for size in inputs)
+    billed = inputs if price.inputs else ()
+    used = sum(min(billed_megapixels(*size), LARGEST_REFERENCE // MEGAPIXEL) for size in billed)
     return price.first + (billed_megapixels(*output) - 1) * price.more + used * price.more
+
+
+def _tier(tiers: Mapping[str, Decimal], output: Size) -> Decimal:
+    """Return the price of the smallest resolution that holds this size, or of the largest there is."""
+    pixels = output[0] * output[1]
+    for name, cost in tiers.items():
+        if pixels <= RESOLUTIONS[name] ** 2 * ROUNDED_UP:
+            return cost
+    return list(tiers.values())[-1]
 
 
 def _known(model: Model) -> Price:

@@ -63,11 +63,16 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a model costs in credits: by megapixel (`first`, `more`) or by image, whatever its size."""
+    """What a model costs in credits: by megapixel (`first`, `more`), by image, or by image and its resolution.
+
+    Without `inputs` the megapixels of the images in the request are not billed.
+    """
 
     first: Decimal | None = None
     more: Decimal | None = None
     image: Decimal | None = None
+    resolution: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
+    inputs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,12 @@ def get_model(name: str | Model) -> Model:
         newer = "for a model newer than this release pass fluxwerk.Model(name=..., path=...)"
         raise UnknownModelError(f"There is no model {name!r} in the catalogue ({hint}); {newer}.")
     return row
+
+
+def takes_webhooks(model: str | Model) -> bool:
+    """Whether a submit to this model may name a webhook; a model that is not in the catalogue may."""
+    row = model if isinstance(model, Model) else _names().get(model)
+    return row is None or not row.options or "webhook_url" in row.options
 
 
 def did_you_mean(word: str, known: Mapping[str, object]) -> str:
@@ -245,7 +256,7 @@ def _row(name: str, row: dict[str, Any], data: dict[str, Any]) -> Model:
     merged["slots"] = data["pool"][merged["pool"]]["slots"]
     merged["options"] = _options(Model(name, "", **_references(merged)), family, row, data["option"])
     if "price" in row:
-        merged["price"] = Price(**{key: Decimal(value) for key, value in row["price"].items()})
+        merged["price"] = _price(row["price"])
     for key in ("also", "aliases", "unconfirmed"):
         merged[key] = tuple(merged.get(key, ()))
     known = {column.name for column in fields(Model)} | {"without"}
@@ -254,6 +265,12 @@ def _row(name: str, row: dict[str, Any], data: dict[str, Any]) -> Model:
         raise ValueError(f"models.toml: {name} has unknown columns {sorted(strange)}")
     merged.pop("without", None)
     return Model(**merged)
+
+
+def _price(columns: dict[str, Any]) -> Price:
+    exact = {key: Decimal(columns[key]) for key in ("first", "more", "image") if key in columns}
+    tiers = {name: Decimal(value) for name, value in columns.get("resolution", {}).items()}
+    return Price(**exact, resolution=tiers, inputs=columns.get("inputs", True))
 
 
 def _references(merged: dict[str, Any]) -> dict[str, Any]:

@@ -33,8 +33,7 @@ def output_size(model: Model, given: Mapping[str, Json], inputs: Sequence[Size |
     if model.output == "ratio-4mp":
         return _by_area(_shape(model, given, None), 4 * MEGAPIXEL, 32, ROUND_CEILING)
     if model.output == "resolution":
-        side = RESOLUTIONS.get(str(given.get("resolution")), 1024)
-        return _by_area(_shape(model, given, first), side * side, model.grid, ROUND_HALF_EVEN)
+        return _by_resolution(model, given, first)
     if model.output == "source":
         return first or SQUARE
     if model.output == "margins":
@@ -87,6 +86,15 @@ def _shape(model: Model, given: Mapping[str, Json], first: Size | None) -> Decim
     if value is not None:
         return value
     return Decimal(first[0]) / first[1] if first else Decimal(1)
+
+
+def _by_resolution(model: Model, given: Mapping[str, Json], first: Size | None) -> Size:
+    """Return the exact size where both sides are given, else the area of the resolution in the wanted shape."""
+    width, height = int(given.get("width") or 0), int(given.get("height") or 0)
+    if width and height:
+        return floored((width, height), model.grid)
+    side = RESOLUTIONS.get(str(given.get("resolution")), RESOLUTIONS["1k"])
+    return _by_area(_shape(model, given, first), side * side, model.grid, ROUND_HALF_EVEN)
 
 
 def _nearest_kontext(shape: Decimal) -> Size:

@@ -7,7 +7,7 @@ from decimal import Decimal
 import click
 
 from fluxwerk import catalog
-from fluxwerk.catalog.rows import Model, Option
+from fluxwerk.catalog.rows import Model, Option, Price
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.making import json_option
 from fluxwerk.types import Json
@@ -39,6 +39,9 @@ def price_of(model: Model) -> str:
     doubt = " ?" if "price" in model.unconfirmed else ""
     if price.image is not None:
         return (f"{_plain(price.image)} an image" if price.image else "free, local") + doubt
+    if price.resolution:
+        costs = [_plain(cost) for cost in price.resolution.values()]
+        return f"{costs[0]} to {costs[-1]} an image{doubt}"
     assert price.first is not None
     assert price.more is not None
     return f"{_plain(price.first)} + {_plain(price.more)}/MP{doubt}"
@@ -56,12 +59,22 @@ def facts(model: Model) -> dict[str, Json]:
         "hosted": model.hosted,
         "slots": model.slots,
         "references": model.references,
-        "price": None if price is None else {"first": price.first, "more": price.more, "image": price.image},
+        "price": None if price is None else _price_facts(price),
         "options": {name: option.allowed() for name, option in model.options.items()},
         "unconfirmed": list(model.unconfirmed),
         "note": model.note,
         "source": model.source,
         "checked": str(model.checked),
+    }
+
+
+def _price_facts(price: Price) -> dict[str, Json]:
+    return {
+        "first": price.first,
+        "more": price.more,
+        "image": price.image,
+        "resolution": dict(price.resolution),
+        "inputs": price.inputs,
     }
 
 

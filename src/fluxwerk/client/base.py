@@ -86,7 +86,7 @@ class BaseClient:
 
     def _submitting(self, tell: Tell, prompt: str | Request | None, wanted: RequestOptions) -> Flow[Task]:
         model, request = _compose(prompt, wanted)
-        if self.webhook and (not model.options or "webhook_url" in model.options):
+        if self.webhook and catalog.takes_webhooks(model):
             request = replace(request, fields={**self.webhook.options, **request.fields})
         return flow.submit(model, request, self.access.base, tell, self.access.others)
 
@@ -96,7 +96,7 @@ class BaseClient:
             self.clock.now,
             self.slots.age(task) if age is None else age,
             crowded=lambda: self.slots.is_crowded(task),
-            hooked=self.webhook is not None,
+            hooked=self.webhook is not None and catalog.takes_webhooks(task.model),
         )
         return flow.wait(task, self.access.base, tell, plan)
 

@@ -90,6 +90,8 @@ class ModelOptions(TypedDict, total=False):
     user: str | None
     webhook_url: str | None
     webhook_secret: str | None
+    finetune_id: str
+    finetune_strength: float
 
 
 class RequestOptions(ModelOptions, total=False):

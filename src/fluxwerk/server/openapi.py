@@ -58,6 +58,16 @@ SCHEMAS: dict[str, Any] = {
         "required": ["credits"],
         "properties": {"credits": {"type": "number"}},
     },
+    "MyFinetunesResponse": {
+        "type": "object",
+        "required": ["finetunes"],
+        "properties": {"finetunes": {"type": "array", "items": {}}},
+    },
+    "FinetuneDetailResponse": {
+        "type": "object",
+        "required": ["finetune_details"],
+        "properties": {"finetune_details": {"type": "object"}},
+    },
 }
 TASK: dict[str, Any] = {
     "type": "object",
@@ -126,9 +136,22 @@ def _offer_model(app: fastapi.FastAPI, path: str, model: Model, carry: Carry, *,
 def _offer_reads(app: fastapi.FastAPI, carry: Carry) -> None:
     task = {"parameters": [_parameter("id", "query", required=True)]}
     key = {"parameters": [_parameter("x-key", "header", required=True)]}
+    finetune = {"parameters": [_parameter("finetune_id", "query", required=True), *key["parameters"]]}
     reads = [
         ("/v1/get_result", "ask how a task stands", _responses(SCHEMAS["ResultResponse"], 400, 422), task),
         ("/v1/credits", "ask for the balance", _responses(SCHEMAS["CreditsResponse"], 401, 403, 422), key),
+        (
+            "/v1/my_finetunes",
+            "list your fine-tunes: none on this server",
+            _responses(SCHEMAS["MyFinetunesResponse"], 401, 403, 422),
+            key,
+        ),
+        (
+            "/v1/finetune_details",
+            "ask about one fine-tune",
+            _responses(SCHEMAS["FinetuneDetailResponse"], 401, 403, 404, 422),
+            finetune,
+        ),
     ]
     for path, summary, responses, extra in reads:
         app.add_api_route(

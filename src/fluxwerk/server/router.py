@@ -21,7 +21,7 @@ from fluxwerk.server.errors import Dialect, ServerError
 from fluxwerk.server.faults import effects, endings
 from fluxwerk.server.faults.endings import Ending
 from fluxwerk.server.faults.rules import ANSWER_DEEDS, FaultRule, Faults, Occasion, scripted
-from fluxwerk.server.handlers import extensions, poll, submit
+from fluxwerk.server.handlers import extensions, finetunes, poll, submit
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state import keys, links
 from fluxwerk.server.state.accounts import Account, Accounts, TaskRecord, is_well_formed
@@ -205,6 +205,7 @@ class Service:
                 raise ServerError("forbidden", "the link has expired", detail="Forbidden: the link has expired")
             return links.deliver(self, asked)
         route = extensions.ROUTES.get((extensions.pattern(asked.path), asked.method))
+        route = route or finetunes.ROUTES.get((asked.path, asked.method))
         if route:
             return route(self, asked)
         raise ServerError(
@@ -212,7 +213,7 @@ class Service:
         )
 
     def _knows(self, path: str) -> bool:
-        known = {"/v1/get_result", "/v1/credits", *(path for path, _ in extensions.ROUTES)}
+        known = {"/v1/get_result", "/v1/credits", *(path for path, _ in (*extensions.ROUTES, *finetunes.ROUTES))}
         return path in self._models or extensions.pattern(path) in known
 
     def _finished(self, asked: ServerRequest, response: Response) -> Response:

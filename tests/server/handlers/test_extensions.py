@@ -333,7 +333,10 @@ def test_an_engine_that_finishes_what_was_cancelled_changes_nothing() -> None:
         ({"model": "/v1/flux-2-max", "inputs": [[1024, 1024]]}, 10, (1024, 1024)),
         ({"model": "flux-kontext", "aspect_ratio": "16:9", "prompt": "x"}, 4, (1392, 752)),
         ({"model": "expand", "inputs": [[300, 256]], "left": 10}, 5, (310, 256)),
-        ({"model": "flux-3-image", "resolution": "2k"}, None, (2048, 2048)),
+        ({"model": "flux-3-image", "resolution": "2k"}, 10, (2048, 2048)),
+        ({"model": "flux-3-image-klein", "width": 1200, "height": 1100}, 1.4, (1200, 1088)),
+        ({"model": "erase", "inputs": [[2048, 1024]]}, 3.4, (2048, 1024)),
+        ({"model": "deblur", "inputs": [[512, 512]]}, None, (512, 512)),
     ],
 )
 def test_a_price_is_told_without_a_key_and_without_a_task(body, cost, size) -> None:

@@ -195,7 +195,7 @@ def _fitting(row: Row) -> Row:
     """Refuse weights that cannot do what the model is for."""
     model = catalog.get_model(row.model)
     canvas = model.output in ("source", "margins", "canvas")
-    special = model.family in ("flux-tools", "flux-3") and model.name not in (
+    special = model.family in ("flux-tools", "flux-3", "flux-2-lora") and model.name not in (
         "flux-tools-outpainting",
         "flux-tools-erase",
     )
