@@ -119,3 +119,9 @@ def test_a_body_that_announces_too_much_is_refused_before_it_is_read():
 
     for length in (str(301 * 2**20), "9" * 5000):
         assert asyncio.run(ask(length)).status_code == 413
+
+
+def test_a_strict_server_refuses_a_misspelt_field():
+    with process("--strict") as (base, _):
+        answer = httpx2.post(base + PRO, json={**SMALL, "sed": 1}, headers=KEY)
+    assert (answer.status_code, answer.json()["detail"][0]["type"]) == (422, "unknown_field")

@@ -54,6 +54,9 @@ PACKAGES = "pip install 'fluxwerk[server]'"
     show_default=True,
     help="Errors as the live service words them (403, 422), or as its guide does (401, 400).",
 )
+@click.option(
+    "--strict", is_flag=True, help="Refuse unknown fields, surplus references and sizes off the grid with 422."
+)
 @click.option("--trouble", type=click.Path(dir_okay=False), help="A TOML file that says how to misbehave, for tests.")
 @click.option("--magic/--no-magic", default=True, help="Whether prompts such as fluxwerk:error choose an ending.")
 @click.option(
@@ -83,6 +86,7 @@ def command(
     seconds: float,
     drain: float,
     dialect: str,
+    strict: bool,
     trouble: str | None,
     magic: bool,
     networks: tuple[str, ...],
@@ -118,6 +122,7 @@ def command(
         policy=WebhookPolicy(frozenset(hosts), networks, webhook_secret_header),
         trouble=script,
         magic=magic,
+        strict=strict,
     )
     app = build(service, painter, guard)
     config = config_of(app, breakable=bool(script.rules), log_level="warning", timeout_graceful_shutdown=10)

@@ -37,11 +37,13 @@ def loopback(
     allow: Iterable[str] = ("127.0.0.0/8",),
     trouble: Faults | Iterable[FaultRule] = (),
     dialect: Dialect = "live",
+    strict: bool = False,
 ) -> Generator[str]:
     """Run the server in a thread and yield its base URL; the offline engine renders unless another is given.
 
     `allow` names the networks from which input images may be fetched, and to which webhooks may go by plain http,
-    beside the public ones.  `trouble` is how the server misbehaves on purpose.
+    beside the public ones.  `trouble` is how the server misbehaves on purpose.  A `strict` server
+    refuses unknown fields, surplus references and sizes off the grid, which the live service ignores.
     """
     import uvicorn  # noqa: PLC0415
 
@@ -60,6 +62,7 @@ def loopback(
         policy=WebhookPolicy(networks=allow),
         trouble=trouble,
         dialect=dialect,
+        strict=strict,
     )
     with listen(HOME, 0) as listening:
         app = build(service, engine, Guard(allow))

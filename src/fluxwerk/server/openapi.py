@@ -96,6 +96,13 @@ LIMITS = {
     )
 }
 
+WARNING = {
+    "X-Fluxwerk-Warning": {
+        "description": "An extension: what in the body has no effect, such as a misspelt field",
+        "schema": {"type": "string"},
+    }
+}
+
 Carry = Callable[[fastapi.Request], Awaitable[Answer]]
 
 
@@ -114,7 +121,11 @@ def publish(app: fastapi.FastAPI, models: Mapping[str, Model], carry: Carry, abi
 def _offer_model(app: fastapi.FastAPI, path: str, model: Model, carry: Carry, *, shown: bool) -> None:
     once = _parameter("Idempotency-Key", "header", required=False)
     once["description"] = "An extension: the same key with the same body is the same task."
-    accepted = {"anyOf": [SCHEMAS["AsyncResponse"], SCHEMAS["AsyncWebhookResponse"]]}
+    responses = _responses(
+        {"anyOf": [SCHEMAS["AsyncResponse"], SCHEMAS["AsyncWebhookResponse"]]},
+        *(400, 401, 402, 403, 409, 413, 422, 429, 503),
+    )
+    responses[200]["headers"] = LIMITS | WARNING
     app.add_api_route(
         path,
         carry,
@@ -125,7 +136,7 @@ def _offer_model(app: fastapi.FastAPI, path: str, model: Model, carry: Carry, *,
         name=path.removeprefix("/v1/"),
         include_in_schema=shown,
         operation_id="submit_" + path.removeprefix("/v1/").replace("/", "_").replace("-", "_").replace(".", "_"),
-        responses=_responses(accepted, 400, 401, 402, 403, 409, 413, 422, 429, 503),
+        responses=responses,
         openapi_extra={
             "requestBody": _body(schema.inputs(model.name).model_json_schema()),
             "parameters": [_parameter("x-key", "header", required=True), once],

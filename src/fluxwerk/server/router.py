@@ -43,7 +43,7 @@ class Service:
     of each job to render, `on_cancel` of each to give up, and `on_end` of each whose ending, at its `ready_at`, is to
     be told by `tell`.  `policy` says where webhooks may go, `trouble` is scripted misbehaviour, and with `magic` a
     prompt may ask for an ending.  Links are signed with `secret` and live for `url_life` seconds.  While `closing`,
-    nothing is accepted.
+    nothing is accepted.  A `strict` service refuses what the live one ignores.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Service:
         policy: WebhookPolicy | None = None,
         trouble: Faults | Iterable[FaultRule] = (),
         magic: bool = True,
+        strict: bool = False,
     ) -> None:
         self.books = books
         self.clock = clock
@@ -77,6 +78,7 @@ class Service:
         self.secret = entropy(32) if secret is None else secret
         self.dialect: Dialect = dialect
         self.policy = policy or WebhookPolicy()
+        self.strict = strict
         self.closing = False
         self.meter = Metrics()
         self.submitting: set[tuple[str, str]] = set()

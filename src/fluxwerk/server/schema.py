@@ -41,7 +41,12 @@ class InvalidFieldsError(Exception):
 
 def read(model: Model, body: bytes) -> dict[str, Json]:
     """Read a submit's body into checked fields with the model's defaults; raises `InvalidFieldsError`."""
-    return _checked(inputs(model.name), parse(body))
+    return check(model, parse(body))
+
+
+def check(model: Model, given: Json) -> dict[str, Json]:
+    """Check a parsed body and fill in the model's defaults; raises `InvalidFieldsError`."""
+    return _checked(inputs(model.name), given)
 
 
 def some(model: Model, given: Mapping[str, Json]) -> dict[str, Json]:

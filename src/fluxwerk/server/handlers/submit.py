@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -13,12 +14,13 @@ from fluxwerk.catalog.sizes import Size
 from fluxwerk.engines import Order
 from fluxwerk.errors import Fault, UnknownPriceError
 from fluxwerk.protocol import wire
-from fluxwerk.server import inputs, schema
+from fluxwerk.server import inputs, schema, strictness
 from fluxwerk.server.errors import ServerError, invalid, unfit
 from fluxwerk.server.faults.rules import FaultRule
 from fluxwerk.server.inputs import ReceivedImages
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state.accounts import Account, TaskRecord
+from fluxwerk.server.strictness import Remark
 from fluxwerk.server.webhooks import OutgoingWebhook
 from fluxwerk.types import Flow, Json, Response, Task
 
@@ -35,6 +37,8 @@ LARGEST_OUTPUT = 80_000_000
 LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
 ONCE = "idempotency-key"
 LONGEST_ONCE = 255
+
+log = logging.getLogger("fluxwerk.server")
 
 
 def submit(service: Service, model: Model, visit: ServerRequest, rule: FaultRule | None) -> Flow[Response]:
@@ -78,10 +82,7 @@ def _accept(
     rule: FaultRule | None,
     once: tuple[str, str] | None,
 ) -> Flow[Response]:
-    try:
-        fields = schema.read(model, visit.body)
-    except schema.InvalidFieldsError as unfit_:
-        raise invalid(unfit_.detail) from None
+    fields, remarks = _read(service, model, visit.body)
     notice = _notice(service, fields)
     _check_slot(service, account, model)
     with service.books.hold(account, model):
@@ -96,7 +97,28 @@ def _accept(
     _check_credits(account, job.task.cost)
     service.books.accept(job)
     service.begin(job, rule)
-    return _answer(job)
+    for remark in remarks:
+        log.warning("%s: %s", model.name, remark)
+    answer = _answer(job)
+    return Response(answer.status, {**answer.headers, **strictness.header(remarks)}, answer.body)
+
+
+def _read(service: Service, model: Model, body: bytes) -> tuple[dict[str, Json], list[Remark]]:
+    """Read the fields and what there is to remark; a strict service refuses remarks beside everything else."""
+    wrong: list[dict[str, Json]] = []
+    fields: dict[str, Json] = {}
+    remarks: list[Remark] = []
+    try:
+        given = schema.parse(body)
+        remarks = strictness.remarks(model, given)
+        fields = schema.check(model, given)
+    except schema.InvalidFieldsError as unfit_:
+        wrong = unfit_.detail
+    if service.strict:
+        wrong = [*wrong, *(remark.entry() for remark in remarks)]
+    if wrong:
+        raise invalid(wrong)
+    return fields, remarks
 
 
 def _answer(job: TaskRecord) -> Response:
