@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import cast
 
 from fluxwerk.catalog.rows import Model, did_you_mean
 from fluxwerk.catalog.sizes import floored
@@ -55,7 +56,8 @@ def remarks(model: Model, given: Json) -> list[Remark]:
     """Name everything in a body that the live service would ignore or change without a word."""
     if not isinstance(given, dict):
         return []
-    found = chain(_off_grid(model, given), _surplus(model, given), _unknown(model, given))
+    body = cast("dict[str, Json]", given)
+    found = chain(_off_grid(model, body), _surplus(model, body), _unknown(model, body))
     # A body may hold a million unknown fields, and each costs a search for the nearest name.
     return list(islice(found, MOST_REMARKS))
 
@@ -89,8 +91,9 @@ def _hint(model: Model, name: str) -> str:
 
 def _surplus(model: Model, given: Mapping[str, Json]) -> Iterator[Remark]:
     images = given.get("images")
-    if "images" in model.options and isinstance(images, list) and len(images) > model.references:
-        reason = f"{len(images)} images are given, and only the first {model.references} are used"
+    count = len(cast("list[Json]", images)) if isinstance(images, list) else 0
+    if "images" in model.options and count > model.references:
+        reason = f"{count} images are given, and only the first {model.references} are used"
         yield Remark("images", "surplus_reference", reason)
 
 
