@@ -60,7 +60,7 @@ def submit(model: Model, request: Request, base: str, tell: Tell = silence, othe
             raise _in_doubt(model, str(lost)) from lost
         if response.status in OK:
             break
-        refusal = wire.read_refusal(response)
+        refusal = _read_refusal(response, http)
         after = _pause_after_refusal(model, refusal, attempt)
         tell(Event("retrying", attempt=attempt, reason=str(refusal)))
     try:
@@ -158,11 +158,20 @@ def ask_credits(base: str) -> Flow[Decimal]:
             response = yield Call(http, retry.backoff(failures) if failures else 0.0, retry.JITTER)
             if response.status in OK:
                 return _read_credits(response)
-            raise wire.read_refusal(response)
+            raise _read_refusal(response, http)
         except (NoResponseError, ConnectionFailedError, APIStatusError) as trouble:
             failures += 1
             if _is_final(trouble) or failures >= retry.UNREACHABLE_SUBMITS:
                 raise
+
+
+def _read_refusal(response: Response, http: HttpRequest) -> APIStatusError:
+    """Read a refusal, and add what was asked where the base URL may be wrong."""
+    refusal = wire.read_refusal(response)
+    hint = trust.explain_refusal(response.status, http.url, response.headers.get("location", ""))
+    if not hint:
+        return refusal
+    return type(refusal)(f"{refusal} {hint}", status=refusal.status, faults=refusal.faults)
 
 
 def _read_credits(response: Response) -> Decimal:

@@ -18,6 +18,13 @@ REGIONS = {
     "us": "https://api.us.bfl.ai",
 }
 PORTS = {"http": 80, "https": 443}
+WEBSITES = frozenset({"bfl.ai", "www.bfl.ai", "docs.bfl.ai", "dashboard.bfl.ai", "playground.bfl.ai", "help.bfl.ai"})
+FORM = "a base URL has the form https://api.bfl.ai or http://127.0.0.1:8000"
+LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
+USER = re.compile(r"//[^/@\s]*@")
+LONGEST_SHOWN = 100
+REDIRECTED = frozenset({301, 302, 303, 307, 308})
+WRONG_ADDRESS = frozenset({404, 405})
 # White space, control characters and backslashes are where URL parsers disagree about the host.
 DISPUTED = re.compile(r"[\x00-\x20\x7f\\]")
 RESIDENCE = re.compile(r"(?:^|[.-])(eu|us)\d*(?=[.-])")
@@ -27,17 +34,38 @@ PLAIN_HOST = re.compile(r"([a-z0-9_:-]{1,63}\.)*[a-z0-9_:-]{1,63}\.?")
 
 
 def base_url(region: str | None, given: str | None) -> str:
-    """Choose the address of the service: `given`, or a region's; raises `InvalidUsageError` for anything else."""
+    """Choose the address of the service: `given`, or a region's; raises `InvalidUsageError` for anything else.
+
+    A host without a scheme is taken as http on this machine, and refused elsewhere.
+    """
     if given and region:
         raise InvalidUsageError("Give either a region or a base URL, not both.")
-    if given:
-        parts = _split(given)
-        if parts is None or parts.query or parts.fragment:
-            raise InvalidUsageError(f"{given!r} is no base URL; it should look like https://api.bfl.ai")
-        return given.rstrip("/")
-    if (region or "global") not in REGIONS:
-        raise InvalidUsageError(f"There is no region {region!r}; there are {', '.join(REGIONS)}.")
-    return REGIONS[region or "global"]
+    if not given:
+        if (region or "global") not in REGIONS:
+            raise InvalidUsageError(f"There is no region {region!r}; the regions are {', '.join(REGIONS)}.")
+        return REGIONS[region or "global"]
+    address = _with_scheme(given.strip()).rstrip("/")
+    parts = _split(address)
+    if parts is None:
+        raise InvalidUsageError(f"{_shown(given)} is not a base URL; {FORM}.")
+    mistake = _mistake(parts)
+    if mistake:
+        raise InvalidUsageError(f"{_shown(given)} is not a base URL: {mistake}.")
+    return address
+
+
+def explain_refusal(status: int, url: str, location: str = "") -> str:
+    """Say what was asked and which mistake in the base URL is likely, where a status suggests one, or nothing."""
+    if status in REDIRECTED:
+        target = _split(location)
+        where = f" to {target.scheme}://{target.netloc}" if target else ""
+        return f"{redact(url)} redirects{where}, and a key follows no redirect. If it is your service, give it as the base URL."
+    if status in WRONG_ADDRESS:
+        return (
+            f"{redact(url)} was asked. Check the base URL: it is the address of a FLUX API without any path of it, "
+            "such as https://api.bfl.ai. A server may also lack this model."
+        )
+    return ""
 
 
 def fallbacks(base: str) -> tuple[str, ...]:
@@ -82,6 +110,41 @@ def check_delivery(url: str, base: str) -> str:
 def redact(text: str) -> str:
     """Blank the query of every URL in a text: for ten minutes a signed query is the image's key."""
     return QUERY.sub("…", text)
+
+
+def _with_scheme(address: str) -> str:
+    """Add http:// to a bare host of this machine; raises `InvalidUsageError` for any other bare host."""
+    if "://" in address:
+        return address
+    parts = _split(f"http://{address}")
+    if parts is None or parts.hostname in PORTS:
+        return address
+    if LOOPBACK.fullmatch(parts.hostname or ""):
+        return f"http://{address}"
+    right = f"https://{parts.netloc}"
+    own = "" if _is_home(_split(right)) else f", or http://{parts.netloc} within your own network"
+    raise InvalidUsageError(f"{_shown(address)} is not a base URL: the scheme is missing. Write {right}{own}.")
+
+
+def _mistake(parts: SplitResult) -> str:
+    """Name the likely mistake in an address that can be read, or nothing."""
+    origin, host = f"{parts.scheme}://{parts.netloc}", parts.hostname or ""
+    before, version, _ = f"{parts.path}/".partition("/v1/")
+    if version:
+        return f"the client adds /v1 and the model's path itself. Write {origin}{before}"
+    if parts.query or parts.fragment:
+        return f"it has no query and no fragment. Write {origin}{parts.path.rstrip('/')}"
+    if host in WEBSITES:
+        return f"{host} is a website of BFL, not its API. Write {REGIONS['global']}"
+    if parts.scheme == "http" and f".{host}".endswith(HOME):
+        return f"plain http would show the key to the network. Write https://{parts.netloc}"
+    return ""
+
+
+def _shown(given: str) -> str:
+    """Quote an address without what is secret in it: a password, or the query."""
+    text = redact(USER.sub("//…@", given))
+    return repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…")
 
 
 def _check_residence(url: str, base: str) -> str:
