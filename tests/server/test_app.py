@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import socket
 import struct
 import threading
@@ -287,8 +288,17 @@ def test_the_live_services_paths_are_all_served(spec):
     assert set(LIVE["paths"]) <= set(spec["paths"])
 
 
-def test_the_docs_page_is_there(http):
-    assert "swagger" in http.get("/docs").text.lower()
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_the_documentation_pages_need_no_internet(http, page):
+    text = http.get(page).text
+    loaded = re.findall(r"""(?:src|href)=["']([^"']+)["']""", text)
+    assert loaded
+    assert not [url for url in loaded if not url.startswith("/")]
+    answers = {url: http.get(url) for url in loaded}
+    assert {answer.status_code for answer in answers.values()} == {200}
+    scripts = [answer for url, answer in answers.items() if url.endswith(".js")]
+    assert [len(script.content) > 500_000 for script in scripts] == [True]
+    assert "https://" not in text.replace("https://www.w3.org", "")
 
 
 def test_an_answer_fits_its_published_schema(http, spec):

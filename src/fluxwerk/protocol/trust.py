@@ -59,7 +59,10 @@ def explain_refusal(status: int, url: str, location: str = "") -> str:
     if status in REDIRECTED:
         target = _split(location)
         where = f" to {target.scheme}://{target.netloc}" if target else ""
-        return f"{redact(url)} redirects{where}, and a key follows no redirect. If it is your service, give it as the base URL."
+        return (
+            f"{redact(url)} redirects{where}, and a key follows no redirect. "
+            "If the target is your service, give its address as the base URL."
+        )
     if status in WRONG_ADDRESS:
         return (
             f"{redact(url)} was asked. Check the base URL: it is the address of a FLUX API without any path of it, "

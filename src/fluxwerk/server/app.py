@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import fastapi
 from fastapi.responses import Response as Answer
+from fastapi_offline import FastAPIOffline
 from starlette.requests import ClientDisconnect
 
 from fluxwerk.drive import WALL, drive_async
@@ -50,7 +51,8 @@ def build(
         async with workshop.open():
             yield
 
-    app = fastapi.FastAPI(title="fluxwerk", version=VERSION, lifespan=lifespan, openapi_url="/openapi.json")
+    # FastAPI's own pages load their scripts from a CDN, and stay empty without internet.
+    app = FastAPIOffline(title="fluxwerk", version=VERSION, lifespan=lifespan, openapi_url="/openapi.json")
 
     async def carry(request: fastapi.Request) -> Answer:
         try:
