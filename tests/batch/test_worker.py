@@ -100,7 +100,7 @@ class Site:
 
     @property
     def accepted(self) -> list[Any]:
-        return list(self.face.service.books.jobs.values())
+        return list(self.face.state.accounts.jobs.values())
 
 
 @pytest.fixture

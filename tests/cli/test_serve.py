@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from fluxwerk.cli.group import group
 from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.server import app as application
-from fluxwerk.server.router import Service
 from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.state import ServerState
 from support.asking import PRO
 from support.process import process
 
@@ -100,7 +100,7 @@ def test_a_mistake_of_the_server_is_a_500_in_json_that_tells_nothing():
             raise RuntimeError("CANARY")
 
     async def ask() -> httpx2.Response:
-        app = application.build(Service(Spilt(), lambda: 0.0), OfflineEngine())
+        app = application.build(ServerState(Spilt(), lambda: 0.0), OfflineEngine())
         transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
         async with httpx2.AsyncClient(transport=transport, base_url="http://fluxwerk.test") as http:
             return await http.get("/v1/credits", headers=KEY)
@@ -112,7 +112,7 @@ def test_a_mistake_of_the_server_is_a_500_in_json_that_tells_nothing():
 
 def test_a_body_that_announces_too_much_is_refused_before_it_is_read():
     async def ask(length: str) -> httpx2.Response:
-        app = application.build(Service(Accounts(), lambda: 0.0), OfflineEngine())
+        app = application.build(ServerState(Accounts(), lambda: 0.0), OfflineEngine())
         transport = httpx2.ASGITransport(app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://fluxwerk.test") as http:
             return await http.post(PRO, content=json.dumps(SMALL), headers={**KEY, "content-length": length})

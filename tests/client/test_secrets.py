@@ -13,8 +13,8 @@ import httpx2
 import pytest
 
 from fluxwerk import AsyncClient, Client, FluxwerkError, Task
-from fluxwerk.server.router import Service
 from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.state import ServerState
 from fluxwerk.testing import FaceToFace, loopback
 from fluxwerk.types import HttpRequest
 
@@ -170,7 +170,7 @@ def test_the_log_of_requests_is_redacted_for_whoever_listens_to_it(fluxwerk_serv
 
 
 def test_the_server_keeps_no_key():
-    service = Service(Accounts([KEY]), lambda: 0.0)
+    service = ServerState(Accounts([KEY]), lambda: 0.0)
     service.books.account(KEY)
     assert_clean(repr(vars(service)) + repr(vars(service.books)))
 

@@ -238,10 +238,10 @@ class LedgerAgainstServer(RuleBasedStateMachine):
         return [job for job in self.held[worker] if job.stage is stage]
 
     def _accepted(self) -> list[Accepted]:
-        return list(self.face.service.books.jobs.values())
+        return list(self.face.state.accounts.jobs.values())
 
     def _charged(self) -> Decimal:
-        account = self.face.service.books.account(KEY)
+        account = self.face.state.accounts.account(KEY)
         assert account
         return Decimal(1_000_000) - account.credits
 

@@ -26,8 +26,8 @@ from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.server import app as application
 from fluxwerk.server.fetch import Guard
 from fluxwerk.server.loopback import listen
-from fluxwerk.server.router import Service
 from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.state import ServerState
 from fluxwerk.testing import loopback
 from fluxwerk.testing.face_to_face import Blank
 from support import images
@@ -131,7 +131,7 @@ def test_the_picture_with_a_bomb_in_its_text_fails_alone():
 
 def test_all_images_of_a_submit_are_fetched_within_one_bound_so_that_no_client_fears_that_it_has_paid():
     app = application.build(
-        Service(Accounts(), lambda: 0.0, engine="blank"), Blank(), Guard(["127.0.0.0/8"]), fetching=0
+        ServerState(Accounts(), lambda: 0.0, engine="blank"), Blank(), Guard(["127.0.0.0/8"]), fetching=0
     )
 
     async def send() -> httpx2.Response:
@@ -154,7 +154,7 @@ def test_a_body_without_end_is_refused():
             yield part
 
     async def send() -> tuple[httpx2.Response, str]:
-        app = application.build(Service(Accounts(), lambda: 0.0), OfflineEngine())
+        app = application.build(ServerState(Accounts(), lambda: 0.0), OfflineEngine())
         transport = httpx2.ASGITransport(app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://fluxwerk.test", headers=KEY) as http:
             await http.get("/v1/credits")
@@ -315,7 +315,7 @@ def test_an_answer_fits_its_published_schema(http, spec):
 
 
 def test_the_application_can_be_built_without_a_guard_or_threads():
-    service = Service(Accounts(), lambda: 0.0)
+    service = ServerState(Accounts(), lambda: 0.0)
     assert application.build(service, OfflineEngine()).title == "fluxwerk"
 
 

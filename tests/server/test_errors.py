@@ -18,7 +18,7 @@ def guide(**how):
 
 
 def poor(of):
-    of.service.books = Accounts(credit=Decimal(1))
+    of.state.accounts = Accounts(credit=Decimal(1))
     return post(of, {"prompt": "x"})
 
 

@@ -79,7 +79,7 @@ def test_a_mask_of_another_size_is_refused_with_both_sizes(path):
     assert (status, place) == (422, ["body", "mask"])
     assert "256×256" in message
     assert "300×256" in message
-    assert of.service.books.jobs == {}
+    assert of.state.accounts.jobs == {}
 
 
 def rgba(width: int, height: int, hole: tuple[int, int, int, int]) -> bytes:
@@ -114,14 +114,14 @@ def test_without_a_mask_the_images_own_alpha_says_what_is_repainted():
 def test_a_model_takes_so_many_references_and_leaves_the_others_out(path, most):
     of = face()
     fields = {f"input_image_{n}" if n > 1 else "input_image": text(jpeg(64 + n, 64)) for n in range(1, 12)}
-    job = of.service.books.jobs[said(post(of, {"prompt": "x", **fields}, path))["id"]]
+    job = of.state.accounts.jobs[said(post(of, {"prompt": "x", **fields}, path))["id"]]
     assert len(job.order.references) == most
 
 
 def test_flux_3_takes_ten_and_leaves_the_eleventh_out():
     of = face()
     answer = post(of, {"prompt": "x", "images": [text(png(256, 256))] * 11}, "/v1/flux-3-image")
-    assert len(of.service.books.jobs[said(answer)["id"]].order.references) == 10
+    assert len(of.state.accounts.jobs[said(answer)["id"]].order.references) == 10
 
 
 RANGES = [
@@ -137,7 +137,7 @@ RANGES = [
 @pytest.mark.parametrize(("path", "name", "bound"), RANGES)
 def test_every_bound_is_taken_and_what_lies_beyond_is_refused(path, name, bound):
     of = face()
-    option = of.service.models[path].options[name]
+    option = of.state.models[path].options[name]
     needed = {"prompt": "x", "image": text(png(256, 256)), "mask": text(png(256, 256))}
     needed["finetune_id"] = "my-lora"
     needed |= dict.fromkeys(("person", "garment"), text(png(256, 256)))

@@ -39,7 +39,7 @@ def test_a_strict_server_refuses_what_the_live_one_ignores(path, fields, name, k
 
     assert (answer.status, entry["loc"], entry["type"]) == (422, ["body", name], kind)
     assert reason in entry["msg"]
-    assert of.service.books.jobs == {}
+    assert of.state.accounts.jobs == {}
 
 
 @pytest.mark.parametrize(("path", "fields", "name", "kind", "reason"), ODD)

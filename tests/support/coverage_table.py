@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.server import app as application
-from fluxwerk.server.router import Service
 from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.state import ServerState
 
 HERE = Path(__file__).parents[1]
 APRIL = HERE / "data" / "bfl-openapi-2026-04-29.json"
@@ -66,7 +66,7 @@ def compare() -> list[Row]:
     """Compare every endpoint that either source has with ours."""
     april = json.loads(APRIL.read_text(encoding="utf-8"))
     october = json.loads(OCTOBER.read_text(encoding="utf-8"))
-    ours = application.build(Service(Accounts(), lambda: 0.0), OfflineEngine()).openapi()
+    ours = application.build(ServerState(Accounts(), lambda: 0.0), OfflineEngine()).openapi()
     rows: list[Row] = []
     for path in sorted({*april["paths"], *october["paths"]}):
         for method in april["paths"].get(path, {"post": None}):

@@ -84,13 +84,13 @@ def test_every_job_of_many_is_paid_once_and_never_more_than_24_are_in_flight(cou
     def watch(_: HttpRequest, response: Response) -> Response:
         nonlocal most
         now = face.clock.now()
-        most = max(most, sum(not job.has_ended(now) for job in face.service.books.jobs.values()))
+        most = max(most, sum(not job.has_ended(now) for job in face.state.accounts.jobs.values()))
         return response
 
     face = FaceToFace(seconds=seconds, meddle=watch)
     results = face.together(face.begin("x") for _ in range(count))
     assert all(isinstance(result, Image) for result in results)
-    assert len(face.service.books.jobs) == count
+    assert len(face.state.accounts.jobs) == count
     assert most <= 24
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from fluxwerk.engines import LiveEngine
     from fluxwerk.server.faults.rules import Faults
     from fluxwerk.server.fetch import Guard
-    from fluxwerk.server.router import Service
     from fluxwerk.server.state.accounts import Accounts
+    from fluxwerk.server.state.state import ServerState
     from fluxwerk.server.state.store import DiskStore
 
 PACKAGES = "pip install 'fluxwerk[server]'"
@@ -103,15 +103,15 @@ def command(
     try:
         from fluxwerk.server.app import build  # noqa: PLC0415
         from fluxwerk.server.loopback import config_of  # noqa: PLC0415
-        from fluxwerk.server.router import Service  # noqa: PLC0415
-        from fluxwerk.server.webhooks import WebhookPolicy  # noqa: PLC0415
+        from fluxwerk.server.state.state import ServerState  # noqa: PLC0415
+        from fluxwerk.server.state.webhooks import WebhookPolicy  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         raise InvalidUsageError(f"The server needs one more package ({missing.name}): {PACKAGES}") from None
     painter = _painter(engine, weights, device, quantize, compiled=compiled, previews=previews)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read
     guard, script, disk = _guard(networks, hosts), _script(trouble), _disk(state)
-    service = Service(
+    serving = ServerState(
         _books(keys, keyring, credit, keep, disk),
         time.time,
         engine=engine,
@@ -124,12 +124,12 @@ def command(
         magic=magic,
         strict=strict,
     )
-    app = build(service, painter, guard)
+    app = build(serving, painter, guard)
     config = config_of(app, breakable=bool(script.rules), log_level="warning", timeout_graceful_shutdown=10)
     with _listen(host, port) as listening, suppress(KeyboardInterrupt), closing(disk or _Nothing()):
         who = "only known keys are accepted" if keys or keyring else "any x-key is accepted"
         _announce(_address(host, listening), f"engine {engine}, {who}", networks, len(script.rules))
-        _run(config, service, drain, listening)
+        _run(config, serving, drain, listening)
 
 
 class _Nothing:
@@ -151,10 +151,10 @@ def _announce(address: str, what: str, networks: tuple[str, ...], rules: int) ->
         click.echo(f"Trouble on demand: {rules} rule{'' if rules == 1 else 's'}.", err=True)
 
 
-def _run(config: uvicorn.Config, service: Service, drain: float, listening: socket.socket) -> None:
+def _run(config: uvicorn.Config, state: ServerState, drain: float, listening: socket.socket) -> None:
     from fluxwerk.server.drain import Draining  # noqa: PLC0415
 
-    Draining(config, service, drain).run([listening])
+    Draining(config, state, drain).run([listening])
 
 
 def _guard(networks: tuple[str, ...], hosts: tuple[str, ...]) -> Guard:

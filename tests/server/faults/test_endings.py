@@ -78,7 +78,7 @@ def test_a_task_that_never_ends_holds_its_slot_until_it_is_forgotten():
     of = FaceToFace()
     with pytest.raises(TaskTimeoutError) as caught:
         of.generate("fluxwerk:pending-forever", timeout=600)
-    account = of.service.books.jobs[caught.value.task.id].account
+    account = of.state.accounts.jobs[caught.value.task.id].account
     assert len(account.in_flight) == 1
     of.clock.sleep(KEEP)
     with pytest.raises(TaskNotFoundError):

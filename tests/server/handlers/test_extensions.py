@@ -19,9 +19,9 @@ from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.engines.threads import ThreadedEngine, live
 from fluxwerk.errors import Fault
 from fluxwerk.server.app import build
-from fluxwerk.server.router import Service
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.server.state.metrics import Metrics
+from fluxwerk.server.state.state import ServerState
 from fluxwerk.testing.face_to_face import BASE, FaceToFace, blank
 from fluxwerk.types import HttpRequest, Response
 from support.asking import ask as requested
@@ -72,7 +72,7 @@ class Puppet(FullAbilities):
 
 @asynccontextmanager
 async def serving(puppet: Puppet, books: Accounts | None = None) -> AsyncGenerator[tuple[httpx2.AsyncClient, Service]]:
-    service = Service(books or Accounts(), lambda: 0.0, engine=puppet.name, abilities=puppet)
+    service = ServerState(books or Accounts(), lambda: 0.0, engine=puppet.name, abilities=puppet)
     app = build(service, puppet)
     async with app.router.lifespan_context(app):
         transport = httpx2.ASGITransport(app=app)
@@ -191,7 +191,7 @@ def test_health_is_503_until_the_engine_serves() -> None:
 
 @pytest.mark.parametrize(("path", "method"), [("/v1/models", "POST"), ("/v1/tasks/x", "POST")])
 def test_another_method_is_refused(path: str, method: str) -> None:
-    service = Service(Accounts(), lambda: 0.0)
+    service = ServerState(Accounts(), lambda: 0.0)
     steps = service.answer(HttpRequest(method, f"http://fluxwerk.test{path}"))
     with pytest.raises(StopIteration) as done:
         next(steps)
@@ -211,7 +211,7 @@ def test_a_simple_engine_is_ready_and_serves_the_whole_catalogue(face_to_face: F
 
 def test_a_closing_server_accepts_nothing_and_still_answers_polls(face_to_face: FaceToFace) -> None:
     task = face_to_face.submit("a fox")
-    face_to_face.service.closing = True
+    face_to_face.state.close()
     refused = face_to_face.send(
         HttpRequest("POST", "http://fluxwerk.test/v1/flux-2-pro", b'{"prompt":"x"}', keyed=True)
     )
@@ -222,7 +222,7 @@ def test_a_closing_server_accepts_nothing_and_still_answers_polls(face_to_face: 
 
 def test_a_server_is_quiet_when_nothing_runs_and_nothing_waits_to_be_collected() -> None:
     face = FaceToFace(seconds=5.0)
-    books, now = face.service.books, face.clock.now
+    books, now = face.state.accounts, face.clock.now
     assert books.is_quiet(now(), 10)
     task = face.submit("a fox")
     assert not books.is_quiet(now(), 10)
@@ -318,10 +318,10 @@ def test_a_cancelled_task_gives_its_slot_back() -> None:
 def test_an_engine_that_finishes_what_was_cancelled_changes_nothing() -> None:
     of = FaceToFace()
     identity = said(post(of, {"prompt": "fluxwerk:pending-forever"}))["id"]
-    job = of.service.books.jobs[identity]
+    job = of.state.accounts.jobs[identity]
     requested(of, "DELETE", f"/v1/tasks/{identity}")
-    of.service.finish(job, b"picture")
-    of.service.fail(job, "too late")
+    of.state.finish(job, b"picture")
+    of.state.fail(job, "too late")
     assert (job.word, job.details["error"], job.picture) == ("Error", "cancelled", None)
 
 
@@ -344,7 +344,7 @@ def test_a_price_is_told_without_a_key_and_without_a_task(body, cost, size) -> N
     answer = said(requested(of, "POST", "/v1/price", body, key=None))
     assert (answer["cost"], (answer["width"], answer["height"])) == (cost, size)
     assert answer["estimate"] is True
-    assert not of.service.books.jobs
+    assert not of.state.accounts.jobs
 
 
 @pytest.mark.parametrize(
@@ -390,7 +390,7 @@ def test_the_same_key_with_another_body_is_refused() -> None:
     once(of, {"prompt": "x"})
     answer = once(of, {"prompt": "y"})
     assert (answer.status, said(answer)["detail"][0]["type"]) == (422, "idempotency_key_reused")
-    assert len(of.service.books.jobs) == 1
+    assert len(of.state.accounts.jobs) == 1
 
 
 def test_an_idempotency_key_is_the_accounts_own_and_a_refused_submit_does_not_use_it_up() -> None:
@@ -411,7 +411,7 @@ def test_a_submit_that_is_still_being_read_makes_its_twin_wait() -> None:
     of = FaceToFace()
     headers = {"x-key": "key", "idempotency-key": "order-1"}
     body = b'{"prompt":"x","input_image":"http://host.test/x"}'
-    reading = of.service.answer(HttpRequest("POST", BASE + "/v1/flux-2-pro", body, headers=headers))
+    reading = of.router.answer(HttpRequest("POST", BASE + "/v1/flux-2-pro", body, headers=headers))
     next(reading)
     twin = once(of, json.loads(body))
     assert (twin.status, twin.headers["retry-after"]) == (409, "1")
@@ -464,13 +464,13 @@ def test_a_render_is_timed_from_its_beginning() -> None:
     buckets = dict(meter.buckets())
     assert (buckets["0.25"], buckets["0.5"], buckets["120"], buckets["+Inf"]) == (0, 1, 1, 2)
     of = FaceToFace()
-    job = of.service.books.jobs[said(post(of, {"prompt": "fluxwerk:pending-forever"}))["id"]]
+    job = of.state.accounts.jobs[said(post(of, {"prompt": "fluxwerk:pending-forever"}))["id"]]
     of.clock.sleep(10)
-    of.service.advance(job, RenderProgress(0.0))
+    of.state.advance(job, RenderProgress(0.0))
     of.clock.sleep(3)
-    of.service.advance(job, RenderProgress(0.5))
-    of.service.finish(job, b"picture")
-    assert of.service.meter.seconds == 3
+    of.state.advance(job, RenderProgress(0.5))
+    of.state.finish(job, b"picture")
+    assert of.state.metrics.seconds == 3
 
 
 def test_a_task_that_ended_twice_is_forgotten_once() -> None:
@@ -479,4 +479,4 @@ def test_a_task_that_ended_twice_is_forgotten_once() -> None:
     requested(of, "DELETE", f"/v1/tasks/{identity}")
     of.clock.sleep(10_000)
     assert tasks(of) == []
-    assert of.service.books.by_folder == {}
+    assert of.state.accounts.by_folder == {}

@@ -120,7 +120,7 @@ def test_an_ending_that_no_disk_takes_is_told_all_the_same(prompt):
         post(of, {"prompt": prompt, "webhook_url": "https://me.example/hook"})
     with pytest.raises(OSError, match="no space left"):
         of.settle()
-    assert told == list(of.service.books.jobs)
+    assert told == list(of.state.accounts.jobs)
 
 
 def test_a_finished_job_holds_its_slot_until_its_ending_may_be_shown():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,9 +15,6 @@ from fluxwerk.server.errors import invalid, unfit
 from fluxwerk.server.handlers.submit import check_area
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.types import Json, Response
-
-if TYPE_CHECKING:
-    from fluxwerk.server.router import Service
 
 Side = Annotated[int, Field(ge=1, le=100_000)]
 # Images are not needed for a price, only their sizes.
@@ -33,9 +30,9 @@ class Quote(BaseModel):
     inputs: Annotated[list[tuple[Side, Side]], Field(max_length=IMAGES)] = []
 
 
-def price(_: Service, visit: ServerRequest) -> Response:
+def price(_: Service, request: ServerRequest) -> Response:
     """Estimate one request in credits; `cost` is null when the price is not public."""
-    given = _read(visit.body)
+    given = _read(request.body)
     try:
         model = catalog.get_model(given.model)
     except UnknownModelError as fault:
