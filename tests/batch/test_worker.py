@@ -774,13 +774,13 @@ def test_a_task_that_never_ends_is_given_up_after_the_patience_and_collected_on_
 
 
 def test_a_batch_learns_how_long_its_tasks_take_for_each_size_as_a_client_does(tmp_path):
-    experience = PollingHistory()
+    history = PollingHistory()
     rows = [{"prompt": "a fox", "width": side, "height": side, "seed": side} for side in (64, 1024)]
     with loopback() as base:
-        client = AsyncClient(KEY, base_url=base, experience=experience)
+        client = AsyncClient(KEY, base_url=base, history=history)
         batch = Batch(tmp_path / "a.ledger", output=tmp_path / "images", client=client)
         batch.plan(rows)
         batch.run()
         asyncio.run(client.close())
 
-    assert repr(experience).startswith("Experience(2 kinds")
+    assert repr(history).startswith("PollingHistory(2 kinds")

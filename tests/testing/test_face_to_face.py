@@ -275,8 +275,8 @@ def test_learned_polls_use_the_slots_better_than_unlearned_ones_and_no_more_poll
     dice = random.Random(4)
     drawn = [dice.lognormvariate(-0.125, 0.5) for _ in range(150)]
 
-    def play(experience, rounds):
-        pair = FaceToFace(seconds=lambda order: drawn[order.seed], experience=experience)
+    def play(history, rounds):
+        pair = FaceToFace(seconds=lambda order: drawn[order.seed], history=history)
         for _ in range(rounds):
             began, before = pair.clock.now(), len(pair.journal)
             wanted = [pair.request("a fox", width=64, height=64, seed=number) for number in range(150)]

@@ -11,14 +11,16 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fluxwerk.client.base import BaseClient, of_each
-from fluxwerk.client.client import Client
+from fluxwerk.client.base import of_each
+from fluxwerk.client.client import DEFAULT_TIMEOUT, Client
+from fluxwerk.client.credentials import Credentials
 from fluxwerk.client.image import Image
 from fluxwerk.client.inputs import RequestOptions
 from fluxwerk.client.many import Result
-from fluxwerk.drive import drive, pause_before
+from fluxwerk.client.session import Session
+from fluxwerk.drive import Send, Steps, drive, out_of_time, pause_before
 from fluxwerk.engines import Engine, Order
-from fluxwerk.errors import ConnectionFailedError, FluxwerkError, TaskTimeoutError, TransportError
+from fluxwerk.errors import ConnectionFailedError, FluxwerkError, TransportError
 from fluxwerk.imagefile import PNG_SIGNATURE
 from fluxwerk.polling.history import PollingHistory
 from fluxwerk.server.faults.effects import SpoiltResponse
@@ -28,7 +30,7 @@ from fluxwerk.server.state.accounts import Accounts, TaskRecord
 from fluxwerk.testing.clock import PretendClock
 from fluxwerk.testing.crowd import Crowd
 from fluxwerk.testing.post import Post, suffer
-from fluxwerk.types import Event, Flow, HttpRequest, Request, Response, Task, Tell
+from fluxwerk.types import Event, Flow, HttpRequest, Request, Response
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -37,7 +39,7 @@ T = TypeVar("T")
 BASE = "http://fluxwerk.test"
 KEY = "a-key-for-tests"
 
-Fetch = Callable[[HttpRequest], Response]
+Meddle = Callable[[HttpRequest, Response], Response]
 
 
 class Blank:
@@ -50,15 +52,45 @@ class Blank:
         return blank(order.width, order.height)
 
 
+class ServiceTransport:
+    """The transport of a `Client` whose requests a `Service` answers in the same thread, on a pretend clock.
+
+    `journal` holds every HTTP request that reached the server.
+    """
+
+    def __init__(self, service: Service, post: Post, clock: PretendClock, fetch: Send, meddle: Meddle) -> None:
+        self.journal: list[HttpRequest] = []
+        self._service = service
+        self._post = post
+        self._clock = clock
+        self._fetch = fetch
+        self._meddle = meddle
+
+    def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
+        """Hand one HTTP request to the server and its answer back."""
+        self._post.deliver(self._clock.now())
+        self.journal.append(request)
+        arriving = HttpRequest(request.method, request.url, request.body, headers=credentials.headers(request))
+        answer = drive(self._service.answer(arriving), self._fetch, clock=self._clock)
+        if isinstance(answer, SpoiltResponse):
+            suffer(answer, self._clock, budget)
+        return self._meddle(request, answer)
+
+    def close(self) -> None:
+        """Close nothing, since nothing is open."""
+
+
 class FaceToFace(Client):
     """A `Client` whose requests are answered by a `Service` in the same thread, on a pretend clock.
 
     `seconds` says how long a task takes, `urls` answers what the server fetches, `meddle` sees each HTTP request and
-    the answer before the client does, and may change the answer, raise `Lost`, or let seconds pass.  `trouble` is how
-    the server misbehaves on purpose, `receiver` takes its webhooks when they are due, and `settings` are those of the
-    `Service`.  Polls are planned as if nothing were known, unless there is an `experience`.  `journal` holds every HTTP
-    request that reached the server, `events` everything the client told.
+    the answer before the client does, and may change the answer, raise `TransportError`, or let seconds pass.
+    `trouble` is how the server misbehaves on purpose, `receiver` takes its webhooks when they are due, and `settings`
+    are those of the `Service`.  Polls are planned as if nothing were known, unless there is a `history`.  `journal`
+    holds every HTTP request that reached the server, `events` every event of the client.
     """
+
+    clock: PretendClock
 
     def __init__(
         self,
@@ -67,29 +99,22 @@ class FaceToFace(Client):
         books: Accounts | None = None,
         engine: Engine | None = None,
         urls: dict[str, bytes] | None = None,
-        meddle: Callable[[HttpRequest, Response], Response] = lambda _, response: response,
-        timeout: float = 600.0,
+        meddle: Meddle = lambda _, response: response,
+        timeout: float = DEFAULT_TIMEOUT,
         trouble: Faults | Iterable[FaultRule] = (),
         receiver: Callable[[HttpRequest], Response] = lambda _: Response(204),
-        experience: PollingHistory | None = None,
+        history: PollingHistory | None = None,
         slots: int | None = None,
         **settings: Any,
     ) -> None:
         self.events: list[Event] = []
-        clock = PretendClock()
-        experience = experience or PollingHistory(learning=False)
-        BaseClient.__init__(
-            self, KEY, None, BASE, timeout, self.events.append, slots, clock=clock, experience=experience
-        )
-        self.clock: PretendClock = clock
-        self.journal: list[HttpRequest] = []
         self.urls = {} if urls is None else urls
-        self.meddle = meddle
         self._engine = engine or Blank()
-        self._post = Post(self.clock, receiver)
+        clock = PretendClock()
+        self._post = Post(clock, receiver)
         self.service = Service(
             books or Accounts(),
-            self.clock.now,
+            clock.now,
             engine=self._engine.name,
             entropy=random.Random(0).randbytes,  # noqa: S311  (the same ids in every run)
             pace=seconds if callable(seconds) else lambda _: seconds,
@@ -99,43 +124,41 @@ class FaceToFace(Client):
             **settings,
         )
         self._post.service = self.service
-
-    def send(self, request: HttpRequest, budget: float | None = None) -> Response:
-        """Carry one HTTP request to the server and its answer back."""
-        self._post.deliver(self.clock.now())
-        self.journal.append(request)
-        arriving = HttpRequest(request.method, request.url, request.body, headers=self.access.headers(request))
-        answer = drive(self.service.answer(arriving), self._fetch, clock=self.clock)
-        if isinstance(answer, SpoiltResponse):
-            suffer(answer, self.clock, budget)
-        return self.meddle(request, answer)
+        transport = ServiceTransport(self.service, self._post, clock, self._fetch, meddle)
+        self.journal = transport.journal
+        super().__init__(
+            KEY,
+            base_url=BASE,
+            timeout=timeout,
+            on_event=self.events.append,
+            slots=slots,
+            transport=transport,
+            history=history or PollingHistory(learning=False),
+            clock=clock,
+        )
 
     def settle(self) -> None:
         """Let the clock run until no webhook is under way any more."""
         self._post.deliver(None)
 
     def together(self, flows: Iterable[Flow[T]], timeout: float | None = None) -> list[T | FluxwerkError]:
-        """Run many flows side by side on the pretend clock; each ends in its result or its error, in their order."""
+        """Run many flows side by side on the pretend clock, without slots; each ends in its result or its error."""
         return _together(list(flows), self.send, self.clock, self.clock.now() + (timeout or self.timeout))
 
     def generate_many(self, requests: Iterable[Request | str], **wanted: Unpack[RequestOptions]) -> Iterator[Result]:
         """Make many images side by side on the pretend clock, within the slots, and yield each as it finishes."""
-        crowd = Crowd(self.clock, self.slots, self.send, self._deadline(wanted.get("timeout")))
-        return crowd.run((one, self._conversation(None), self._beginning(one, wanted)) for one in requests)
+        many, deadline = self._many(requests), self._deadline(wanted.get("timeout"))
+
+        def steps(one: Request | str) -> Steps[Image]:
+            session = self._session(switch=many)
+            flow = self._generating(session, one, of_each(one, wanted))
+            return _within(session, session.steps(flow, deadline))
+
+        return Crowd(self.clock, self.send).run((one, steps(one)) for one in requests)
 
     def begin(self, prompt: str | Request | None = None, **wanted: Unpack[RequestOptions]) -> Flow[Image]:
         """Return the flow that `generate` would run, for `together`."""
-        return self._generating(self.on_event, prompt, wanted)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def _beginning(self, request: Request | str, wanted: RequestOptions) -> Callable[[Tell], Flow[Image]]:
-        return lambda tell: self._generating(tell, request, of_each(request, wanted))
-
-    def _drive(self, begin: Callable[[Tell], Flow[T]], timeout: float | None, task: Task | None = None) -> T:
-        with self._conversation(task) as talk:
-            return drive(begin(talk.tell), self.send, self._deadline(timeout), talk.clock)
+        return self._generating(self._session(), prompt, wanted)
 
     def _render(self, job: TaskRecord) -> None:
         try:
@@ -188,7 +211,7 @@ def _together(
     while queue:
         moment, _, number, request = heappop(queue)
         if moment >= deadline:
-            advance(number, TaskTimeoutError("The deadline passed before the image was there."))
+            advance(number, out_of_time())
             continue
         clock.jump_to(moment)
         try:
@@ -196,3 +219,8 @@ def _together(
         except TransportError as loss:
             advance(number, loss)
     return [results[number] for number in range(len(flows))]
+
+
+def _within(session: Session, steps: Steps[T]) -> Steps[T]:
+    with session:
+        return (yield from steps)
