@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -18,7 +20,16 @@ from hypothesis import strategies as st
 
 from fluxwerk import AsyncClient, Client, InvalidUsageError
 from fluxwerk.polling.histogram import bin_of
-from fluxwerk.polling.history import BEHIND_A_HOOK, KINDS, SAVE_EVERY, PollingHistory, kind_of, shared, user_file
+from fluxwerk.polling.history import (
+    BEHIND_A_HOOK,
+    KINDS,
+    SAVE_EVERY,
+    PollingHistory,
+    kind_of,
+    named_file,
+    shared,
+    user_file,
+)
 from fluxwerk.polling.limiter import BUDGET, RECOVERY
 from fluxwerk.protocol import retry
 from fluxwerk.server.faults.rules import FaultRule
@@ -418,13 +429,41 @@ def test_threads_may_share_it(clock):
 def test_the_cache_folder_can_be_named_and_switched_off(monkeypatch, named, found):
     monkeypatch.setenv("FLUXWERK_CACHE", named)
 
-    assert user_file() == found
+    assert named_file() == user_file() == found
 
 
-def test_the_cache_is_the_users_by_default(monkeypatch):
+def test_the_command_lines_history_is_in_the_users_cache_by_default(monkeypatch):
     monkeypatch.delenv("FLUXWERK_CACHE")
 
     assert user_file().parts[-2:] == ("fluxwerk", "history.json")
+    assert named_file() is None
+
+
+# Loading what the client stands on registers exit hooks of its own, so it is loaded first.
+PROGRAM = """
+import atexit, concurrent.futures.thread, logging, os, sys, httpcore2
+base, cache = sys.argv[1:]
+os.environ.pop("FLUXWERK_CACHE", None)
+if cache:
+    os.environ["FLUXWERK_CACHE"] = cache
+hooks = atexit._ncallbacks()
+from fluxwerk import Client
+with Client("a-key", base_url=base, slots=4) as client:
+    assert all(made.image for made in client.generate_many(["a fox"] * 4, width=64, height=64))
+    assert repr(client.history).startswith("PollingHistory(1 kinds")
+assert atexit._ncallbacks() == hooks
+assert not [name for name in logging.root.manager.loggerDict if logging.getLogger(name).filters]
+"""
+
+
+@pytest.mark.parametrize(("named", "files"), [("", []), ("cache", ["cache", "cache/history.json"])])
+def test_a_client_leaves_nothing_behind_unless_a_place_is_named(fluxwerk_server, tmp_path, named, files):
+    cache = str(tmp_path / named) if named else ""
+    homes = {name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA", "USERPROFILE")}
+    program = [sys.executable, "-c", PROGRAM, fluxwerk_server, cache]
+    subprocess.run(program, check=True, env=os.environ | homes, timeout=60)
+
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == files
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there a home is always found")
