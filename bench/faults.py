@@ -152,7 +152,7 @@ def main() -> None:
                 to = {"to": elsewhere} if how.get("to") == "FOREIGN" else {}
                 rule = FaultRule.model_validate({"on": on, **how, **to})
                 books = Accounts()
-                with loopback(books=books, trouble=Faults([rule])) as base:
+                with loopback(accounts=books, trouble=Faults([rule])) as base:
                     ending, seconds, image = attempt(base, alone=number % 2 == 0)
                 total += 1
                 right += ending == expected

@@ -177,10 +177,8 @@ async def ours(
         nonlocal polls
         polls += event.kind == "polled"
 
-    experience = PollingHistory(learning=learning)
-    client = AsyncClient(
-        KEY, base_url=base, slots=slots, on_event=hear, webhook=webhook, experience=experience, timeout=600
-    )
+    history = PollingHistory(learning=learning)
+    client = AsyncClient(KEY, base_url=base, slots=slots, on_event=hear, webhook=webhook, history=history, timeout=600)
     async with client:
 
         async def many(seed: int) -> None:
@@ -273,11 +271,11 @@ def single(images: int = 60) -> None:
                 ready.append(time.time())
 
         with httpx2.Client(headers={"x-key": KEY}) as http:
-            for name, experience in (
+            for name, history in (
                 ("nothing learned", PollingHistory(learning=False)),
                 ("learned", PollingHistory()),
             ):
-                with Client(KEY, base_url=base, experience=experience, on_event=hear) as client:
+                with Client(KEY, base_url=base, history=history, on_event=hear) as client:
                     waits = []
                     for number in range(images):
                         image = client.generate(f"a fox {number}", model=MODEL, width=1024, height=1024)
@@ -312,25 +310,25 @@ def exact(case: str, jobs: int) -> None:
 
 
 def _knowing() -> PollingHistory:
-    """Return the experience of somebody who has seen twenty thousand such tasks: no blind polls can do better."""
-    experience, dice = PollingHistory(), random.Random(1)
+    """Return the history of somebody who has seen twenty thousand such tasks: no blind polls can do better."""
+    history, dice = PollingHistory(), random.Random(1)
     sketch = Histogram()
     for _ in range(20_000):
         number = bin_of(CASES["lognormal"](dice, 0, 1))
         sketch.bins[number] = sketch.bins.get(number, 0.0) + 1
     task = Task("", f"{BASE}/", MODEL, output_mp=Decimal(0), input_mp=Decimal(0))
-    experience._kinds[kind_of(task)] = _Kind(sketch)  # noqa: SLF001
-    return experience
+    history._kinds[kind_of(task)] = _Kind(sketch)  # noqa: SLF001
+    return history
 
 
-def _play(case: str, jobs: int, seed: int, before: int, experience: PollingHistory) -> tuple[float, float]:
+def _play(case: str, jobs: int, seed: int, before: int, history: PollingHistory) -> tuple[float, float]:
     drawn = {number: durations(case, number, jobs) for number in (seed, before)}
     face = FaceToFace(
         seconds=lambda order: drawn[order.seed // 10**6][order.seed % 10**6],
-        experience=experience,
+        history=history,
     )
     began, known = face.clock.now(), 0
-    for number in (before, seed) if experience.learning else (seed,):
+    for number in (before, seed) if history.learning else (seed,):
         began, known = face.clock.now(), len(face.journal)
         wanted = [
             face.request("a fox", model=MODEL, width=64, height=64, seed=number * 10**6 + place)

@@ -53,7 +53,7 @@ class Site:
     """A ledger, a folder, and a server in the same thread that can be meddled with."""
 
     def __init__(self, folder: Path, jobs: int = 0, books: Accounts | None = None, **options: Any) -> None:
-        self.face = FaceToFace(books=books)
+        self.face = FaceToFace(accounts=books)
         self.path = folder / "a.ledger"
         self.ledger = Ledger.open(self.path)
         self.keep: Any = Saver(Folder(folder / "images"))
@@ -469,7 +469,7 @@ def test_stopping_twice_ends_at_once_and_loses_nothing(tmp_path: Path):
     site.run()
     assert site.count(Stage.SUBMITTED) >= 1
     site.on_told = lambda _: None
-    judge.settle_by_the_books(site.ledger, site.accepted)
+    judge.settle_by_the_accounts(site.ledger, site.accepted)
     site.run()
     assert site.count(Stage.SAVED) == 40
     judge.judge(site.ledger, site.accepted)
@@ -564,7 +564,7 @@ def test_a_worker_that_was_declared_dead_goes_on_under_a_new_name(tmp_path: Path
 
     site.on_told = bury
     site.run()
-    judge.settle_by_the_books(site.ledger, site.accepted)
+    judge.settle_by_the_accounts(site.ledger, site.accepted)
     site.run()
     assert site.count(Stage.SAVED) == 30
     judge.judge(site.ledger, site.accepted)
@@ -642,7 +642,7 @@ def test_results_come_as_they_finish_and_leaving_early_loses_nothing(tmp_path: P
             return {result.job.id async for result in batch.results()}
 
     assert asyncio.run(first()) == "saved"
-    judge.settle_by_the_books(site.ledger, site.accepted)
+    judge.settle_by_the_accounts(site.ledger, site.accepted)
     others = asyncio.run(rest())
     assert site.count(Stage.SAVED) == 40
     assert len(others) >= 1
@@ -774,13 +774,13 @@ def test_a_task_that_never_ends_is_given_up_after_the_patience_and_collected_on_
 
 
 def test_a_batch_learns_how_long_its_tasks_take_for_each_size_as_a_client_does(tmp_path):
-    experience = PollingHistory()
+    history = PollingHistory()
     rows = [{"prompt": "a fox", "width": side, "height": side, "seed": side} for side in (64, 1024)]
     with loopback() as base:
-        client = AsyncClient(KEY, base_url=base, experience=experience)
+        client = AsyncClient(KEY, base_url=base, history=history)
         batch = Batch(tmp_path / "a.ledger", output=tmp_path / "images", client=client)
         batch.plan(rows)
         batch.run()
         asyncio.run(client.close())
 
-    assert repr(experience).startswith("Experience(2 kinds")
+    assert repr(history).startswith("PollingHistory(2 kinds")

@@ -86,7 +86,7 @@ def pace() -> list[float]:
 @pytest.fixture
 def shell(tmp_path: Path, books: Accounts, pace: list[float], monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
     monkeypatch.chdir(tmp_path)
-    with loopback(Blank(), books=books, pace=lambda _: pace[0]) as base:
+    with loopback(Blank(), accounts=books, pace=lambda _: pace[0]) as base:
         yield Shell(tmp_path, base, books)
 
 
@@ -480,7 +480,7 @@ def test_a_killed_run_goes_on_where_it_stopped(shell: Shell):
 
     with shell.ledger() as ledger:
         judge.judge(ledger, shell.accepted)
-        if judge.settle_by_the_books(ledger, shell.accepted):
+        if judge.settle_by_the_accounts(ledger, shell.accepted):
             shell.run()
         assert ledger.budget.sums().count(Stage.SAVED) == 80
         assert ledger.budget.sums().spent == judge.charged(shell.accepted) == 240

@@ -261,13 +261,13 @@ def test_a_file_in_the_place_of_a_folder_is_refused_before_anything_is_paid(own_
 
 
 def test_a_wrong_key_ends_with_the_code_for_authentication(own_folder):
-    with loopback(books=Accounts(["the-right-one"])) as base:
+    with loopback(accounts=Accounts(["the-right-one"])) as base:
         done = fluxwerk("credits", "--base-url", base, BFL_API_KEY="a-wrong-one")
     assert (done.exit_code, "a-wrong-one" in done.output) == (3, False)
 
 
 def test_an_empty_account_ends_with_the_code_for_credits(own_folder):
-    with loopback(books=Accounts(credit=0)) as base:
+    with loopback(accounts=Accounts(credit=0)) as base:
         done = fluxwerk("generate", "x", "--base-url", base, BFL_API_KEY=KEY)
     assert (done.exit_code, "Insufficient credits" in done.stderr) == (4, True)
 

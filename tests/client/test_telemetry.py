@@ -78,7 +78,7 @@ def test_a_bad_ending_is_an_error_with_its_type(spans, exporter):
 
 def test_a_submit_that_is_refused_is_a_span_of_its_own(spans, exporter):
     with pytest.raises(InsufficientCreditsError):
-        face(spans, books=Accounts(credit=0)).generate(PROMPT)
+        face(spans, accounts=Accounts(credit=0)).generate(PROMPT)
 
     (span,) = exporter.get_finished_spans()
     assert span.attributes["error.type"] == "InsufficientCreditsError"

@@ -53,7 +53,7 @@ class LedgerAgainstServer(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         # A server that forgets nothing, so that its books can be read at the end.
-        self.face = FaceToFace(seconds=2.0, books=Accounts(keep=1e12))
+        self.face = FaceToFace(seconds=2.0, accounts=Accounts(keep=1e12))
         self.clock = self.face.clock
         self.skew = 0.0
         self.ledger = Ledger.open(":memory:", clock=lambda: self.clock.now() + self.skew)

@@ -86,7 +86,7 @@ def test_a_submit_whose_images_arrive_when_the_server_closes_is_not_accepted():
 
 @pytest.mark.parametrize("key", [None, "a b", "another"])
 def test_strangers_are_told_nothing(key):
-    of = face(books=Accounts(["known"]))
+    of = face(accounts=Accounts(["known"]))
     submitted = post(of, {"prompt": "x"}, key="known")
     assert "x-ratelimit-limit" not in ask(of, "GET", said(submitted)["polling_url"], key=key).headers
     assert poll(of, submitted)["status"] == "Ready"

@@ -56,7 +56,7 @@ def test_a_malformed_key_is_named_as_such(key):
 
 
 def test_an_unknown_key_is_refused_where_keys_are_configured():
-    guarded = face(books=Accounts(["known"]))
+    guarded = face(accounts=Accounts(["known"]))
     assert post(guarded, {"prompt": "x"}, key="known").status == 200
     answer = post(guarded, {"prompt": "x"}, key="unknown")
     assert (answer.status, said(answer)["detail"]) == (403, "Not authenticated - Invalid Authentication")
@@ -161,7 +161,7 @@ def test_another_account_has_slots_of_its_own():
 
 
 def test_without_enough_credits_nothing_is_booked():
-    of = face(books=Accounts(credit=Decimal("4.4")))
+    of = face(accounts=Accounts(credit=Decimal("4.4")))
     refused = post(of, {"prompt": "x", "width": 1920, "height": 1080})
     assert (refused.status, said(refused)["error"]) == (402, "insufficient_credits")
     assert of.state.accounts.jobs == {}
@@ -170,21 +170,21 @@ def test_without_enough_credits_nothing_is_booked():
 
 
 def test_credits_are_booked_on_acceptance():
-    of = face(seconds=60, books=Accounts(credit=Decimal(10)))
+    of = face(seconds=60, accounts=Accounts(credit=Decimal(10)))
     post(of, {"prompt": "x"})
     assert said(ask(of, "GET", "/v1/credits")) == {"credits": 7}
 
 
 def test_credits_come_back_when_the_engine_fails():
-    of = face(engine=Broken(), books=Accounts(credit=Decimal(10)))
+    of = face(engine=Broken(), accounts=Accounts(credit=Decimal(10)))
     body = poll(of, post(of, {"prompt": "x"}))
     assert (body["status"], body["cost"], body["result"]) == ("Error", 0, None)
     assert body["details"] == {"error": "RuntimeError: no paint left"}
     assert said(ask(of, "GET", "/v1/credits")) == {"credits": 10}
 
 
-def test_a_price_that_is_not_public_is_null_and_books_nothing():
-    of = face(books=Accounts(credit=Decimal(0)))
+def test_a_price_that_is_not_public_is_null_and_charges_nothing():
+    of = face(accounts=Accounts(credit=Decimal(0)))
     body = said(post(of, {"image": text(png(64, 64))}, "/v1/flux-tools/deblur-v1"))
     assert body["cost"] is None
 

@@ -62,12 +62,13 @@ def connected(connection: Connection, on_event: Tell = silence) -> Generator[Any
     """Yield a client, with a server of its own behind it when the command runs offline."""
     from fluxwerk.client.client import Client  # noqa: PLC0415  (only commands that send pay for it)
 
+    history = _history()
     if connection.offline:
         if connection.region or connection.base_url:
             raise InvalidUsageError("--offline brings its own server; leave out --region and --base-url.")
         with (
             _loopback() as base,
-            Client(OFFLINE_KEY, base_url=base, timeout=connection.timeout, on_event=on_event) as c,
+            Client(OFFLINE_KEY, base_url=base, timeout=connection.timeout, on_event=on_event, history=history) as c,
         ):
             yield c
         return
@@ -78,6 +79,7 @@ def connected(connection: Connection, on_event: Tell = silence) -> Generator[Any
         base_url=connection.base_url,
         timeout=connection.timeout,
         on_event=on_event,
+        history=history,
     ) as client:
         yield client
 
@@ -87,14 +89,28 @@ def connected_async(connection: Connection) -> Generator[Any]:
     """Yield an `AsyncClient`, with a server of its own behind it when the command runs offline."""
     from fluxwerk.client.client import AsyncClient  # noqa: PLC0415
 
+    history = _history()
     if connection.offline:
         if connection.region or connection.base_url:
             raise InvalidUsageError("--offline brings its own server; leave out --region and --base-url.")
         with _loopback() as base:
-            yield AsyncClient(OFFLINE_KEY, base_url=base, timeout=connection.timeout)
+            yield AsyncClient(OFFLINE_KEY, base_url=base, timeout=connection.timeout, history=history)
         return
     key = os.environ.get("BFL_API_KEY") or _key_from_file(connection.env_file)
-    yield AsyncClient(key, region=connection.region, base_url=connection.base_url, timeout=connection.timeout)
+    yield AsyncClient(
+        key,
+        region=connection.region,
+        base_url=connection.base_url,
+        timeout=connection.timeout,
+        history=history,
+    )
+
+
+def _history() -> Any:
+    """Return what this user's earlier commands learned about how long tasks take: a command is one short process."""
+    from fluxwerk.polling.history import PollingHistory, user_file  # noqa: PLC0415
+
+    return PollingHistory(user_file())
 
 
 def _loopback() -> Any:

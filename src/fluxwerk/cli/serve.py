@@ -112,7 +112,7 @@ def command(
     hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read
     guard, script, disk = _guard(networks, hosts), _script(trouble), _disk(state)
     serving = ServerState(
-        _books(keys, keyring, credit, keep, disk),
+        _accounts(keys, keyring, credit, keep, disk),
         time.time,
         engine=engine,
         abilities=painter,
@@ -211,7 +211,7 @@ def _refuse_all(**given: object) -> None:
         raise InvalidUsageError("", faults=faults)
 
 
-def _books(keys: tuple[str, ...], keyring: str | None, credit: str, keep: float, disk: DiskStore | None) -> Accounts:
+def _accounts(keys: tuple[str, ...], keyring: str | None, credit: str, keep: float, disk: DiskStore | None) -> Accounts:
     from fluxwerk.server.state.accounts import Accounts  # noqa: PLC0415
     from fluxwerk.server.state.keys import Keyring  # noqa: PLC0415
 

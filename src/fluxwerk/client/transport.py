@@ -1,8 +1,8 @@
 """The one seam through which HTTP requests leave: the HTTP library's side of it.
 
-Our own connections are httpcore2's, the engine room of httpx2: a request costs a third less than through httpx2, and
-its sockets can be told the deadline.  A client that was handed in, and one for a proxy, is httpx2's own.
-Nothing of either passes upwards: their exceptions become `Lost`.
+Our own connections are httpcore2's, the lower half of httpx2: a request costs a third less than through httpx2, and
+its sockets know the deadline.  A client that was handed in, and one for a proxy, is httpx2's own.
+Nothing of either passes upwards: their exceptions become `TransportError`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import aclosing, closing
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
-from fluxwerk.client import sockets
+from fluxwerk.client import logs, sockets
 from fluxwerk.client.credentials import Credentials
 from fluxwerk.errors import ConnectionFailedError, FluxwerkError, NoResponseError, TransportError
 from fluxwerk.protocol import trust
@@ -55,8 +56,8 @@ PLAIN = "%/:=&?~#+!$,;'@()*[]"
 class Transport(Protocol):
     """Connections of a blocking client."""
 
-    def send(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
-        """Send a request and read its answer within `budget` seconds; raises `Lost`."""
+    def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
+        """Send a request and read its answer within `budget` seconds; raises `TransportError`."""
         ...
 
     def close(self) -> None:
@@ -67,8 +68,8 @@ class Transport(Protocol):
 class AsyncTransport(Protocol):
     """Connections of an asyncio client, on one event loop."""
 
-    async def send(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
-        """Send a request and read its answer within `budget` seconds; raises `Lost`."""
+    async def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
+        """Send a request and read its answer within `budget` seconds; raises `TransportError`."""
         ...
 
     async def close(self) -> None:
@@ -76,10 +77,10 @@ class AsyncTransport(Protocol):
         ...
 
 
-def open_transport(lent: httpx2.Client | None = None) -> Transport:
+def open_transport(given: httpx2.Client | None = None) -> Transport:
     """Open connections, or use those of a client that was handed in."""
-    if lent:
-        return _GivenTransport(lent, owned=False)
+    if given:
+        return _GivenTransport(given, owned=False)
     if _has_proxy():
         import httpx2  # noqa: PLC0415  (slow to import, and only proxies need it)
 
@@ -87,10 +88,10 @@ def open_transport(lent: httpx2.Client | None = None) -> Transport:
     return _OwnTransport()
 
 
-def open_async_transport(lent: httpx2.AsyncClient | None = None) -> AsyncTransport:
+def open_async_transport(given: httpx2.AsyncClient | None = None) -> AsyncTransport:
     """Open connections for the running event loop, or use those of a client that was handed in."""
-    if lent:
-        return _AsyncGivenTransport(lent, owned=False)
+    if given:
+        return _AsyncGivenTransport(given, owned=False)
     if _has_proxy():
         import httpx2  # noqa: PLC0415
 
@@ -109,10 +110,9 @@ class _OwnTransport:
             network_backend=sockets.blocking(),
         )
 
-    def send(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
+    def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
         body = _Body(budget)
-        sockets.deadline.set(body.until)
-        with _Losses() as losses, self._pool.stream(**_core(access, request, budget)) as answer:
+        with _Losses() as losses, self._pool.stream(**_core(credentials, request, body)) as answer:
             for part in answer.iter_stream():
                 body.add(part)
             return _response(answer.status, answer.headers, body)
@@ -133,12 +133,13 @@ class _AsyncOwnTransport:
             network_backend=sockets.on_loop(),
         )
 
-    async def send(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
+    async def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
         import asyncio  # noqa: PLC0415  (a blocking client never needs it)
 
         body = _Body(budget)
         with _Losses() as losses:
-            async with asyncio.timeout(budget), self._pool.stream(**_core(access, request, budget)) as answer:
+            call = _core(credentials, request, body, is_async=True)
+            async with asyncio.timeout(budget), self._pool.stream(**call) as answer:
                 async for part in answer.aiter_stream():
                     body.add(part)
                 return _response(answer.status, answer.headers, body)
@@ -153,14 +154,16 @@ class _GivenTransport:
         self._http = http
         self._owned = owned
 
-    def send(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
+    def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
         with _Losses() as losses:
-            return _within(budget, lambda: self._read(access, request, budget))
+            return _within(budget, lambda: self._read(credentials, request, budget))
         raise losses.loss
 
-    def _read(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
+    def _read(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
         body = _Body(budget)
-        with self._http.stream(**_lent(access, request, budget)) as answer:
+        prepared = _prepare(self._http, credentials, request, body, is_async=False)
+        # httpx2 would carry x-key along a redirect to another host.
+        with closing(self._http.send(prepared, stream=True, follow_redirects=False)) as answer:
             for part in answer.iter_bytes():
                 body.add(part)
             return Response(answer.status_code, dict(answer.headers), bytes(body.data))
@@ -175,15 +178,18 @@ class _AsyncGivenTransport:
         self._http = http
         self._owned = owned
 
-    async def send(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
+    async def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
         import asyncio  # noqa: PLC0415
 
         body = _Body(budget)
         with _Losses() as losses:
-            async with asyncio.timeout(budget), self._http.stream(**_lent(access, request, budget)) as answer:
-                async for part in answer.aiter_bytes():
-                    body.add(part)
-                return Response(answer.status_code, dict(answer.headers), bytes(body.data))
+            prepared = _prepare(self._http, credentials, request, body, is_async=True)
+            async with asyncio.timeout(budget):
+                answer = await self._http.send(prepared, stream=True, follow_redirects=False)
+                async with aclosing(answer):
+                    async for part in answer.aiter_bytes():
+                        body.add(part)
+                    return Response(answer.status_code, dict(answer.headers), bytes(body.data))
         raise losses.loss
 
     async def close(self) -> None:
@@ -194,8 +200,8 @@ class _AsyncGivenTransport:
 def _within(budget: float | None, work: Callable[[], Response]) -> Response:
     """Do blocking work and leave it alone at the deadline; raises `TimeoutError`.
 
-    Nobody can tell the sockets of a client that was handed in when to stop: each single read may take as long as there
-    was left in the beginning.  So the work has a thread of its own, which ends by those limits, and we end in time.
+    The sockets of a client that was handed in do not know the deadline: each single read may take as long as there was
+    left in the beginning.  So the work has a thread of its own, which ends by those limits, and this one ends in time.
     """
     if budget is None:
         return work()
@@ -210,7 +216,7 @@ def _within(budget: float | None, work: Callable[[], Response]) -> Response:
         except BaseException as trouble:  # noqa: BLE001  (it is raised where the work was asked for)
             done.set_exception(trouble)
 
-    threading.Thread(target=run, name="fluxwerk-line", daemon=True).start()
+    threading.Thread(target=run, name="fluxwerk-transport", daemon=True).start()
     return done.result(max(0.0, budget))
 
 
@@ -225,6 +231,7 @@ class _Body:
 
     def __init__(self, budget: float | None) -> None:
         self.data = bytearray()
+        self.budget = budget
         self.until = float("inf") if budget is None else time.monotonic() + budget
 
     def add(self, part: bytes) -> None:
@@ -241,38 +248,51 @@ def _limitless() -> httpx2.Limits:
     return httpx2.Limits(max_connections=None, max_keepalive_connections=KEPT_ALIVE, keepalive_expiry=KEPT_SECONDS)
 
 
-def _limits(request: HttpRequest, budget: float | None) -> dict[str, float]:
+def _limits(request: HttpRequest, body: _Body) -> dict[str, float]:
     longest = LONGEST_READ if request.method == "GET" else LONGEST_SUBMIT
-    left = longest if budget is None else max(0.001, min(longest, budget))
+    left = longest if body.budget is None else max(0.001, min(longest, body.budget))
     # A little less than all, so that a connection that never stood is told apart from an answer that never came.
     connect = min(left * 0.9, LONGEST_CONNECT)
-    return {"connect": connect, "read": left, "write": left, "pool": connect}
+    whole = sockets.TimeLimit(left, body.until)
+    return {"connect": connect, "read": whole, "write": whole, "pool": connect}
 
 
-def _core(access: Credentials, request: HttpRequest, budget: float | None) -> dict[str, Any]:
+def _core(credentials: Credentials, request: HttpRequest, body: _Body, *, is_async: bool = False) -> dict[str, Any]:
     url = request.url if request.url.isascii() else quote(request.url, safe=PLAIN)
     # identity: nothing that arrives has to be unpacked, and so nothing can unpack to any size.
-    headers = {"accept": "*/*", "accept-encoding": "identity", **access.headers(request)}
+    headers = {"accept": "*/*", "accept-encoding": "identity", **credentials.headers(request)}
     return {
         "method": request.method,
         "url": url,
         "headers": headers,
         "content": request.body or None,
-        "extensions": {"timeout": _limits(request, budget)},
+        "extensions": {"timeout": _limits(request, body), **logs.extensions(is_async=is_async)},
     }
 
 
-def _lent(access: Credentials, request: HttpRequest, budget: float | None) -> dict[str, Any]:
-    limits = _limits(request, budget)
-    return {
-        "method": request.method,
-        "url": request.url,
-        "content": request.body or None,
-        "headers": access.headers(request),
-        # httpx2 would carry x-key along a redirect to another host.
-        "follow_redirects": False,
-        "timeout": (limits["connect"], limits["read"], limits["write"], limits["pool"]),
-    }
+def _prepare(
+    http: httpx2.Client | httpx2.AsyncClient,
+    credentials: Credentials,
+    request: HttpRequest,
+    body: _Body,
+    *,
+    is_async: bool,
+) -> httpx2.Request:
+    limits = _limits(request, body)
+    prepared = http.build_request(
+        request.method,
+        request.url,
+        content=request.body or None,
+        headers=credentials.headers(request),
+        timeout=(limits["connect"], limits["read"], limits["write"], limits["pool"]),
+        extensions=logs.extensions(is_async=is_async),
+    )
+    if request.keyed:
+        logs.guard_packed_headers()
+    else:
+        # A delivery's URL is a credential.
+        prepared.url = logs.quiet_url(prepared.url)
+    return prepared
 
 
 def _response(status: int, headers: list[tuple[bytes, bytes]], body: _Body) -> Response:

@@ -1,4 +1,4 @@
-"""What happens to a webhook once it is proven: one ring, one reading again, one call, for each task.
+"""What happens to a webhook once it is proven: one notification, one poll, one call, for each task.
 
 A webhook is a hint.  It is believed about nothing but the moment, so that a lost, forged, doubled or late one changes
 how soon something happens and never what.
@@ -46,7 +46,7 @@ class Inbox:
 
     def __init__(
         self,
-        bell: Wakeup,
+        wakeup: Wakeup,
         on_status: OnStatus | None = None,
         client: Client | AsyncClient | None = None,
         find: Find | None = None,
@@ -58,7 +58,7 @@ class Inbox:
             raise InvalidUsageError(
                 "on_status needs client=: a webhook is a hint, and the result is read again before it counts."
             )
-        self._bell = bell
+        self._wakeup = wakeup
         self._on_status = on_status
         self._client = client
         self._find = find
@@ -86,7 +86,7 @@ class Inbox:
             if self._heard.get(hint.task.id):
                 return
             self._heard.put(hint.task.id, value=True)
-        self._bell.ring(hint.task.id)
+        self._wakeup.notify(hint.task.id)
         if self._on_status:
             self._start(hint)
 

@@ -37,7 +37,7 @@ class WebhookOptions(TypedDict):
 class Receiver:
     """An ASGI application that takes in webhooks; mount it in FastAPI, Starlette or Django, or serve it alone.
 
-    It verifies and answers at once.  Afterwards it rings `bell` for the task and, if `on_status` is given, polls the
+    It verifies and answers at once.  Then it notifies `wakeup` of the task and, if `on_status` is given, polls the
     task again through `client` and calls `on_status` with what the poll said, once for each task.  Either kind of
     client will do, and `on_status` and `find` may be functions or coroutine functions.
 
@@ -56,11 +56,11 @@ class Receiver:
         url: str = "",
         token: str = "",
         accept_secret_header: bool = False,
-        bell: Wakeup | None = None,
+        wakeup: Wakeup | None = None,
     ) -> None:
         check(secret)
-        self.bell = bell or Wakeup()
-        self._inbox = Inbox(self.bell, on_status, client, find)
+        self.wakeup = wakeup or Wakeup()
+        self._inbox = Inbox(self.wakeup, on_status, client, find)
         self._secret = secret
         self._url = url
         self._token = token

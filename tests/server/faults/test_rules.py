@@ -285,7 +285,7 @@ def test_a_rule_decides_how_a_task_ends():
 
 
 def test_only_the_prompts_and_models_that_a_rule_names_suffer():
-    of = troubled(FaultRule(on="submit", do="fail", prompt="bad"), books=Accounts(credit=Decimal(100)))
+    of = troubled(FaultRule(on="submit", do="fail", prompt="bad"), accounts=Accounts(credit=Decimal(100)))
     assert of.generate("good").cost == 3
     with pytest.raises(TaskFailedError):
         of.generate("bad")

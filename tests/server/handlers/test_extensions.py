@@ -19,6 +19,7 @@ from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.engines.threads import ThreadedEngine, live
 from fluxwerk.errors import Fault
 from fluxwerk.server.app import build
+from fluxwerk.server.router import Router
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.server.state.metrics import Metrics
 from fluxwerk.server.state.state import ServerState
@@ -71,8 +72,10 @@ class Puppet(FullAbilities):
 
 
 @asynccontextmanager
-async def serving(puppet: Puppet, books: Accounts | None = None) -> AsyncGenerator[tuple[httpx2.AsyncClient, Service]]:
-    service = ServerState(books or Accounts(), lambda: 0.0, engine=puppet.name, abilities=puppet)
+async def serving(
+    puppet: Puppet, accounts: Accounts | None = None
+) -> AsyncGenerator[tuple[httpx2.AsyncClient, ServerState]]:
+    service = ServerState(accounts or Accounts(), lambda: 0.0, engine=puppet.name, abilities=puppet)
     app = build(service, puppet)
     async with app.router.lifespan_context(app):
         transport = httpx2.ASGITransport(app=app)
@@ -160,7 +163,7 @@ def test_what_the_engine_cannot_honour_is_a_422_that_names_the_field() -> None:
             assert answer.status_code == 422
             (entry,) = answer.json()["detail"]
             assert (entry["loc"], entry["msg"]) == (["body", "seed"], "must not be 13 (take 12)")
-            assert not service.books.jobs
+            assert not service.accounts.jobs
 
     asyncio.run(scene())
 
@@ -191,8 +194,7 @@ def test_health_is_503_until_the_engine_serves() -> None:
 
 @pytest.mark.parametrize(("path", "method"), [("/v1/models", "POST"), ("/v1/tasks/x", "POST")])
 def test_another_method_is_refused(path: str, method: str) -> None:
-    service = ServerState(Accounts(), lambda: 0.0)
-    steps = service.answer(HttpRequest(method, f"http://fluxwerk.test{path}"))
+    steps = Router(ServerState(Accounts(), lambda: 0.0)).answer(HttpRequest(method, f"http://fluxwerk.test{path}"))
     with pytest.raises(StopIteration) as done:
         next(steps)
     assert done.value.value.status in (404, 405)
@@ -222,15 +224,15 @@ def test_a_closing_server_accepts_nothing_and_still_answers_polls(face_to_face: 
 
 def test_a_server_is_quiet_when_nothing_runs_and_nothing_waits_to_be_collected() -> None:
     face = FaceToFace(seconds=5.0)
-    books, now = face.state.accounts, face.clock.now
-    assert books.is_quiet(now(), 10)
+    accounts, now = face.state.accounts, face.clock.now
+    assert accounts.is_quiet(now(), 10)
     task = face.submit("a fox")
-    assert not books.is_quiet(now(), 10)
+    assert not accounts.is_quiet(now(), 10)
     status = face.wait(task)
-    assert not books.is_quiet(now(), 10)
-    assert books.is_quiet(now() + 11, 10)
+    assert not accounts.is_quiet(now(), 10)
+    assert accounts.is_quiet(now() + 11, 10)
     face.download(status)
-    assert books.is_quiet(now(), 10)
+    assert accounts.is_quiet(now(), 10)
 
 
 def test_a_simple_engine_becomes_live_and_a_live_one_stays() -> None:
@@ -288,7 +290,7 @@ def test_a_task_shows_what_it_was_and_how_it_ended() -> None:
 
 
 def test_a_task_that_waits_is_cancelled_and_its_credits_come_back() -> None:
-    of = FaceToFace(books=Accounts(credit=Decimal(10)))
+    of = FaceToFace(accounts=Accounts(credit=Decimal(10)))
     identity = said(post(of, {"prompt": "fluxwerk:pending-forever"}))["id"]
     answer = said(requested(of, "DELETE", f"/v1/tasks/{identity}"))
     assert (answer["cancelled"], answer["was"], answer["status"], answer["cost"]) == (True, "queued", "Error", 0)
@@ -296,7 +298,7 @@ def test_a_task_that_waits_is_cancelled_and_its_credits_come_back() -> None:
 
 
 def test_a_task_whose_image_is_held_back_is_cancelled_for_good() -> None:
-    of = FaceToFace(seconds=5, books=Accounts(credit=Decimal(10)))
+    of = FaceToFace(seconds=5, accounts=Accounts(credit=Decimal(10)))
     submitted = said(post(of, {"prompt": "x"}))
     answer = said(requested(of, "DELETE", f"/v1/tasks/{submitted['id']}"))
     assert (answer["cancelled"], answer["was"]) == (True, "running")
@@ -377,7 +379,7 @@ def once(of: FaceToFace, body: object, name: str = "order-1", key: str = "key") 
 
 
 def test_the_same_key_and_body_is_the_same_task_and_is_paid_once() -> None:
-    of = FaceToFace(books=Accounts(credit=Decimal(10)))
+    of = FaceToFace(accounts=Accounts(credit=Decimal(10)))
     first, again = once(of, {"prompt": "x"}), once(of, {"prompt": "x"})
     assert (again.status, again.body) == (200, first.body)
     assert again.headers["idempotent-replayed"] == "true"
@@ -436,15 +438,15 @@ def test_metrics_count_what_happened_and_name_nobody() -> None:
     lines = answer.body.decode().splitlines()
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     for line in (
-        'fluxwerk_tasks{status="Ready"} 1',
-        'fluxwerk_tasks{status="Error"} 1',
-        'fluxwerk_tasks{status="Pending"} 1',
-        'fluxwerk_accepted_total{model="flux-2-pro"} 3',
-        'fluxwerk_refused_total{status="422"} 1',
-        'fluxwerk_ended_total{status="Ready"} 2',
-        "fluxwerk_in_flight 1",
-        'fluxwerk_render_seconds_bucket{le="+Inf"} 2',
-        "fluxwerk_render_seconds_count 2",
+        'fluxwerk_tasks{status="Ready"} 1.0',
+        'fluxwerk_tasks{status="Error"} 1.0',
+        'fluxwerk_tasks{status="Pending"} 1.0',
+        'fluxwerk_accepted_total{model="flux-2-pro"} 3.0',
+        'fluxwerk_refused_total{status="422"} 1.0',
+        'fluxwerk_ended_total{status="Ready"} 2.0',
+        "fluxwerk_in_flight 1.0",
+        'fluxwerk_render_seconds_bucket{le="+Inf"} 2.0',
+        "fluxwerk_render_seconds_count 2.0",
     ):
         assert line in lines
     assert "CANARY" not in answer.body.decode()
@@ -459,8 +461,8 @@ def test_metrics_are_in_prometheus_own_format() -> None:
 
 def test_a_render_is_timed_from_its_beginning() -> None:
     meter = Metrics()
-    meter.render(0.3)
-    meter.render(200.0)
+    meter.rendered(0.3)
+    meter.rendered(200.0)
     buckets = dict(meter.buckets())
     assert (buckets["0.25"], buckets["0.5"], buckets["120"], buckets["+Inf"]) == (0, 1, 1, 2)
     of = FaceToFace()

@@ -40,7 +40,7 @@ class Idle:
 def living(folder: Path, at: float | None = None, **how) -> Iterator[FaceToFace]:
     """A service over the folder's state; at the end its process is gone."""
     disk = DiskStore(folder)
-    face = FaceToFace(books=Accounts(store=disk), secret=disk.secret, **how)
+    face = FaceToFace(accounts=Accounts(store=disk), secret=disk.secret, **how)
     if at is not None:
         face.clock.jump_to(at)
     face.state.resume()
@@ -51,7 +51,8 @@ def living(folder: Path, at: float | None = None, **how) -> Iterator[FaceToFace]
 
 
 def never(face: FaceToFace) -> None:
-    face.state.on_accept = lambda _: None
+    """Render nothing from now on, as a server that is killed."""
+    face._stop_working()
 
 
 def test_a_task_that_nobody_rendered_is_rendered_after_the_restart(tmp_path):
@@ -301,7 +302,7 @@ def test_more_accounts_than_are_remembered_come_back_whole(tmp_path):
         for key in keys * 2:
             post(of, {"prompt": "x"}, key=key)
     disk = DiskStore(tmp_path)
-    of = FaceToFace(books=Accounts(store=disk, remembered=2), secret=disk.secret)
+    of = FaceToFace(accounts=Accounts(store=disk, remembered=2), secret=disk.secret)
     for key in keys:
         assert len(said(ask(of, "GET", "/v1/tasks", key=key))["tasks"]) == 2
         assert said(ask(of, "GET", "/v1/credits", key=key)) == {"credits": 1_000_000 - 6}

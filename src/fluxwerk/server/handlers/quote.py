@@ -14,6 +14,7 @@ from fluxwerk.server import schema
 from fluxwerk.server.errors import invalid, unfit
 from fluxwerk.server.handlers.submit import check_area
 from fluxwerk.server.request import ServerRequest
+from fluxwerk.server.state.state import ServerState
 from fluxwerk.types import Json, Response
 
 Side = Annotated[int, Field(ge=1, le=100_000)]
@@ -30,7 +31,7 @@ class Quote(BaseModel):
     inputs: Annotated[list[tuple[Side, Side]], Field(max_length=IMAGES)] = []
 
 
-def price(_: Service, request: ServerRequest) -> Response:
+def price(_: ServerState, request: ServerRequest) -> Response:
     """Estimate one request in credits; `cost` is null when the price is not public."""
     given = _read(request.body)
     try:

@@ -1,4 +1,4 @@
-"""The server's books: accounts with their credits, and every job with its stage, slot and charge."""
+"""The server's accounts, with their credits, and every job with its stage, slot and charge."""
 
 from __future__ import annotations
 
