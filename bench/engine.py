@@ -22,12 +22,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "diffusers"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import diffusers
-import tiny
 import torch
-from photos import photo, png
 
 from fluxwerk.engines import Order
 from fluxwerk.engines.codec import encode
@@ -37,6 +35,8 @@ from fluxwerk.engines.local.load import load
 from fluxwerk.engines.local.message import Done
 from fluxwerk.engines.local.stages import Stages
 from fluxwerk.engines.local.weights import read
+from support import tiny
+from support.photos import photo, png
 
 MODEL = "flux-2-klein-4b"
 # Sizes as often as they are meant to come: mostly small ones, as on a busy service.

@@ -25,10 +25,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "diffusers"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import diffusers
-import tiny
 import torch
 import transformers
 
@@ -39,6 +38,7 @@ from fluxwerk.engines.local.kind import KINDS
 from fluxwerk.engines.local.message import Done, RenderFailed
 from fluxwerk.engines.local.stages import Stages
 from fluxwerk.engines.local.weights import Row
+from support import tiny
 
 MODEL = "flux-2-klein-4b"
 STEPS = 4
