@@ -29,7 +29,7 @@ import torch
 
 from fluxwerk.engines import Order
 from fluxwerk.engines.codec import encode
-from fluxwerk.engines.local.canvas import flat
+from fluxwerk.engines.local.canvas import flatten
 from fluxwerk.engines.local.family import Family
 from fluxwerk.engines.local.load import load
 from fluxwerk.engines.local.message import Done
@@ -63,14 +63,14 @@ class Figures:
 
 def trace(images: int, gap: float) -> list[Arrival]:
     """Return the same arrivals in every run, at random intervals of `gap` seconds on average."""
-    chance = random.Random(6)
+    generator = random.Random(6)
     arrivals, now = [], 0.0
     for number in range(images):
-        width, height = chance.choice(SIZES)
-        references = (png(photo(96, 64, number)),) if chance.random() < WITH_REFERENCE else ()
+        width, height = generator.choice(SIZES)
+        references = (png(photo(96, 64, number)),) if generator.random() < WITH_REFERENCE else ()
         order = Order(MODEL, f"prompt {number % 7}", number, width, height, references=references)
         arrivals.append(Arrival(now, order))
-        now += chance.expovariate(1 / gap)
+        now += generator.expovariate(1 / gap)
     return arrivals
 
 
@@ -93,7 +93,7 @@ def stock_image(pipe: Any, order: Order) -> Any:
     """Make one image as diffusers does."""
     return pipe(
         prompt=order.prompt,
-        image=[flat(data) for data in order.references] or None,
+        image=[flatten(data) for data in order.references] or None,
         width=order.width,
         height=order.height,
         num_inference_steps=4,

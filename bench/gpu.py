@@ -1,4 +1,4 @@
-"""Full-size FLUX.2 [klein] 4B with random weights on a GPU: our loop beside stock diffusers, and the floor.
+"""Full-size FLUX.2 [klein] 4B with random weights on a GPU: our loop reference_tokens stock diffusers, and the floor.
 
     python bench/gpu.py                                    # one GPU, 16 GB in bfloat16, no download
     python bench/gpu.py --compile
@@ -122,7 +122,7 @@ class Ours:
         self._failed = False
         self._done = threading.Condition()
         self._numbers = count()
-        self.stages = Stages({MODEL: self.family}, self._hear)
+        self.stages = Stages({MODEL: self.family}, self._receive)
         self._thread = threading.Thread(target=self.stages.run)
         self._thread.start()
 
@@ -141,7 +141,7 @@ class Ours:
         self.stages.close()
         self._thread.join()
 
-    def _hear(self, said: object) -> None:
+    def _receive(self, said: object) -> None:
         if isinstance(said, RenderFailed):
             print(f"failed: {said.kind}: {said.text}", file=sys.stderr)
             self._failed = True

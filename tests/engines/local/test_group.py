@@ -25,22 +25,22 @@ class Pretend:
 
 
 def run(groups: Groups[Pretend], passes: int) -> list[list[int]]:
-    """Let drafts step, each until it has none left, and return who took part in each pass."""
+    """Let samples step, each until it has none left, and return who took part in each pass."""
     log = []
     for _ in range(passes):
         batch = groups.pick()
-        log.append([draft.number for draft in batch])
-        for draft in batch:
-            draft.left -= 1
-            if not draft.left:
-                groups.drop(draft.number)
+        log.append([sample.number for sample in batch])
+        for sample in batch:
+            sample.left -= 1
+            if not sample.left:
+                groups.drop(sample.number)
     return log
 
 
-def of(*drafts: Pretend, budget: float = 100.0) -> Groups[Pretend]:
+def of(*samples: Pretend, budget: float = 100.0) -> Groups[Pretend]:
     groups: Groups[Pretend] = Groups(budget)
-    for draft in drafts:
-        groups.add(draft)
+    for sample in samples:
+        groups.add(sample)
     return groups
 
 
@@ -106,25 +106,25 @@ DRAFTS = st.lists(st.tuples(st.sampled_from("abc"), st.floats(0.5, 50), st.integ
 
 @given(DRAFTS, st.floats(1, 60))
 def test_everybody_is_finished_and_no_pass_exceeds_the_budget(
-    drafts: list[tuple[str, float, int]], budget: float
+    samples: list[tuple[str, float, int]], budget: float
 ) -> None:
-    prices = {key: cost for key, cost, _ in drafts}
-    groups = of(*(Pretend(n, key, prices[key], left) for n, (key, _, left) in enumerate(drafts)), budget=budget)
-    log = run(groups, sum(left for *_, left in drafts))
+    prices = {key: cost for key, cost, _ in samples}
+    groups = of(*(Pretend(n, key, prices[key], left) for n, (key, _, left) in enumerate(samples)), budget=budget)
+    log = run(groups, sum(left for *_, left in samples))
     assert len(groups) == 0
     for batch in log:
-        keys = {drafts[number][0] for number in batch}
+        keys = {samples[number][0] for number in batch}
         assert len(keys) <= 1
         assert len(batch) <= 1 or prices[keys.pop()] * len(batch) <= budget * 1.000001
 
 
 @given(DRAFTS)
-def test_no_group_waits_longer_than_the_dearest_pass_of_every_other(drafts: list[tuple[str, float, int]]) -> None:
-    prices = {key: cost for key, cost, _ in drafts}
-    groups = of(*(Pretend(n, key, prices[key], 1000) for n, (key, _, _) in enumerate(drafts)), budget=60.0)
+def test_no_group_waits_longer_than_the_dearest_pass_of_every_other(samples: list[tuple[str, float, int]]) -> None:
+    prices = {key: cost for key, cost, _ in samples}
+    groups = of(*(Pretend(n, key, prices[key], 1000) for n, (key, _, _) in enumerate(samples)), budget=60.0)
     spent = dict.fromkeys(prices, 0.0)
     for batch in run(groups, 60):
-        spent[drafts[batch[0]][0]] += sum(prices[drafts[number][0]] for number in batch)
+        spent[samples[batch[0]][0]] += sum(prices[samples[number][0]] for number in batch)
         dearest = max(max(60.0, cost) for cost in prices.values())
         assert max(spent.values()) - min(spent.values()) <= dearest * 1.000001
 
