@@ -104,7 +104,7 @@ def test_a_part_that_ignores_the_format_is_noticed(row: Row, tmp_path) -> None:
     pipe = diffusers.Flux2KleinPipeline.from_pretrained(row.path, local_files_only=True)
     from fluxwerk.engines.local.load import _check  # noqa: PLC0415
 
-    with pytest.raises(UnloadableError, match=r"transformer came as torch\.float32"):
+    with pytest.raises(UnloadableError, match=r"transformer was loaded as torch\.float32"):
         _check(replace(row, path=str(stubborn)), pipe, torch.bfloat16)
 
 

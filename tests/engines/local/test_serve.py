@@ -133,7 +133,7 @@ def test_the_file_has_the_format_that_was_asked_for(client: Client, suffix: str)
 
 
 def test_what_the_weights_cannot_honour_is_refused(client: Client) -> None:
-    with pytest.raises(InvalidRequestError, match=r"no weights for it here; served are flux-2-klein-4b"):
+    with pytest.raises(InvalidRequestError, match=r"no weights for it; it serves flux-2-klein-4b"):
         client.submit("x", model="flux-2-pro")
 
 
@@ -224,7 +224,7 @@ sys.exit(bool({"torch", "diffusers", "transformers", "numpy"} & set(sys.modules)
     [
         (["--engine", "diffusers"], "--weights: is required with --engine diffusers"),
         (["--weights", "somewhere"], "--weights: is for --engine diffusers"),
-        (["--engine", "diffusers", "--weights", "/nowhere"], "holds no weights"),
+        (["--engine", "diffusers", "--weights", "/nowhere"], "contains no weights"),
     ],
 )
 def test_the_command_line_says_what_is_missing(options: list[str], said: str) -> None:
