@@ -1,9 +1,9 @@
-"""The step-wise loop against stock diffusers, one image at a time, on a fixed trace of arrivals: tiny weights, CPU.
+"""The step loop against stock diffusers, one image at a time, on a fixed trace of arrivals: tiny weights, CPU.
 
     python bench/engine.py [--images 48] [--gap 0.02] [--repeat 3]
 
-What it shows is how many forward passes are shared; how much faster a pass over several images is depends on the
-device, and a CPU with tiny weights says little about a GPU with real ones: that is what bench/gpu.py is for.
+It shows how many forward passes are shared. How much faster a shared pass is depends on the device, and a CPU with tiny
+weights says little about a GPU with real ones; bench/gpu.py measures that.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from support import tiny
 from support.photos import photo, png
 
 MODEL = "flux-2-klein-4b"
-# Sizes as often as they are meant to come: mostly small ones, as on a busy service.
+# Sizes by their frequency: mostly small ones, as on a busy service.
 SIZES = [(64, 64)] * 4 + [(128, 128)] * 4 + [(192, 128)] * 2 + [(256, 256)] * 2
 WITH_REFERENCE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """An order and when it comes, in seconds after the first."""
+    """An order and its arrival, in seconds after the first."""
 
     at: float
     order: Order
@@ -54,7 +54,7 @@ class Arrival:
 
 @dataclass(slots=True)
 class Figures:
-    """What a run came to: seconds from the first arrival to the last image, and each image's own."""
+    """The result of a run: seconds from the first arrival to the last image, and seconds of each image."""
 
     whole: float
     each: list[float]
@@ -75,7 +75,7 @@ def trace(images: int, gap: float) -> list[Arrival]:
 
 
 def one_at_a_time(folder: Path, arrivals: list[Arrival]) -> Figures:
-    """Let the stock pipeline make each image when the one before is done."""
+    """Make each image with the stock pipeline when the one before is done."""
     pipe = diffusers.Flux2KleinPipeline.from_pretrained(str(folder), local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     passes = count_calls(pipe.transformer)
@@ -90,7 +90,7 @@ def one_at_a_time(folder: Path, arrivals: list[Arrival]) -> Figures:
 
 
 def stock_image(pipe: Any, order: Order) -> Any:
-    """Make one image as diffusers does."""
+    """Make one image with the stock pipeline."""
     return pipe(
         prompt=order.prompt,
         image=[flatten(data) for data in order.references] or None,
@@ -103,18 +103,18 @@ def stock_image(pipe: Any, order: Order) -> Any:
 
 
 def through_the_loop(family: Family, arrivals: list[Arrival]) -> Figures:
-    """Let the engine's stages make them all."""
+    """Make all images with the stages of the engine."""
     done: dict[int, float] = {}
     finished = threading.Event()
 
-    def hear(said: object) -> None:
-        if isinstance(said, Done):
-            done[said.number] = time.perf_counter() - start
+    def receive(reply: object) -> None:
+        if isinstance(reply, Done):
+            done[reply.number] = time.perf_counter() - start
             if len(done) == len(arrivals):
                 finished.set()
 
     passes = count_calls(family.transformer)
-    stages = Stages({MODEL: family}, hear)
+    stages = Stages({MODEL: family}, receive)
     thread = threading.Thread(target=stages.run)
     thread.start()
     start = time.perf_counter()
@@ -136,7 +136,7 @@ def count_calls(module: Any) -> list[int]:
 
 
 def show(name: str, runs: list[Figures], images: int) -> Figures:
-    """Print the run that other work on the machine disturbed least, and the range of all."""
+    """Print the fastest run, which other work disturbed least, and the range of all."""
     best = min(runs, key=lambda run: run.whole)
     spread = f"{best.whole:.2f}–{max(run.whole for run in runs):.2f} s"
     wait = statistics.mean(best.each)

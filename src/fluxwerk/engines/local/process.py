@@ -58,7 +58,7 @@ class _PendingOrder:
     order: Order
     report: Report
     future: asyncio.Future[bytes]
-    attempts: int = ATTEMPTS
+    attempts_left: int = ATTEMPTS
     sent: bool = False
 
 
@@ -142,7 +142,7 @@ class Process:
         """Send waiting orders; those present at two deaths are sent one by one, to find the one that kills."""
         if self.state != "ready":
             return
-        suspects = [number for number, waiting in self._waiting.items() if waiting.attempts == 1]
+        suspects = [number for number, waiting in self._waiting.items() if waiting.attempts_left == 1]
         if suspects and any(waiting.sent for waiting in self._waiting.values()):
             return
         for number in suspects[:1] or self._waiting:
@@ -214,9 +214,9 @@ class Process:
         self._failures = 1 if self.state == "ready" else self._failures + 1
         self.state, self.why = "restarting", f"the process died ({code})"
         for number, waiting in list(self._waiting.items()):
-            waiting.attempts -= waiting.sent
+            waiting.attempts_left -= waiting.sent
             waiting.sent = False
-            if waiting.attempts <= 0:
+            if waiting.attempts_left <= 0:
                 self._answer(number, EngineCrashedError(f"the engine process died {ATTEMPTS} times with this order"))
         self._restarting = self._loop.create_task(self._restart())
 
