@@ -201,7 +201,7 @@ def main() -> None:
     )
     print(f"{'tiny' if given.tiny else 'full-size'} klein 4B, random weights{', compiled' if given.compile else ''}")
     print(f"{'':12} {'stock':>18}  {'fluxwerk':>18}  {'against':>8} {'stock one':>10} {'share of':>8}")
-    print(" side batch         ms images/s         ms images/s     stock at a time    floor")
+    print(" side batch         ms images/s         ms images/s     stock at a time    bound")
     batches, sizes = ([int(part) for part in text.split(",")] for text in (given.batches, given.sizes))
     slow = {
         (side, b): measure(lambda *a: stock(pipe, *a), side, b, given.repeat) for side in sizes for b in {1, *batches}

@@ -1,4 +1,4 @@
-"""Who takes the next step: shapes share passes, prices follow the arithmetic, nobody waits for ever."""
+"""Which samples step next: shapes share passes, prices follow the arithmetic, no sample waits for ever."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Pretend:
 
 
 def run(groups: Groups[Pretend], passes: int) -> list[list[int]]:
-    """Let samples step, each until it has none left, and return who took part in each pass."""
+    """Let samples step, each until it has none left, and return the numbers of each pass."""
     log = []
     for _ in range(passes):
         batch = groups.pick()
@@ -97,7 +97,7 @@ def test_a_limit_holds_for_its_group_alone() -> None:
     assert sorted(map(len, run(groups, 2))) == [2, 4]
 
 
-def test_nobody_to_step_is_no_pass() -> None:
+def test_without_samples_there_is_no_pass() -> None:
     assert of().pick() == []
 
 
@@ -105,7 +105,7 @@ DRAFTS = st.lists(st.tuples(st.sampled_from("abc"), st.floats(0.5, 50), st.integ
 
 
 @given(DRAFTS, st.floats(1, 60))
-def test_everybody_is_finished_and_no_pass_exceeds_the_budget(
+def test_every_sample_is_finished_and_no_pass_exceeds_the_budget(
     samples: list[tuple[str, float, int]], budget: float
 ) -> None:
     prices = {key: cost for key, cost, _ in samples}
@@ -129,7 +129,7 @@ def test_no_group_waits_longer_than_the_dearest_pass_of_every_other(samples: lis
         assert max(spent.values()) - min(spent.values()) <= dearest * 1.000001
 
 
-def test_kinds_of_orders_are_begun_in_turn_and_within_a_kind_whoever_came_first() -> None:
+def test_shapes_are_started_in_turn_and_the_oldest_order_of_each_first() -> None:
     line = TurnQueue()
     for number, width in enumerate([1024] * 4 + [64, 64, 512]):
         line.add(number, Order("flux-2-klein-4b", "x", 1, width, 64))

@@ -59,9 +59,9 @@ def test_an_order_given_while_it_loads_waits() -> None:
 
 
 def test_progress_is_reported() -> None:
-    working, told = engine(), []
-    during(working, lambda: working.paint(order("go"), told.append))
-    assert told == [RenderProgress(0.5)]
+    working, reports = engine(), []
+    during(working, lambda: working.paint(order("go"), reports.append))
+    assert reports == [RenderProgress(0.5)]
 
 
 def test_a_failure_comes_back_under_its_name() -> None:
@@ -213,7 +213,7 @@ def test_weights_that_cannot_be_loaded_fail_orders_in_words_and_are_not_tried_ag
     assert working.processes[0].restarts == 0
 
 
-def test_a_cancelled_order_is_told_to_the_process() -> None:
+def test_a_cancelled_order_is_cancelled_in_the_process() -> None:
     working = engine()
 
     async def scene() -> bytes:
