@@ -45,7 +45,7 @@ PLACES = st.integers(0, 1)
 TROUBLES = ("none", "lost", "unreachable", "server error", "busy", "refused")
 
 
-class Late(Exception):
+class LateError(Exception):
     """The submit was refused for now, or never left."""
 
 
@@ -257,12 +257,12 @@ class LedgerAgainstServer(RuleBasedStateMachine):
     def _submit(self, worker: str, job: Job, trouble: str) -> None:
         def send(request: HttpRequest, _budget: float | None) -> Response:
             if trouble in ("unreachable", "busy"):
-                raise Late
+                raise LateError
             if trouble == "refused":
                 return wire.write_refusal(422, "no", error="no", message="no")
             response = self.face.send(request)
             if response.status == 429:
-                raise Late
+                raise LateError
             if trouble == "lost":
                 raise NoResponseError("dropped on purpose")
             oops = wire.write_refusal(500, "oops", error="oops", message="oops")
@@ -271,7 +271,7 @@ class LedgerAgainstServer(RuleBasedStateMachine):
         model = catalog.get_model(job.model)
         try:
             task = drive(flow.submit(model, job.request, BASE), send, None, self.clock)
-        except Late:
+        except LateError:
             self._replace(worker, job, lambda: self.ledger.withdrawn(job, "busy"))
         except InDoubtError:
             self._replace(worker, job, lambda: self.ledger.doubted(job, "lost"))
