@@ -104,7 +104,11 @@ class MissingKeyError(InvalidUsageError):
 
 
 class TransportError(FluxwerkError):
-    """No answer arrived."""
+    """No answer arrived; `permanent` says that a repetition would fare no better until a person mends the cause."""
+
+    def __init__(self, message: str = "", *, permanent: bool = False, task: Task | None = None) -> None:
+        super().__init__(message, task=task)
+        self.permanent = permanent
 
 
 class ConnectionFailedError(TransportError):

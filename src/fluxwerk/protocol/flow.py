@@ -51,7 +51,7 @@ def submit(model: Model, request: Request, base: str, tell: Tell = silence, othe
             response = yield Call(http, after, retry.JITTER)
         except ConnectionFailedError as lost:
             failures += 1
-            if failures >= retry.UNREACHABLE_SUBMITS:
+            if lost.permanent or failures >= retry.UNREACHABLE_SUBMITS:
                 raise
             after = retry.backoff(failures)
             tell(Event("retrying", attempt=attempt, reason=str(lost)))
@@ -93,7 +93,7 @@ def wait(task: Task, base: str, tell: Tell = silence, plan: Plan | None = None) 
             except (NoResponseError, ConnectionFailedError, ValueError, APIStatusError) as trouble:
                 failures += 1
                 refusals = refusals + 1 if _is_final(trouble) else 0
-                if refusals >= retry.REFUSED_POLLS:
+                if refusals >= retry.REFUSED_POLLS or _is_permanent(trouble):
                     raise
                 after, early = _pause_after_trouble(trouble, failures), not isinstance(trouble, RateLimitError)
                 tell(Event("retrying", task, attempt, reason=str(trouble)))
@@ -123,6 +123,8 @@ def download(status: Status, base: str, tell: Tell = silence) -> Flow[bytes]:
             try:
                 response = yield from _follow(url, base, after)
             except (NoResponseError, ConnectionFailedError) as lost:
+                if lost.permanent:
+                    raise
                 reason = str(lost)
             else:
                 fault = imagefile.fault(response.body) if response.status == 200 else f"answered {response.status}"
@@ -161,7 +163,7 @@ def ask_credits(base: str) -> Flow[Decimal]:
             raise wire.read_refusal(response)
         except (NoResponseError, ConnectionFailedError, APIStatusError) as trouble:
             failures += 1
-            if _is_final(trouble) or failures >= retry.UNREACHABLE_SUBMITS:
+            if _is_final(trouble) or _is_permanent(trouble) or failures >= retry.UNREACHABLE_SUBMITS:
                 raise
 
 
@@ -214,6 +216,10 @@ def _is_final(trouble: Exception) -> bool:
         and trouble.status not in SERVER_ERRORS
         and not isinstance(trouble, RateLimitError)
     )
+
+
+def _is_permanent(trouble: Exception) -> bool:
+    return isinstance(trouble, TransportError) and trouble.permanent
 
 
 def _pause_after_trouble(trouble: Exception, failures: int) -> float:
