@@ -18,8 +18,9 @@ from fluxwerk.client.many import Many
 from fluxwerk.client.session import ALWAYS_ON, TOO_MANY_REQUESTS, Session, Switch, WebhookListener
 from fluxwerk.client.slots import ClientSlots
 from fluxwerk.drive import Clock
-from fluxwerk.errors import InvalidUsageError, TaskFailedError
+from fluxwerk.errors import InvalidUsageError, TaskFailedError, UnknownModelError
 from fluxwerk.polling.history import PollingHistory, shared
+from fluxwerk.polling.reliability import WebhookReliability
 from fluxwerk.protocol import flow, retry
 from fluxwerk.types import Flow, HttpRequest, Request, Response, Status, Task, Tell
 
@@ -51,6 +52,7 @@ class BaseClient:
         clock: Clock,
     ) -> None:
         self.webhook = webhook
+        self._reliability = WebhookReliability()
         self.history = history or shared()
         self.access = read_credentials(api_key, region, base_url)
         self.timeout = timeout
@@ -100,7 +102,7 @@ class BaseClient:
             self.clock.now,
             self.slots.age(task) if age is None else age,
             crowded=lambda: self.slots.is_crowded(task),
-            hooked=self.webhook is not None,
+            webhook=self._reliability if self.webhook and takes_webhook(task) else None,
         )
         try:
             status = yield from flow.wait(task, self.access.base, session.tell, plan)
@@ -139,6 +141,15 @@ class BaseClient:
 
     def _deadline(self, timeout: float | None) -> float:
         return self.clock.now() + (self.timeout if timeout is None else timeout)
+
+
+def takes_webhook(task: Task) -> bool:
+    """Whether the task's model can send a webhook; a model that is not in the catalogue may."""
+    try:
+        model = catalog.get_model(task.model)
+    except UnknownModelError:
+        return True
+    return not model.options or "webhook_url" in model.options
 
 
 def of_each(request: Request | str, wanted: RequestOptions) -> RequestOptions:
