@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from contextlib import suppress
 from decimal import Decimal
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from hypothesis import given
@@ -25,10 +24,8 @@ from fluxwerk.errors import (
     TaskNotFoundError,
 )
 from fluxwerk.protocol import wire
-from fluxwerk.testing.face_to_face import blank
 from fluxwerk.types import Outcome, Request, Response, Status, Task
 
-IMAGE = blank(64, 64)
 BASE = "https://api.bfl.ai"
 TASK = Task("abc", f"{BASE}/v1/get_result?id=abc", "flux-2-pro")
 DEEP = b'{"status":' + b"[" * 200_000
@@ -271,29 +268,6 @@ def test_a_content_policy_violation_names_the_stage_that_its_message_names():
     status = poll({"status": "Error", "error": "content_policy_violation", "message": "Content Moderated"})
 
     assert wire.read_ending(status).stage == "content"
-
-
-@pytest.mark.parametrize("head", ["data:image/png;base64,", "DATA:image/png;BASE64,", ""])
-def test_an_image_in_the_result_itself_is_read(head):
-    packed = base64.b64encode(IMAGE).decode()
-
-    assert wire.read_inline_image(head + packed) == IMAGE
-    assert wire.read_inline_image(head + packed.rstrip("=")) == IMAGE
-    assert wire.read_inline_image(head + "\r\n".join(packed[at : at + 76] for at in range(0, len(packed), 76))) == IMAGE
-    assert wire.read_inline_image(head + base64.urlsafe_b64encode(IMAGE).decode()) == IMAGE
-
-
-def test_a_data_uri_may_be_written_in_percent():
-    assert wire.read_inline_image("data:image/png," + quote(IMAGE)) == IMAGE
-
-
-@pytest.mark.parametrize("sample", ["https://a/b.png", "/img/a.png", "aGVsbG8=", "", "http://x", "not base64!"])
-def test_a_link_is_not_an_image_in_the_result(sample):
-    assert wire.read_inline_image(sample) is None
-
-
-def test_a_data_uri_that_is_broken_holds_no_bytes():
-    assert wire.read_inline_image("data:image/png;base64,!!!") == b""
 
 
 @pytest.mark.parametrize("code", [202, 404, 422, 500, 503])

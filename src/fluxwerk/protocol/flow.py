@@ -26,7 +26,7 @@ from fluxwerk.errors import (
     TransportError,
     UntrustedURLError,
 )
-from fluxwerk.protocol import retry, trust, wire
+from fluxwerk.protocol import retry, sample, trust, wire
 from fluxwerk.protocol.retry import Plan
 from fluxwerk.types import Call, Event, Flow, HttpRequest, Outcome, Request, Response, Status, Task, Tell, silence
 
@@ -120,7 +120,7 @@ def download(status: Status, base: str, tell: Tell = silence) -> Flow[bytes]:
     task, url, failures, renewed = status.task, status.url or "", 0, False
     with _about(task):
         while True:
-            inline = wire.read_inline_image(url)
+            inline = sample.read_inline_image(url)
             after = retry.backoff(failures) if failures else 0.0
             try:
                 response = Response(200, body=inline) if inline is not None else (yield from _follow(url, base, after))

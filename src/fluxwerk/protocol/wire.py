@@ -5,15 +5,12 @@ Shapes are those of https://api.bfl.ai/openapi.json; where the guide differs, bo
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import cast
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 
-from fluxwerk import imagefile
 from fluxwerk.catalog.rows import Model
 from fluxwerk.errors import (
     APIStatusError,
@@ -172,28 +169,6 @@ def read_word(word: str) -> str:
     """Return the service's own spelling of a status word, whatever its case and separators; an unknown one as it is."""
     letters = _letters(word)
     return SPELLINGS.get(letters) or SYNONYMS.get(letters) or word
-
-
-def read_inline_image(sample: str) -> bytes | None:
-    """Decode an image that stands in the result itself, as a data URI or bare base64; `None` for a link.
-
-    What a data URI holds is returned as it is, even if it is not an image; bare base64 has to be one.
-    """
-    head, _, text = sample.partition(",")
-    if head[:5].lower() != "data:":
-        data = None if "://" in sample[:16] else _decode(sample)
-        return data if data and imagefile.measure(data) else None
-    if head.lower().endswith(";base64"):
-        return _decode(text) or b""
-    return unquote_to_bytes(text)
-
-
-def _decode(text: str) -> bytes | None:
-    packed = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
-    try:
-        return base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
-    except (ValueError, binascii.Error):
-        return None
 
 
 def _letters(value: Json) -> str:
