@@ -56,7 +56,7 @@ CASES: dict[str, Draw] = {
     "bimodal": lambda dice, _number, _jobs: dice.choice((0.5, 3.0)),
     "drifting": lambda dice, number, jobs: (0.6 + 0.8 * number / jobs) * dice.lognormvariate(-0.02, 0.2),
 }
-CONTENDERS = ("plain loop", "nothing learned", "learned", "learned, with progress", "webhook")
+CONTENDERS = ("plain loop", "nothing learned", "learned", "learned, with progress", "webhook", "webhook never comes")
 
 
 def durations(case: str, seed: int, jobs: int) -> list[float]:
@@ -199,6 +199,13 @@ async def ours(
         return spent.stop(polls, jobs)
 
 
+async def unanswered(base: str, jobs: int, slots: int) -> dict[str, float]:
+    """Do the same with a webhook that never comes: the receiver's port is open and silent."""
+    with listen("127.0.0.1", 0) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/hooks"
+        return await ours(base, jobs, slots, learning=True, webhook=Receiver("a-secret-of-the-bench", url=url))
+
+
 async def hooked(base: str, jobs: int, slots: int) -> dict[str, float]:
     """Do the same with webhooks coming in; the receiver runs in this process, and counts."""
     with listen("127.0.0.1", 0) as listening:
@@ -218,6 +225,8 @@ def contend(name: str, base: str, jobs: int, slots: int) -> dict[str, float]:
     """Run one contender in this process."""
     if name == "plain loop":
         return asyncio.run(plain(base, jobs, slots))
+    if name == "webhook never comes":
+        return asyncio.run(unanswered(base, jobs, slots))
     if name == "webhook":
         return asyncio.run(hooked(base, jobs, slots))
     return asyncio.run(ours(base, jobs, slots, learning=name != "nothing learned"))

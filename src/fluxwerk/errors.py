@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from fluxwerk.types import Json, Task
 
 SHOWN = 60
+# A task's id and URL come from outside: longer ones, in characters, stay out of messages.
+LONGEST_ADDRESS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,9 @@ def shorten(value: Json) -> str:
 
 
 def collect_later(task: Task) -> str:
-    """Say how a person gets the image of a task that nobody waited for."""
+    """Say how a person gets the image of a task that the program no longer waits for."""
+    if len(task.id) + len(task.polling_url) > LONGEST_ADDRESS:
+        return "collect it later with the `task` of this error: its id and its polling_url."
     # The service chose both words, and a person will paste them into a shell.
     return f"collect it later with `fluxwerk wait {quote(task.id)} --polling-url {quote(task.polling_url)}`."
 
@@ -104,7 +108,11 @@ class MissingKeyError(InvalidUsageError):
 
 
 class TransportError(FluxwerkError):
-    """No answer arrived."""
+    """No answer arrived; `permanent` says that a repetition would fare no better until a person mends the cause."""
+
+    def __init__(self, message: str = "", *, permanent: bool = False, task: Task | None = None) -> None:
+        super().__init__(message, task=task)
+        self.permanent = permanent
 
 
 class ConnectionFailedError(TransportError):

@@ -177,6 +177,43 @@ def test_a_service_that_cannot_be_reached_for_long_ends_the_run_with_its_reason(
     assert site.count(Stage.PLANNED) == 5
 
 
+def test_a_refused_certificate_stops_the_run_at_once_with_nothing_in_doubt(site: Site):
+    site.meddle = first_times(1000, ConnectionFailedError("its certificate was refused", permanent=True))
+    with pytest.raises(ConnectionFailedError, match="certificate was refused"):
+        site.run()
+    assert (site.count(Stage.PLANNED), site.count(Stage.DOUBTFUL)) == (5, 0)
+    assert len(site.submits) <= 5
+
+
+@pytest.mark.parametrize(("part", "stage"), [("get_result", Stage.SUBMITTED), ("/results/", Stage.READY)])
+def test_a_refused_certificate_on_the_way_to_an_image_keeps_what_was_paid_for(site: Site, part: str, stage: Stage):
+    def refused(request: HttpRequest, answer: Callable[[], Response]) -> Response:
+        if part in request.url:
+            raise ConnectionFailedError("its certificate was refused", permanent=True)
+        return answer()
+
+    site.meddle = refused
+    with pytest.raises(ConnectionFailedError, match="certificate was refused"):
+        site.run()
+    assert site.count(stage) > 0
+    assert site.count(Stage.FAILED) == 0
+    site.meddle = honest
+    site.run()
+    assert (site.count(Stage.SAVED), len(site.submits)) == (5, 5)
+
+
+def test_an_image_above_the_size_limit_fails_its_job_at_once(site: Site):
+    def huge(request: HttpRequest, answer: Callable[[], Response]) -> Response:
+        if "/results/" in request.url:
+            raise NoResponseError("the answer is larger than 134217728 bytes", permanent=True)
+        return answer()
+
+    site.meddle = huge
+    site.run()
+    assert site.count(Stage.FAILED) == 5
+    assert all("larger than 134217728 bytes" in row["reason"] for row in site.ledger.rows())
+
+
 def test_a_submit_that_was_not_answered_is_never_repeated(site: Site):
     site.meddle = first_times(2, NoResponseError("cut off"))
     site.run()

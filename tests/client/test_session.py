@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+from fluxwerk import catalog
+from fluxwerk.client.base import takes_webhook
 from fluxwerk.client.session import Session
 from fluxwerk.client.slots import ClientSlots
 from fluxwerk.client.wakeup import Wakeup
@@ -95,3 +97,22 @@ def test_a_task_that_is_ready_is_collected_however_little_time_there_is(ago):
     face.webhook = Hooks(Wakeup())
 
     assert face.download(task, timeout=0.5).width
+
+
+def test_webhooks_that_never_come_cost_their_pause_only_three_times():
+    face = FaceToFace(seconds=1.0)
+    face.webhook = Hooks(Wakeup())
+    took = []
+    for _ in range(8):
+        began = face.clock.now()
+        face.generate("a fox")
+        took.append(face.clock.now() - began)
+
+    assert all(seconds >= 3.0 for seconds in took[:3])
+    assert max(took[3:]) < 1.5
+
+
+def test_webhooks_are_waited_for_where_the_model_sends_them():
+    for model in catalog.list_models().values():
+        assert takes_webhook(Task("abc", "https://a", model.name)) is ("webhook_url" in model.options)
+    assert takes_webhook(Task("abc", "https://a", "newer-than-the-catalogue"))

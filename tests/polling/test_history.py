@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from fluxwerk import AsyncClient, Client, InvalidUsageError
 from fluxwerk.polling.histogram import bin_of
 from fluxwerk.polling.history import (
-    BEHIND_A_HOOK,
+    BEHIND_A_WEBHOOK,
     KINDS,
     SAVE_EVERY,
     PollingHistory,
@@ -31,6 +31,7 @@ from fluxwerk.polling.history import (
     user_file,
 )
 from fluxwerk.polling.limiter import BUDGET, RECOVERY
+from fluxwerk.polling.reliability import MISSES, WebhookReliability
 from fluxwerk.protocol import retry
 from fluxwerk.server.faults.rules import FaultRule
 from fluxwerk.testing import PretendClock, loopback
@@ -194,24 +195,95 @@ def test_progress_that_means_nothing_changes_nothing(clock, share):
 def test_behind_a_webhook_the_first_poll_comes_later_than_nearly_all_tasks_take(clock):
     history = PollingHistory()
 
-    assert history.plan(TASK, clock.now, 0.0, hooked=True)(None) == BEHIND_A_HOOK[0]
+    assert history.plan(TASK, clock.now, 0.0, webhook=WebhookReliability())(None) == BEHIND_A_WEBHOOK[0]
     for _ in range(20):
         play(history, clock, 10.0)
-    plan = history.plan(TASK, clock.now, 0.0, hooked=True)
+    plan = history.plan(TASK, clock.now, 0.0, webhook=WebhookReliability())
     pauses = [plan(None), *(plan(status()) for _ in range(20))]
     assert 14 < pauses[0] < 18
-    assert pauses[-1] == BEHIND_A_HOOK[1]
+    assert pauses[-1] == BEHIND_A_WEBHOOK[1]
 
 
 def test_a_poll_that_a_webhook_brought_forward_tells_exactly_when_the_task_ended(clock):
     history = PollingHistory()
     for _ in range(5):
-        plan = history.plan(TASK, clock.now, 0.0, hooked=True)
+        plan = history.plan(TASK, clock.now, 0.0, webhook=WebhookReliability())
         assert plan(None) > 2.0
         clock.sleep(2.0)
         plan(READY)
 
     assert history.usual(kind_of(TASK)) == pytest.approx(2.0, rel=0.06)
+
+
+def announced(history, clock, seconds, webhook):
+    """Live through one task whose webhook arrives as it ends."""
+    plan, began = history.plan(TASK, clock.now, 0.0, webhook=webhook), clock.now()
+    pause = plan(None)
+    while clock.now() + pause < began + seconds:
+        clock.sleep(pause)
+        pause = plan(status())
+    clock.sleep(began + seconds - clock.now())
+    plan(READY)
+
+
+def test_webhooks_that_never_come_are_no_longer_waited_for(clock):
+    history, webhook = PollingHistory(), WebhookReliability()
+    delays = [play(history, clock, 1.0, webhook=webhook)[1] for _ in range(MISSES + 5)]
+
+    assert delays[:MISSES] == [BEHIND_A_WEBHOOK[0] - 1.0] * MISSES
+    assert max(delays[MISSES:]) < 0.35
+
+
+def test_a_task_under_way_is_polled_densely_once_webhooks_are_not_trusted(clock):
+    history, webhook = PollingHistory(), WebhookReliability()
+    plan = history.plan(TASK, clock.now, 0.0, webhook=webhook)
+    assert plan(None) == BEHIND_A_WEBHOOK[0]
+    for _ in range(MISSES):
+        webhook.note_ending(announced=False)
+    clock.sleep(BEHIND_A_WEBHOOK[0])
+
+    assert plan(status()) < 1.0
+
+
+def test_webhooks_that_come_again_are_waited_for_again(clock):
+    history, webhook = PollingHistory(), WebhookReliability()
+    for _ in range(MISSES + 2):
+        play(history, clock, 1.0, webhook=webhook)
+    assert not webhook.is_trusted
+    announced(history, clock, 1.0, webhook)
+
+    assert webhook.is_trusted
+    assert history.plan(TASK, clock.now, 0.0, webhook=webhook)(None) == BEHIND_A_WEBHOOK[0]
+
+
+def test_a_webhook_that_is_lost_now_and_then_keeps_its_trust(clock):
+    history, webhook = PollingHistory(), WebhookReliability()
+    for _ in range(4):
+        for _ in range(MISSES - 1):
+            play(history, clock, 1.0, webhook=webhook)
+        announced(history, clock, 1.0, webhook)
+
+    assert webhook.is_trusted
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.MODERATED])
+def test_a_bad_ending_without_its_webhook_counts_as_well(clock, outcome):
+    history, webhook = PollingHistory(learning=False), WebhookReliability()
+    for _ in range(MISSES):
+        plan = history.plan(TASK, clock.now, 0.0, webhook=webhook)
+        clock.sleep(plan(None))
+        plan(status(outcome))
+
+    assert not webhook.is_trusted
+
+
+@pytest.mark.parametrize("age", [None, 60.0])
+def test_a_task_that_was_taken_up_later_says_nothing_of_webhooks(clock, age):
+    history, webhook = PollingHistory(), WebhookReliability()
+    for _ in range(MISSES):
+        play(history, clock, 1.0, age=age, webhook=webhook)
+
+    assert webhook.is_trusted
 
 
 def test_what_was_learned_is_there_in_the_next_process(tmp_path, clock):
@@ -352,7 +424,7 @@ def test_a_budget_that_is_no_number_of_polls_is_refused_before_anything_is_paid(
 def test_a_task_that_has_ended_takes_no_share_of_the_budget_however_long_its_error_is_kept(clock, outcome):
     history = PollingHistory()
     ended = [history.plan(TASK, clock.now, 0.0) for _ in range(500)]
-    hooked = [history.plan(TASK, clock.now, 0.0, hooked=True) for _ in range(500)]
+    hooked = [history.plan(TASK, clock.now, 0.0, webhook=WebhookReliability()) for _ in range(500)]
     for plan in ended:
         plan(None)
         plan(status(outcome))

@@ -146,7 +146,7 @@ def _judge(body: bytes, headers: dict[str, str], how: dict[str, Any]) -> tuple[d
         status = read(body)
     except FluxwerkError as fault:
         return facts | {"verdict": "proven, but unreadable", "reason": str(fault)}, 400
-    link = trust.redact(status.url) if status.url else None
+    link = trust.quote(status.url) if status.url else None
     said = {"task": status.task.id, "status": status.word, "details": status.details, "image": link}
     return facts | {"verdict": "proven"} | said, OK
 

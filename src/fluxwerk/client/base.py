@@ -20,6 +20,7 @@ from fluxwerk.client.slots import ClientSlots
 from fluxwerk.drive import Clock
 from fluxwerk.errors import InvalidUsageError, TaskFailedError
 from fluxwerk.polling.history import PollingHistory, shared
+from fluxwerk.polling.reliability import WebhookReliability
 from fluxwerk.protocol import flow, retry
 from fluxwerk.types import Flow, HttpRequest, Request, Response, Status, Task, Tell
 
@@ -51,6 +52,7 @@ class BaseClient:
         clock: Clock,
     ) -> None:
         self.webhook = webhook
+        self._reliability = WebhookReliability()
         self.history = history or shared()
         self.access = read_credentials(api_key, region, base_url)
         self.timeout = timeout
@@ -100,7 +102,7 @@ class BaseClient:
             self.clock.now,
             self.slots.age(task) if age is None else age,
             crowded=lambda: self.slots.is_crowded(task),
-            hooked=self.webhook is not None and catalog.takes_webhooks(task.model),
+            webhook=self._reliability if self.webhook and catalog.takes_webhooks(task.model) else None,
         )
         try:
             status = yield from flow.wait(task, self.access.base, session.tell, plan)

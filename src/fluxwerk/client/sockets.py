@@ -74,7 +74,12 @@ def on_loop() -> httpcore2.AsyncNetworkBackend:
                 self._poll.register(inner.get_extra_info("socket"), select.POLLIN)
 
         async def start_tls(self, *rest: Any, **named: Any) -> httpcore2.AsyncNetworkStream:
-            return Stream(await self._inner.start_tls(*rest, **named))
+            try:
+                return Stream(await self._inner.start_tls(*rest, **named))
+            except BaseException:
+                # The library leaves the socket open when a handshake is cancelled at the deadline.
+                await self._inner.aclose()
+                raise
 
         def get_extra_info(self, info: str) -> Any:
             if info == "is_readable" and self._poll:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing, closing
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,13 +17,12 @@ from urllib.parse import quote
 
 from fluxwerk.client import logs, sockets
 from fluxwerk.client.credentials import Credentials
-from fluxwerk.errors import ConnectionFailedError, FluxwerkError, NoResponseError, TransportError
-from fluxwerk.protocol import trust
+from fluxwerk.client.losses import Departure, Losses, check_certificate_store
+from fluxwerk.client.proxy import find_proxies, is_direct, open_proxied
+from fluxwerk.errors import NoResponseError
 from fluxwerk.types import HttpRequest, Response
 
 if TYPE_CHECKING:
-    from typing import Self
-
     import httpx2
 
 # No single read may hang longer than this, even when the deadline is far.  A submit is given more time than a poll or a
@@ -37,18 +36,6 @@ LARGEST_BODY = 128 * 1024 * 1024
 KEPT_ALIVE = 64
 # Servers close idle lines after five seconds and more: a submit that met the closing would be in doubt.
 KEPT_SECONDS = 3.0
-NEVER_LEFT = frozenset(
-    {
-        "ConnectError",
-        "ConnectTimeout",
-        "PoolTimeout",
-        "ProxyError",
-        "UnsupportedProtocol",
-        "InvalidURL",
-        "UnicodeEncodeError",
-        "UnicodeError",
-    }
-)
 # What a URL may hold as it stands; anything else is written in percent.
 PLAIN = "%/:=&?~#+!$,;'@()*[]"
 
@@ -81,22 +68,66 @@ def open_transport(given: httpx2.Client | None = None) -> Transport:
     """Open connections, or use those of a client that was handed in."""
     if given:
         return _GivenTransport(given, owned=False)
-    if _has_proxy():
-        import httpx2  # noqa: PLC0415  (slow to import, and only proxies need it)
-
-        return _GivenTransport(httpx2.Client(limits=_limitless()), owned=True)
-    return _OwnTransport()
+    proxies = find_proxies()
+    return _RoutedTransport(proxies) if proxies else _OwnTransport()
 
 
 def open_async_transport(given: httpx2.AsyncClient | None = None) -> AsyncTransport:
     """Open connections for the running event loop, or use those of a client that was handed in."""
     if given:
         return _AsyncGivenTransport(given, owned=False)
-    if _has_proxy():
-        import httpx2  # noqa: PLC0415
+    proxies = find_proxies()
+    return _AsyncRoutedTransport(proxies) if proxies else _AsyncOwnTransport()
 
-        return _AsyncGivenTransport(httpx2.AsyncClient(limits=_limitless()), owned=True)
-    return _AsyncOwnTransport()
+
+class _RoutedTransport:
+    """Sends each request directly or through the proxy that serves its URL, which is opened for the first of them."""
+
+    def __init__(self, proxies: Mapping[str, str]) -> None:
+        self._proxies = proxies
+        self._direct = _OwnTransport()
+        self._lock = threading.Lock()
+        self._proxied: _GivenTransport | None = None
+
+    def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
+        chosen = self._direct if is_direct(request.url, self._proxies) else self._through_proxy()
+        return chosen.send(credentials, request, budget)
+
+    def _through_proxy(self) -> _GivenTransport:
+        with self._lock:
+            if self._proxied is None:
+                client = open_proxied(lambda http: http.Client(limits=_limitless()), self._proxies)
+                self._proxied = _GivenTransport(client, owned=True)
+            return self._proxied
+
+    def close(self) -> None:
+        self._direct.close()
+        if self._proxied:
+            self._proxied.close()
+
+
+class _AsyncRoutedTransport:
+    """Sends each request directly or through the proxy that serves its URL, which is opened for the first of them."""
+
+    def __init__(self, proxies: Mapping[str, str]) -> None:
+        self._proxies = proxies
+        self._direct = _AsyncOwnTransport()
+        self._proxied: _AsyncGivenTransport | None = None
+
+    async def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
+        chosen = self._direct if is_direct(request.url, self._proxies) else self._through_proxy()
+        return await chosen.send(credentials, request, budget)
+
+    def _through_proxy(self) -> _AsyncGivenTransport:
+        if self._proxied is None:
+            client = open_proxied(lambda http: http.AsyncClient(limits=_limitless()), self._proxies)
+            self._proxied = _AsyncGivenTransport(client, owned=True)
+        return self._proxied
+
+    async def close(self) -> None:
+        await self._direct.close()
+        if self._proxied:
+            await self._proxied.close()
 
 
 class _OwnTransport:
@@ -112,7 +143,9 @@ class _OwnTransport:
 
     def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
         body = _Body(budget)
-        with _Losses() as losses, self._pool.stream(**_core(credentials, request, body)) as answer:
+        departure = _departure(request, body)
+        call = _core(credentials, request, body, departure, is_async=False)
+        with Losses(departure) as losses, self._pool.stream(**call) as answer:
             for part in answer.iter_stream():
                 body.add(part)
             return _response(answer.status, answer.headers, body)
@@ -137,8 +170,9 @@ class _AsyncOwnTransport:
         import asyncio  # noqa: PLC0415  (a blocking client never needs it)
 
         body = _Body(budget)
-        with _Losses() as losses:
-            call = _core(credentials, request, body, is_async=True)
+        departure = _departure(request, body)
+        call = _core(credentials, request, body, departure, is_async=True)
+        with Losses(departure) as losses:
             async with asyncio.timeout(budget), self._pool.stream(**call) as answer:
                 async for part in answer.aiter_stream():
                     body.add(part)
@@ -155,13 +189,16 @@ class _GivenTransport:
         self._owned = owned
 
     def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
-        with _Losses() as losses:
-            return _within(budget, lambda: self._read(credentials, request, budget))
+        body = _Body(budget)
+        departure = _departure(request, body, certain=False)
+        with Losses(departure) as losses:
+            return _within(budget, lambda: self._read(credentials, request, body, departure))
         raise losses.loss
 
-    def _read(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
-        body = _Body(budget)
-        prepared = _prepare(self._http, credentials, request, body, is_async=False)
+    def _read(
+        self, credentials: Credentials, request: HttpRequest, body: _Body, departure: Departure | None
+    ) -> Response:
+        prepared = _prepare(self._http, credentials, request, body, departure, is_async=False)
         # httpx2 would carry x-key along a redirect to another host.
         with closing(self._http.send(prepared, stream=True, follow_redirects=False)) as answer:
             for part in answer.iter_bytes():
@@ -182,8 +219,9 @@ class _AsyncGivenTransport:
         import asyncio  # noqa: PLC0415
 
         body = _Body(budget)
-        with _Losses() as losses:
-            prepared = _prepare(self._http, credentials, request, body, is_async=True)
+        departure = _departure(request, body, certain=False)
+        with Losses(departure) as losses:
+            prepared = _prepare(self._http, credentials, request, body, departure, is_async=True)
             async with asyncio.timeout(budget):
                 answer = await self._http.send(prepared, stream=True, follow_redirects=False)
                 async with aclosing(answer):
@@ -220,12 +258,6 @@ def _within(budget: float | None, work: Callable[[], Response]) -> Response:
     return done.result(max(0.0, budget))
 
 
-def _has_proxy() -> bool:
-    from urllib.request import getproxies  # noqa: PLC0415
-
-    return bool(getproxies().keys() & {"http", "https", "all"})
-
-
 class _Body:
     """What has arrived of a body, bounded in bytes and in seconds."""
 
@@ -237,7 +269,7 @@ class _Body:
     def add(self, part: bytes) -> None:
         self.data += part
         if len(self.data) > LARGEST_BODY:
-            raise NoResponseError(f"the answer is larger than {LARGEST_BODY} bytes")
+            raise NoResponseError(f"the answer is larger than {LARGEST_BODY} bytes", permanent=True)
         if time.monotonic() > self.until:
             raise NoResponseError("the answer was still dripping at the deadline")
 
@@ -257,7 +289,20 @@ def _limits(request: HttpRequest, body: _Body) -> dict[str, float]:
     return {"connect": connect, "read": whole, "write": whole, "pool": connect}
 
 
-def _core(credentials: Credentials, request: HttpRequest, body: _Body, *, is_async: bool = False) -> dict[str, Any]:
+def _departure(request: HttpRequest, body: _Body, *, certain: bool = True) -> Departure | None:
+    # Only what is paid for has to know: the trace costs time, and anything else is repeated whether it left or not.
+    return Departure(body.until, certain=certain) if request.method != "GET" else None
+
+
+def _extensions(departure: Departure | None, *, is_async: bool) -> dict[str, Any]:
+    redacting = logs.extensions(is_async=is_async)
+    return departure.extend(redacting, is_async=is_async) if departure else redacting
+
+
+def _core(
+    credentials: Credentials, request: HttpRequest, body: _Body, departure: Departure | None, *, is_async: bool
+) -> dict[str, Any]:
+    check_certificate_store(request.url)
     url = request.url if request.url.isascii() else quote(request.url, safe=PLAIN)
     # identity: nothing that arrives has to be unpacked, and so nothing can unpack to any size.
     headers = {"accept": "*/*", "accept-encoding": "identity", **credentials.headers(request)}
@@ -266,7 +311,7 @@ def _core(credentials: Credentials, request: HttpRequest, body: _Body, *, is_asy
         "url": url,
         "headers": headers,
         "content": request.body or None,
-        "extensions": {"timeout": _limits(request, body), **logs.extensions(is_async=is_async)},
+        "extensions": {"timeout": _limits(request, body), **_extensions(departure, is_async=is_async)},
     }
 
 
@@ -275,6 +320,7 @@ def _prepare(
     credentials: Credentials,
     request: HttpRequest,
     body: _Body,
+    departure: Departure | None,
     *,
     is_async: bool,
 ) -> httpx2.Request:
@@ -285,7 +331,7 @@ def _prepare(
         content=request.body or None,
         headers=credentials.headers(request),
         timeout=(limits["connect"], limits["read"], limits["write"], limits["pool"]),
-        extensions=logs.extensions(is_async=is_async),
+        extensions=_extensions(departure, is_async=is_async),
     )
     if request.keyed:
         logs.guard_packed_headers()
@@ -298,38 +344,3 @@ def _prepare(
 def _response(status: int, headers: list[tuple[bytes, bytes]], body: _Body) -> Response:
     names = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
     return Response(status, names, bytes(body.data))
-
-
-class _Losses:
-    """Keeps the HTTP library's exceptions in, since they carry URLs and headers; `loss` is to be raised instead.
-
-    It is raised after the `with`, so that the library's exception does not hang on ours as its context.
-    """
-
-    loss: TransportError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _: object, trouble: BaseException | None, trace: object) -> bool:
-        if not isinstance(trouble, Exception) or isinstance(trouble, FluxwerkError):
-            return False
-        loss = _loss(trouble)
-        if loss is None:
-            return False
-        self.loss = loss
-        return True
-
-
-def _loss(trouble: Exception) -> TransportError | None:
-    kind = type(trouble).__name__
-    reason = f"{kind}: {trust.redact(str(trouble))}".rstrip(": ")
-    if kind in NEVER_LEFT:
-        return ConnectionFailedError(f"The service could not be reached ({reason}).")
-    if kind == "TimeoutError":
-        return NoResponseError("no whole answer came before the deadline")
-    # httpx2 and httpcore2 name their exceptions alike; the rest is what they let through from below.
-    library = type(trouble).__module__.partition(".")[0]
-    if library in ("httpx2", "httpcore2", "ssl", "anyio", "h11", "h2") or isinstance(trouble, OSError):
-        return NoResponseError(f"the answer was lost ({reason})")
-    return None

@@ -24,6 +24,7 @@ from fluxwerk.errors import InvalidUsageError
 from fluxwerk.polling import schedule
 from fluxwerk.polling.histogram import Histogram, read_histogram, write_histogram
 from fluxwerk.polling.limiter import BUDGET, RateLimiter
+from fluxwerk.polling.reliability import WebhookReliability
 from fluxwerk.polling.schedule import Schedule
 from fluxwerk.protocol import retry
 from fluxwerk.protocol.retry import Plan
@@ -46,7 +47,7 @@ LARGEST_CLASS = 4096.0
 # Progress that grows by less than this is as good as smooth.
 LEAST_GRAIN = 0.01
 # Behind a webhook: the first poll in seconds at least, and by how much it comes later than nearly all tasks take.
-BEHIND_A_HOOK = (3.0, 30.0)
+BEHIND_A_WEBHOOK = (3.0, 30.0)
 NEARLY_ALL, LATER = 0.99, 1.5
 
 RUNNING = frozenset({Outcome.RUNNING, Outcome.MISSING})
@@ -85,15 +86,15 @@ class PollingHistory:
         age: float | None = None,
         *,
         crowded: Callable[[], bool] = lambda: False,
-        hooked: bool = False,
+        webhook: WebhookReliability | None = None,
     ) -> Plan:
         """Plan the polls of a task that was submitted `age` seconds ago, `None` if that is unknown.
 
         `now` tells the time in seconds.  While it is `crowded` others wait for the task's slot, and polls are denser.
-        A task that is `hooked` has a webhook coming: polls only stand behind it.
+        A task with a `webhook` is announced by it when it ends: while that is trusted, polls only stand behind it.
         """
-        watch = _Watch(self, kind_of(task), now, age, crowded, hooked=hooked)
-        if not hooked:
+        watch = _Watch(self, kind_of(task), now, age, crowded, webhook)
+        if webhook is None or not webhook.is_trusted:
             with self._lock:
                 self._watched.add(watch)
         return watch
@@ -223,20 +224,20 @@ class _Watch:
         now: Callable[[], float],
         age: float | None,
         crowded: Callable[[], bool],
-        *,
-        hooked: bool,
+        webhook: WebhookReliability | None,
     ) -> None:
         self._history = history
         self._kind = kind
         self._now = now
         self._crowded = crowded
-        self._hooked = hooked
+        self._webhook = webhook
         self._began = None if age is None else now() - age
         self._fresh = age is not None and age <= FRESH
         self._asked = 0.0
         self._low = 0.0
         self._share = 0.0
-        self._unknown = retry.geometric(*(BEHIND_A_HOOK if hooked else ()))
+        self._unknown = retry.geometric()
+        self._unknown_behind = retry.geometric(*BEHIND_A_WEBHOOK)
 
     def __call__(self, status: Status | None) -> float:
         now = self._now()
@@ -247,28 +248,34 @@ class _Watch:
         if status is not None and self._began is not None:
             self._low = max(self._low, min(self._asked, now) - self._began)
         pause = self._pause(status, now)
-        moment = now + pause if self._hooked else self._history.book(now, now + pause)
+        moment = now + pause if self._is_announced else self._history.book(now, now + pause)
         self._asked = moment
         return moment - now
 
+    @property
+    def _is_announced(self) -> bool:
+        return self._webhook is not None and self._webhook.is_trusted
+
     def _ended(self, status: Status, now: float) -> None:
+        # Without a webhook a pause ends early at a deadline alone, which tells nothing of the task's end.
+        announced = self._webhook is not None and now < self._asked
+        if self._webhook and self._fresh:
+            self._webhook.note_ending(announced=announced)
         ready = status.outcome is Outcome.READY
         if not ready or self._began is None or not self._fresh or not self._history.learning:
             return
-        # Without a webhook a pause ends early at a deadline alone, which tells nothing of the task's end.
-        rung = self._hooked and now < self._asked
         # An answer that comes so late is that of another poll: those before it were lost.
         asked = self._asked if 0 <= now - self._asked < retry.FIRST_BACKOFF else now
         took, said = asked - self._began, status.seconds
-        exact = took if rung else said if said is not None and self._low < said <= took else None
+        exact = took if announced else said if said is not None and self._low < said <= took else None
         self._history.learn(self._kind, self._low, took, exact)
 
     def _pause(self, status: Status | None, now: float) -> float:
         if self._began is None:
-            return self._unknown(status)
+            return (self._unknown_behind if self._is_announced else self._unknown)(status)
         elapsed = now - self._began
-        if self._hooked:
-            return self._behind_a_hook(status, elapsed)
+        if self._is_announced:
+            return self._behind_a_webhook(status, elapsed)
         schedule = self._history.schedule(self._kind, crowded=self._crowded())
         told = self._by_progress(status)
         if told is None and schedule is None:
@@ -287,9 +294,9 @@ class _Watch:
         self._share = share
         return schedule.foresee(self._low, share, grain, schedule.CROWD_PRICE if self._crowded() else schedule.PRICE)
 
-    def _behind_a_hook(self, status: Status | None, elapsed: float) -> float:
+    def _behind_a_webhook(self, status: Status | None, elapsed: float) -> float:
         usual = self._history.usual(self._kind) if status is None else None
-        return self._unknown(status) if usual is None else max(BEHIND_A_HOOK[0], LATER * usual - elapsed)
+        return self._unknown_behind(status) if usual is None else max(BEHIND_A_WEBHOOK[0], LATER * usual - elapsed)
 
 
 _shared: list[PollingHistory] = []

@@ -16,6 +16,8 @@ LONGEST_RETRY_AFTER = 120.0
 GRACE = 10.0
 # A poll that is refused outright this often in a row will not get better.
 REFUSED_POLLS = 3
+# The link may come a moment after the word "Ready"; after this many polls in a row, some eight seconds, it will not.
+POLLS_WITHOUT_RESULT = 5
 UNREACHABLE_SUBMITS = 5
 REDIRECTS = 3
 JITTER = 0.25

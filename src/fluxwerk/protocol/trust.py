@@ -29,6 +29,8 @@ WRONG_ADDRESS = frozenset({404, 405})
 DISPUTED = re.compile(r"[\x00-\x20\x7f\\]")
 RESIDENCE = re.compile(r"(?:^|[.-])(eu|us)\d*(?=[.-])")
 QUERY = re.compile(r"(?<=[?])[^\s\"<>]+")
+# No message repeats more characters than this of what came from outside.
+LONGEST_QUOTE = 200
 # A host with any other character is read in one way here, in another by a proxy, and not at all by the HTTP library.
 PLAIN_HOST = re.compile(r"([a-z0-9_:-]{1,63}\.)*[a-z0-9_:-]{1,63}\.?")
 
@@ -97,7 +99,7 @@ def check_polling(url: str, base: str) -> str:
     """Return the URL if it may be polled; raises `UntrustedURLError` otherwise."""
     if not may_carry_key(url, base):
         raise UntrustedURLError(
-            f"The service named a polling URL that is not its own ({redact(url)}); it was not asked."
+            f"The service named a polling URL that is not its own ({quote(url)}); it was not asked."
         )
     return _check_residence(url, base)
 
@@ -106,7 +108,7 @@ def check_delivery(url: str, base: str) -> str:
     """Return the URL if an image may be fetched from it: any https host, or the base's own origin."""
     parts = _split(url)
     if parts is None or not (parts.scheme == "https" or _origin(parts) == _origin_of(base)):
-        raise UntrustedURLError(f"The service named a delivery URL that may not be followed ({redact(url)}).")
+        raise UntrustedURLError(f"The service named a delivery URL that may not be followed ({quote(url)}).")
     return _check_residence(url, base)
 
 
@@ -150,11 +152,17 @@ def _shown(given: str) -> str:
     return repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…")
 
 
+def quote(text: str) -> str:
+    """Make what came from outside fit for a message: one line, no query of a URL, at most 200 characters."""
+    flat = redact(" ".join(text.split()))
+    return flat if len(flat) <= LONGEST_QUOTE else f"{flat[: LONGEST_QUOTE - 1]}…"
+
+
 def _check_residence(url: str, base: str) -> str:
     pinned = residence(base)
     if pinned and residence(url) != pinned:
         raise UntrustedURLError(
-            f"The region is pinned to {pinned}, but the service named a URL that is not bound to it ({redact(url)}). "
+            f"The region is pinned to {pinned}, but the service named a URL that is not bound to it ({quote(url)}). "
             "It was not followed; the global region would follow it."
         )
     return url

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol, cast
 
 from fluxwerk.errors import InvalidSignatureError, InvalidUsageError, InvalidWebhookError, shorten
-from fluxwerk.protocol import wire
+from fluxwerk.protocol import trust, wire
 from fluxwerk.types import Json, Outcome, Response, Status, Task
 
 SIGNATURE = "X-BFL-Signature"
@@ -22,8 +22,6 @@ PREFIX = "sha256="
 # A webhook names a result and never holds one; a prompt of 32,000 tokens still fits.
 LARGEST = 256 * 1024
 LONGEST_ID = 256
-# What other deliverers of the same API call an ending, in the words that a poll has for it.
-WORDS = {"READY": "Ready", "SUCCESS": "Ready", "FAILED": "Failed", "FAILURE": "Failed", "ERROR": "Error"}
 
 
 class Headers(Protocol):
@@ -77,13 +75,17 @@ def read(body: bytes, task: Task | None = None) -> Status:
     """
     said = _object(body)
     identity = _identity(said)
+    shown = trust.quote(identity)
     if task is not None and task.id != identity:
-        raise InvalidWebhookError(f"The webhook is about the task {identity}, not about {task.id}.", task=task)
+        raise InvalidWebhookError(
+            f"The webhook is about the task {trust.quote(identity)}, not about {trust.quote(task.id)}.", task=task
+        )
     task = task or Task(identity, "")
+    shown = trust.quote(identity)
     word = said.get("status")
     if not isinstance(word, str) or not word:
-        raise InvalidWebhookError(f"The webhook about the task {identity} names no status.", task=task)
-    word = WORDS.get(word.upper(), word)
+        raise InvalidWebhookError(f"The webhook about the task {shown} names no status.", task=task)
+    word = wire.read_word(word)
     result = said.get("result")
     if word == "Ready" and not (isinstance(result, dict) and cast("dict[str, Json]", result).get("sample")):
         # Enough to go and ask, which is all that a webhook is for.
@@ -91,7 +93,7 @@ def read(body: bytes, task: Task | None = None) -> Status:
     try:
         return wire.read_status(Response(200, body=wire.dump({**said, "status": word})), task)
     except (ValueError, RecursionError):  # pragma: no cover  (nothing known gets here; a hook must never break in)
-        raise InvalidWebhookError(f"The webhook about the task {identity} cannot be read.", task=task) from None
+        raise InvalidWebhookError(f"The webhook about the task {shown} cannot be read.", task=task) from None
 
 
 def _bytes(text: str) -> bytes:
