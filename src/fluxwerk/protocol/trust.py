@@ -1,6 +1,6 @@
-"""Which URL may see the key, which may be polled, which may be downloaded, and how a URL is shown.
+"""Decide which URL may receive the key, be polled or be downloaded, read base URLs, and redact URLs.
 
-A response names the URLs that are asked next, so each of them is judged here before anything is sent.
+A response names the URLs of the next requests, so each of them is checked here before anything is sent.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WRONG_ADDRESS = frozenset({404, 405})
 DISPUTED = re.compile(r"[\x00-\x20\x7f\\]")
 RESIDENCE = re.compile(r"(?:^|[.-])(eu|us)\d*(?=[.-])")
 QUERY = re.compile(r"(?<=[?])[^\s\"<>]+")
-# A host with any other character is read in one way here, in another by a proxy, and not at all by the HTTP library.
+# Libraries and proxies disagree about hosts with any other character.
 PLAIN_HOST = re.compile(r"([a-z0-9_:-]{1,63}\.)*[a-z0-9_:-]{1,63}\.?")
 
 
@@ -72,12 +72,12 @@ def explain_refusal(status: int, url: str, location: str = "") -> str:
 
 
 def fallbacks(base: str) -> tuple[str, ...]:
-    """Name the regions to which a submit may turn that could not reach `base`: none, when a region was pinned."""
+    """Return the regions to which a submit may fail over when `base` cannot be reached: none if a region is pinned."""
     return tuple(other for other in REGIONS.values() if other != base) if base == REGIONS["global"] else ()
 
 
 def residence(url: str) -> str | None:
-    """Name the region in which BFL keeps what goes to this URL, "eu" or "us", if its host is bound to one."""
+    """Return the region to which the host of this URL keeps its data, "eu" or "us", or `None` if it has none."""
     parts = _split(url)
     if parts is None or not _is_home(parts):
         return None
@@ -86,7 +86,7 @@ def residence(url: str) -> str | None:
 
 
 def may_carry_key(url: str, base: str) -> bool:
-    """Whether the account's key may ride to this URL: the base's own origin, or BFL's hosts when the base is BFL."""
+    """Whether the account's key may be sent to this URL: the base's origin, and BFL's hosts when the base is BFL's."""
     parts = _split(url)
     if parts is None:
         return False
@@ -111,7 +111,7 @@ def check_delivery(url: str, base: str) -> str:
 
 
 def redact(text: str) -> str:
-    """Blank the query of every URL in a text: for ten minutes a signed query is the image's key."""
+    """Blank the query of every URL in a text: a signed query gives access to the image for ten minutes."""
     return QUERY.sub("…", text)
 
 

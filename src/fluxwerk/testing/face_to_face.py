@@ -54,11 +54,12 @@ class FaceToFace(Client):
     """A `Client` whose requests are answered by a `Service` in the same thread, on a pretend clock.
 
     `seconds` says how long a task takes, `urls` answers what the server fetches, `meddle` sees each HTTP request and
-    the answer before the client does, and may change the answer, raise a `TransportError`, or let seconds pass.
-    `trouble` is how the server misbehaves on purpose, `receiver` takes its webhooks when they are due, and `settings`
-    are those of the `Service`: with `strict=True` it refuses what the live service ignores.  Polls are planned as if
-    nothing were known, unless there is an `experience`.  `journal` holds every HTTP request that reached the server,
-    `events` everything the client told.
+    the answer before the client does, and may change the answer, raise `Lost`, or let seconds pass.  `trouble` is how
+    the server misbehaves on purpose, `receiver` takes its webhooks when they are due, and `settings` are those of the
+    `Service`.  Polls are planned as if nothing were known, unless there is an `experience`.  `journal` holds every HTTP
+    request that reached the server, `events` everything the client told.
+
+    With `strict=True`, one of these settings, the server refuses what the live service ignores.
     """
 
     def __init__(
