@@ -29,7 +29,7 @@ WRONG_ADDRESS = frozenset({404, 405})
 DISPUTED = re.compile(r"[\x00-\x20\x7f\\]")
 RESIDENCE = re.compile(r"(?:^|[.-])(eu|us)\d*(?=[.-])")
 QUERY = re.compile(r"(?<=[?])[^\s\"<>]+")
-# Libraries and proxies disagree about hosts with any other character.
+# A host with any other character is read in one way here, in another by a proxy, and not at all by the HTTP library.
 PLAIN_HOST = re.compile(r"([a-z0-9_:-]{1,63}\.)*[a-z0-9_:-]{1,63}\.?")
 
 
@@ -115,41 +115,6 @@ def redact(text: str) -> str:
     return QUERY.sub("…", text)
 
 
-def _with_scheme(address: str) -> str:
-    """Add http:// to a bare host of this machine; raises `InvalidUsageError` for any other bare host."""
-    if "://" in address:
-        return address
-    parts = _split(f"http://{address}")
-    if parts is None or parts.hostname in PORTS:
-        return address
-    if LOOPBACK.fullmatch(parts.hostname or ""):
-        return f"http://{address}"
-    right = f"https://{parts.netloc}"
-    own = "" if _is_home(_split(right)) else f", or http://{parts.netloc} within your own network"
-    raise InvalidUsageError(f"{_shown(address)} is not a base URL: the scheme is missing. Write {right}{own}.")
-
-
-def _mistake(parts: SplitResult) -> str:
-    """Name the likely mistake in an address that can be read, or nothing."""
-    origin, host = f"{parts.scheme}://{parts.netloc}", parts.hostname or ""
-    before, version, _ = f"{parts.path}/".partition("/v1/")
-    if version:
-        return f"the client adds /v1 and the model's path itself. Write {origin}{before}"
-    if parts.query or parts.fragment:
-        return f"it has no query and no fragment. Write {origin}{parts.path.rstrip('/')}"
-    if host in WEBSITES:
-        return f"{host} is a website of BFL, not its API. Write {REGIONS['global']}"
-    if parts.scheme == "http" and f".{host}".endswith(HOME):
-        return f"plain http would show the key to the network. Write https://{parts.netloc}"
-    return ""
-
-
-def _shown(given: str) -> str:
-    """Quote an address without what is secret in it: a password, or the query."""
-    text = redact(USER.sub("//…@", given))
-    return repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…")
-
-
 def _check_residence(url: str, base: str) -> str:
     pinned = residence(base)
     if pinned and residence(url) != pinned:
@@ -186,3 +151,38 @@ def _is_home(parts: SplitResult | None) -> bool:
     if parts is None or parts.scheme != "https" or parts.port not in (None, 443):
         return False
     return f".{parts.hostname}".endswith(HOME)
+
+
+def _with_scheme(address: str) -> str:
+    """Add http:// to a bare host of this machine; raises `InvalidUsageError` for any other bare host."""
+    if "://" in address:
+        return address
+    parts = _split(f"http://{address}")
+    if parts is None or parts.hostname in PORTS:
+        return address
+    if LOOPBACK.fullmatch(parts.hostname or ""):
+        return f"http://{address}"
+    right = f"https://{parts.netloc}"
+    own = "" if _is_home(_split(right)) else f", or http://{parts.netloc} within your own network"
+    raise InvalidUsageError(f"{_shown(address)} is not a base URL: the scheme is missing. Write {right}{own}.")
+
+
+def _mistake(parts: SplitResult) -> str:
+    """Name the likely mistake in an address that can be read, or nothing."""
+    origin, host = f"{parts.scheme}://{parts.netloc}", parts.hostname or ""
+    before, version, _ = f"{parts.path}/".partition("/v1/")
+    if version:
+        return f"the client adds /v1 and the model's path itself. Write {origin}{before}"
+    if parts.query or parts.fragment:
+        return f"it has no query and no fragment. Write {origin}{parts.path.rstrip('/')}"
+    if host in WEBSITES:
+        return f"{host} is a website of BFL, not its API. Write {REGIONS['global']}"
+    if parts.scheme == "http" and f".{host}".endswith(HOME):
+        return f"plain http would show the key to the network. Write https://{parts.netloc}"
+    return ""
+
+
+def _shown(given: str) -> str:
+    """Quote an address without what is secret in it: a password, or the query."""
+    text = redact(USER.sub("//…@", given))
+    return repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…")
