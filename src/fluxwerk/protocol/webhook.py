@@ -92,10 +92,7 @@ def read(body: bytes, task: Task | None = None) -> Status:
         return Status(task, word, Outcome.READY)
     try:
         return wire.read_status(Response(200, body=wire.dump({**said, "status": word})), task)
-    except (
-        ValueError,
-        RecursionError,
-    ):  # pragma: no cover  (no known body gets here; a webhook must not raise anything else)
+    except (ValueError, RecursionError):  # pragma: no cover  (nothing known gets here; a hook must never break in)
         raise InvalidWebhookError(f"The webhook about the task {identity} cannot be read.", task=task) from None
 
 
