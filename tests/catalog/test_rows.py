@@ -384,7 +384,7 @@ def test_an_image_of_more_than_four_megapixels_is_refused_as_a_whole():
     assert check(PRO, {"prompt": "a fox", "width": 2048, "height": 2048}) == []
     [fault] = check(PRO, {"prompt": "a fox", "width": 2049, "height": 2048})
 
-    assert str(fault) == "width × height = '2049×2048': at most 4194304 pixels, 2048×2048"
+    assert str(fault) == "width × height = '2049×2048': must be at most 4194304 pixels, such as 2048×2048"
 
 
 def test_faults_are_raised_all_at_once_and_none_raise_nothing():

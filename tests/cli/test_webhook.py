@@ -63,7 +63,7 @@ def test_listen_shows_what_is_proven_and_what_is_not_and_shows_no_secret():
     assert "verdict: proven  task: t1  status: Ready  image: https://delivery-eu1.bfl.ai/x?…" in proven
     assert "not proven" in missing
     assert "no X-BFL-Signature" in missing
-    assert "does not fit its body" in wrong
+    assert "does not match its body" in wrong
     assert "proven, but unreadable" in garbled
     assert "CANARY" not in shown + "".join(answer.text for answer in answers)
 

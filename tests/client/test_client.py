@@ -540,7 +540,7 @@ def needs(model: catalog.Model) -> dict[str, object]:
             wanted[option.name] = 128
     if "width" in model.options and model.output == "size":
         wanted |= {"width": 256, "height": 288}
-    return wanted
+    return wanted | ({"finetune_id": "mine"} if "finetune_id" in model.options else {})
 
 
 @pytest.mark.parametrize("model", catalog.list_models().values(), ids=lambda model: model.name)

@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 from fluxwerk import catalog
-from fluxwerk.client.base import takes_webhook
 from fluxwerk.client.session import Session
 from fluxwerk.client.slots import ClientSlots
 from fluxwerk.client.wakeup import Wakeup
@@ -114,5 +113,5 @@ def test_webhooks_that_never_come_cost_their_pause_only_three_times():
 
 def test_webhooks_are_waited_for_where_the_model_sends_them():
     for model in catalog.list_models().values():
-        assert takes_webhook(Task("abc", "https://a", model.name)) is ("webhook_url" in model.options)
-    assert takes_webhook(Task("abc", "https://a", "newer-than-the-catalogue"))
+        assert catalog.takes_webhooks(model.name) is ("webhook_url" in model.options)
+    assert catalog.takes_webhooks("newer-than-the-catalogue")

@@ -439,7 +439,7 @@ def test_a_websocket_is_shown_out():
 def test_acting_without_a_client_is_refused_when_it_is_set_up():
     with pytest.raises(InvalidUsageError, match="needs client="):
         Receiver(KEY, print)
-    with pytest.raises(InvalidUsageError, match="secret is needed"):
+    with pytest.raises(InvalidUsageError, match="secret is empty"):
         Receiver("")
 
 

@@ -1,8 +1,8 @@
-"""What a request will cost, in credits (1 credit = 1 US cent), exactly.
+"""Cost estimates in credits (1 credit = 1 US cent), in exact decimals.
 
 The rule is the guide's: (first + (out - 1) * more) + in * more.  A megapixel is 1024 * 1024 pixels; the output and
-each input are rounded up to whole ones, and each counts as at least one.  Every result is an estimate: the service's
-own `cost` is what is paid.
+each input are rounded up to whole megapixels, at least one.  Every result is an estimate: the service charges the
+`cost` of its answer.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ ROUNDED_UP = Decimal("1.05")
 
 
 def billed_megapixels(width: int, height: int) -> int:
-    """Whole megapixels that are billed for so many pixels, at least one."""
+    """Return the whole megapixels that are billed for a size in pixels, at least one."""
     return max(1, -(-width * height // MEGAPIXEL))
 
 
 def reported_megapixels(*sizes: Size) -> Decimal:
-    """Megapixels as a submit answers them: the sum, rounded to two decimals."""
+    """Return the megapixels that a submit reports: the sum of the sizes, rounded to two decimals."""
     pixels = sum(width * height for width, height in sizes)
     return (Decimal(pixels) / MEGAPIXEL).quantize(CENT)
 
@@ -75,5 +75,5 @@ def _tier(tiers: Mapping[str, Decimal], output: Size) -> Decimal:
 def _known(model: Model) -> Price:
     if model.price is None:
         note = f" ({model.note})" if model.note else ""
-        raise UnknownPriceError(f"The price of {model.name} is not public, so nothing can be estimated{note}.")
+        raise UnknownPriceError(f"The price of {model.name} is not public, so it cannot be estimated{note}.")
     return model.price

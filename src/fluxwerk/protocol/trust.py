@@ -1,6 +1,6 @@
-"""Which URL may see the key, which may be polled, which may be downloaded, and how a URL is shown.
+"""Decide which URL may receive the key, be polled or be downloaded, read base URLs, and redact URLs.
 
-A response names the URLs that are asked next, so each of them is judged here before anything is sent.
+A response names the URLs of the next requests, so each of them is checked here before anything is sent.
 """
 
 from __future__ import annotations
@@ -74,12 +74,12 @@ def explain_refusal(status: int, url: str, location: str = "") -> str:
 
 
 def fallbacks(base: str) -> tuple[str, ...]:
-    """Name the regions to which a submit may turn that could not reach `base`: none, when a region was pinned."""
+    """Return the regions to which a submit may fail over when `base` cannot be reached: none if a region is pinned."""
     return tuple(other for other in REGIONS.values() if other != base) if base == REGIONS["global"] else ()
 
 
 def residence(url: str) -> str | None:
-    """Name the region in which BFL keeps what goes to this URL, "eu" or "us", if its host is bound to one."""
+    """Return the region to which the host of this URL keeps its data, "eu" or "us", or `None` if it has none."""
     parts = _split(url)
     if parts is None or not _is_home(parts):
         return None
@@ -88,7 +88,7 @@ def residence(url: str) -> str | None:
 
 
 def may_carry_key(url: str, base: str) -> bool:
-    """Whether the account's key may ride to this URL: the base's own origin, or BFL's hosts when the base is BFL."""
+    """Whether the account's key may be sent to this URL: the base's origin, and BFL's hosts when the base is BFL's."""
     parts = _split(url)
     if parts is None:
         return False
@@ -113,43 +113,8 @@ def check_delivery(url: str, base: str) -> str:
 
 
 def redact(text: str) -> str:
-    """Blank the query of every URL in a text: for ten minutes a signed query is the image's key."""
+    """Blank the query of every URL in a text: a signed query gives access to the image for ten minutes."""
     return QUERY.sub("…", text)
-
-
-def _with_scheme(address: str) -> str:
-    """Add http:// to a bare host of this machine; raises `InvalidUsageError` for any other bare host."""
-    if "://" in address:
-        return address
-    parts = _split(f"http://{address}")
-    if parts is None or parts.hostname in PORTS:
-        return address
-    if LOOPBACK.fullmatch(parts.hostname or ""):
-        return f"http://{address}"
-    right = f"https://{parts.netloc}"
-    own = "" if _is_home(_split(right)) else f", or http://{parts.netloc} within your own network"
-    raise InvalidUsageError(f"{_shown(address)} is not a base URL: the scheme is missing. Write {right}{own}.")
-
-
-def _mistake(parts: SplitResult) -> str:
-    """Name the likely mistake in an address that can be read, or nothing."""
-    origin, host = f"{parts.scheme}://{parts.netloc}", parts.hostname or ""
-    before, version, _ = f"{parts.path}/".partition("/v1/")
-    if version:
-        return f"the client adds /v1 and the model's path itself. Write {origin}{before}"
-    if parts.query or parts.fragment:
-        return f"it has no query and no fragment. Write {origin}{parts.path.rstrip('/')}"
-    if host in WEBSITES:
-        return f"{host} is a website of BFL, not its API. Write {REGIONS['global']}"
-    if parts.scheme == "http" and f".{host}".endswith(HOME):
-        return f"plain http would show the key to the network. Write https://{parts.netloc}"
-    return ""
-
-
-def _shown(given: str) -> str:
-    """Quote an address without what is secret in it: a password, or the query."""
-    text = redact(USER.sub("//…@", given))
-    return repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…")
 
 
 def quote(text: str) -> str:
@@ -194,3 +159,38 @@ def _is_home(parts: SplitResult | None) -> bool:
     if parts is None or parts.scheme != "https" or parts.port not in (None, 443):
         return False
     return f".{parts.hostname}".endswith(HOME)
+
+
+def _with_scheme(address: str) -> str:
+    """Add http:// to a bare host of this machine; raises `InvalidUsageError` for any other bare host."""
+    if "://" in address:
+        return address
+    parts = _split(f"http://{address}")
+    if parts is None or parts.hostname in PORTS:
+        return address
+    if LOOPBACK.fullmatch(parts.hostname or ""):
+        return f"http://{address}"
+    right = f"https://{parts.netloc}"
+    own = "" if _is_home(_split(right)) else f", or http://{parts.netloc} within your own network"
+    raise InvalidUsageError(f"{_shown(address)} is not a base URL: the scheme is missing. Write {right}{own}.")
+
+
+def _mistake(parts: SplitResult) -> str:
+    """Name the likely mistake in an address that can be read, or nothing."""
+    origin, host = f"{parts.scheme}://{parts.netloc}", parts.hostname or ""
+    before, version, _ = f"{parts.path}/".partition("/v1/")
+    if version:
+        return f"the client adds /v1 and the model's path itself. Write {origin}{before}"
+    if parts.query or parts.fragment:
+        return f"it has no query and no fragment. Write {origin}{parts.path.rstrip('/')}"
+    if host in WEBSITES:
+        return f"{host} is a website of BFL, not its API. Write {REGIONS['global']}"
+    if parts.scheme == "http" and f".{host}".endswith(HOME):
+        return f"plain http would show the key to the network. Write https://{parts.netloc}"
+    return ""
+
+
+def _shown(given: str) -> str:
+    """Quote an address without what is secret in it: a password, or the query."""
+    text = redact(USER.sub("//…@", given))
+    return repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…")

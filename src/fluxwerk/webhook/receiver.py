@@ -38,8 +38,8 @@ class Receiver:
     """An ASGI application that receives webhooks; mount it in FastAPI, Starlette or Django, or serve it alone.
 
     It verifies and answers at once.  Afterwards it notifies `wakeup` of the task and, if `on_status` is given, polls
-    the task again through `client` and calls `on_status` with the polled status, once for each task. `client` is a `Client`
-    or an `AsyncClient`; `on_status` and `find` are functions or coroutine functions.
+    the task again through `client` and calls `on_status` with the polled status, once for each task. `client` is a
+    `Client` or an `AsyncClient`; `on_status` and `find` are functions or coroutine functions.
 
     A task is known if `expect` was called with it, or if `find` returns it for its id; a webhook that arrives before
     `expect` is kept. `url` is the public address of this receiver, for `options`; `token` is an unguessable last part

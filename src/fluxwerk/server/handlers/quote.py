@@ -1,4 +1,4 @@
-"""An extension: what a request would cost here, without asking for it."""
+"""An extension: estimate the cost of a request without submitting it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fluxwerk.server.state.state import ServerState
 from fluxwerk.types import Json, Response
 
 Side = Annotated[int, Field(ge=1, le=100_000)]
-# Images are not needed for a price, only their sizes.
+# A price needs the sizes of the images, not the images; at most this many.
 IMAGES = 10
 
 
 class Quote(BaseModel):
-    """A model by name or path, the sizes of its input images in pixels, and any of its own options that set a size."""
+    """A model by name or path, the sizes of its input images in pixels, and any options that set a size."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -69,9 +69,9 @@ def _read(body: bytes) -> Quote:
 
 
 def _sizes(model: catalog.Model, extra: dict[str, Any]) -> dict[str, Json]:
-    """Check the options that set a size, as a submit does, and leave out the rest."""
+    """Check the options that set a size, as a submit does, and drop all others."""
     names = {"width", "height", "aspect_ratio", "resolution", "top", "bottom", "left", "right"} & set(model.options)
     try:
-        return schema.some(model, {name: extra[name] for name in names if name in extra})
+        return schema.check_some(model, {name: extra[name] for name in names if name in extra})
     except schema.InvalidFieldsError as unfit_:
         raise invalid(unfit_.detail) from None
