@@ -235,6 +235,18 @@ class _AsyncGivenTransport:
             await self._http.aclose()
 
 
+class ASGITransport(_AsyncGivenTransport):
+    """Reaches an ASGI application in this process, without a socket: `AsyncClient(transport=ASGITransport(app))`.
+
+    The application has to be started by the caller, since a transport does not run its lifespan.
+    """
+
+    def __init__(self, app: Callable[..., Any]) -> None:
+        import httpx2  # noqa: PLC0415
+
+        super().__init__(httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app)), owned=True)
+
+
 def _within(budget: float | None, work: Callable[[], Response]) -> Response:
     """Do blocking work and leave it alone at the deadline; raises `TimeoutError`.
 
