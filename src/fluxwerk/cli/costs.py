@@ -13,7 +13,7 @@ from fluxwerk.batch.report import csv_lines
 from fluxwerk.cli.batch.place import file_argument, ledger_option, open_ledger
 from fluxwerk.cli.connection import Connection, connected, connection_options
 from fluxwerk.cli.console import money, put_json
-from fluxwerk.cli.making import json_option
+from fluxwerk.cli.creation import json_option
 from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.types import Json
 

@@ -6,7 +6,7 @@ import click
 
 from fluxwerk.cli.connection import Connection, connected, connection_options
 from fluxwerk.cli.console import money, put_json
-from fluxwerk.cli.making import json_option
+from fluxwerk.cli.creation import json_option
 
 
 @click.command("credits")

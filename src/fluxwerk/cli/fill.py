@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fluxwerk.cli.connection import Connection, connection_options
-from fluxwerk.cli.making import make, making_options
+from fluxwerk.cli.creation import make, making_options
 
 
 @click.command("fill")

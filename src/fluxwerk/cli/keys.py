@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fluxwerk.cli.console import put_json
-from fluxwerk.cli.making import json_option
+from fluxwerk.cli.creation import json_option
 from fluxwerk.cli.serve import PACKAGES, credit_of
 from fluxwerk.errors import InvalidUsageError
 

@@ -9,7 +9,7 @@ import click
 from fluxwerk import catalog
 from fluxwerk.catalog.rows import Model, Option, Price
 from fluxwerk.cli.console import put_json
-from fluxwerk.cli.making import json_option
+from fluxwerk.cli.creation import json_option
 from fluxwerk.types import Json
 
 # For pipes and files, which have none of their own.

@@ -10,7 +10,7 @@ from fluxwerk import catalog, imagefile
 from fluxwerk.catalog import prices
 from fluxwerk.catalog.sizes import Size
 from fluxwerk.cli.console import money, put_json
-from fluxwerk.cli.making import json_option
+from fluxwerk.cli.creation import json_option
 from fluxwerk.errors import Fault, InvalidUsageError
 
 # Enough of a file to find its size in, whatever metadata comes first.

@@ -11,7 +11,7 @@ import click
 from fluxwerk.batch.provenance import is_cut, read_origin
 from fluxwerk.cli.connection import Connection, connection_options
 from fluxwerk.cli.console import put_json
-from fluxwerk.cli.making import make
+from fluxwerk.cli.creation import make
 from fluxwerk.errors import InvalidUsageError
 from fluxwerk.ledger.inputs import is_mark
 from fluxwerk.types import Json

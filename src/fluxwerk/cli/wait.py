@@ -9,7 +9,7 @@ import click
 
 from fluxwerk.cli.connection import Connection, connected, connection_options
 from fluxwerk.cli.console import ProgressLine, put_json, sentence, summary
-from fluxwerk.cli.making import json_option, saved
+from fluxwerk.cli.creation import json_option, saved
 from fluxwerk.errors import InvalidUsageError
 from fluxwerk.types import Task
 

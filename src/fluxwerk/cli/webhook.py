@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from fluxwerk.cli.console import put_json
-from fluxwerk.cli.making import json_option
+from fluxwerk.cli.creation import json_option
 from fluxwerk.errors import Fault, FluxwerkError, InvalidUsageError
 from fluxwerk.protocol import trust
 from fluxwerk.protocol.webhook import LARGEST, SIGNATURE, check, read, sign, verify
