@@ -80,8 +80,9 @@ def test_a_misuse_names_every_fault_on_a_line_of_its_own():
     assert str(error) == "Wrong:\n  width = 5: must be at least 64\n  steps: is required (a whole number)"
 
 
-def test_a_misuse_without_a_message_has_no_empty_line():
-    assert str(InvalidUsageError(faults=[FAULT])) == "  width = 5: must be at least 64"
+def test_one_fault_without_a_message_is_the_message():
+    assert str(InvalidUsageError(faults=[FAULT])) == "width = 5: must be at least 64"
+    assert str(InvalidUsageError(faults=[FAULT, FAULT])).splitlines() == ["  width = 5: must be at least 64"] * 2
 
 
 def test_a_fault_does_not_repeat_a_novel():

@@ -83,7 +83,8 @@ class InvalidUsageError(FluxwerkError):
 
     def __init__(self, message: str = "", *, faults: Iterable[Fault] = ()) -> None:
         self.faults = tuple(faults)
-        lines = [message, *(f"  {fault}" for fault in self.faults)]
+        indent = "  " if message or len(self.faults) > 1 else ""
+        lines = [message, *(f"{indent}{fault}" for fault in self.faults)]
         super().__init__("\n".join(line for line in lines if line))
 
     def __reduce__(self) -> tuple[type[InvalidUsageError], tuple[str], dict[str, object]]:

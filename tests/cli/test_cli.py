@@ -244,7 +244,7 @@ def test_offline_does_not_go_with_another_address(own_folder):
 
 def test_a_format_that_contradicts_the_file_is_refused_before_anything_is_paid(own_folder):
     done = fluxwerk("generate", "x", "--format", "png", "-o", "a.jpg", "--offline")
-    assert (done.exit_code, "does not go with a.jpg" in done.stderr) == (2, True)
+    assert (done.exit_code, "contradicts the file name a.jpg" in done.stderr) == (2, True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -37,16 +37,21 @@ class ProgressLine:
     """Follows one task: a live line on a terminal, a few plain ones elsewhere; remembers what is paid for."""
 
     def __init__(self, *, offline: bool, quiet: bool) -> None:
-        self.task: Task | None = None
+        self.tasks: dict[str, Task] = {}
         self._offline = offline
         self._quiet = quiet
         self._show: Callable[[str], None] = lambda _: None
         # What a conversation warns of is said by the command itself, and once is enough.
         logging.getLogger("fluxwerk.client.session").addHandler(logging.NullHandler())
 
+    def show(self, text: str) -> None:
+        """Show a line of progress."""
+        self._show(text)
+
     def hear(self, event: Event) -> None:
         """Take the client's event."""
-        self.task = event.task or self.task
+        if event.task:
+            self.tasks[event.task.id] = event.task
         if event.kind == "submitted" and event.task:
             self._show(f"submitted as {event.task.id}")
         elif event.kind == "polled" and event.status and event.status.outcome is Outcome.RUNNING:
@@ -85,8 +90,8 @@ class ProgressLine:
     def _consequence(self) -> str:
         if self._offline:
             return "Nothing was charged; the offline server is gone with this command."
-        if self.task:
-            return f"The image is paid for; {collect_later(self.task)}"
+        if self.tasks:
+            return "\n".join(f"The image is paid for; {collect_later(task)}" for task in self.tasks.values())
         return "Nothing was answered yet: if the submit had left, it may have been charged; look at your usage."
 
 

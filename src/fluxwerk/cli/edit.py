@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from fluxwerk.cli.connection import Connection, connection_options
-from fluxwerk.cli.creation import make, making_options
+from fluxwerk.cli.creation import creation_options, make
+from fluxwerk.cli.usage import PromptCommand
 from fluxwerk.client.base import DEFAULT_MODEL
 
 
-@click.command("edit")
+@click.command("edit", cls=PromptCommand)
 @click.argument("prompt", required=False)
 @click.option(
     "-i",
@@ -26,7 +27,7 @@ from fluxwerk.client.base import DEFAULT_MODEL
 @click.option("--width", type=int, help="In pixels; by default that of the first image.")
 @click.option("--height", type=int, help="In pixels; by default that of the first image.")
 @click.option("--aspect-ratio", metavar="W:H", help="For the models that take a ratio instead of a size.")
-@making_options
+@creation_options
 @connection_options
 def command(prompt: str | None, model: str, connection: Connection, **given: Any) -> None:
     """Change one or several images by a PROMPT.

@@ -7,15 +7,16 @@ from typing import Any
 import click
 
 from fluxwerk.cli.connection import Connection, connection_options
-from fluxwerk.cli.creation import make, making_options
+from fluxwerk.cli.creation import creation_options, make
+from fluxwerk.cli.usage import PromptCommand
 
 
-@click.command("fill")
+@click.command("fill", cls=PromptCommand)
 @click.argument("prompt", required=False)
 @click.option("-i", "--image", "images", required=True, multiple=True, metavar="FILE|URL", help="The image to change.")
 @click.option("--mask", metavar="FILE|URL", help="White is repainted; without one, the image's transparent part.")
 @click.option("-m", "--model", default="flux-pro-1.0-fill", show_default=True, help="`fluxwerk models` lists them.")
-@making_options
+@creation_options
 @connection_options
 def command(prompt: str | None, model: str, connection: Connection, **given: Any) -> None:
     """Repaint what a mask covers with what the PROMPT says.

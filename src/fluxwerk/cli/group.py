@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import click
 
 from fluxwerk.cli.exit import EXITS, explained
+from fluxwerk.cli.usage import Group
 
 # name: (module, one line of help)
 COMMANDS = {
@@ -27,7 +29,7 @@ COMMANDS = {
 EPILOG = "Exit codes: 0 done, " + ", ".join(f"{code} {words}" for code, words in EXITS) + "."
 
 
-class Commands(click.Group):
+class Commands(Group):
     """A group that knows its commands by name and loads the one that is called."""
 
     package = "fluxwerk.cli"
@@ -50,6 +52,13 @@ class Commands(click.Group):
         """Write the list from the table above."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, words) for name, (_, words) in self.table.items()])
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the options of the group; a mistake in them ends with a message and an exit code."""
+        with explained():
+            return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command and turn what it raises into one message and an exit code."""

@@ -10,6 +10,7 @@ import click
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.creation import json_option
 from fluxwerk.cli.serve import PACKAGES, credit_of
+from fluxwerk.cli.usage import Group
 from fluxwerk.errors import InvalidUsageError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ file_option = click.option(
 )
 
 
-@click.group("keys")
+@click.group("keys", cls=Group)
 def command() -> None:
     """Make, list and revoke the keys of a server of your own.
 

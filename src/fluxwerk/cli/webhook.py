@@ -11,6 +11,7 @@ import click
 
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.creation import json_option
+from fluxwerk.cli.usage import Group
 from fluxwerk.errors import Fault, FluxwerkError, InvalidUsageError
 from fluxwerk.protocol import trust
 from fluxwerk.protocol.webhook import LARGEST, SIGNATURE, check, read, sign, verify
@@ -29,7 +30,7 @@ secret_option = click.option(
 )
 
 
-@click.group("webhook")
+@click.group("webhook", cls=Group)
 def command() -> None:
     """Show and verify webhooks by hand, or sign one to try a receiver of your own.
 

@@ -1,0 +1,118 @@
+"""Several images of one request: numbered files, one summary, and a contact sheet where it is asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fluxwerk.catalog.rows import Model
+from fluxwerk.cli.console import ProgressLine, money, put_json, sentence, summary
+from fluxwerk.cli.exit import code_of, report
+from fluxwerk.cli.sheet import write_sheet
+from fluxwerk.client.image import Image
+from fluxwerk.errors import FluxwerkError, StorageError, collect_later
+from fluxwerk.types import Json, Request
+
+# A slip of the finger must not buy thousands of images; for more there is `fluxwerk batch`.
+MOST = 100
+
+
+def numbered(request: Request, count: int) -> list[Request]:
+    """Repeat a request; with a seed each repetition takes the next one."""
+    seed = request.fields.get("seed")
+    if seed is None:
+        return [replace(request) for _ in range(count)]
+    return [replace(request, fields={**request.fields, "seed": seed + number}) for number in range(count)]
+
+
+class Series:
+    """One run of several images; `save` writes an image and returns the file it became."""
+
+    def __init__(
+        self,
+        model: Model,
+        output: Path | None,
+        sheet: Path | None,
+        estimate: Decimal | None,
+        save: Callable[[Image, Path], Path],
+        watch: ProgressLine,
+        *,
+        offline: bool,
+        as_json: bool,
+    ) -> None:
+        self._model, self._output, self._sheet = model, output, sheet
+        self._estimate, self._save, self._watch = estimate, save, watch
+        self._offline, self._as_json = offline, as_json
+        self._made: dict[int, tuple[dict[str, Json], bytes]] = {}
+        self._errors: list[FluxwerkError] = []
+
+    def run(self, client: Any, requests: Sequence[Request]) -> int:
+        """Make and save every image, print the summary, and return the exit code."""
+        began = time.monotonic()
+        numbers = {id(request): number for number, request in enumerate(requests, 1)}
+        results = client.generate_many(requests, model=self._model)
+        try:
+            for result in results:
+                if result.image is None:
+                    self._errors.append(result.error)
+                    if result.error.task:
+                        self._watch.tasks.pop(result.error.task.id, None)
+                    continue
+                self._keep(result.image, numbers[id(result.request)], len(requests), began)
+                self._watch.show(f"{len(self._made)} of {len(requests)} images saved")
+        except StorageError as error:
+            # Nothing more is bought that cannot be kept; what is in flight is named, because it is paid for.
+            results.close()
+            self._errors.append(error)
+            for task in self._watch.tasks.values():
+                if error.task is None or task.id != error.task.id:
+                    click.echo(f"The image is paid for; {collect_later(task)}", err=True)
+        if self._made and self._sheet:
+            images = [(Path(str(facts["file"])).name, data) for _, (facts, data) in sorted(self._made.items())]
+            write_sheet(self._sheet, images)
+        self._summarize(len(requests), time.monotonic() - began)
+        return self._report()
+
+    def _keep(self, image: Image, number: int, count: int, began: float) -> None:
+        file = self._save(image, self._name(image, number, count))
+        self._watch.tasks.pop(image.task.id, None)
+        facts = summary(image, str(file), self._estimate, began, offline=self._offline)
+        self._made[number] = facts, image.data
+        if not self._as_json:
+            click.echo(sentence(facts))
+
+    def _name(self, image: Image, number: int, count: int) -> Path:
+        output = self._output or Path(f"{self._model.name}-{image.seed}.{image.suffix}")
+        if count == 1 or (self._output is None and image.seed is not None):
+            return output
+        return output.with_stem(f"{output.stem}-{number:0{len(str(count))}}")
+
+    def _summarize(self, count: int, seconds: float) -> None:
+        rows = [facts for _, (facts, _) in sorted(self._made.items())]
+        costs = [row["cost"] for row in rows if row["cost"] is not None]
+        sheet = str(self._sheet) if rows and self._sheet else None
+        if self._as_json:
+            estimate = None if self._estimate is None else self._estimate * count
+            facts = {"images": rows, "count": count, "failed": count - len(rows), "sheet": sheet}
+            put_json(facts | {"estimated_cost": estimate, "cost": sum(costs, Decimal(0)) if costs else None})
+            return
+        cost = (
+            "nothing charged" if self._offline else f"cost {money(sum(costs, Decimal(0)))}" if costs else "cost unknown"
+        )
+        place = f", contact sheet {sheet}" if sheet else ""
+        click.echo(f"{len(rows)} of {count} images saved, {cost}, {seconds:.1f} s{place}")
+
+    def _report(self) -> int:
+        """Print each kind of error once, and return the exit code of the first."""
+        seen: set[str] = set()
+        for error in self._errors:
+            if error.task or str(error) not in seen:
+                seen.add(str(error))
+                report(error)
+        return code_of(self._errors[0]) if self._errors else 0
