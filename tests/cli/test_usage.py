@@ -14,7 +14,7 @@ def own_folder(tmp_path, monkeypatch):
 
 
 def answer(*words):
-    done = CliRunner().invoke(group, list(words))
+    done = CliRunner().invoke(group, list(words), prog_name="fluxwerk")
     assert done.exit_code == 2, done.output
     return done.stderr
 
@@ -47,9 +47,7 @@ def test_every_usage_error_has_one_voice(words):
 @pytest.mark.parametrize("name", ["generate", "edit", "fill"])
 def test_a_prompt_without_quotes_is_shown_with_them(name):
     images = ("-i", "a.png") if name != "generate" else ()
-    assert f'Put it in quotes: fluxwerk {name} "a red fox".' in answer(name, "a", "red", "fox", *images).replace(
-        "group ", "fluxwerk "
-    )
+    assert f'Put it in quotes: fluxwerk {name} "a red fox".' in answer(name, "a", "red", "fox", *images)
 
 
 def test_quotes_within_a_prompt_are_escaped():
@@ -96,3 +94,9 @@ def test_an_option_before_its_command_is_explained():
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(words, allowed):
     assert allowed in answer("generate", "x", *words)
+
+
+def test_a_missing_secret_names_its_environment_variable(monkeypatch, tmp_path):
+    monkeypatch.delenv("BFL_WEBHOOK_SECRET", raising=False)
+    (tmp_path / "hook.json").write_text("{}")
+    assert "--secret is missing. It can also be set as BFL_WEBHOOK_SECRET." in answer("webhook", "sign", "hook.json")

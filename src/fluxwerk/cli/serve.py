@@ -29,7 +29,7 @@ PACKAGES = "pip install 'fluxwerk[server]'"
 
 @click.command("serve")
 @click.option(
-    "--engine", type=click.Choice(["offline", "diffusers"]), default="offline", show_default=True, help="Who paints."
+    "--engine", type=click.Choice(["offline", "diffusers"]), default="offline", show_default=True, help="Image engine."
 )
 @click.option("--weights", metavar="DIR|TOML", help="diffusers: a folder of weights, or a weights.toml.")
 @click.option("--device", metavar="NAME,...", help="diffusers: such as cuda:0,cuda:1; every GPU by default.")
@@ -164,7 +164,7 @@ def _guard(networks: tuple[str, ...], hosts: tuple[str, ...]) -> Guard:
         return Guard(networks, plain=hosts)
     except ValueError as fault:
         raise InvalidUsageError(
-            "", faults=[Fault("--allow-network", ", ".join(networks), f"{fault}; try 127.0.0.0/8")]
+            "", faults=[Fault("--allow-network", ", ".join(networks), f"{fault}", "such as 127.0.0.0/8")]
         ) from None
 
 
@@ -203,7 +203,7 @@ def _diffusers(
 def _refuse_all(**given: object) -> None:
     """Refuse options that the offline engine would ignore."""
     faults = [
-        Fault(f"--{name}", None, "is for --engine diffusers")
+        Fault(f"--{name}", None, "needs --engine diffusers")
         for name, value in given.items()
         if value not in (None, False)
     ]
@@ -216,10 +216,13 @@ def _accounts(keys: tuple[str, ...], keyring: str | None, credit: str, keep: flo
     from fluxwerk.server.state.keys import Keyring  # noqa: PLC0415
 
     if keys and keyring:
-        raise InvalidUsageError("Give either --key or --keys, not both.")
+        raise InvalidUsageError("--key and --keys exclude each other; use one of them.")
     if keyring and not Path(keyring).exists():
         raise InvalidUsageError(
-            "", faults=[Fault("--keys", keyring, "is not there", f"fluxwerk keys add NAME --file {keyring}")]
+            "",
+            faults=[
+                Fault("--keys", keyring, "does not exist", f"create it with fluxwerk keys add NAME --file {keyring}")
+            ],
         )
     grants = Keyring(keyring).granted if keyring else None
     return Accounts(keys, credit_of("--credits", credit), keep, grants=grants, store=disk)
@@ -258,5 +261,10 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return listen(host, port)
     except OSError as trouble:
-        hint = Fault("--port", port, f"{host}:{port} cannot be listened at: {trouble.strerror}", "try another, or 0")
+        hint = Fault(
+            "--port",
+            port,
+            f"cannot listen on {host}:{port}: {trouble.strerror}",
+            "choose another port, or 0 for a free one",
+        )
         raise InvalidUsageError("", faults=[hint]) from None

@@ -63,7 +63,9 @@ def explain_usage(error: click.UsageError) -> str:
     if isinstance(error, click.NoSuchOption):
         return _no_such_option(error)
     if isinstance(error, click.MissingParameter):
-        return f"{_name(error)} is missing.{_usage(error)}"
+        variable = getattr(error.param, "envvar", None)
+        hint = f" It can also be set as {variable}." if variable else ""
+        return f"{_name(error)} is missing.{hint}{_usage(error)}"
     if isinstance(error, click.BadParameter):
         return f"{_name(error)}: {_end(_reworded(error.message))}{_help(error)}"
     if isinstance(error, click.BadOptionUsage):

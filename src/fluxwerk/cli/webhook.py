@@ -42,7 +42,7 @@ def command() -> None:
 
 
 @command.command("sign")
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=click.File("rb", lazy=True))
 @secret_option
 def sign_file(file: Any, secret: str) -> None:
     """Print the header that signs FILE, byte for byte; - reads the standard input."""
@@ -70,7 +70,12 @@ def listen(host: str, port: int, *, count: int | None, as_json: bool, **how: Any
     try:
         server = _Server((host, port), _Take)
     except OSError as trouble:
-        hint = Fault("--port", port, f"{host}:{port} cannot be listened at: {trouble.strerror}", "try another, or 0")
+        hint = Fault(
+            "--port",
+            port,
+            f"cannot listen on {host}:{port}: {trouble.strerror}",
+            "choose another port, or 0 for a free one",
+        )
         raise InvalidUsageError("", faults=[hint]) from None
     server.how, server.as_json = how, as_json
     with server:
