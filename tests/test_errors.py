@@ -96,7 +96,7 @@ def test_a_short_value_is_shown_whole():
 
 def test_a_timeout_tells_how_to_collect_what_was_paid_for():
     assert str(TaskTimeoutError("Too late.", task=TASK)) == (
-        "Too late. The task goes on: collect it later with `fluxwerk wait abc --polling-url "
+        "Too late. The task may still finish: collect it later with `fluxwerk wait abc --polling-url "
         "'https://api.bfl.ai/v1/get_result?id=abc'`."
     )
 

@@ -29,12 +29,12 @@ FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 LONGEST_SHOWN = 120
 
 _SHARED = (
-    click.option("--seed", type=int, help="Number from which the noise is made; the same seed repeats an image."),
+    click.option("--seed", type=int, help="Seed of the random noise; the same seed repeats an image."),
     click.option(
         "--format",
         "output_format",
         type=click.Choice(["png", "jpeg", "webp"]),
-        help="Image format; by default the one of the file name in -o.",
+        help="Image format; by default that of the file name in -o.",
     ),
     click.option("--safety-tolerance", type=int, help="Moderation tolerance; 0 is the strictest."),
     click.option(
@@ -49,8 +49,13 @@ _SHARED = (
         multiple=True,
         help="Any other option of the model; `fluxwerk models MODEL` shows them.",
     ),
-    click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write."),
-    click.option("--allow-empty-prompt", is_flag=True, help="Send a prompt without a word; it costs the same."),
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="File to write; by default it is named after the model and the seed.",
+    ),
+    click.option("--allow-empty-prompt", is_flag=True, help="Send an empty prompt; it costs the same as any other."),
     click.option("--dry-run", is_flag=True, help="Show the request and its price; send nothing."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
 )

@@ -1,4 +1,4 @@
-"""`fluxwerk credits`: the account's balance."""
+"""`fluxwerk credits`: the balance of the account."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fluxwerk.cli.creation import json_option
 @json_option
 @connection_options
 def command(connection: Connection, *, as_json: bool) -> None:
-    """Show how many credits the account has left."""
+    """Show the balance of the account in credits."""
     with connected(connection) as client:
         balance = client.credits()
     if as_json:

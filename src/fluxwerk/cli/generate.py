@@ -16,12 +16,14 @@ from fluxwerk.client.base import DEFAULT_MODEL
 
 @click.command("generate", cls=PromptCommand)
 @click.argument("prompt")
-@click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, help="`fluxwerk models` lists them.")
-@click.option("--width", type=int, help="In pixels.")
-@click.option("--height", type=int, help="In pixels.")
-@click.option("--aspect-ratio", metavar="W:H", help="For the models that take a ratio instead of a size.")
-@click.option("--raw/--no-raw", default=None, help="Less processed images, with Ultra.")
-@click.option("-i", "--image", "images", multiple=True, metavar="FILE|URL", help="A reference image; may be repeated.")
+@click.option(
+    "-m", "--model", default=DEFAULT_MODEL, show_default=True, help="Name of the model; `fluxwerk models` lists them."
+)
+@click.option("--width", type=int, help="Width of the image in pixels.")
+@click.option("--height", type=int, help="Height of the image in pixels.")
+@click.option("--aspect-ratio", metavar="W:H", help="Aspect ratio, for the models that take one instead of a size.")
+@click.option("--raw/--no-raw", default=None, help="Less processed, more natural images, for the Ultra model.")
+@click.option("-i", "--image", "images", multiple=True, metavar="FILE|URL", help="Reference image; may be repeated.")
 @click.option(
     "-n",
     "--count",
@@ -38,7 +40,7 @@ from fluxwerk.client.base import DEFAULT_MODEL
 @creation_options
 @connection_options
 def command(prompt: str, model: str, connection: Connection, **given: Any) -> None:
-    """Make an image from a PROMPT.
+    """Make one or more images from a PROMPT.
 
     \b
     fluxwerk generate "A red fox in the snow" -o fox.png

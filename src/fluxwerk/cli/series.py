@@ -1,4 +1,4 @@
-"""Several images of one request: numbered files, one summary, and a contact sheet where it is asked for."""
+"""Several images of one request: numbered files, one summary, and a contact sheet on request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fluxwerk.client.image import Image
 from fluxwerk.errors import FluxwerkError, StorageError, collect_later
 from fluxwerk.types import Json, Request
 
-# A slip of the finger must not buy thousands of images; for more there is `fluxwerk batch`.
+# A typing error must not buy thousands of images; `fluxwerk batch` makes more.
 MOST = 100
 
 
@@ -67,7 +67,7 @@ class Series:
                 self._keep(result.image, numbers[id(result.request)], len(requests), began)
                 self._watch.show(f"{len(self._made)} of {len(requests)} images saved")
         except StorageError as error:
-            # Nothing more is bought that cannot be kept; what is in flight is named, because it is paid for.
+            # Submitting stops, because no further image could be saved; tasks in flight are paid for.
             results.close()
             self._errors.append(error)
             for task in self._watch.tasks.values():

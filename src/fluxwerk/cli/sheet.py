@@ -25,12 +25,12 @@ def check_sheet(file: Path) -> None:
     if not file.absolute().parent.is_dir():
         raise _refused(file, f"the folder {file.parent} does not exist", "create it first")
     if find_spec("PIL") is None:
-        raise InvalidUsageError("--sheet needs one more package (pillow): pip install 'fluxwerk[server]'")
+        raise InvalidUsageError("--sheet needs the package pillow. Install it: pip install 'fluxwerk[server]'")
 
 
 def write_sheet(file: Path, images: Sequence[tuple[str, bytes]]) -> None:
     """Write named images as one page, as square as their number allows."""
-    from PIL import Image, ImageDraw  # noqa: PLC0415  (only a sheet pays for it)
+    from PIL import Image, ImageDraw  # noqa: PLC0415  (slow to import, and only needed here)
 
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)

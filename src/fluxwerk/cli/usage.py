@@ -1,4 +1,4 @@
-"""What the command line answers when it cannot read what was typed: what is wrong, what is allowed, what to do next."""
+"""The answers to usage errors: what is wrong, what is allowed, and what to do next."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-# click's words for an argument that no parameter takes.
+# How click words an argument that no parameter takes.
 EXTRA = "unexpected extra argument"
-# click's words for what is not allowed, and ours for what is.
+# How click words what is not allowed, and how we word what is.
 WORDS = (
     (re.compile(r" is not a valid integer( range)?"), " must be a whole number"),
     (re.compile(r" is not a valid float( range)?"), " must be a number"),
@@ -37,15 +37,15 @@ class Group(click.Group):
 
 
 class PromptCommand(click.Command):
-    """A command whose prompt stands in quotes; without them a shell hands over one argument a word."""
+    """A command with a prompt; without quotes a shell passes each word of it as an argument."""
 
     def __init__(self, *args: Any, **given: Any) -> None:
         super().__init__(*args, **given)
-        # `parse_args` below refuses them, once the prompt is known.
+        # `parse_args` refuses the extra arguments itself.
         self.allow_extra_args = True
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the arguments; raises `click.UsageError` with the quoted prompt where it came in several words."""
+        """Read the arguments; raises `click.UsageError` with the quoted prompt if there are extra ones."""
         super().parse_args(ctx, args)
         if ctx.args and not ctx.resilient_parsing:
             words = " ".join([ctx.params["prompt"], *ctx.args])
@@ -59,7 +59,7 @@ class PromptCommand(click.Command):
 
 
 def explain_usage(error: click.UsageError) -> str:
-    """Say in one voice what is wrong with what was typed, what is allowed, and what to do next."""
+    """Word a usage error of click: what is wrong, what is allowed, and what to do next."""
     if isinstance(error, click.NoSuchOption):
         return _no_such_option(error)
     if isinstance(error, click.MissingParameter):
@@ -101,7 +101,7 @@ def _end(text: str) -> str:
 
 
 def _near(word: str, known: list[str]) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415  (only a mistake pays for it)
+    from difflib import get_close_matches  # noqa: PLC0415  (slow to import, and only needed for an error)
 
     return next(iter(get_close_matches(word, known, n=1)), "")
 
