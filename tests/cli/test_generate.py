@@ -1,6 +1,10 @@
 """`fluxwerk generate`: several images at once, and what is checked before anything is paid for."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,3 +111,26 @@ def test_a_size_off_the_grid_is_announced_before_the_submit():
     assert "the image will be 992×512 instead of 1001×512" in done.stderr
     assert "multiples of 16" in done.stderr
     assert "the image will be" not in generate("a fox", "--width", "992", "--height", "512", "--dry-run").stderr
+
+
+def test_ctrl_c_names_every_task_that_is_paid_for():
+    with loopback(pace=lambda _: 60.0) as base:
+        command = [sys.executable, "-m", "fluxwerk", "generate", "a fox", "-n", "2", "--base-url", base]
+        environment = {**os.environ, "BFL_API_KEY": KEY}
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+            tasks = set()
+            while len(tasks) < 2:
+                line = process.stderr.readline()
+                tasks |= {line.split()[-1]} if line.startswith("submitted as") else set()
+            process.send_signal(signal.SIGINT)
+            rest = process.stderr.read()
+    assert process.returncode == 130
+    assert all(f"fluxwerk wait {task} " in rest for task in tasks)
+    assert "Traceback" not in rest
+
+
+def test_an_image_that_cannot_be_saved_stops_the_series():
+    done = generate("a fox", "-n", "3", *SMALL, "--offline", "-o", "a" * 300 + ".png")
+    assert done.exit_code == 8
+    assert done.stderr.count("cannot be written") == 1
+    assert "0 of 3 images saved" in done.stdout

@@ -48,7 +48,7 @@ class ProgressLine:
         """Show a line of progress."""
         self._show(text)
 
-    def hear(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Receive an event of the client."""
         if event.task:
             self.tasks[event.task.id] = event.task

@@ -101,13 +101,13 @@ def make(
     _check_folder(output)
     if sheet:
         check_sheet(sheet)
-    watch = ProgressLine(offline=connection.offline, quiet=as_json)
+    progress = ProgressLine(offline=connection.offline, quiet=as_json)
     if count > 1 or sheet:
-        series = Series(model, output, sheet, estimate, saved, watch, offline=connection.offline, as_json=as_json)
-        with watch.live(f"{count} × {model.name}"), connected(connection, watch.hear) as client:
+        series = Series(model, output, sheet, estimate, saved, progress, offline=connection.offline, as_json=as_json)
+        with progress.live(f"{count} × {model.name}"), connected(connection, progress.on_event) as client:
             code = series.run(client, requests)
         sys.exit(code)
-    _run(model, request, connection, output, estimate, watch, as_json=as_json)
+    _run(model, request, connection, output, estimate, progress, as_json=as_json)
 
 
 def _run(
@@ -116,12 +116,12 @@ def _run(
     connection: Connection,
     output: Path | None,
     estimate: Decimal | None,
-    watch: ProgressLine,
+    progress: ProgressLine,
     *,
     as_json: bool,
 ) -> None:
     began = time.monotonic()
-    with watch.live(model.name), connected(connection, watch.hear) as client:
+    with progress.live(model.name), connected(connection, progress.on_event) as client:
         image = client.generate(request, model=model)
         file = saved(image, output or Path(f"{model.name}-{image.seed}.{image.suffix}"))
     facts = summary(image, str(file), estimate, began, offline=connection.offline)
@@ -148,8 +148,8 @@ def saved(image: Image, file: Path) -> Path:
     """Write a paid image; raises `StorageError` with its task, so that it can be collected again."""
     try:
         return image.save(file)
-    except OSError as trouble:
-        raise StorageError(f"{file} cannot be written: {trouble.strerror or trouble}.", task=image.task) from None
+    except OSError as error:
+        raise StorageError(f"{file} cannot be written: {error.strerror or error}.", task=image.task) from None
 
 
 def _path_or_url(text: str) -> str | Path:

@@ -41,13 +41,13 @@ class Series:
         sheet: Path | None,
         estimate: Decimal | None,
         save: Callable[[Image, Path], Path],
-        watch: ProgressLine,
+        progress: ProgressLine,
         *,
         offline: bool,
         as_json: bool,
     ) -> None:
         self._model, self._output, self._sheet = model, output, sheet
-        self._estimate, self._save, self._watch = estimate, save, watch
+        self._estimate, self._save, self._progress = estimate, save, progress
         self._offline, self._as_json = offline, as_json
         self._made: dict[int, tuple[dict[str, Json], bytes]] = {}
         self._errors: list[FluxwerkError] = []
@@ -62,26 +62,34 @@ class Series:
                 if result.image is None:
                     self._errors.append(result.error)
                     if result.error.task:
-                        self._watch.tasks.pop(result.error.task.id, None)
+                        self._progress.tasks.pop(result.error.task.id, None)
                     continue
                 self._keep(result.image, numbers[id(result.request)], len(requests), began)
-                self._watch.show(f"{len(self._made)} of {len(requests)} images saved")
+                self._progress.show(f"{len(self._made)} of {len(requests)} images saved")
         except StorageError as error:
             # Submitting stops, because no further image could be saved; tasks in flight are paid for.
             results.close()
             self._errors.append(error)
-            for task in self._watch.tasks.values():
+            for task in self._progress.tasks.values():
                 if error.task is None or task.id != error.task.id:
                     click.echo(f"The image is paid for; {collect_later(task)}", err=True)
-        if self._made and self._sheet:
-            images = [(Path(str(facts["file"])).name, data) for _, (facts, data) in sorted(self._made.items())]
-            write_sheet(self._sheet, images)
-        self._summarize(len(requests), time.monotonic() - began)
+        sheet = self._write_sheet() if self._made and self._sheet else None
+        self._summarize(len(requests), time.monotonic() - began, sheet)
         return self._report()
+
+    def _write_sheet(self) -> Path | None:
+        assert self._sheet is not None
+        images = [(Path(str(facts["file"])).name, data) for _, (facts, data) in sorted(self._made.items())]
+        try:
+            write_sheet(self._sheet, images)
+        except OSError as error:
+            self._errors.append(StorageError(f"{self._sheet} cannot be written: {error.strerror or error}."))
+            return None
+        return self._sheet
 
     def _keep(self, image: Image, number: int, count: int, began: float) -> None:
         file = self._save(image, self._name(image, number, count))
-        self._watch.tasks.pop(image.task.id, None)
+        self._progress.tasks.pop(image.task.id, None)
         facts = summary(image, str(file), self._estimate, began, offline=self._offline)
         self._made[number] = facts, image.data
         if not self._as_json:
@@ -93,13 +101,17 @@ class Series:
             return output
         return output.with_stem(f"{output.stem}-{number:0{len(str(count))}}")
 
-    def _summarize(self, count: int, seconds: float) -> None:
+    def _summarize(self, count: int, seconds: float, sheet: Path | None) -> None:
         rows = [facts for _, (facts, _) in sorted(self._made.items())]
         costs = [row["cost"] for row in rows if row["cost"] is not None]
-        sheet = str(self._sheet) if rows and self._sheet else None
         if self._as_json:
             estimate = None if self._estimate is None else self._estimate * count
-            facts = {"images": rows, "count": count, "failed": count - len(rows), "sheet": sheet}
+            facts = {
+                "images": rows,
+                "count": count,
+                "failed": count - len(rows),
+                "sheet": str(sheet) if sheet else None,
+            }
             put_json(facts | {"estimated_cost": estimate, "cost": sum(costs, Decimal(0)) if costs else None})
             return
         cost = (

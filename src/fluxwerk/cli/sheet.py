@@ -11,14 +11,14 @@ from pathlib import Path
 from fluxwerk import storage
 from fluxwerk.errors import Fault, InvalidUsageError
 
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+PILLOW_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 # In pixels: the longest side of a copy, the space around it, and the line below it for the name.
 LONGEST_SIDE, MARGIN, LINE = 384, 16, 20
 
 
 def check_sheet(file: Path) -> None:
     """Check before the submit that a sheet can be written there; raises `InvalidUsageError`."""
-    if file.suffix.lower() not in FORMATS:
+    if file.suffix.lower() not in PILLOW_FORMATS:
         raise _refused(file, "must end in .png, .jpg, .jpeg or .webp", "choose another name")
     if file.exists():
         raise _refused(file, "already exists", "choose another name, or remove the file")
@@ -44,7 +44,7 @@ def write_sheet(file: Path, images: Sequence[tuple[str, bytes]]) -> None:
             page.paste(opened.convert("RGB"), (left, top + LONGEST_SIDE - opened.height))
         draw.text((left, top + LONGEST_SIDE + MARGIN // 4), name, fill="black")
     written = io.BytesIO()
-    page.save(written, FORMATS[file.suffix.lower()])
+    page.save(written, PILLOW_FORMATS[file.suffix.lower()])
     storage.save(written.getvalue(), file)
 
 

@@ -33,8 +33,8 @@ def command(task: str, polling_url: str | None, output: Path | None, connection:
             "Start a server with `fluxwerk serve` and pass its address as --base-url."
         )
     began = time.monotonic()
-    watch = ProgressLine(offline=False, quiet=as_json)
-    with watch.live("waiting"), connected(connection, watch.hear) as client:
+    progress = ProgressLine(offline=False, quiet=as_json)
+    with progress.live("waiting"), connected(connection, progress.on_event) as client:
         url = polling_url or f"{client.access.base}/v1/get_result?id={task}"
         image = client.download(Task(task, url))
         file = saved(image, output or Path(f"{task}.{image.suffix}"))

@@ -161,7 +161,7 @@ def _check_prompt(model: Model, given: Mapping[str, Json]) -> Iterator[Fault]:
     """Refuse a blank prompt where the model needs one: the image would be paid for and show anything."""
     option, prompt = model.options.get("prompt"), given.get("prompt")
     if option and option.required and isinstance(prompt, str) and not prompt.strip():
-        yield Fault("prompt", prompt, "must hold at least one word", "or pass allow_empty_prompt=True")
+        yield Fault("prompt", prompt, "must hold at least one word", "in Python allow_empty_prompt=True sends it")
 
 
 def attach(source: ImageInput, name: str, model: Model) -> EncodedImage | Fault:
