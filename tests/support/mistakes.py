@@ -191,7 +191,7 @@ SECTIONS: dict[str, tuple[Mistake, ...]] = {
         ),
     ),
     "Prices": (
-        Mistake("A price that is not public", "fluxwerk price erase", "Look at the price in the service's dashboard."),
+        Mistake("A price that is not public", "fluxwerk price deblur", "Look at the price in the service's dashboard."),
         Mistake("An input size without a height", "fluxwerk price flux-2-pro -i 1024", "Write `-i 1024x768`."),
     ),
     "Many images from a file": (
