@@ -34,7 +34,7 @@ def refused(*options: object) -> str:
         (("--credits", "many"), "--credits"),
         (("--allow-network", "here"), "--allow-network"),
         (("--keys", "none.json"), "fluxwerk keys add NAME --file none.json"),
-        (("--key", "a", "--keys", "none.json"), "not both"),
+        (("--key", "a", "--keys", "none.json"), "exclude each other"),
         (("--trouble", "none.toml"), "cannot be read"),
         (("--dialect", "latin"), "--dialect"),
         (("--keep", "0"), "--keep"),
@@ -51,8 +51,8 @@ def test_a_host_that_may_get_webhooks_by_plain_http_may_be_written_in_any_case()
             assert httpx2.post(base + PRO, json={**SMALL, "webhook_url": url}, headers=KEY).status_code == status
 
 
-def test_a_port_that_is_taken_is_said(fluxwerk_server):
-    assert "cannot be listened at" in refused("--port", fluxwerk_server.rpartition(":")[2])
+def test_a_port_that_is_taken_is_named(fluxwerk_server):
+    assert "cannot listen on" in refused("--port", fluxwerk_server.rpartition(":")[2])
 
 
 def test_the_guides_dialect_trouble_and_keys_of_a_file(tmp_path):

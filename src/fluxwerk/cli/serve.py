@@ -1,4 +1,4 @@
-"""`fluxwerk serve`: the same API on this machine."""
+"""`fluxwerk serve`: the BFL API on this machine."""
 
 from __future__ import annotations
 
@@ -29,45 +29,72 @@ PACKAGES = "pip install 'fluxwerk[server]'"
 
 @click.command("serve")
 @click.option(
-    "--engine", type=click.Choice(["offline", "diffusers"]), default="offline", show_default=True, help="Who paints."
+    "--engine", type=click.Choice(["offline", "diffusers"]), default="offline", show_default=True, help="Image engine."
 )
-@click.option("--weights", metavar="DIR|TOML", help="diffusers: a folder of weights, or a weights.toml.")
-@click.option("--device", metavar="NAME,...", help="diffusers: such as cuda:0,cuda:1; every GPU by default.")
-@click.option("--compile", "compiled", is_flag=True, help="diffusers: compile the transformer; minutes at the start.")
-@click.option("--quantize", type=click.Choice(["fp8"]), help="diffusers: make the transformer's weights smaller.")
-@click.option("--previews", is_flag=True, help="diffusers: show in each poll what can be seen so far.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
-@click.option("--key", "keys", multiple=True, envvar="FLUXWERK_KEYS", help="An x-key to accept; any if none is given.")
-@click.option("--keys", "keyring", type=click.Path(dir_okay=False), help="A file made by `fluxwerk keys add`.")
-@click.option("--credits", "credit", default="1000000", show_default=True, help="What each --key starts with.")
-@click.option("--state", type=click.Path(file_okay=False), help="A folder in which tasks survive a restart.")
+@click.option("--weights", metavar="DIR|TOML", help="diffusers: folder of weights, or a weights.toml.")
+@click.option("--device", metavar="NAME,...", help="diffusers: devices such as cuda:0,cuda:1; by default every GPU.")
 @click.option(
-    "--keep", type=click.FloatRange(min=1), default=3600.0, show_default=True, help="Seconds images are kept."
+    "--compile", "compiled", is_flag=True, help="diffusers: compile the transformer; the start takes minutes."
 )
-@click.option("--seconds", type=click.FloatRange(min=0), default=0.0, help="How long a task takes at least.")
-@click.option("--drain", type=click.FloatRange(min=0), default=60.0, help="How long SIGTERM waits for running tasks.")
+@click.option("--quantize", type=click.Choice(["fp8"]), help="diffusers: quantize the weights of the transformer.")
+@click.option("--previews", is_flag=True, help="diffusers: send a preview of the image with each poll.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port to listen on; 0 chooses a free one.",
+)
+@click.option(
+    "--key", "keys", multiple=True, envvar="FLUXWERK_KEYS", help="API key to accept; without one any key is accepted."
+)
+@click.option(
+    "--keys", "keyring", type=click.Path(dir_okay=False), help="File of keys, created by `fluxwerk keys add`."
+)
+@click.option(
+    "--credits", "credit", default="1000000", show_default=True, help="Balance of each --key at the start, in credits."
+)
+@click.option(
+    "--state", type=click.Path(file_okay=False), help="Folder for tasks and images, so that they survive a restart."
+)
+@click.option(
+    "--keep", type=click.FloatRange(min=1), default=3600.0, show_default=True, help="Time to keep images, in seconds."
+)
+@click.option("--seconds", type=click.FloatRange(min=0), default=0.0, help="Shortest duration of a task, in seconds.")
+@click.option(
+    "--drain",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    help="Longest wait for running tasks after SIGTERM, in seconds.",
+)
 @click.option(
     "--dialect",
     type=click.Choice(["live", "guide"]),
     default="live",
     show_default=True,
-    help="Errors as the live service words them (403, 422), or as its guide does (401, 400).",
+    help="Errors of the live service (403, 422) or of its guide (401, 400).",
 )
 @click.option(
     "--strict", is_flag=True, help="Refuse unknown fields, surplus references and sizes off the grid with 422."
 )
-@click.option("--trouble", type=click.Path(dir_okay=False), help="A TOML file that says how to misbehave, for tests.")
-@click.option("--magic/--no-magic", default=True, help="Whether prompts such as fluxwerk:error choose an ending.")
+@click.option("--trouble", type=click.Path(dir_okay=False), help="TOML file of faults to inject, for tests.")
+@click.option("--magic/--no-magic", default=True, help="Let prompts such as fluxwerk:error choose how a task ends.")
 @click.option(
     "--allow-network",
     "networks",
     multiple=True,
     metavar="CIDR",
-    help="A private network from which input images may be fetched, and to which webhooks may go.",
+    help="Private network that input images may come from and webhooks may go to; may be repeated.",
 )
-@click.option("--allow-http-webhook", "hosts", multiple=True, metavar="HOST", help="May get webhooks by plain http.")
-@click.option("--webhook-secret-header", is_flag=True, help="Send X-Webhook-Secret beside the signature.")
+@click.option(
+    "--allow-http-webhook",
+    "hosts",
+    multiple=True,
+    metavar="HOST",
+    help="Host that may receive webhooks over plain http; may be repeated.",
+)
+@click.option("--webhook-secret-header", is_flag=True, help="Also send the secret itself as X-Webhook-Secret.")
 def command(
     engine: str,
     weights: str | None,
@@ -106,7 +133,7 @@ def command(
         from fluxwerk.server.state.state import ServerState  # noqa: PLC0415
         from fluxwerk.server.state.webhooks import WebhookPolicy  # noqa: PLC0415
     except ModuleNotFoundError as missing:
-        raise InvalidUsageError(f"The server needs one more package ({missing.name}): {PACKAGES}") from None
+        raise InvalidUsageError(f"The server needs the package {missing.name}. Install it: {PACKAGES}") from None
     painter = _painter(engine, weights, device, quantize, compiled=compiled, previews=previews)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read
@@ -164,7 +191,7 @@ def _guard(networks: tuple[str, ...], hosts: tuple[str, ...]) -> Guard:
         return Guard(networks, plain=hosts)
     except ValueError as fault:
         raise InvalidUsageError(
-            "", faults=[Fault("--allow-network", ", ".join(networks), f"{fault}; try 127.0.0.0/8")]
+            "", faults=[Fault("--allow-network", ", ".join(networks), f"{fault}", "such as 127.0.0.0/8")]
         ) from None
 
 
@@ -183,7 +210,7 @@ def _painter(
 def _diffusers(
     weights: str | None, device: str | None, quantize: str | None, *, compiled: bool, previews: bool
 ) -> LiveEngine:
-    """Set the engine up and say under which licences it works."""
+    """Create the local engine and print the licences of its weights."""
     from fluxwerk.engines.local import LocalEngine  # noqa: PLC0415  (no torch: its processes load that)
     from fluxwerk.engines.local.engine import check_packages, find_devices, licences  # noqa: PLC0415
     from fluxwerk.engines.local.weights import read  # noqa: PLC0415
@@ -196,14 +223,14 @@ def _diffusers(
     devices = find_devices(device)
     for line in licences(table):
         click.echo(line, err=True)
-    click.echo(f"The weights are loaded on {', '.join(devices)}; GET /healthz tells when they are ready.", err=True)
+    click.echo(f"The weights are loaded on {', '.join(devices)}; GET /healthz reports when they are ready.", err=True)
     return LocalEngine(table, devices, compiled=compiled, previews=previews)
 
 
 def _refuse_all(**given: object) -> None:
     """Refuse options that the offline engine would ignore."""
     faults = [
-        Fault(f"--{name}", None, "is for --engine diffusers")
+        Fault(f"--{name}", None, "needs --engine diffusers")
         for name, value in given.items()
         if value not in (None, False)
     ]
@@ -216,10 +243,13 @@ def _accounts(keys: tuple[str, ...], keyring: str | None, credit: str, keep: flo
     from fluxwerk.server.state.keys import Keyring  # noqa: PLC0415
 
     if keys and keyring:
-        raise InvalidUsageError("Give either --key or --keys, not both.")
+        raise InvalidUsageError("--key and --keys exclude each other; use one of them.")
     if keyring and not Path(keyring).exists():
         raise InvalidUsageError(
-            "", faults=[Fault("--keys", keyring, "is not there", f"fluxwerk keys add NAME --file {keyring}")]
+            "",
+            faults=[
+                Fault("--keys", keyring, "does not exist", f"create it with fluxwerk keys add NAME --file {keyring}")
+            ],
         )
     grants = Keyring(keyring).granted if keyring else None
     return Accounts(keys, credit_of("--credits", credit), keep, grants=grants, store=disk)
@@ -258,5 +288,10 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return listen(host, port)
     except OSError as trouble:
-        hint = Fault("--port", port, f"{host}:{port} cannot be listened at: {trouble.strerror}", "try another, or 0")
+        hint = Fault(
+            "--port",
+            port,
+            f"cannot listen on {host}:{port}: {trouble.strerror}",
+            "choose another port, or 0 for a free one",
+        )
         raise InvalidUsageError("", faults=[hint]) from None

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Begin: TypeAlias = Callable[[Session], Flow[T]]
 DEFAULT_MODEL = "flux-2-pro"
-NOT_OPTIONS = frozenset({"model", "images", "extra", "timeout"})
+NOT_OPTIONS = frozenset({"model", "images", "extra", "timeout", "allow_empty_prompt"})
 # `generate_many` works on this many requests beyond the slots, or on half as many as those: some are prepared and wait
 # for a slot, some have left theirs and are downloaded.
 SLOTS, AHEAD = 24, 16
@@ -161,7 +161,8 @@ def _compose(prompt: str | Request | None, wanted: RequestOptions) -> tuple[Mode
     images, extra = wanted.get("images", ()), wanted.get("extra")
     if not isinstance(prompt, Request):
         model = catalog.get_model(wanted.get("model", DEFAULT_MODEL))
-        return model, compose(model, prompt, images=images, options=options, extra=extra)
+        blank = wanted.get("allow_empty_prompt", False)
+        return model, compose(model, prompt, images=images, options=options, extra=extra, allow_empty_prompt=blank)
     if options or images or extra:
         raise InvalidUsageError(
             f"{', '.join(options) or 'images and extra'}: a request is complete. Give the options to client.request()."

@@ -98,13 +98,15 @@ class RequestOptions(ModelOptions, total=False):
     """What `generate` and `submit` take beside the prompt.
 
     `images` go into the model's image fields in order; `extra` is sent unchecked, for what is newer than this release;
-    `timeout` is the deadline in seconds for the whole method.
+    `timeout` is the deadline in seconds for the whole method; `allow_empty_prompt` lets a blank prompt pass, which
+    costs what any other does.
     """
 
     model: str | Model
     images: Sequence[ImageInput]
     extra: Mapping[str, Json]
     timeout: float | None
+    allow_empty_prompt: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ def compose(
     images: Sequence[ImageInput] = (),
     options: Mapping[str, Json] | None = None,
     extra: Mapping[str, Json] | None = None,
+    allow_empty_prompt: bool = False,
 ) -> Request:
     """Build a request, or raise `InvalidUsageError` with every fault in it; reads files, sends nothing.
 
@@ -146,10 +149,19 @@ def compose(
     broken = {fault.field for fault in faults}
     faults += [fault for fault in catalog.check(model, given) if fault.field not in broken]
     faults += _check_mask(measured)
+    if not allow_empty_prompt:
+        faults += _check_prompt(model, given)
     catalog.refuse(model, faults)
     if extra:
         log.warning("sent unchecked to %s: %s", model.name, ", ".join(sorted(extra)))
     return Request(model.name, {**given, **(extra or {})}, tuple(sizes))
+
+
+def _check_prompt(model: Model, given: Mapping[str, Json]) -> Iterator[Fault]:
+    """Refuse a blank prompt where the model needs one: the image would be paid for and show anything."""
+    option, prompt = model.options.get("prompt"), given.get("prompt")
+    if option and option.required and isinstance(prompt, str) and not prompt.strip():
+        yield Fault("prompt", prompt, "must hold at least one word", "in Python allow_empty_prompt=True sends it")
 
 
 def attach(source: ImageInput, name: str, model: Model) -> EncodedImage | Fault:
