@@ -25,6 +25,11 @@ KINDS = {
 }
 
 
+def upright(data):
+    found = measure(data)
+    return found and found.upright
+
+
 @cache
 def picture(kind, width=80, height=48):
     """A picture with enough in it that a cut is a loss."""
@@ -109,10 +114,53 @@ def test_a_web_page_is_called_by_its_name(page):
     assert fault(page) == "it is a web page, not an image"
 
 
-@pytest.mark.parametrize("data", [b"GIF89a" + bytes(40), b"%PDF-1.7", b'{"detail":"Not Found"}'])
-def test_another_type_is_no_image(data):
-    assert measure(data) is None
-    assert fault(data) == "it is no image"
+def test_what_is_not_an_image_is_called_that():
+    assert measure(b'{"detail":"Not Found"}') is None
+    assert fault(b'{"detail":"Not Found"}') == "it is not an image"
+
+
+def box(brand, *compatible):
+    return struct.pack(">I", 16 + 4 * len(compatible)) + b"ftyp" + brand + bytes(4) + b"".join(compatible) + bytes(40)
+
+
+FOREIGN = {
+    "GIF": b"GIF89a" + bytes(40),
+    "PDF": b"%PDF-1.7",
+    "TIFF": b"II*\0" + bytes(40),
+    "HEIC": box(b"heic", b"mif1"),
+    "AVIF": box(b"avif"),
+    "JPEG XL": b"\xff\x0a" + bytes(40),
+    "BMP": b"BM" + bytes(12) + b"\x28" + bytes(40),
+    "PSD": b"8BPS" + bytes(40),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_the_format_of_another_image_is_named(name):
+    assert measure(FOREIGN[name]) is None
+    assert fault(FOREIGN[name]) == f"its format is {name}"
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (box(b"mif1", b"heic"), "HEIC"),
+        (box(b"mif1", b"miaf", b"avif"), "AVIF"),
+        (box(b"wxyz"), None),
+        (b"BM" + bytes(40), None),
+        (b"\xff\xff\xff\xffftyp" + bytes(40), None),
+    ],
+)
+def test_a_brand_behind_the_general_one_decides(data, name):
+    assert imagefile.format_name(data) == name
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "BMP", "AVIF", "ICO"])
+def test_what_pillow_writes_is_named(kind):
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(file, kind)
+
+    assert imagefile.format_name(file.getvalue()) == kind
 
 
 def test_an_image_without_pixels_is_refused():
@@ -192,7 +240,7 @@ def turned(kind: str, orientation: int, order: str = "<") -> bytes:
 def test_a_picture_that_lies_on_its_side_is_measured_as_a_viewer_shows_it(kind, order, orientation):
     data = turned(kind, orientation, order)
     shown = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-    assert imagefile.upright(data) == shown.size == ((30, 40) if orientation > 4 else (40, 30))
+    assert upright(data) == shown.size == ((30, 40) if orientation > 4 else (40, 30))
     assert imagefile.measure(data).size == (40, 30)
 
 
@@ -200,28 +248,73 @@ def test_a_picture_that_lies_on_its_side_is_measured_as_a_viewer_shows_it(kind, 
 def test_a_picture_without_exif_stands_as_it_is(kind):
     file = io.BytesIO()
     Image.new("RGB", (40, 30)).save(file, kind)
-    assert imagefile.upright(file.getvalue()) == (40, 30)
+    assert upright(file.getvalue()) == (40, 30)
 
 
 def test_what_is_no_picture_has_no_upright_size():
-    assert imagefile.upright(b"no picture") is None
+    assert upright(b"no picture") is None
 
 
 @given(st.binary(max_size=60), st.sampled_from(["PNG", "JPEG", "WEBP"]))
 def test_no_exif_makes_measuring_stumble(block, kind):
     file = io.BytesIO()
     Image.new("RGB", (40, 30)).save(file, kind, exif=b"Exif\0\0" + block)
-    assert sorted(imagefile.upright(file.getvalue())) == [30, 40]
+    assert sorted(upright(file.getvalue())) == [30, 40]
 
 
 @given(st.integers(0, 400))
 def test_a_picture_that_is_cut_off_anywhere_is_measured_or_not(length):
     for kind in ("PNG", "JPEG", "WEBP"):
-        assert imagefile.upright(turned(kind, 6)[:length]) in (None, (40, 30), (30, 40))
+        assert upright(turned(kind, 6)[:length]) in (None, (40, 30), (30, 40))
 
 
 def test_exif_that_says_nothing_of_an_orientation_turns_nothing():
     block = exif(6)[:8] + struct.pack("<H", 1) + struct.pack("<HHII", 0x0100, 3, 1, 7) + b"\0" * 4
     file = io.BytesIO()
     Image.new("RGB", (40, 30)).save(file, "PNG", exif=block)
-    assert imagefile.upright(file.getvalue()) == (40, 30)
+    assert upright(file.getvalue()) == (40, 30)
+
+
+def crowded(kind, count):
+    """A whole file of that type, and in it a number of parts that say nothing."""
+    data = turned(kind, 6)
+    if kind == "PNG":
+        empty = struct.pack(">I", 0) + b"noNe" + struct.pack(">I", zlib.crc32(b"noNe"))
+        return data[:33] + empty * count + data[33:]
+    if kind == "JPEG":
+        return data[:2] + b"\xff\xfe\0\2" * count + data[2:]
+    body = data[8:30] + (b"none" + bytes(4)) * count + data[30:]
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_orientation_is_found_behind_a_thousand_parts(kind):
+    assert fault(crowded(kind, 1000)) is None
+    assert measure(crowded(kind, 1000)).upright == (30, 40)
+
+
+class Counted(bytes):
+    """Bytes that count how often they are looked into."""
+
+    looks = 0
+
+    def __getitem__(self, key):
+        self.looks += 1
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (crowded("PNG", 1_800_000), "it has more than 20000 chunks or segments"),
+        (crowded("WEBP", 1_800_000), "it has more than 20000 chunks or segments"),
+        (crowded("JPEG", 1_800_000), "it is not an image"),
+        (b"\xff\xd8" + b"\xff" * 5_000_000, "it is not an image"),
+    ],
+    ids=["png", "webp", "jpeg", "fill bytes"],
+)
+def test_of_millions_of_empty_parts_only_some_are_read(data, reason):
+    counted = Counted(data)
+
+    assert fault(counted) == reason
+    assert counted.looks < 10 * imagefile.MOST_PARTS

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fluxwerk.catalog import rows
+from fluxwerk.catalog.images import LARGEST_BYTES
 from fluxwerk.catalog.rows import Model, get_model
-from fluxwerk.client import inputs
 from fluxwerk.client.image import develop
 from fluxwerk.client.inputs import EncodedImage, ModelOptions, RequestOptions, attach, compose
 from fluxwerk.errors import Fault, InvalidUsageError
@@ -183,10 +183,10 @@ def test_a_file_that_is_too_large_is_called_large_and_not_damaged(tmp_path):
     path = tmp_path / "fox.png"
     with path.open("wb") as file:
         file.write(FOX)
-        file.truncate(inputs.LARGEST_BYTES + 10)
+        file.truncate(LARGEST_BYTES + 10)
 
     assert "at most 20 MB" in str(attach(path, "input_image", PRO))
-    assert "at most 20 MB" in str(attach(io.BytesIO(bytes(inputs.LARGEST_BYTES + 1)), "input_image", PRO))
+    assert "at most 20 MB" in str(attach(io.BytesIO(bytes(LARGEST_BYTES + 1)), "input_image", PRO))
 
 
 def test_a_picture_that_png_cannot_hold_is_a_fault_with_a_way_out():
@@ -275,6 +275,25 @@ def test_a_mask_must_be_as_large_as_its_image():
     )
     assert compose(FILL, options={"image": image, "mask": image}).sizes == ((512, 256),)
     assert compose(FILL, options={"image": URL, "mask": image}).sizes == (None,)
+
+
+def sideways(size, kind="JPEG", orientation=6):
+    """A photograph that a viewer turns by a quarter."""
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.linear_gradient("L").resize(size).rotate(30).convert("RGB").save(file, kind, exif=exif)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_mask_is_compared_with_the_photograph_as_a_viewer_shows_it(kind):
+    photo, mask = sideways((300, 256), kind), blank(256, 300)
+
+    assert compose(FILL, options={"image": photo, "mask": mask}).sizes == ((256, 300),)
+    assert (
+        "must be as large as the image, 256×300"
+        in faults(FILL, options={"image": photo, "mask": blank(300, 256)})["mask"]
+    )
 
 
 def test_a_damaged_mask_is_one_fault_and_not_two():

@@ -49,5 +49,5 @@ def _size(text: str) -> Size:
     with file.open("rb") as opened:
         found = imagefile.measure(opened.read(HEAD))
     if found is None:
-        raise InvalidUsageError("", faults=[Fault("--image", text, "is no PNG, JPEG or WebP")])
-    return found.size
+        raise InvalidUsageError("", faults=[Fault("--image", text, "is not a PNG, JPEG or WebP")])
+    return found.upright

@@ -9,11 +9,12 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias, TypedDict, cast
 
-from fluxwerk import catalog, imagefile
+from fluxwerk import catalog
+from fluxwerk.catalog.images import LARGEST_BYTES, check_mask, inspect
 from fluxwerk.catalog.rows import IMAGE_TYPES, Model
 from fluxwerk.catalog.sizes import Size
 from fluxwerk.errors import Fault
@@ -35,8 +36,6 @@ class HasData(Protocol):
 
 ImageInput: TypeAlias = "str | bytes | os.PathLike[str] | BinaryIO | PilImage | HasData | EncodedImage"
 
-# The service takes 20 MB or 20 megapixels an image, by its documentation.
-LARGEST_BYTES = 20 * 1024 * 1024
 LONGEST_PATH = 4096
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"})
 # What an image field says about the sizes that count for the price: masks do not.
@@ -107,7 +106,7 @@ class RequestOptions(ModelOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """An image as it will be sent: a URL, or base64; `size` in pixels, `None` for a URL."""
+    """An image as it will be sent: a URL, or base64; `size` in pixels as a viewer shows it, `None` for a URL."""
 
     text: str = field(repr=False)
     size: Size | None = None
@@ -143,7 +142,8 @@ def compose(
             sizes += [one.size for one in attached]
     broken = {fault.field for fault in faults}
     faults += [fault for fault in catalog.check(model, given) if fault.field not in broken]
-    faults += _check_mask(measured)
+    wrong_mask = check_mask(measured.get("mask"), measured.get("image"))
+    faults += [wrong_mask] if wrong_mask else []
     catalog.refuse(model, faults)
     if extra:
         log.warning("sent unchecked to %s: %s", model.name, ", ".join(sorted(extra)))
@@ -159,14 +159,10 @@ def attach(source: ImageInput, name: str, model: Model) -> EncodedImage | Fault:
     data = _read(source, name)
     if isinstance(data, Fault):
         return data
-    if len(data) > LARGEST_BYTES:
-        return Fault(name, None, "must be at most 20 MB", "shrink it or save it as JPEG")
-    fault = imagefile.fault(data)
-    found = imagefile.measure(data)
-    if fault or found is None:
-        return Fault(name, None, f"{fault}; a whole PNG, JPEG or WebP is needed", _origin(source))
-    wrong = _check_size(found.size, name, model)
-    return wrong or EncodedImage(base64.b64encode(data).decode("ascii"), found.size)
+    found = inspect(name, data, model)
+    if isinstance(found, Fault):
+        return replace(found, hint=found.hint or _origin(source))
+    return EncodedImage(base64.b64encode(data).decode("ascii"), found.upright)
 
 
 def _place_images(model: Model, images: Sequence[ImageInput], given: dict[str, Json]) -> Iterator[Fault]:
@@ -215,23 +211,6 @@ def _attach_all(value: Json, name: str, model: Model) -> tuple[list[EncodedImage
     results = [attach(source, name, model) for source in sources]
     attached = [result for result in results if isinstance(result, EncodedImage)]
     return attached, [result for result in results if isinstance(result, Fault)]
-
-
-def _check_mask(measured: Mapping[str, Size | None]) -> list[Fault]:
-    mask, image = measured.get("mask"), measured.get("image")
-    if not mask or not image or mask == image:
-        return []
-    return [Fault("mask", "{}×{}".format(*mask), "must be as large as the image, {}×{}".format(*image))]
-
-
-def _check_size(size: Size, name: str, model: Model) -> Fault | None:
-    width, height = size
-    least, most = model.smallest_input, model.largest_input_megapixels
-    if width * height > most * 1_000_000:
-        return Fault(name, f"{width}×{height}", f"must be at most {most} megapixels", "shrink it first")
-    if min(width, height) < least:
-        return Fault(name, f"{width}×{height}", f"must be at least {least} pixels on each side")
-    return None
 
 
 def _read(source: Json, name: str) -> bytes | Fault:

@@ -7,13 +7,12 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fluxwerk import imagefile
-from fluxwerk.catalog import sizes
+from fluxwerk.catalog import images, sizes
+from fluxwerk.catalog.images import LARGEST_BYTES
 from fluxwerk.catalog.rows import IMAGE_TYPES, Model
 from fluxwerk.catalog.sizes import Size
-from fluxwerk.client.inputs import LARGEST_BYTES
 from fluxwerk.engines import Canvas
-from fluxwerk.errors import TaskTimeoutError, TransportError
+from fluxwerk.errors import Fault, TaskTimeoutError, TransportError
 from fluxwerk.server.errors import ServerError, unfit
 from fluxwerk.types import Call, Flow, HttpRequest, Json
 
@@ -45,11 +44,11 @@ def attach(model: Model, fields: Mapping[str, Json]) -> Flow[list[ReceivedImages
 
 def canvas(model: Model, fields: Mapping[str, Json], attached: list[ReceivedImages], size: Size) -> Canvas | None:
     """Lay the source on the output, for the models that change an image in part."""
-    images = {one.name: one for one in attached}
-    source = images.get("image") or (images.get("input_image") if model.output == "canvas" else None)
+    named = {one.name: one for one in attached}
+    source = named.get("image") or (named.get("input_image") if model.output == "canvas" else None)
     if source is None:
         return None
-    mask = images.get("mask")
+    mask = named.get("mask")
     offset = (0, 0)
     if model.output == "margins":
         offset = int(fields.get("left") or 0), int(fields.get("top") or 0)
@@ -92,23 +91,22 @@ def _decoded(name: str, text: str) -> bytes:
 
 
 def _measured(model: Model, name: str, data: bytes) -> ReceivedImages:
-    fault, size = imagefile.fault(data), imagefile.upright(data)
-    if fault or size is None:
-        raise _useless(name, f"cannot be used: {fault}; PNG, JPEG or WebP is needed")
-    width, height = size
-    if width * height > model.largest_input_megapixels * 1_000_000:
-        raise _useless(name, f"is {width}×{height}; at most {model.largest_input_megapixels} megapixels are taken")
-    if min(width, height) < model.smallest_input:
-        raise _useless(name, f"is {width}×{height}; each side needs {model.smallest_input} pixels")
-    return ReceivedImages(name, data, size)
+    found = images.inspect(name, data, model)
+    if isinstance(found, Fault):
+        raise _refused(found)
+    return ReceivedImages(name, data, found.upright)
 
 
 def _check_mask(attached: list[ReceivedImages]) -> None:
     sizes = {one.name: one.size for one in attached}
-    mask, image = sizes.get("mask"), sizes.get("image")
-    if mask and image and mask != image:
-        reason = f"is {mask[0]}×{mask[1]}, but the image to change is {image[0]}×{image[1]}; both must be of one size"
-        raise _useless("mask", reason)
+    fault = images.check_mask(sizes.get("mask"), sizes.get("image"))
+    if fault:
+        raise _refused(fault)
+
+
+def _refused(fault: Fault) -> ServerError:
+    size = f"is {fault.value}; it " if fault.value else ""
+    return _useless(fault.field, f"{size}{fault.allowed}")
 
 
 def _useless(name: str, reason: str) -> ServerError:

@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 from fluxwerk.engines.codec import decode
 from fluxwerk.engines.offline.brush import scaled
 from fluxwerk.engines.offline.label import letters
-from fluxwerk.imagefile import upright
+from fluxwerk.imagefile import measure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ def show(picture: Image.Image, references: Sequence[bytes]) -> None:
     """
     if not references:
         return
-    columns, rows = _grid(picture, [upright(data) or (1, 1) for data in references])
+    columns, rows = _grid(picture, [_upright(data) for data in references])
     wide, high = int(picture.width * ACROSS) // columns, int(picture.height * DOWN) // rows
     for index, data in enumerate(references):
         row, column = divmod(index, columns)
@@ -36,6 +36,11 @@ def show(picture: Image.Image, references: Sequence[bytes]) -> None:
         middle = picture.width // 2 + (2 * column + 1 - in_row) * wide // 2
         centre = (middle, int(picture.height * TOP) + row * high + high // 2)
         _lay(picture, decode(data), index + 1, centre, (wide, high))
+
+
+def _upright(data: bytes) -> tuple[int, int]:
+    raster = measure(data)
+    return raster.upright if raster else (1, 1)
 
 
 def _grid(picture: Image.Image, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
