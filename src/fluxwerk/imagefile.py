@@ -24,6 +24,16 @@ JPEG_APP1 = 0xE1
 EXIF = b"Exif\0\0"
 ORIENTATION = 0x0112
 SIDEWAYS = range(5, 9)
+# The move, by Pillow's name, that sets each orientation upright.
+TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 WEBP_HEADERS = {b"VP8X": 30, b"VP8L": 25, b"VP8 ": 30}
 SIGNATURES = (
     (b"GIF87a", "GIF"),

@@ -54,6 +54,13 @@ def picture(name, size=(256, 256), colour="red"):
     return name
 
 
+def mask(name, size=(256, 256)):
+    """A mask whose right half is repainted."""
+    image = Image.new("L", size, 0)
+    image.paste(255, (size[0] // 2, 0, *size))
+    image.save(name)
+
+
 def test_every_command_has_help_with_an_example_or_a_sentence():
     for name, (_, words) in COMMANDS.items():
         shown = fluxwerk(name, "--help")
@@ -158,9 +165,7 @@ def test_images_are_edited_in_their_order(on_server):
 
 def test_only_what_the_mask_covers_is_repainted(on_server):
     picture("photo.png", (256, 256), "red")
-    mask = Image.new("L", (256, 256), 0)
-    mask.paste(255, (128, 0, 256, 256))
-    mask.save("mask.png")
+    mask("mask.png")
 
     done = on_server("fill", "a lake", "-i", "photo.png", "--mask", "mask.png", "-o", "filled.png")
 
@@ -190,7 +195,8 @@ def test_a_dry_run_shows_no_secret(how):
 
 def test_a_dry_run_for_machines_is_json_and_an_unknown_price_is_null(own_folder):
     picture("photo.png")
-    done = fluxwerk("fill", "-m", "erase", "-i", "photo.png", "--mask", "photo.png", "--dry-run", "--json")
+    mask("mask.png")
+    done = fluxwerk("fill", "-m", "erase", "-i", "photo.png", "--mask", "mask.png", "--dry-run", "--json")
     shown = json.loads(done.stdout)
     assert (shown["path"], shown["estimated_cost"]) == ("/v1/flux-tools/erase-v1", None)
     assert set(shown["body"]) == {"image", "mask"}

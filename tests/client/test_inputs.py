@@ -26,8 +26,19 @@ FOX, WOLF = blank(128, 64), blank(64, 256)
 URL = "https://example.com/fox.png"
 
 
+def spot(width, height, kind="PNG", mode="L", back=0, front=255):
+    """A mask whose middle differs from its edge."""
+    mask, file = Image.new(mode, (width, height), back), io.BytesIO()
+    mask.paste(front, (width // 4, height // 4, width // 2, height // 2))
+    mask.save(file, kind)
+    return file.getvalue()
+
+
 def coded(data):
     return base64.b64encode(data).decode()
+
+
+HOLE = spot(128, 64)
 
 
 def faults(model, prompt="a fox", **wanted):
@@ -55,10 +66,11 @@ def test_an_option_may_be_none_where_some_model_allows_it():
     assert {name for name in nullable & set(kinds) if not kinds[name].endswith("| None")} == set()
 
 
-def test_beside_options_there_are_four_words():
+def test_beside_options_there_are_five_words():
     assert set(RequestOptions.__annotations__) - set(ModelOptions.__annotations__) == {
         "model",
         "images",
+        "mask_is",
         "extra",
         "timeout",
     }
@@ -134,8 +146,8 @@ def test_an_attached_image_does_not_show_its_bytes():
         ("no/such/fox.png", "there is no such file"),
         ("data:image/png,abc", "must be base64"),
         ("data:image/png;base64", "must be base64"),
-        ("data:image/png;base64,!", "is no file, no URL, no data URI and no base64"),
-        ("füchse", "is no file"),
+        ("data:image/png;base64,!", "is not a file, a URL, a data URI or base64"),
+        ("füchse", "is not a file"),
         ("", "it is empty"),
         (b"", "it is empty"),
         (b"<html>", "it is a web page"),
@@ -267,14 +279,14 @@ def test_a_list_in_a_field_for_one_image_is_refused():
 
 
 def test_a_mask_must_be_as_large_as_its_image():
-    image = blank(512, 256)
+    image, mask = blank(512, 256), spot(512, 256)
 
     assert (
         "must be as large as the image, 512×256"
-        in faults(FILL, options={"image": image, "mask": blank(256, 512)})["mask"]
+        in faults(FILL, options={"image": image, "mask": spot(256, 512)})["mask"]
     )
-    assert compose(FILL, options={"image": image, "mask": image}).sizes == ((512, 256),)
-    assert compose(FILL, options={"image": URL, "mask": image}).sizes == (None,)
+    assert compose(FILL, options={"image": image, "mask": mask}).sizes == ((512, 256),)
+    assert compose(FILL, options={"image": URL, "mask": mask}).sizes == (None,)
 
 
 def sideways(size, kind="JPEG", orientation=6):
@@ -287,12 +299,12 @@ def sideways(size, kind="JPEG", orientation=6):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_a_mask_is_compared_with_the_photograph_as_a_viewer_shows_it(kind):
-    photo, mask = sideways((300, 256), kind), blank(256, 300)
+    photo, mask = sideways((300, 256), kind), spot(256, 300)
 
     assert compose(FILL, options={"image": photo, "mask": mask}).sizes == ((256, 300),)
     assert (
         "must be as large as the image, 256×300"
-        in faults(FILL, options={"image": photo, "mask": blank(300, 256)})["mask"]
+        in faults(FILL, options={"image": photo, "mask": spot(300, 256)})["mask"]
     )
 
 
@@ -327,7 +339,7 @@ def test_what_is_newer_than_this_release_is_sent_unchecked_and_with_a_warning(ca
 
 
 def test_a_model_by_hand_takes_every_option_and_knows_an_image_by_its_name():
-    options = {"image_prompt_strength": 0.3, "images_per_second": 2, "mask": FOX, "anything": None, "steps": 900}
+    options = {"image_prompt_strength": 0.3, "images_per_second": 2, "mask": HOLE, "anything": None, "steps": 900}
 
     request = compose(NEW, "a fox", images=[FOX, WOLF], options=options)
 
@@ -335,7 +347,7 @@ def test_a_model_by_hand_takes_every_option_and_knows_an_image_by_its_name():
         "prompt": "a fox",
         "image_prompt_strength": 0.3,
         "images_per_second": 2,
-        "mask": coded(FOX),
+        "mask": coded(HOLE),
         "steps": 900,
         "input_image": coded(FOX),
         "input_image_2": coded(WOLF),

@@ -25,7 +25,9 @@ def blocks(language):
 def desk(tmp_path):
     for name, colour in (("cat.jpg", "orange"), ("room.jpg", "brown"), ("sunset.png", "red")):
         Image.new("RGB", (512, 512), colour).save(tmp_path / name)
-    Image.new("L", (512, 512), 255).save(tmp_path / "mask.png")
+    mask = Image.new("L", (512, 512), 0)
+    mask.paste(255, (128, 256, 384, 512))
+    mask.save(tmp_path / "mask.png")
     return tmp_path
 
 

@@ -277,7 +277,8 @@ def _converted(kind: str, value: Json) -> Json:
 
 
 def _measured(path: str, name: str, model: Model) -> Input | Fault:
-    found = attach(Path(path), name, model)
+    # The ledger keeps the path and the hash of the file, and sends its bytes.
+    found = attach(Path(path), name, model, as_it_is=True)
     if isinstance(found, Fault):
         return found
     assert found.size is not None

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias, TypedDict, cast
 
-from fluxwerk import catalog
+from fluxwerk import catalog, imagefile
 from fluxwerk.catalog.images import LARGEST_BYTES, check_mask, inspect
 from fluxwerk.catalog.rows import IMAGE_TYPES, Model
 from fluxwerk.catalog.sizes import Size
+from fluxwerk.client import conversion
+from fluxwerk.client.mask import CONVENTIONS, Mask, MaskIs, read_mask
 from fluxwerk.errors import Fault
 from fluxwerk.protocol.trust import redact
 from fluxwerk.types import Json, Request
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class HasData(Protocol):
-    """Whatever holds the bytes of an image, as an image that was made before does."""
+    """An object that holds the bytes of an image, such as the result of an earlier request."""
 
     @property
     def data(self) -> bytes:
@@ -94,12 +96,14 @@ class ModelOptions(TypedDict, total=False):
 class RequestOptions(ModelOptions, total=False):
     """What `generate` and `submit` take beside the prompt.
 
-    `images` go into the model's image fields in order; `extra` is sent unchecked, for what is newer than this release;
-    `timeout` is the deadline in seconds for the whole method.
+    `images` go into the model's image fields in order; `mask_is` says what marks the part of a mask to repaint;
+    `extra` is sent unchecked, for what is newer than this release; `timeout` is the deadline in seconds for the whole
+    method.
     """
 
     model: str | Model
     images: Sequence[ImageInput]
+    mask_is: MaskIs
     extra: Mapping[str, Json]
     timeout: float | None
 
@@ -123,18 +127,20 @@ def compose(
     """Build a request, or raise `InvalidUsageError` with every fault in it; reads files, sends nothing.
 
     `images` are put into the model's image fields in order; `extra` goes to the service unchecked, for what is newer
-    than this release.
+    than this release. The option `mask_is` is the client's own.
     """
     given = {name: value for name, value in (options or {}).items() if value is not None}
+    mask_is = given.pop("mask_is", None)
     if prompt is not None:
         given = {"prompt": prompt, **given}
-    faults = list(_place_images(model, images, given))
+    faults = [*_place_images(model, images, given), *_check_mask_is(mask_is, given)]
+    mask_is = None if faults else mask_is
     _translate_upsampling(model, given)
     sizes: list[Size | None] = []
     measured: dict[str, Size | None] = {}
     # The order of the model's own fields says which image is the first, and so how large the result becomes.
     for name in [name for name in model.options or dict(given) if name in given and _holds_images(model, name)]:
-        attached, wrong = _attach_all(given[name], name, model)
+        attached, wrong = _attach_all(given[name], name, model, mask_is)
         faults += wrong
         given[name] = [one.text for one in attached] if name == "images" else "".join(a.text for a in attached)
         measured[name] = attached[0].size if attached else None
@@ -150,19 +156,36 @@ def compose(
     return Request(model.name, {**given, **(extra or {})}, tuple(sizes))
 
 
-def attach(source: ImageInput, name: str, model: Model) -> EncodedImage | Fault:
-    """Read one image and measure it against what the model takes; the fault says what is wrong with it."""
+def attach(
+    source: ImageInput, name: str, model: Model, *, mask_is: MaskIs | None = None, as_it_is: bool = False
+) -> EncodedImage | Fault:
+    """Read one image and measure it against what the model takes; the fault says what is wrong with it.
+
+    A still that the service does not read is converted, and a mask is read by `mask_is`; with `as_it_is` nothing is
+    rewritten, and what would have to be is a fault.
+    """
     if isinstance(source, EncodedImage):
         return source
     if isinstance(source, str) and source.startswith(("http://", "https://")):
         return EncodedImage(source)
-    data = _read(source, name)
-    if isinstance(data, Fault):
-        return data
-    found = inspect(name, data, model)
-    if isinstance(found, Fault):
-        return replace(found, hint=found.hint or _origin(source))
-    return EncodedImage(base64.b64encode(data).decode("ascii"), found.upright)
+    data = _read(source, name, model)
+    if isinstance(data, bytes) and not as_it_is and imagefile.measure(data) is None:
+        kind = imagefile.format_name(data)
+        data = conversion.convert(name, data, kind, model) if kind else data
+    found = inspect(name, data, model) if isinstance(data, bytes) else data
+    if isinstance(found, Fault) or isinstance(data, Fault):
+        fault = cast("Fault", found)
+        return replace(fault, hint=fault.hint or _origin(source))
+    if name != "mask":
+        return EncodedImage(_encode(data), found.upright)
+    mask = read_mask(data, found, model, mask_is)
+    if isinstance(mask, Mask) and as_it_is and mask.data != data:
+        return Fault(name, None, "must be black and white here", "white is repainted")
+    return EncodedImage(_encode(mask.data), found.upright) if isinstance(mask, Mask) else mask
+
+
+def _encode(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
 
 
 def _place_images(model: Model, images: Sequence[ImageInput], given: dict[str, Json]) -> Iterator[Fault]:
@@ -205,15 +228,29 @@ def _holds_images(model: Model, name: str) -> bool:
     return option.type in IMAGE_TYPES
 
 
-def _attach_all(value: Json, name: str, model: Model) -> tuple[list[EncodedImage], list[Fault]]:
+def _check_mask_is(mask_is: Json, given: Mapping[str, Json]) -> Iterator[Fault]:
+    if mask_is is None:
+        return
+    mask = given.get("mask")
+    if mask_is not in CONVENTIONS:
+        yield Fault("mask_is", mask_is, 'must be "transparent" or "white"')
+    elif mask is None:
+        yield Fault("mask_is", mask_is, "needs a mask")
+    elif mask_is == "transparent" and isinstance(mask, str) and mask.startswith(("http://", "https://")):
+        yield Fault(
+            "mask_is", mask_is, "needs the mask as a file", "the service fetches a URL itself, and repaints white"
+        )
+
+
+def _attach_all(value: Json, name: str, model: Model, mask_is: MaskIs | None) -> tuple[list[EncodedImage], list[Fault]]:
     several = name == "images" and isinstance(value, list | tuple)
     sources = cast("list[ImageInput]", value if several else [value])
-    results = [attach(source, name, model) for source in sources]
+    results = [attach(source, name, model, mask_is=mask_is) for source in sources]
     attached = [result for result in results if isinstance(result, EncodedImage)]
     return attached, [result for result in results if isinstance(result, Fault)]
 
 
-def _read(source: Json, name: str) -> bytes | Fault:
+def _read(source: Json, name: str, model: Model) -> bytes | Fault:
     # An image that was made before holds its bytes.
     held = getattr(source, "data", None)
     source = held if isinstance(held, bytes) else source
@@ -224,12 +261,20 @@ def _read(source: Json, name: str) -> bytes | Fault:
     if isinstance(source, str):
         return _read_text(source, name)
     if hasattr(source, "read"):
-        data = source.read(LARGEST_BYTES + 1)
+        data = _read_stream(source)
         return data if isinstance(data, bytes) else Fault(name, None, "must be opened in binary mode")
     if hasattr(source, "save"):
-        return _read_pil(source, name)
+        return conversion.encode(name, source, model)
     kind = type(source).__name__
     return Fault(name, kind, "must be a path, bytes, a file, a PIL image, an http(s) URL, a data URI or base64")
+
+
+def _read_stream(file: Json) -> Json:
+    """Read no more than the service takes, but a still of a bulkier format whole, since it is converted."""
+    data = file.read(LARGEST_BYTES + 1)
+    if isinstance(data, bytes) and len(data) > LARGEST_BYTES and imagefile.format_name(data):
+        data += file.read(conversion.LARGEST_STILL - len(data))
+    return data
 
 
 def _read_text(text: str, name: str) -> bytes | Fault:
@@ -251,8 +296,12 @@ def _is_file(text: str) -> bool:
 
 def _read_file(path: Path, name: str) -> bytes | Fault:
     try:
-        with path.expanduser().open("rb") as file:
-            return file.read(LARGEST_BYTES + 1)
+        path = path.expanduser()
+        if not stat.S_ISREG(path.stat().st_mode):
+            # Opening a FIFO would wait for its writer.
+            return Fault(name, str(path), "cannot be read: it is not a regular file")
+        with path.open("rb") as file:
+            return cast("bytes", _read_stream(file))
     except FileNotFoundError:
         return Fault(name, redact(str(path)), "there is no such file")
     except (OSError, ValueError, RuntimeError) as trouble:
@@ -265,16 +314,7 @@ def _decode(text: str, name: str) -> bytes | Fault:
         # Many tools break the lines of what they encode.
         return base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)
     except (binascii.Error, ValueError):
-        return Fault(name, redact(text), "is no file, no URL, no data URI and no base64")
-
-
-def _read_pil(image: PilImage, name: str) -> bytes | Fault:
-    file = io.BytesIO()
-    try:
-        image.save(file, "PNG")
-    except (OSError, ValueError) as trouble:
-        return Fault(name, None, f"cannot be saved as PNG: {trouble}", 'image.convert("RGB") may help')
-    return file.getvalue()
+        return Fault(name, redact(text), "is not a file, a URL, a data URI or base64")
 
 
 def _origin(source: ImageInput) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from fluxwerk.imagefile import Raster, measure
+from fluxwerk.imagefile import TURNS, Raster, measure
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -16,16 +16,6 @@ if TYPE_CHECKING:
 LARGEST = 20_000_000
 # The EXIF (TIFF) tags that a viewer shows as description and software.
 DESCRIPTION, SOFTWARE = 0x010E, 0x0131
-# The move of Pillow that sets each EXIF orientation upright.
-_TURNS = {
-    2: "FLIP_LEFT_RIGHT",
-    3: "ROTATE_180",
-    4: "FLIP_TOP_BOTTOM",
-    5: "TRANSPOSE",
-    6: "ROTATE_270",
-    7: "TRANSVERSE",
-    8: "ROTATE_90",
-}
 
 
 def decode(data: bytes, largest: int = LARGEST) -> Image.Image:
@@ -78,7 +68,7 @@ def _upright(data: bytes, raster: Raster) -> Image.Image:
             raise ValueError("it has another size than its header says.")
         opened.load()
         # Read where the size is: a mask is compared with the upright image before either is opened.
-        turn = _TURNS.get(raster.orientation)
+        turn = TURNS.get(raster.orientation)
         image = opened.copy() if turn is None else opened.transpose(Image.Transpose[turn])
     if image.mode.startswith("I"):
         high_bytes = [level // 256 for level in range(65536)]
