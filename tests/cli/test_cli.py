@@ -432,10 +432,3 @@ def test_no_output_of_the_command_line_shows_a_key_or_a_signed_query(own_folder,
         done = fluxwerk(*command, "--base-url", base, BFL_API_KEY="CANARY-key-of-mine")
     assert "CANARY" not in done.output + repr(done.exception)
     assert "sig=" not in done.output
-
-
-def test_an_image_that_cannot_be_written_is_paid_for_and_can_be_collected(on_server):
-    done = on_server("generate", "x", "--width", 64, "--height", 64, "-o", "a" * 300 + ".png")
-    assert done.exit_code != 0
-    assert "cannot be written" in done.stderr
-    assert "fluxwerk wait " in done.stderr

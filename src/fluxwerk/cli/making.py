@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -16,13 +15,12 @@ from fluxwerk.catalog import prices
 from fluxwerk.catalog.rows import Model
 from fluxwerk.cli.connection import Connection, connected
 from fluxwerk.cli.console import ProgressLine, money, put_json, sentence, summary
-from fluxwerk.client.image import Image
+from fluxwerk.cli.output import check_output, format_of, is_stdout, output_options, save_image
 from fluxwerk.client.inputs import compose
-from fluxwerk.errors import Fault, InvalidUsageError, StorageError, UnknownPriceError
+from fluxwerk.errors import Fault, InvalidUsageError, UnknownPriceError
 from fluxwerk.types import Json, Request
 
 F = TypeVar("F", bound=Callable[..., Any])
-FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 LONGEST_SHOWN = 120
 
 _SHARED = (
@@ -41,7 +39,7 @@ _SHARED = (
         multiple=True,
         help="Any other option of the model; `fluxwerk models MODEL` shows them.",
     ),
-    click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write."),
+    output_options,
     click.option("--dry-run", is_flag=True, help="Show the request and its price; send nothing."),
     click.option("--json", "as_json", is_flag=True, help="Answer with one JSON object on stdout."),
 )
@@ -62,6 +60,7 @@ def make(
     images: Sequence[str] = (),
     options: Sequence[str] = (),
     output: Path | None,
+    overwrite: bool = False,
     dry_run: bool,
     as_json: bool,
     **given: Json,
@@ -76,8 +75,8 @@ def make(
     if dry_run:
         _show_dry_run(model, request, estimate, as_json=as_json)
         return
-    _check_folder(output)
-    _run(model, request, connection, output, estimate, as_json=as_json)
+    check_output(output, as_json=as_json)
+    _run(model, request, connection, output, estimate, overwrite=overwrite, as_json=as_json)
 
 
 def _run(
@@ -87,26 +86,19 @@ def _run(
     output: Path | None,
     estimate: Decimal | None,
     *,
+    overwrite: bool,
     as_json: bool,
 ) -> None:
     began = time.monotonic()
     watch = ProgressLine(offline=connection.offline, quiet=as_json)
     with watch.live(model.name), connected(connection, watch.hear) as client:
         image = client.generate(request, model=model)
-        file = saved(image, output or Path(f"{model.name}-{image.seed}.{image.suffix}"))
+        file = save_image(image, output or Path(f"{model.name}-{image.seed}"), overwrite=overwrite)
     facts = summary(image, str(file), estimate, began, offline=connection.offline)
     if as_json:
         put_json(facts)
     else:
-        click.echo(sentence(facts))
-
-
-def saved(image: Image, file: Path) -> Path:
-    """Write a paid image, or say how to collect it again when the disk takes it not; raises `StorageError`."""
-    try:
-        return image.save(file)
-    except OSError as trouble:
-        raise StorageError(f"{file} cannot be written: {trouble.strerror or trouble}.", task=image.task) from None
+        click.echo(sentence(facts), err=is_stdout(file))
 
 
 def _path_or_url(text: str) -> str | Path:
@@ -115,7 +107,7 @@ def _path_or_url(text: str) -> str | Path:
 
 
 def _choose_format(model: Model, wanted: dict[str, Json], output: Path | None) -> None:
-    suffix = FORMATS.get(output.suffix.lower()) if output else None
+    suffix = format_of(output)
     if suffix is None:
         return
     asked = wanted.get("output_format")
@@ -176,17 +168,6 @@ def _elided(value: Json) -> Json:
     if isinstance(value, str) and len(value) > LONGEST_SHOWN and " " not in value and "://" not in value:
         return f"<{len(value)} characters of base64>"
     return [_elided(item) for item in cast("list[Json]", value)] if isinstance(value, list) else value
-
-
-def _check_folder(output: Path | None) -> None:
-    """Find out before the money is spent whether the file can be written."""
-    folder = (output or Path("image")).absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise InvalidUsageError(
-            "", faults=[Fault("--output", str(output or folder), "cannot be written", "choose another folder")]
-        )
 
 
 def json_option(command: F) -> F:

@@ -44,17 +44,20 @@ class Image:
         """The usual ending of a file of this type, without a dot."""
         return imagefile.SUFFIX[self.content_type]
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the bytes as they came, whole or not at all, and return the path."""
-        return storage.save(self.data, path)
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> Path:
+        """Write the bytes as they came, whole or not at all, and return the path.
+
+        Raises `FileExistsError` if the name is taken and `overwrite` is false.
+        """
+        return storage.save(self.data, path, overwrite=overwrite)
 
     def to_pil(self) -> PilImage:
         """Decode into a Pillow image; needs the package pillow."""
         from PIL import Image as Pil  # noqa: PLC0415  (heavy, and only for those who ask)
 
-        picture = Pil.open(io.BytesIO(self.data))
-        picture.load()
-        return picture
+        opened = Pil.open(io.BytesIO(self.data))
+        opened.load()
+        return opened
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         """Show itself in a notebook."""
