@@ -58,6 +58,9 @@ def test_the_first_command_makes_a_picture_of_the_size_it_says(desk, environment
     install, _, command = blocks("sh")[0].partition(" && ")
     assert install == 'pip install ".[all]"'
 
+    # An image that is there is not replaced.
+    (desk / "sunset.png").unlink()
+
     done = run(["bash", "-euc", command], desk, environment)
 
     assert done.returncode == 0, done.stderr
