@@ -1,4 +1,4 @@
-"""Foreign image files into pixels, safely, and pixels into image files.
+"""Untrusted image files into pixels, and pixels into image files.
 
 Pillow is imported where it is used, so that a process that decodes nothing does not load it.
 """
