@@ -109,6 +109,16 @@ def format_name(data: bytes) -> str | None:
     return None
 
 
+def may_be_transparent(data: bytes) -> bool:
+    """Whether the header of a whole PNG, JPEG or WebP announces transparency; its pixels may all be opaque."""
+    if data.startswith(PNG_SIGNATURE):
+        # Colour types 4 and 6 have an alpha channel; a palette or a single colour is transparent by tRNS.
+        return data[25] in (4, 6) or any(kind == b"tRNS" for kind, _, _ in _png_chunks(data))
+    if data[12:16] == b"VP8X":
+        return bool(data[20] & 0x10)
+    return data[12:16] == b"VP8L" and bool(data[24] & 0x10)
+
+
 def fault(data: bytes) -> str | None:
     """Say what keeps these bytes from being a whole image, or return `None` when nothing does.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
+import os
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,9 @@ from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.testing.face_to_face import blank
 from fluxwerk.types import Outcome, Status, Task
 
-PRO, KLEIN, FILL, ULTRA, FLUX_3 = (get_model(name) for name in ("pro", "klein-4b", "fill", "ultra", "flux-3"))
+PRO, KLEIN, FILL, ERASE, ULTRA, FLUX_3 = (
+    get_model(name) for name in ("pro", "klein-4b", "fill", "erase", "ultra", "flux-3")
+)
 NEW = Model("new", "/v1/new")
 FOX, WOLF = blank(128, 64), blank(64, 256)
 URL = "https://example.com/fox.png"
@@ -233,6 +236,7 @@ def test_images_go_into_the_fields_of_the_model_in_their_order():
 def test_one_image_goes_where_the_model_wants_it(model, field):
     big = blank(512, 512)
     options = {"width": 600, "height": 600} if model.name.endswith("outpainting") else {}
+    options |= {"mask": spot(512, 512)} if model is FILL else {}
 
     assert compose(model, "a fox", images=[big], options=options).fields[field] == coded(big)
 
@@ -257,8 +261,8 @@ def test_images_by_name_count_in_the_order_of_the_model_however_they_were_given(
     ("model", "count", "said"),
     [
         (KLEIN, 5, "takes at most 4 images"),
-        (FILL, 2, "takes at most 1 images"),
-        (get_model("vto"), 1, "takes no such images"),
+        (FILL, 2, "takes at most 1 image here"),
+        (get_model("vto"), 1, "takes at most 0 images here (name the fields of its images: person, garment)"),
     ],
 )
 def test_too_many_images_are_refused(model, count, said):
@@ -306,6 +310,51 @@ def test_a_mask_is_compared_with_the_photograph_as_a_viewer_shows_it(kind):
         "must be as large as the image, 256×300"
         in faults(FILL, options={"image": photo, "mask": spot(300, 256)})["mask"]
     )
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "options"),
+    [
+        (Image.new("RGB", (256, 256)), "JPEG", {}),
+        (Image.new("RGB", (256, 256)), "PNG", {}),
+        (Image.new("RGB", (256, 256)), "WEBP", {}),
+        (Image.new("RGB", (256, 256)), "WEBP", {"lossless": True}),
+    ],
+)
+def test_an_opaque_image_without_a_mask_is_not_filled(image, kind, options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+
+    wrong = faults(FILL, images=[file.getvalue()])
+
+    assert "is missing, and no part of the image is transparent" in wrong["mask"]
+    assert list(faults(ERASE, None, images=[file.getvalue()])) == ["mask"]
+    assert list(faults(FILL, images=[b"x"])) == ["image"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "options"),
+    [
+        ("RGBA", "PNG", {}),
+        ("LA", "PNG", {}),
+        ("RGB", "PNG", {"transparency": (0, 0, 0)}),
+        ("RGBA", "WEBP", {}),
+        ("RGBA", "WEBP", {"lossless": True}),
+    ],
+)
+def test_the_transparent_part_of_an_image_stands_for_a_mask(mode, kind, options):
+    image, file = Image.new(mode, (256, 256)), io.BytesIO()
+    image.save(file, kind, **options)
+
+    assert set(compose(FILL, "a lake", images=[file.getvalue()]).fields) == {"prompt", "image"}
+    assert set(compose(FILL, "a lake", images=[URL]).fields) == {"prompt", "image"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no FIFOs")
+def test_a_fifo_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "fox.png")
+
+    assert "it is not a regular file" in str(attach(tmp_path / "fox.png", "input_image", PRO))
 
 
 def test_a_damaged_mask_is_one_fault_and_not_two():

@@ -180,7 +180,7 @@ def test_a_request_carries_the_rewritten_mask_and_no_mask_is():
 )
 def test_mask_is_goes_with_a_mask_that_the_client_can_read(options, said):
     with pytest.raises(InvalidUsageError) as caught:
-        compose(FILL, "a lake", options={"image": png(PHOTO), **options})
+        compose(FILL, "a lake", options={"image": png(PHOTO.convert("RGBA")), **options})
 
     assert [fault.field for fault in caught.value.faults] == ["mask_is"]
     assert said in str(caught.value)

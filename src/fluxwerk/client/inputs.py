@@ -1,4 +1,4 @@
-"""From what a caller has in hand to a request: images read, measured and turned into text, options checked."""
+"""Build requests: read, measure and encode images of every kind of source, and check options."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ ImageInput: TypeAlias = "str | bytes | os.PathLike[str] | BinaryIO | PilImage | 
 
 LONGEST_PATH = 4096
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"})
-# What an image field says about the sizes that count for the price: masks do not.
+# Image fields whose sizes do not count for the price.
 UNPRICED = frozenset({"mask"})
-# What holds an image in a model made by hand, which has no options to ask.
+# The image fields of a model made by hand, which lists no options.
 IMAGE_NAME = re.compile(r"input_image(_[0-9]+)?|images?|image_prompt|mask|person|garment")
 
 log = logging.getLogger("fluxwerk")
@@ -94,7 +94,7 @@ class ModelOptions(TypedDict, total=False):
 
 
 class RequestOptions(ModelOptions, total=False):
-    """What `generate` and `submit` take beside the prompt.
+    """What `generate` and `submit` take besides the prompt.
 
     `images` go into the model's image fields in order; `mask_is` says what marks the part of a mask to repaint;
     `extra` is sent unchecked, for what is newer than this release; `timeout` is the deadline in seconds for the whole
@@ -110,10 +110,14 @@ class RequestOptions(ModelOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """An image as it will be sent: a URL, or base64; `size` in pixels as a viewer shows it, `None` for a URL."""
+    """An image as it will be sent: a URL, or base64; `size` in pixels as a viewer shows it, `None` for a URL.
+
+    `opaque` is true where the file is known to have no transparent part.
+    """
 
     text: str = field(repr=False)
     size: Size | None = None
+    opaque: bool = field(default=False, repr=False, compare=False)
 
 
 def compose(
@@ -134,7 +138,7 @@ def compose(
     if prompt is not None:
         given = {"prompt": prompt, **given}
     faults = [*_place_images(model, images, given), *_check_mask_is(mask_is, given)]
-    mask_is = None if faults else mask_is
+    mask_is = mask_is if mask_is in CONVENTIONS else None
     _translate_upsampling(model, given)
     sizes: list[Size | None] = []
     measured: dict[str, Size | None] = {}
@@ -144,6 +148,7 @@ def compose(
         faults += wrong
         given[name] = [one.text for one in attached] if name == "images" else "".join(a.text for a in attached)
         measured[name] = attached[0].size if attached else None
+        faults += _check_marked(model, name, attached, given)
         if name not in UNPRICED:
             sizes += [one.size for one in attached]
     broken = {fault.field for fault in faults}
@@ -177,7 +182,7 @@ def attach(
         fault = cast("Fault", found)
         return replace(fault, hint=fault.hint or _origin(source))
     if name != "mask":
-        return EncodedImage(_encode(data), found.upright)
+        return EncodedImage(_encode(data), found.upright, not imagefile.may_be_transparent(data))
     mask = read_mask(data, found, model, mask_is)
     if isinstance(mask, Mask) and as_it_is and mask.data != data:
         return Fault(name, None, "must be black and white here", "white is repainted")
@@ -190,7 +195,7 @@ def _encode(data: bytes) -> str:
 
 def _place_images(model: Model, images: Sequence[ImageInput], given: dict[str, Json]) -> Iterator[Fault]:
     if isinstance(images, str | bytes | os.PathLike):
-        yield Fault("images", None, "must be a list of images", "put brackets around the one")
+        yield Fault("images", None, "must be a list of images", "for one image: [image]")
         return
     if not images:
         return
@@ -202,20 +207,22 @@ def _place_images(model: Model, images: Sequence[ImageInput], given: dict[str, J
         names = tuple(f"input_image_{n}" if n > 1 else "input_image" for n in range(1, len(images) + 1))
         most = len(images)
     if len(images) > most:
-        allowed = f"{model.name} takes at most {most} images" if most else f"{model.name} takes no such images"
-        yield Fault("images", f"{len(images)} images", allowed)
+        allowed = f"{model.name} takes at most {most} image{'' if most == 1 else 's'} here"
+        fields = ", ".join(name for name in model.options if _holds_images(model, name))
+        hint = f"name the fields of its images: {fields}" if fields and not most else ""
+        yield Fault("images", f"{len(images)}", allowed, hint)
         return
     placed: Iterable[tuple[str, Json]] = (
         [("images", list(images))] if names == ("images",) else zip(names, images, strict=False)
     )
     for name, source in placed:
         if name in given:
-            yield Fault(name, None, "is given twice: once by itself and once in images")
+            yield Fault(name, None, "is given twice: by its own name and in images")
         given[name] = source
 
 
 def _translate_upsampling(model: Model, given: dict[str, Json]) -> None:
-    """Let one word serve all models: where upsampling is on by default the service has a switch to turn it off."""
+    """Translate `prompt_upsampling` for models whose upsampling is on by default: they take `disable_pup` instead."""
     if "prompt_upsampling" in given and "disable_pup" in model.options and "disable_pup" not in given:
         wanted = given.pop("prompt_upsampling")
         given["disable_pup"] = not wanted if isinstance(wanted, bool) else wanted
@@ -242,6 +249,15 @@ def _check_mask_is(mask_is: Json, given: Mapping[str, Json]) -> Iterator[Fault]:
         )
 
 
+def _check_marked(model: Model, name: str, attached: list[EncodedImage], given: Mapping[str, Json]) -> Iterator[Fault]:
+    """Refuse an image without a mask that is not transparent anywhere, since nothing of it would be repainted."""
+    mask = model.options.get("mask")
+    if name == "image" and mask and not mask.required and "mask" not in given and any(one.opaque for one in attached):
+        yield Fault(
+            "mask", None, "is missing, and no part of the image is transparent", "one of them marks what to repaint"
+        )
+
+
 def _attach_all(value: Json, name: str, model: Model, mask_is: MaskIs | None) -> tuple[list[EncodedImage], list[Fault]]:
     several = name == "images" and isinstance(value, list | tuple)
     sources = cast("list[ImageInput]", value if several else [value])
@@ -251,7 +267,7 @@ def _attach_all(value: Json, name: str, model: Model, mask_is: MaskIs | None) ->
 
 
 def _read(source: Json, name: str, model: Model) -> bytes | Fault:
-    # An image that was made before holds its bytes.
+    # The result of an earlier request holds its bytes.
     held = getattr(source, "data", None)
     source = held if isinstance(held, bytes) else source
     if isinstance(source, bytes | bytearray):
@@ -278,7 +294,7 @@ def _read_stream(file: Json) -> Json:
 
 
 def _read_text(text: str, name: str) -> bytes | Fault:
-    """Tell a data URI, a path and base64 apart; base64 is what remains."""
+    """Read a text as a data URI, a path or, if it is neither, base64."""
     head, comma, tail = text.partition(",")
     if head.startswith("data:"):
         if not comma or not head.endswith(";base64"):
@@ -304,9 +320,9 @@ def _read_file(path: Path, name: str) -> bytes | Fault:
             return cast("bytes", _read_stream(file))
     except FileNotFoundError:
         return Fault(name, redact(str(path)), "there is no such file")
-    except (OSError, ValueError, RuntimeError) as trouble:
-        # No file system takes a name with a null in it, and no home is known of "~stranger".
-        return Fault(name, str(path), f"cannot be read: {getattr(trouble, 'strerror', None) or trouble}")
+    except (OSError, ValueError, RuntimeError) as error:
+        # A name with a null in it, and the home of an unknown user.
+        return Fault(name, str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
 def _decode(text: str, name: str) -> bytes | Fault:

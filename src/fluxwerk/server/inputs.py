@@ -1,4 +1,4 @@
-"""The images that come with a submit: fetched or decoded from their text, and measured before anything opens them."""
+"""The images of a submit: fetched or decoded from their text, and measured before they are decoded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ReceivedImages:
 
 
 def attach(model: Model, fields: Mapping[str, Json]) -> Flow[list[ReceivedImages]]:
-    """Gather the images of a submit in the order of the model's options; more than it takes are left out."""
+    """Gather the images of a submit in the order of the model's options; surplus ones are ignored, as live."""
     attached: list[ReceivedImages] = []
     for name, option in model.options.items():
         if option.type not in IMAGE_TYPES or name not in fields:
@@ -43,7 +43,7 @@ def attach(model: Model, fields: Mapping[str, Json]) -> Flow[list[ReceivedImages
 
 
 def canvas(model: Model, fields: Mapping[str, Json], attached: list[ReceivedImages], size: Size) -> Canvas | None:
-    """Lay the source on the output, for the models that change an image in part."""
+    """Place the source on the output, for models that change an image in part."""
     named = {one.name: one for one in attached}
     source = named.get("image") or (named.get("input_image") if model.output == "canvas" else None)
     if source is None:
@@ -56,7 +56,7 @@ def canvas(model: Model, fields: Mapping[str, Json], attached: list[ReceivedImag
         middle = (size[0] - source.size[0]) // 2, (size[1] - source.size[1]) // 2
         wanted = fields.get("reference_offset_x"), fields.get("reference_offset_y")
         x, y = sizes.placed(wanted, middle)
-        # Out of sight is far enough: a number of a hundred digits is no place for an engine.
+        # Just out of sight is as good as farther, and an engine cannot place at a number of a hundred digits.
         offset = _within(x, -source.size[0], size[0]), _within(y, -source.size[1], size[1])
     return Canvas(source.data, mask.data if mask else None, offset)
 
@@ -70,12 +70,12 @@ def _fetch(name: str, text: str) -> Flow[bytes]:
         return _decoded(name, text)
     try:
         response = yield Call(HttpRequest("GET", text))
-    except TransportError as lost:
-        raise _useless(name, f"cannot be fetched: {lost}") from None
+    except TransportError as error:
+        raise _invalid(name, f"cannot be fetched: {error}") from None
     except TaskTimeoutError:
-        raise _useless(name, "cannot be fetched: those before it took all the time that there is") from None
+        raise _invalid(name, "cannot be fetched: the images before it took all the time allowed for fetching") from None
     if response.status != OK:
-        raise _useless(name, f"cannot be fetched: its host answered {response.status}")
+        raise _invalid(name, f"cannot be fetched: its host answered {response.status}")
     return response.body
 
 
@@ -83,11 +83,11 @@ def _decoded(name: str, text: str) -> bytes:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     if len(text) > LARGEST_BYTES * 4 // 3 + 4:
-        raise _useless(name, "is larger than 20 MB")
+        raise _invalid(name, "is larger than 20 MB")
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise _useless(name, "is neither a URL nor base64") from None
+        raise _invalid(name, "is neither a URL nor base64") from None
 
 
 def _measured(model: Model, name: str, data: bytes) -> ReceivedImages:
@@ -106,8 +106,8 @@ def _check_mask(attached: list[ReceivedImages]) -> None:
 
 def _refused(fault: Fault) -> ServerError:
     size = f"is {fault.value}; it " if fault.value else ""
-    return _useless(fault.field, f"{size}{fault.allowed}")
+    return _invalid(fault.field, f"{size}{fault.allowed}")
 
 
-def _useless(name: str, reason: str) -> ServerError:
+def _invalid(name: str, reason: str) -> ServerError:
     return unfit(name, f"Image {reason}", "image_invalid")

@@ -166,7 +166,7 @@ def curved(mask: Image.Image, levels: Sequence[int]) -> Image.Image:
 
 
 def shadow_tone(sheet: Surface) -> Colour:
-    """Return the colour of shadows: the palette's darkest, darker still; a mere grey would look dirty."""
+    """Return the colour of shadows: the palette's darkest, made darker; plain grey would look dirty."""
     red, green, blue = min(sheet.palette.land, key=sum)
     return red // 3, green // 3, blue // 3
 
@@ -189,7 +189,7 @@ def disc(sheet: Surface, centre: Point, diameter: float, fill: Sequence[Colour],
 
 
 def glow(sheet: Surface, centre: Point, radius: float, colour: Colour, strength: float) -> None:
-    """Let light shine softly around a point."""
+    """Paint a soft glow around a point."""
     across = max(2, int(2 * radius))
     # Pillow's radial gradient has this level where the circle touches the square; beyond it nothing shines.
     rim = 180

@@ -41,7 +41,7 @@ def mountains(sheet: Surface) -> None:
 
 
 def lake(sheet: Surface) -> None:
-    """Mountains that stand on their heads in still water."""
+    """Mountains, and their reflection in still water."""
     shore = int(sheet.height * sheet.between(0.60, 0.66))
     upper = Surface(Image.new("RGB", (sheet.width, shore)), sheet.palette, sheet.chance)
     mountains(upper)
@@ -62,7 +62,7 @@ def lake(sheet: Surface) -> None:
 
 
 def sea(sheet: Surface) -> None:
-    """Swell after swell under a low sun."""
+    """Waves under a low sun."""
     horizon = sheet.between(0.38, 0.48)
     sun = _sky(sheet, horizon, low=True)
     count = max(7, len(sheet.palette.named))
@@ -131,7 +131,7 @@ def city(sheet: Surface) -> None:
 
 
 def _sky(sheet: Surface, horizon: float, *, low: bool = False) -> Point:
-    """Paint the sky, with stars if it is dark, and return where the sun or the moon stands."""
+    """Paint the sky, with stars if it is dark, and return the place of the sun or the moon."""
     palette, line = sheet.palette, max(4, int(sheet.height * (horizon + 0.1)))
     sheet.image.paste(shade((sheet.width, line), palette.sky))
     sheet.image.paste(palette.sky[-1], (0, line, sheet.width, sheet.height))
@@ -192,7 +192,7 @@ def _swell(sheet: Surface, base: float, high: float, pace: float) -> Curve:
 
 
 def _glitter(sheet: Surface, x: float, line: float, spread: float) -> None:
-    """Let the sun glitter on the water below it."""
+    """Draw the reflection of the sun on the water below it."""
     for _ in range(7):
         wide = max(4, int(sheet.side * sheet.between(0.015, 0.06) * (0.5 + spread)))
         high = max(2, int(sheet.side * 0.0045 * (0.5 + spread)))
