@@ -175,6 +175,36 @@ def test_only_what_the_mask_covers_is_repainted(on_server):
     assert filled.crop((128, 0, 256, 256)).getcolors() != [(128 * 256, (255, 0, 0))]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "mask: what is transparent is repainted, 50 % of the image; sent as black and white"),
+        (("--mask-is", "white"), "mask: marks nothing: no part of it is white"),
+        (("--mask-is", "black"), "Invalid value for '--mask-is'"),
+    ],
+)
+def test_the_command_says_how_it_read_a_mask_and_takes_a_word_for_it(own_folder, words, said):
+    picture("photo.png")
+    hole = Image.new("RGBA", (256, 256), (0, 0, 0, 255))
+    hole.paste((0, 0, 0, 0), (0, 0, 256, 128))
+    hole.save("mask.png")
+    command = [sys.executable, "-m", "fluxwerk", "fill", "a lake", "-i", "photo.png", "--mask", "mask.png", "--offline"]
+
+    done = subprocess.run([*command, *words, "-o", "a.png"], capture_output=True, text=True, check=False)
+
+    assert said in done.stderr
+    assert Path("a.png").exists() == (not words)
+
+
+def test_a_still_of_another_format_is_converted_and_the_command_says_so(own_folder):
+    picture("photo.tiff")
+    command = [sys.executable, "-m", "fluxwerk", "edit", "x", "-i", "photo.tiff", "--offline", "-o", "a.png"]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert "input_image: converted from TIFF to PNG" in done.stderr.splitlines()
+
+
 def test_a_dry_run_shows_request_and_price_and_sends_nothing(own_folder):
     picture("photo.png")
     done = fluxwerk("edit", "x", "-i", "photo.png", "--dry-run", "--no-upsampling")
