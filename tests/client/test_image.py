@@ -35,7 +35,7 @@ def test_the_settled_cost_replaces_that_of_the_submit(settled):
     assert develop(status, blank(64, 64)).cost == settled
 
 
-def test_what_is_no_image_cannot_be_developed():
+def test_what_is_not_an_image_cannot_be_developed():
     with pytest.raises(AssertionError, match="measured before it counts"):
         develop(READY, b"<html>")
 
@@ -45,10 +45,10 @@ def test_an_image_is_saved_as_it_came(image, tmp_path):
 
 
 def test_an_image_opens_in_pillow_with_every_pixel_read(image):
-    picture = image.to_pil()
+    opened = image.to_pil()
 
-    assert picture.size == (640, 64)
-    assert picture.getpixel((639, 63)) == 0
+    assert opened.size == (640, 64)
+    assert opened.getpixel((639, 63)) == 0
 
 
 def test_an_image_shows_itself_in_a_notebook(image):

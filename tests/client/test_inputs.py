@@ -204,7 +204,7 @@ def test_a_file_that_is_too_large_is_called_large_and_not_damaged(tmp_path):
     assert "at most 20 MB" in str(attach(io.BytesIO(bytes(LARGEST_BYTES + 1)), "input_image", PRO))
 
 
-def test_a_picture_that_png_cannot_hold_is_a_fault_with_a_way_out():
+def test_an_image_that_png_cannot_hold_is_a_fault_with_a_way_out():
     assert "convert" in str(attach(Image.new("CMYK", (64, 64)), "input_image", PRO))
 
 
