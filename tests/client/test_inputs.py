@@ -182,7 +182,7 @@ def test_base64_too_long_for_the_name_of_a_file_is_read():
     assert "damaged" in str(attach(text, "input_image", PRO))
 
 
-def test_a_folder_is_no_image(tmp_path):
+def test_a_folder_is_not_an_image(tmp_path):
     assert "cannot be read" in str(attach(tmp_path, "input_image", PRO))
 
 
@@ -355,6 +355,10 @@ def test_a_fifo_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "fox.png")
 
     assert "it is not a regular file" in str(attach(tmp_path / "fox.png", "input_image", PRO))
+
+
+def test_a_photograph_that_is_too_small_is_named_with_its_upright_size():
+    assert "63×200" in str(attach(sideways((200, 63)), "input_image", PRO))
 
 
 def test_a_damaged_mask_is_one_fault_and_not_two():
