@@ -5,6 +5,8 @@ Pure Python over file headers, so that an image is measured before anything deco
 
 from __future__ import annotations
 
+import base64
+import binascii
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -57,6 +59,10 @@ BRANDS = {
     b"mp42": "MP4 video",
 } | dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC")
 BMP_HEADERS = frozenset({12, 40, 52, 56, 64, 108, 124})
+WHITE_SPACE = b" \t\n\r\v\f"
+DATA_URI = "data:"
+# No media type with its parameters is longer; what follows is not searched for the comma.
+LONGEST_DATA_URI_HEAD = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,28 @@ class Raster:
     def upright(self) -> tuple[int, int]:
         """Width and height in pixels as a viewer shows them, after the EXIF orientation."""
         return (self.height, self.width) if self.orientation in SIDEWAYS else self.size
+
+
+def is_data_uri(text: str) -> bool:
+    """Whether a text starts as a data URI does, in any case and behind white space."""
+    return text.lstrip()[: len(DATA_URI)].lower() == DATA_URI
+
+
+def read_base64(text: str) -> bytes:
+    """Decode base64 or a base64 data URI; white space around it, and the line breaks of many tools, are left out.
+
+    Raises `ValueError` with a sentence that says what is wrong, and never with the text.
+    """
+    if is_data_uri(text):
+        text = text.lstrip()
+        head, comma, rest = text[:LONGEST_DATA_URI_HEAD].partition(",")
+        if not comma or not "".join(head.lower().split()).endswith(";base64"):
+            raise ValueError("a data URI must be base64: data:image/png;base64,…")
+        text = rest + text[LONGEST_DATA_URI_HEAD:]
+    try:
+        return base64.b64decode(text.encode("ascii").translate(None, WHITE_SPACE), validate=True)
+    except (UnicodeEncodeError, binascii.Error):
+        raise ValueError("the text is not base64") from None
 
 
 def measure(data: bytes) -> Raster | None:

@@ -134,6 +134,20 @@ def test_edit_fill_replay_and_wait_number_as_well(on_server):
         Path("taken-2.png").unlink()
 
 
+def test_each_of_several_images_is_numbered_past_what_is_there(on_server):
+    Path("fox-2.png").write_bytes(b"dear")
+
+    done = on_server(*SMALL, "--count", 2, "-o", "fox.png")
+
+    assert sorted(names()) == ["fox-1.png", "fox-2-2.png", "fox-2.png"], done.output
+    assert Path("fox-2.png").read_bytes() == b"dear"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a device of POSIX")
+def test_several_images_do_not_go_into_one_device(on_server):
+    assert "takes one image only" in on_server(*SMALL, "--count", 2, "-o", "/dev/null").stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no FIFOs")
 def test_a_fifo_is_written_into_and_stays_one(on_server):
     os.mkfifo("pipe")

@@ -109,7 +109,7 @@ class Batch:
             self._keep,
             self._terms,
             self._tell,
-            client.experience,
+            client.history,
         )
         for _ in range(self._stops):
             self._worker.stop()
@@ -119,7 +119,7 @@ class Batch:
             await self._note_balance(client)
             return ended
         finally:
-            client.experience.save()
+            client.history.save()
             if self._client is None:
                 await client.close()
 

@@ -18,6 +18,7 @@ from fluxwerk.errors import (
     FluxwerkError,
     InvalidUsageError,
     LinkExpiredError,
+    NoResponseError,
     StorageError,
     TaskFailedError,
     TaskTimeoutError,
@@ -91,7 +92,10 @@ class Downloader:
             # The image is there; whoever comes with a good key collects it.
             shift.stop("the service refuses the key", refusal)
             self._done()
-        except (LinkExpiredError, TaskFailedError, UntrustedURLError, APIStatusError) as error:
+        except ConnectionFailedError as lost:
+            shift.stop("the images cannot be reached", lost)
+            self._done()
+        except (LinkExpiredError, TaskFailedError, UntrustedURLError, APIStatusError, NoResponseError) as error:
             await self._fail(job, error)
         else:
             shift.release("download")
@@ -108,7 +112,12 @@ class Downloader:
     async def _fail(
         self,
         job: Job,
-        error: LinkExpiredError | TaskFailedError | InvalidUsageError | UntrustedURLError | APIStatusError,
+        error: LinkExpiredError
+        | TaskFailedError
+        | InvalidUsageError
+        | UntrustedURLError
+        | APIStatusError
+        | NoResponseError,
     ) -> None:
         shift = self._shift
         try:

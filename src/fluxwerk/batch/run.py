@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias, TypeVar
 
 from fluxwerk.catalog.rows import Model
 from fluxwerk.drive import AsyncSend
-from fluxwerk.errors import FluxwerkError, InDoubtError, StorageError
+from fluxwerk.errors import FluxwerkError, InDoubtError, StorageError, TransportError
 from fluxwerk.ledger.job import Job
 from fluxwerk.ledger.leases import LEASE
 from fluxwerk.ledger.ledger import Ledger, Saved
@@ -137,7 +137,9 @@ class Run:
         if what not in self.holds:
             self.holds[what] = Hold(time.monotonic(), str(trouble))
             self.tell(RunProgress("held", text=str(trouble)))
-        if time.monotonic() - self.holds[what].since >= self.terms.endurance:
+        if isinstance(trouble, TransportError) and trouble.permanent:
+            self.stop("the service cannot be reached", trouble)
+        elif time.monotonic() - self.holds[what].since >= self.terms.endurance:
             self.stop("the trouble did not end", trouble)
 
     def release(self, what: str) -> None:

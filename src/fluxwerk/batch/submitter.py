@@ -22,6 +22,7 @@ from fluxwerk.errors import (
     InsufficientCreditsError,
     InvalidUsageError,
     LinkExpiredError,
+    NoResponseError,
     RateLimitError,
     TaskFailedError,
     TaskTimeoutError,
@@ -95,7 +96,7 @@ class Submitter:
         prepare = self._shift.prepare
         model, request = await asyncio.to_thread(prepare, job) if needs_files(job) else prepare(job)
         terms = self._shift.terms
-        if terms.webhook and job.token:
+        if terms.webhook and job.token and catalog.takes_webhooks(model):
             hook = {"webhook_url": address(terms.webhook, job.token)}
             proof = {"webhook_secret": terms.webhook_secret} if terms.webhook_secret else {}
             request = Request(request.model, {**request.fields, **hook, **proof})
@@ -165,7 +166,10 @@ class Submitter:
             # The task is paid for and runs on; a later run asks for it again.
             shift.stop("the service answers no polls now", refusal)
             return None
-        except (*TASK_ENDED, APIStatusError) as error:
+        except ConnectionFailedError as lost:
+            shift.stop("the service cannot be reached", lost)
+            return None
+        except (*TASK_ENDED, APIStatusError, NoResponseError) as error:
             if isinstance(error, TaskTimeoutError) and shift.is_silent(began):
                 shift.stop("the service cannot be reached", ConnectionFailedError(SILENT))
                 return None

@@ -48,9 +48,11 @@ def format_of(output: Path | None) -> str | None:
     return FORMATS[output.suffix.lower()]
 
 
-def check_output(output: Path | None, *, as_json: bool) -> None:
+def check_output(output: Path | None, *, count: int = 1, as_json: bool) -> None:
     """Prove before the submit that the image can be written; raises `InvalidUsageError`."""
     if output and passes_through(output):
+        if count > 1:
+            raise InvalidUsageError("", faults=[Fault("--output", str(output), "takes one image only")])
         if as_json and is_stdout(output):
             raise InvalidUsageError("", faults=[Fault("--json", None, "writes to stdout, and so does --output")])
         writable = os.access(output, os.W_OK)

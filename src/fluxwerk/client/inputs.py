@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import logging
 import os
 import re
@@ -39,6 +38,7 @@ class HasData(Protocol):
 ImageInput: TypeAlias = "str | bytes | os.PathLike[str] | BinaryIO | PilImage | HasData | EncodedImage"
 
 LONGEST_PATH = 4096
+LONGEST_DATA_URI_SHOWN = 100
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"})
 # Image fields whose sizes do not count for the price.
 UNPRICED = frozenset({"mask"})
@@ -91,6 +91,8 @@ class ModelOptions(TypedDict, total=False):
     user: str | None
     webhook_url: str | None
     webhook_secret: str | None
+    finetune_id: str
+    finetune_strength: float
 
 
 class RequestOptions(ModelOptions, total=False):
@@ -98,7 +100,7 @@ class RequestOptions(ModelOptions, total=False):
 
     `images` go into the model's image fields in order; `mask_is` says what marks the part of a mask to repaint;
     `extra` is sent unchecked, for what is newer than this release; `timeout` is the deadline in seconds for the whole
-    method.
+    method; `allow_empty_prompt` lets a blank prompt pass, which costs what any other does.
     """
 
     model: str | Model
@@ -106,6 +108,7 @@ class RequestOptions(ModelOptions, total=False):
     mask_is: MaskIs
     extra: Mapping[str, Json]
     timeout: float | None
+    allow_empty_prompt: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,7 @@ def compose(
     images: Sequence[ImageInput] = (),
     options: Mapping[str, Json] | None = None,
     extra: Mapping[str, Json] | None = None,
+    allow_empty_prompt: bool = False,
 ) -> Request:
     """Build a request, or raise `InvalidUsageError` with every fault in it; reads files, sends nothing.
 
@@ -153,12 +157,20 @@ def compose(
             sizes += [one.size for one in attached]
     broken = {fault.field for fault in faults}
     faults += [fault for fault in catalog.check(model, given) if fault.field not in broken]
-    wrong_mask = check_mask(measured.get("mask"), measured.get("image"))
-    faults += [wrong_mask] if wrong_mask else []
+    faults += filter(None, [check_mask(measured.get("mask"), measured.get("image"))])
+    if not allow_empty_prompt:
+        faults += _check_prompt(model, given)
     catalog.refuse(model, faults)
     if extra:
         log.warning("sent unchecked to %s: %s", model.name, ", ".join(sorted(extra)))
     return Request(model.name, {**given, **(extra or {})}, tuple(sizes))
+
+
+def _check_prompt(model: Model, given: Mapping[str, Json]) -> Iterator[Fault]:
+    """Refuse a blank prompt where the model needs one: the image would be paid for and show anything."""
+    option, prompt = model.options.get("prompt"), given.get("prompt")
+    if option and option.required and isinstance(prompt, str) and not prompt.strip():
+        yield Fault("prompt", prompt, "must hold at least one word", "in Python allow_empty_prompt=True sends it")
 
 
 def attach(
@@ -171,8 +183,8 @@ def attach(
     """
     if isinstance(source, EncodedImage):
         return source
-    if isinstance(source, str) and source.startswith(("http://", "https://")):
-        return EncodedImage(source)
+    if isinstance(source, str) and source.lstrip().startswith(("http://", "https://")):
+        return EncodedImage(source.strip())
     data = _read(source, name, model)
     if isinstance(data, bytes) and not as_it_is and imagefile.measure(data) is None:
         kind = imagefile.format_name(data)
@@ -295,11 +307,11 @@ def _read_stream(file: Json) -> Json:
 
 def _read_text(text: str, name: str) -> bytes | Fault:
     """Read a text as a data URI, a path or, if it is neither, base64."""
-    head, comma, tail = text.partition(",")
-    if head.startswith("data:"):
-        if not comma or not head.endswith(";base64"):
-            return Fault(name, head, "a data URI must be base64: data:image/png;base64,…")
-        return _decode(tail, name)
+    if imagefile.is_data_uri(text):
+        try:
+            return imagefile.read_base64(text)
+        except ValueError as wrong:
+            return Fault(name, redact(text.lstrip().partition(",")[0][:LONGEST_DATA_URI_SHOWN]), str(wrong))
     if len(text) <= LONGEST_PATH and (_is_file(text) or Path(text).suffix.lower() in IMAGE_SUFFIXES):
         return _read_file(Path(text), name)
     return _decode(text, name)
@@ -327,9 +339,8 @@ def _read_file(path: Path, name: str) -> bytes | Fault:
 
 def _decode(text: str, name: str) -> bytes | Fault:
     try:
-        # Many tools break the lines of what they encode.
-        return base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)
-    except (binascii.Error, ValueError):
+        return imagefile.read_base64(text)
+    except ValueError:
         return Fault(name, redact(text), "is not a file, a URL, a data URI or base64")
 
 
