@@ -26,9 +26,14 @@ KINDS = {
 }
 
 
+def upright(data):
+    found = measure(data)
+    return found and found.upright
+
+
 @cache
-def picture(kind, width=80, height=48):
-    """A picture with enough in it that a cut is a loss."""
+def sample(kind, width=80, height=48):
+    """An image with enough in it that a cut is a loss."""
     codec, options, _ = KINDS[kind]
     image = Image.linear_gradient("L").resize((width, height)).convert("RGB")
     file = io.BytesIO()
@@ -45,8 +50,8 @@ def jpeg_with(*segments, scan=b"\1\2\3\xff\0\4", end=b"\xff\xd9"):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_picture_is_measured_and_found_whole(kind):
-    data = picture(kind)
+def test_an_image_is_measured_and_found_whole(kind):
+    data = sample(kind)
 
     assert measure(data) == imagefile.Raster(KINDS[kind][2], 80, 48)
     assert measure(data).size == (80, 48)
@@ -55,20 +60,20 @@ def test_a_picture_is_measured_and_found_whole(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
-def test_a_picture_that_is_cut_off_is_not_whole(kind, kept):
-    data = picture(kind, 640, 400)
+def test_an_image_that_is_cut_off_is_not_whole(kind, kept):
+    data = sample(kind, 640, 400)
 
     assert fault(data[: int(len(data) * kept)]) == "it is cut off or damaged"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_picture_that_lacks_its_last_two_bytes_is_not_whole(kind):
-    assert fault(picture(kind)[:-2]) == "it is cut off or damaged"
+def test_an_image_that_lacks_its_last_two_bytes_is_not_whole(kind):
+    assert fault(sample(kind)[:-2]) == "it is cut off or damaged"
 
 
 @given(st.integers(0, 10_000), st.integers(1, 255))
 def test_a_png_with_any_byte_changed_is_noticed(at, change):
-    data = bytearray(picture("png"))
+    data = bytearray(sample("png"))
     data[at % len(data)] ^= change
 
     assert fault(bytes(data)) is not None
@@ -76,7 +81,7 @@ def test_a_png_with_any_byte_changed_is_noticed(at, change):
 
 @given(st.sampled_from(sorted(KINDS)), st.data())
 def test_damaged_files_are_judged_and_never_raise(kind, data):
-    whole = bytearray(picture(kind))
+    whole = bytearray(sample(kind))
     for _ in range(data.draw(st.integers(0, 4))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     damaged = bytes(whole[: data.draw(st.integers(0, len(whole)))])
@@ -110,10 +115,53 @@ def test_a_web_page_is_called_by_its_name(page):
     assert fault(page) == "it is a web page, not an image"
 
 
-@pytest.mark.parametrize("data", [b"GIF89a" + bytes(40), b"%PDF-1.7", b'{"detail":"Not Found"}'])
-def test_another_type_is_no_image(data):
-    assert measure(data) is None
-    assert fault(data) == "it is no image"
+def test_what_is_not_an_image_is_called_that():
+    assert measure(b'{"detail":"Not Found"}') is None
+    assert fault(b'{"detail":"Not Found"}') == "it is not an image"
+
+
+def box(brand, *compatible):
+    return struct.pack(">I", 16 + 4 * len(compatible)) + b"ftyp" + brand + bytes(4) + b"".join(compatible) + bytes(40)
+
+
+FOREIGN = {
+    "GIF": b"GIF89a" + bytes(40),
+    "PDF": b"%PDF-1.7",
+    "TIFF": b"II*\0" + bytes(40),
+    "HEIC": box(b"heic", b"mif1"),
+    "AVIF": box(b"avif"),
+    "JPEG XL": b"\xff\x0a" + bytes(40),
+    "BMP": b"BM" + bytes(12) + b"\x28" + bytes(40),
+    "PSD": b"8BPS" + bytes(40),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_the_format_of_another_image_is_named(name):
+    assert measure(FOREIGN[name]) is None
+    assert fault(FOREIGN[name]) == f"its format is {name}"
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (box(b"mif1", b"heic"), "HEIC"),
+        (box(b"mif1", b"miaf", b"avif"), "AVIF"),
+        (box(b"wxyz"), None),
+        (b"BM" + bytes(40), None),
+        (b"\xff\xff\xff\xffftyp" + bytes(40), None),
+    ],
+)
+def test_a_brand_behind_the_general_one_decides(data, name):
+    assert imagefile.format_name(data) == name
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "BMP", "AVIF", "ICO"])
+def test_what_pillow_writes_is_named(kind):
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(file, kind)
+
+    assert imagefile.format_name(file.getvalue()) == kind
 
 
 def test_an_image_without_pixels_is_refused():
@@ -131,11 +179,11 @@ def test_a_jpeg_is_measured_behind_bare_markers_and_fill_bytes():
     assert measure(jpeg_with(b"\xff\x01", b"\xff\xff\xff\xd0")).size == (64, 32)
 
 
-def test_a_jpeg_whose_scan_comes_before_any_frame_is_no_image():
+def test_a_jpeg_whose_scan_comes_before_any_frame_is_not_an_image():
     assert measure(b"\xff\xd8\xff\xda\0\x02" + bytes(20)) is None
 
 
-def test_a_jpeg_whose_segments_lead_nowhere_is_no_image():
+def test_a_jpeg_whose_segments_lead_nowhere_is_not_an_image():
     assert measure(b"\xff\xd8\xff\xe0\0\x04\1\1" + bytes(20)) is None
 
 
@@ -165,17 +213,17 @@ def test_the_smallest_webp_is_measured():
 
 
 @pytest.mark.parametrize("kind", [b"VP8L", b"VP8 ", b"ICCP"])
-def test_a_webp_without_a_picture_in_front_is_no_image(kind):
+def test_a_webp_without_an_image_in_front_is_not_one(kind):
     assert measure(b"RIFF\x40\0\0\0WEBP" + kind + bytes(60)) is None
 
 
-def test_a_webp_header_that_is_cut_off_is_no_image():
-    assert measure(picture("lossy webp")[:29]) is None
-    assert measure(picture("lossless webp")[:24]) is None
+def test_a_webp_header_that_is_cut_off_is_not_an_image():
+    assert measure(sample("lossy webp")[:29]) is None
+    assert measure(sample("lossless webp")[:24]) is None
 
 
 def exif(orientation: int, order: str = "<") -> bytes:
-    """The smallest EXIF block that turns a picture, after a tag of no interest."""
+    """The smallest EXIF block that turns an image, after a tag of no interest."""
     head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 8)
     entries = [struct.pack(order + "HHII", 0x0100, 3, 1, 7), struct.pack(order + "HHIHH", 0x0112, 3, 1, orientation, 0)]
     return head + struct.pack(order + "H", 2) + b"".join(entries) + b"\0" * 4
@@ -190,42 +238,87 @@ def turned(kind: str, orientation: int, order: str = "<") -> bytes:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_that_lies_on_its_side_is_measured_as_a_viewer_shows_it(kind, order, orientation):
+def test_an_image_that_lies_on_its_side_is_measured_as_a_viewer_shows_it(kind, order, orientation):
     data = turned(kind, orientation, order)
     shown = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-    assert imagefile.upright(data) == shown.size == ((30, 40) if orientation > 4 else (40, 30))
+    assert upright(data) == shown.size == ((30, 40) if orientation > 4 else (40, 30))
     assert imagefile.measure(data).size == (40, 30)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_a_picture_without_exif_stands_as_it_is(kind):
+def test_an_image_without_exif_stands_as_it_is(kind):
     file = io.BytesIO()
     Image.new("RGB", (40, 30)).save(file, kind)
-    assert imagefile.upright(file.getvalue()) == (40, 30)
+    assert upright(file.getvalue()) == (40, 30)
 
 
-def test_what_is_no_picture_has_no_upright_size():
-    assert imagefile.upright(b"no picture") is None
+def test_what_is_not_an_image_has_no_upright_size():
+    assert upright(b"no image") is None
 
 
 @given(st.binary(max_size=60), st.sampled_from(["PNG", "JPEG", "WEBP"]))
 def test_no_exif_makes_measuring_stumble(block, kind):
     file = io.BytesIO()
     Image.new("RGB", (40, 30)).save(file, kind, exif=b"Exif\0\0" + block)
-    assert sorted(imagefile.upright(file.getvalue())) == [30, 40]
+    assert sorted(upright(file.getvalue())) == [30, 40]
 
 
 @given(st.integers(0, 400))
-def test_a_picture_that_is_cut_off_anywhere_is_measured_or_not(length):
+def test_an_image_that_is_cut_off_anywhere_is_measured_or_not(length):
     for kind in ("PNG", "JPEG", "WEBP"):
-        assert imagefile.upright(turned(kind, 6)[:length]) in (None, (40, 30), (30, 40))
+        assert upright(turned(kind, 6)[:length]) in (None, (40, 30), (30, 40))
 
 
 def test_exif_that_says_nothing_of_an_orientation_turns_nothing():
     block = exif(6)[:8] + struct.pack("<H", 1) + struct.pack("<HHII", 0x0100, 3, 1, 7) + b"\0" * 4
     file = io.BytesIO()
     Image.new("RGB", (40, 30)).save(file, "PNG", exif=block)
-    assert imagefile.upright(file.getvalue()) == (40, 30)
+    assert upright(file.getvalue()) == (40, 30)
+
+
+def crowded(kind, count):
+    """A whole file of that type, and in it a number of parts that say nothing."""
+    data = turned(kind, 6)
+    if kind == "PNG":
+        empty = struct.pack(">I", 0) + b"noNe" + struct.pack(">I", zlib.crc32(b"noNe"))
+        return data[:33] + empty * count + data[33:]
+    if kind == "JPEG":
+        return data[:2] + b"\xff\xfe\0\2" * count + data[2:]
+    body = data[8:30] + (b"none" + bytes(4)) * count + data[30:]
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_orientation_is_found_behind_a_thousand_parts(kind):
+    assert fault(crowded(kind, 1000)) is None
+    assert measure(crowded(kind, 1000)).upright == (30, 40)
+
+
+class Counted(bytes):
+    """Bytes that count how often they are looked into."""
+
+    looks = 0
+
+    def __getitem__(self, key):
+        self.looks += 1
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (crowded("PNG", 1_800_000), "it has more than 20000 chunks or segments"),
+        (crowded("WEBP", 1_800_000), "it has more than 20000 chunks or segments"),
+        (crowded("JPEG", 1_800_000), "it is not an image"),
+        (b"\xff\xd8" + b"\xff" * 5_000_000, "it is not an image"),
+    ],
+    ids=["png", "webp", "jpeg", "fill bytes"],
+)
+def test_of_millions_of_empty_parts_only_some_are_read(data, reason):
+    counted = Counted(data)
+
+    assert fault(counted) == reason
+    assert counted.looks < 10 * imagefile.MOST_PARTS
 
 
 def wrapped(data: bytes, end: str = "\n", at: int = 76) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from fluxwerk.batch import plan
 from fluxwerk.batch.manifest import ManifestLine, fingerprint, read_manifest
@@ -333,6 +334,28 @@ def test_faults_of_input_images_name_the_line_and_the_file(tmp_path: Path):
     assert "line 2, input_image = 'gone.png': there is no such file" in told
     assert "line 3, input_image = 'small.png': must be at least" in told
     assert "line 4, input_image" in told
+
+
+def test_an_image_or_mask_that_would_have_to_be_rewritten_is_named_with_its_line(tmp_path: Path):
+    mask, hole = Image.new("L", (256, 256)), Image.new("RGBA", (256, 256), (0, 0, 0, 255))
+    mask.paste(255, (0, 0, 99, 99))
+    hole.paste((0, 0, 0, 0), (0, 0, 99, 99))
+    mask.save(tmp_path / "mask.png")
+    hole.save(tmp_path / "hole.png")
+    Image.new("L", (256, 256)).save(tmp_path / "black.png")
+    Image.new("RGB", (256, 256)).save(tmp_path / "photo.bmp")
+    told = faults(
+        write(
+            tmp_path,
+            "a.csv",
+            "prompt,model,image,mask\na,fill,photo.bmp,mask.png\nb,fill,hole.png,hole.png\nc,fill,black.png,black.png\n",
+        )
+    )
+    assert "line 2, image = 'photo.bmp': must be a whole PNG, JPEG or WebP; its format is BMP" in told
+    assert "line 3, mask = 'hole.png': must be black and white here (white is repainted)" in told
+    assert "line 4, mask = 'black.png': marks nothing" in told
+    text = "prompt,model,image,mask\na,fill,hole.png,mask.png\n"
+    assert plan(ledger_with(0), write(tmp_path, "b.csv", text)).jobs == 1
 
 
 def test_a_price_that_is_not_public_is_said_and_may_be_assumed(tmp_path: Path):

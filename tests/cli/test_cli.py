@@ -54,6 +54,13 @@ def draw(name, size=(256, 256), colour="red"):
     return name
 
 
+def mask(name, size=(256, 256)):
+    """A mask whose right half is repainted."""
+    image = Image.new("L", size, 0)
+    image.paste(255, (size[0] // 2, 0, *size))
+    image.save(name)
+
+
 def test_every_command_has_help_with_an_example_or_a_sentence():
     for name, (_, words) in COMMANDS.items():
         shown = fluxwerk(name, "--help")
@@ -158,9 +165,7 @@ def test_images_are_edited_in_their_order(on_server):
 
 def test_only_what_the_mask_covers_is_repainted(on_server):
     draw("photo.png", (256, 256), "red")
-    mask = Image.new("L", (256, 256), 0)
-    mask.paste(255, (128, 0, 256, 256))
-    mask.save("mask.png")
+    mask("mask.png")
 
     done = on_server("fill", "a lake", "-i", "photo.png", "--mask", "mask.png", "-o", "filled.png")
 
@@ -168,6 +173,36 @@ def test_only_what_the_mask_covers_is_repainted(on_server):
     filled = look("filled.png").convert("RGB")
     assert filled.crop((0, 0, 128, 256)).getcolors() == [(128 * 256, (255, 0, 0))]
     assert filled.crop((128, 0, 256, 256)).getcolors() != [(128 * 256, (255, 0, 0))]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "mask: what is transparent is repainted, 50 % of the image; sent as black and white"),
+        (("--mask-is", "white"), "mask: marks nothing: no part of it is white"),
+        (("--mask-is", "black"), "--mask-is: 'black' must be one of 'transparent', 'white'"),
+    ],
+)
+def test_the_command_says_how_it_read_a_mask_and_takes_a_word_for_it(own_folder, words, said):
+    draw("photo.png")
+    hole = Image.new("RGBA", (256, 256), (0, 0, 0, 255))
+    hole.paste((0, 0, 0, 0), (0, 0, 256, 128))
+    hole.save("mask.png")
+    command = [sys.executable, "-m", "fluxwerk", "fill", "a lake", "-i", "photo.png", "--mask", "mask.png", "--offline"]
+
+    done = subprocess.run([*command, *words, "-o", "a.png"], capture_output=True, text=True, check=False)
+
+    assert said in done.stderr
+    assert Path("a.png").exists() == (not words)
+
+
+def test_a_still_of_another_format_is_converted_and_the_command_says_so(own_folder):
+    draw("photo.tiff")
+    command = [sys.executable, "-m", "fluxwerk", "edit", "x", "-i", "photo.tiff", "--offline", "-o", "a.png"]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert "input_image: converted from TIFF to PNG" in done.stderr.splitlines()
 
 
 def test_a_dry_run_shows_request_and_price_and_sends_nothing(own_folder):
@@ -426,10 +461,3 @@ def test_no_output_of_the_command_line_shows_a_key_or_a_signed_query(own_folder,
         done = fluxwerk(*command, "--base-url", base, BFL_API_KEY="CANARY-key-of-mine")
     assert "CANARY" not in done.output + repr(done.exception)
     assert "sig=" not in done.output
-
-
-def test_an_image_that_cannot_be_written_is_paid_for_and_can_be_collected(on_server):
-    done = on_server("generate", "x", "--width", 64, "--height", 64, "-o", "a" * 300 + ".png")
-    assert done.exit_code != 0
-    assert "cannot be written" in done.stderr
-    assert "fluxwerk wait " in done.stderr

@@ -535,11 +535,11 @@ def test_a_task_is_waited_for_in_another_process(fluxwerk_server, asked):
 
 
 def needs(model: catalog.Model) -> dict[str, object]:
-    """The least that this model takes, with the images it requires."""
+    """The least that this model takes, with the images it requires and a mask for one that is opaque."""
     side = max(64, model.smallest_input)
     wanted: dict[str, object] = {}
     for option in model.options.values():
-        if option.required and option.type in rows.IMAGE_TYPES:
+        if (option.required or option.name == "mask") and option.type in rows.IMAGE_TYPES:
             wanted[option.name] = images.jpeg(side, side)
         elif option.required and option.type == "integer":
             wanted[option.name] = 128

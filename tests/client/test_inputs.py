@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
+import os
 
 import pytest
 from hypothesis import given
@@ -12,22 +13,35 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fluxwerk.catalog import rows
+from fluxwerk.catalog.images import LARGEST_BYTES
 from fluxwerk.catalog.rows import Model, get_model
-from fluxwerk.client import inputs
 from fluxwerk.client.image import develop
 from fluxwerk.client.inputs import EncodedImage, ModelOptions, RequestOptions, attach, compose
 from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.testing.face_to_face import blank
 from fluxwerk.types import Outcome, Status, Task
 
-PRO, KLEIN, FILL, ULTRA, FLUX_3 = (get_model(name) for name in ("pro", "klein-4b", "fill", "ultra", "flux-3"))
+PRO, KLEIN, FILL, ERASE, ULTRA, FLUX_3 = (
+    get_model(name) for name in ("pro", "klein-4b", "fill", "erase", "ultra", "flux-3")
+)
 NEW = Model("new", "/v1/new")
 FOX, WOLF = blank(128, 64), blank(64, 256)
 URL = "https://example.com/fox.png"
 
 
+def spot(width, height, kind="PNG", mode="L", back=0, front=255):
+    """A mask whose middle differs from its edge."""
+    mask, file = Image.new(mode, (width, height), back), io.BytesIO()
+    mask.paste(front, (width // 4, height // 4, width // 2, height // 2))
+    mask.save(file, kind)
+    return file.getvalue()
+
+
 def coded(data):
     return base64.b64encode(data).decode()
+
+
+HOLE = spot(128, 64)
 
 
 def faults(model, prompt="a fox", **wanted):
@@ -59,6 +73,7 @@ def test_beside_options_there_are_five_words():
     assert set(RequestOptions.__annotations__) - set(ModelOptions.__annotations__) == {
         "model",
         "images",
+        "mask_is",
         "extra",
         "timeout",
         "allow_empty_prompt",
@@ -136,7 +151,7 @@ def test_an_attached_image_does_not_show_its_bytes():
         ("data:image/png,abc", "must be base64"),
         ("data:image/png;base64", "must be base64"),
         ("data:image/png;base64,!", "the text is not base64"),
-        ("füchse", "is no file"),
+        ("füchse", "is not a file"),
         ("", "it is empty"),
         (b"", "it is empty"),
         (b"<html>", "it is a web page"),
@@ -168,7 +183,7 @@ def test_base64_too_long_for_the_name_of_a_file_is_read():
     assert "damaged" in str(attach(text, "input_image", PRO))
 
 
-def test_a_folder_is_no_image(tmp_path):
+def test_a_folder_is_not_an_image(tmp_path):
     assert "cannot be read" in str(attach(tmp_path, "input_image", PRO))
 
 
@@ -184,13 +199,13 @@ def test_a_file_that_is_too_large_is_called_large_and_not_damaged(tmp_path):
     path = tmp_path / "fox.png"
     with path.open("wb") as file:
         file.write(FOX)
-        file.truncate(inputs.LARGEST_BYTES + 10)
+        file.truncate(LARGEST_BYTES + 10)
 
     assert "at most 20 MB" in str(attach(path, "input_image", PRO))
-    assert "at most 20 MB" in str(attach(io.BytesIO(bytes(inputs.LARGEST_BYTES + 1)), "input_image", PRO))
+    assert "at most 20 MB" in str(attach(io.BytesIO(bytes(LARGEST_BYTES + 1)), "input_image", PRO))
 
 
-def test_a_picture_that_png_cannot_hold_is_a_fault_with_a_way_out():
+def test_an_image_that_png_cannot_hold_is_a_fault_with_a_way_out():
     assert "convert" in str(attach(Image.new("CMYK", (64, 64)), "input_image", PRO))
 
 
@@ -222,6 +237,7 @@ def test_images_go_into_the_fields_of_the_model_in_their_order():
 def test_one_image_goes_where_the_model_wants_it(model, field):
     big = blank(512, 512)
     options = {"width": 600, "height": 600} if model.name.endswith("outpainting") else {}
+    options |= {"mask": spot(512, 512)} if model is FILL else {}
 
     assert compose(model, "a fox", images=[big], options=options).fields[field] == coded(big)
 
@@ -246,8 +262,8 @@ def test_images_by_name_count_in_the_order_of_the_model_however_they_were_given(
     ("model", "count", "said"),
     [
         (KLEIN, 5, "takes at most 4 images"),
-        (FILL, 2, "takes at most 1 images"),
-        (get_model("vto"), 1, "takes no such images"),
+        (FILL, 2, "takes at most 1 image here"),
+        (get_model("vto"), 1, "takes at most 0 images here (name the fields of its images: person, garment)"),
     ],
 )
 def test_too_many_images_are_refused(model, count, said):
@@ -268,14 +284,82 @@ def test_a_list_in_a_field_for_one_image_is_refused():
 
 
 def test_a_mask_must_be_as_large_as_its_image():
-    image = blank(512, 256)
+    image, mask = blank(512, 256), spot(512, 256)
 
     assert (
         "must be as large as the image, 512×256"
-        in faults(FILL, options={"image": image, "mask": blank(256, 512)})["mask"]
+        in faults(FILL, options={"image": image, "mask": spot(256, 512)})["mask"]
     )
-    assert compose(FILL, options={"image": image, "mask": image}).sizes == ((512, 256),)
-    assert compose(FILL, options={"image": URL, "mask": image}).sizes == (None,)
+    assert compose(FILL, options={"image": image, "mask": mask}).sizes == ((512, 256),)
+    assert compose(FILL, options={"image": URL, "mask": mask}).sizes == (None,)
+
+
+def sideways(size, kind="JPEG", orientation=6):
+    """A photograph that a viewer turns by a quarter."""
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.linear_gradient("L").resize(size).rotate(30).convert("RGB").save(file, kind, exif=exif)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_mask_is_compared_with_the_photograph_as_a_viewer_shows_it(kind):
+    photo, mask = sideways((300, 256), kind), spot(256, 300)
+
+    assert compose(FILL, options={"image": photo, "mask": mask}).sizes == ((256, 300),)
+    assert (
+        "must be as large as the image, 256×300"
+        in faults(FILL, options={"image": photo, "mask": spot(300, 256)})["mask"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "options"),
+    [
+        (Image.new("RGB", (256, 256)), "JPEG", {}),
+        (Image.new("RGB", (256, 256)), "PNG", {}),
+        (Image.new("RGB", (256, 256)), "WEBP", {}),
+        (Image.new("RGB", (256, 256)), "WEBP", {"lossless": True}),
+    ],
+)
+def test_an_opaque_image_without_a_mask_is_not_filled(image, kind, options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+
+    wrong = faults(FILL, images=[file.getvalue()])
+
+    assert "is missing, and no part of the image is transparent" in wrong["mask"]
+    assert list(faults(ERASE, None, images=[file.getvalue()])) == ["mask"]
+    assert list(faults(FILL, images=[b"x"])) == ["image"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "options"),
+    [
+        ("RGBA", "PNG", {}),
+        ("LA", "PNG", {}),
+        ("RGB", "PNG", {"transparency": (0, 0, 0)}),
+        ("RGBA", "WEBP", {}),
+        ("RGBA", "WEBP", {"lossless": True}),
+    ],
+)
+def test_the_transparent_part_of_an_image_stands_for_a_mask(mode, kind, options):
+    image, file = Image.new(mode, (256, 256)), io.BytesIO()
+    image.save(file, kind, **options)
+
+    assert set(compose(FILL, "a lake", images=[file.getvalue()]).fields) == {"prompt", "image"}
+    assert set(compose(FILL, "a lake", images=[URL]).fields) == {"prompt", "image"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no FIFOs")
+def test_a_fifo_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "fox.png")
+
+    assert "it is not a regular file" in str(attach(tmp_path / "fox.png", "input_image", PRO))
+
+
+def test_a_photograph_that_is_too_small_is_named_with_its_upright_size():
+    assert "63×200" in str(attach(sideways((200, 63)), "input_image", PRO))
 
 
 def test_a_damaged_mask_is_one_fault_and_not_two():
@@ -309,7 +393,7 @@ def test_what_is_newer_than_this_release_is_sent_unchecked_and_with_a_warning(ca
 
 
 def test_a_model_by_hand_takes_every_option_and_knows_an_image_by_its_name():
-    options = {"image_prompt_strength": 0.3, "images_per_second": 2, "mask": FOX, "anything": None, "steps": 900}
+    options = {"image_prompt_strength": 0.3, "images_per_second": 2, "mask": HOLE, "anything": None, "steps": 900}
 
     request = compose(NEW, "a fox", images=[FOX, WOLF], options=options)
 
@@ -317,7 +401,7 @@ def test_a_model_by_hand_takes_every_option_and_knows_an_image_by_its_name():
         "prompt": "a fox",
         "image_prompt_strength": 0.3,
         "images_per_second": 2,
-        "mask": coded(FOX),
+        "mask": coded(HOLE),
         "steps": 900,
         "input_image": coded(FOX),
         "input_image_2": coded(WOLF),

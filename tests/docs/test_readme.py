@@ -25,7 +25,9 @@ def blocks(language):
 def desk(tmp_path):
     for name, colour in (("cat.jpg", "orange"), ("room.jpg", "brown"), ("sunset.png", "red")):
         Image.new("RGB", (512, 512), colour).save(tmp_path / name)
-    Image.new("L", (512, 512), 255).save(tmp_path / "mask.png")
+    mask = Image.new("L", (512, 512), 0)
+    mask.paste(255, (128, 256, 384, 512))
+    mask.save(tmp_path / "mask.png")
     return tmp_path
 
 
@@ -55,6 +57,9 @@ def test_every_block_of_the_readme_is_of_a_kind_that_is_executed_here():
 def test_the_first_command_makes_a_picture_of_the_size_it_says(desk, environment):
     install, _, command = blocks("sh")[0].partition(" && ")
     assert install == 'pip install ".[all]"'
+
+    # An image that is there is not replaced.
+    (desk / "sunset.png").unlink()
 
     done = run(["bash", "-euc", command], desk, environment)
 

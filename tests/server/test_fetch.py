@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from fluxwerk.client.inputs import LARGEST_BYTES
+from fluxwerk.catalog.images import LARGEST_BYTES
 from fluxwerk.errors import ConnectionFailedError, NoResponseError, TransportError
 from fluxwerk.server.fetch import Guard
 from fluxwerk.types import HttpRequest, Response

@@ -83,9 +83,9 @@ def test_a_mask_of_another_size_is_refused_with_both_sizes(path):
 
 
 def rgba(width: int, height: int, hole: tuple[int, int, int, int]) -> bytes:
-    picture, file = Image.new("RGBA", (width, height), (0, 0, 255, 255)), io.BytesIO()
-    picture.paste((0, 0, 0, 0), hole)
-    picture.save(file, "PNG")
+    image, file = Image.new("RGBA", (width, height), (0, 0, 255, 255)), io.BytesIO()
+    image.paste((0, 0, 0, 0), hole)
+    image.save(file, "PNG")
     return file.getvalue()
 
 

@@ -457,12 +457,12 @@ def test_fill_takes_its_image_and_its_mask_is_not_billed():
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        (text(png(63, 64)), "is 63×64; each side needs 64 pixels"),
-        (text(png(5000, 4001)), "is 5000×4001; at most 20 megapixels are taken"),
-        (text(giant()), "megapixels are taken|damaged"),
+        (text(png(63, 64)), "is 63×64; it must be at least 64 pixels on each side"),
+        (text(png(5000, 4001)), "is 5000×4001; it must be at most 20 megapixels"),
+        (text(giant()), "at most 20 megapixels|damaged"),
         ("A" * (28 * 2**20), "is larger than 20 MB"),
         (text(b"<!DOCTYPE html><p>no"), "it is a web page, not an image"),
-        (text(b"GIF89a" + b"\0" * 40), "it is no image"),
+        (text(b"GIF89a" + b"\0" * 40), "its format is GIF"),
         (text(png(64, 64)[:-20]), "it is cut off or damaged"),
         ("", "it is empty"),
         ("data:image/png;base64,", "it is empty"),

@@ -69,7 +69,7 @@ class Rows:
         self._defaults = defaults
         self._kept = kept
         self._shapes: dict[str, Shape] = {}
-        self._seen: dict[tuple[str, str], Input | Fault] = {}
+        self._seen: dict[tuple[str, str, bool], Input | Fault] = {}
         self._noted: set[str] = set()
         self._models: dict[str, Model] = {}
         self.found: list[Input] = []
@@ -161,7 +161,8 @@ class Rows:
         if "\0" in text:
             return Fault(name, text, "there is no such file")
         path = str((self._defaults.folder / text).resolve())
-        key = path, model.name
+        # A mask has to mark something, an image has not.
+        key = path, model.name, name == "mask"
         if key not in self._seen:
             if len(self._seen) >= self._kept:
                 self._seen.clear()
@@ -277,7 +278,8 @@ def _converted(kind: str, value: Json) -> Json:
 
 
 def _measured(path: str, name: str, model: Model) -> Input | Fault:
-    found = attach(Path(path), name, model)
+    # The ledger keeps the path and the hash of the file, and sends its bytes.
+    found = attach(Path(path), name, model, as_it_is=True)
     if isinstance(found, Fault):
         return found
     assert found.size is not None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -17,15 +17,14 @@ from fluxwerk.catalog import prices, sizes
 from fluxwerk.catalog.rows import Model
 from fluxwerk.cli.connection import Connection, connected
 from fluxwerk.cli.console import ProgressLine, money, put_json, sentence, summary
+from fluxwerk.cli.output import check_output, format_of, is_stdout, output_options, save_image
 from fluxwerk.cli.series import Series, numbered
 from fluxwerk.cli.sheet import check_sheet
-from fluxwerk.client.image import Image
 from fluxwerk.client.inputs import compose
-from fluxwerk.errors import Fault, InvalidUsageError, StorageError, UnknownPriceError
+from fluxwerk.errors import Fault, InvalidUsageError, UnknownPriceError
 from fluxwerk.types import Json, Request
 
 F = TypeVar("F", bound=Callable[..., Any])
-FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 LONGEST_SHOWN = 120
 
 _SHARED = (
@@ -49,12 +48,7 @@ _SHARED = (
         multiple=True,
         help="Any other option of the model; `fluxwerk models MODEL` shows them.",
     ),
-    click.option(
-        "-o",
-        "--output",
-        type=click.Path(dir_okay=False, path_type=Path),
-        help="File to write; by default it is named after the model and the seed.",
-    ),
+    output_options,
     click.option("--allow-empty-prompt", is_flag=True, help="Send an empty prompt; it costs the same as any other."),
     click.option("--dry-run", is_flag=True, help="Show the request and its price; send nothing."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
@@ -76,6 +70,7 @@ def make(
     images: Sequence[str] = (),
     options: Sequence[str] = (),
     output: Path | None,
+    overwrite: bool = False,
     count: int = 1,
     sheet: Path | None = None,
     allow_empty_prompt: bool = False,
@@ -98,16 +93,17 @@ def make(
     if dry_run:
         _show_dry_run(model, request, estimate, count, as_json=as_json)
         return
-    _check_folder(output)
+    check_output(output, count=count, as_json=as_json)
     if sheet:
         check_sheet(sheet)
     progress = ProgressLine(offline=connection.offline, quiet=as_json)
     if count > 1 or sheet:
-        series = Series(model, output, sheet, estimate, saved, progress, offline=connection.offline, as_json=as_json)
+        save = partial(save_image, overwrite=overwrite)
+        series = Series(model, output, sheet, estimate, save, progress, offline=connection.offline, as_json=as_json)
         with progress.live(f"{count} × {model.name}"), connected(connection, progress.on_event) as client:
             code = series.run(client, requests)
         sys.exit(code)
-    _run(model, request, connection, output, estimate, progress, as_json=as_json)
+    _run(model, request, connection, output, estimate, progress, overwrite=overwrite, as_json=as_json)
 
 
 def _run(
@@ -118,17 +114,18 @@ def _run(
     estimate: Decimal | None,
     progress: ProgressLine,
     *,
+    overwrite: bool,
     as_json: bool,
 ) -> None:
     began = time.monotonic()
     with progress.live(model.name), connected(connection, progress.on_event) as client:
         image = client.generate(request, model=model)
-        file = saved(image, output or Path(f"{model.name}-{image.seed}.{image.suffix}"))
+        file = save_image(image, output or Path(f"{model.name}-{image.seed}"), overwrite=overwrite)
     facts = summary(image, str(file), estimate, began, offline=connection.offline)
     if as_json:
         put_json(facts)
     else:
-        click.echo(sentence(facts))
+        click.echo(sentence(facts), err=is_stdout(file))
 
 
 def _announce_size(model: Model, request: Request) -> None:
@@ -144,21 +141,13 @@ def _announce_size(model: Model, request: Request) -> None:
     )
 
 
-def saved(image: Image, file: Path) -> Path:
-    """Write a paid image; raises `StorageError` with its task, so that it can be collected again."""
-    try:
-        return image.save(file)
-    except OSError as error:
-        raise StorageError(f"{file} cannot be written: {error.strerror or error}.", task=image.task) from None
-
-
 def _path_or_url(text: str) -> str | Path:
     """Read an argument as a file unless it is a URL; base64 is not typed by hand."""
     return text if text.startswith(("http://", "https://", "data:")) else Path(text)
 
 
 def _choose_format(model: Model, wanted: dict[str, Json], output: Path | None) -> None:
-    suffix = FORMATS.get(output.suffix.lower()) if output else None
+    suffix = format_of(output)
     if suffix is None:
         return
     asked = wanted.get("output_format")
@@ -225,17 +214,6 @@ def _elided(value: Json) -> Json:
     if isinstance(value, str) and len(value) > LONGEST_SHOWN and " " not in value and "://" not in value:
         return f"<{len(value)} characters of base64>"
     return [_elided(item) for item in cast("list[Json]", value)] if isinstance(value, list) else value
-
-
-def _check_folder(output: Path | None) -> None:
-    """Check before the submit that the file can be written; raises `InvalidUsageError`."""
-    folder = (output or Path("image")).absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise InvalidUsageError(
-            "", faults=[Fault("--output", str(output or folder), "cannot be written", "choose another folder")]
-        )
 
 
 def json_option(command: F) -> F:

@@ -9,12 +9,22 @@ import click
 from fluxwerk.cli.connection import Connection, connection_options
 from fluxwerk.cli.creation import creation_options, make
 from fluxwerk.cli.usage import PromptCommand
+from fluxwerk.client.mask import CONVENTIONS
 
 
 @click.command("fill", cls=PromptCommand)
 @click.argument("prompt", required=False)
 @click.option("-i", "--image", "images", required=True, multiple=True, metavar="FILE|URL", help="Image to change.")
-@click.option("--mask", metavar="FILE|URL", help="White is repainted; without one, the image's transparent part.")
+@click.option(
+    "--mask",
+    metavar="FILE|URL",
+    help="Black and white image; without one, the image's transparent part is repainted.",
+)
+@click.option(
+    "--mask-is",
+    type=click.Choice(CONVENTIONS),
+    help="What marks the part to repaint; by default the mask itself tells, and white is the rule.",
+)
 @click.option(
     "-m",
     "--model",
@@ -29,5 +39,6 @@ def command(prompt: str | None, model: str, connection: Connection, **given: Any
 
     \b
     fluxwerk fill "a wooden bench" -i garden.png --mask mask.png -o bench.png
+    fluxwerk fill "a wooden bench" -i garden.png --mask hole.png --mask-is transparent
     """  # noqa: D301
     make(model, prompt, connection, **given)

@@ -61,4 +61,4 @@ def _size(text: str) -> Size:
         found = imagefile.measure(opened.read(HEAD))
     if found is None:
         raise InvalidUsageError("", faults=[Fault("--image", text, "must be a PNG, JPEG or WebP file")])
-    return found.size
+    return found.upright

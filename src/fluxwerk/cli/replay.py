@@ -12,6 +12,7 @@ from fluxwerk.batch.provenance import is_cut, read_origin
 from fluxwerk.cli.connection import Connection, connection_options
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.creation import make
+from fluxwerk.cli.output import output_options
 from fluxwerk.errors import InvalidUsageError
 from fluxwerk.ledger.inputs import is_mark
 from fluxwerk.types import Json
@@ -19,15 +20,10 @@ from fluxwerk.types import Json
 
 @click.command("replay")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Make the image again and write it to this file.",
-)
+@output_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @connection_options
-def command(file: Path, output: Path | None, connection: Connection, *, as_json: bool) -> None:
+def command(file: Path, output: Path | None, connection: Connection, *, overwrite: bool, as_json: bool) -> None:
     """Rebuild the request of the image FILE; with -o the request is sent again, and charged.
 
     The request is read from the file itself, or from the JSON file beside it.
@@ -39,7 +35,8 @@ def command(file: Path, output: Path | None, connection: Connection, *, as_json:
         return
     _check(file, fields)
     given: dict[str, Any] = {name: value for name, value in fields.items() if name != "prompt"}
-    make(str(facts["model"]), fields.get("prompt"), connection, output=output, dry_run=False, as_json=as_json, **given)
+    given |= {"output": output, "overwrite": overwrite, "dry_run": False, "as_json": as_json}
+    make(str(facts["model"]), fields.get("prompt"), connection, **given)
 
 
 def _fields(facts: Mapping[str, Json]) -> dict[str, Json]:

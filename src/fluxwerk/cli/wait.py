@@ -9,7 +9,8 @@ import click
 
 from fluxwerk.cli.connection import Connection, connected, connection_options
 from fluxwerk.cli.console import ProgressLine, put_json, sentence, summary
-from fluxwerk.cli.creation import json_option, saved
+from fluxwerk.cli.creation import json_option
+from fluxwerk.cli.output import check_output, format_of, is_stdout, output_options, save_image
 from fluxwerk.errors import InvalidUsageError
 from fluxwerk.types import Task
 
@@ -17,29 +18,28 @@ from fluxwerk.types import Task
 @click.command("wait")
 @click.argument("task")
 @click.option("--polling-url", metavar="URL", help="Polling URL of the task; by default one of the configured region.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File to write; by default it is named after the task.",
-)
+@output_options
 @json_option
 @connection_options
-def command(task: str, polling_url: str | None, output: Path | None, connection: Connection, *, as_json: bool) -> None:
+def command(
+    task: str, polling_url: str | None, output: Path | None, connection: Connection, *, overwrite: bool, as_json: bool
+) -> None:
     """Wait for the task with the id TASK and download its image; nothing is submitted or charged."""
     if connection.offline:
         raise InvalidUsageError(
             "--offline cannot be used here: an offline server and its tasks end with the command that started them. "
             "Start a server with `fluxwerk serve` and pass its address as --base-url."
         )
+    format_of(output)
+    check_output(output, as_json=as_json)
     began = time.monotonic()
     progress = ProgressLine(offline=False, quiet=as_json)
     with progress.live("waiting"), connected(connection, progress.on_event) as client:
         url = polling_url or f"{client.access.base}/v1/get_result?id={task}"
         image = client.download(Task(task, url))
-        file = saved(image, output or Path(f"{task}.{image.suffix}"))
+        file = save_image(image, output or Path(task), overwrite=overwrite)
     facts = summary(image, str(file), None, began, offline=False)
     if as_json:
         put_json(facts)
     else:
-        click.echo(sentence(facts))
+        click.echo(sentence(facts), err=is_stdout(file))

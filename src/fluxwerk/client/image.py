@@ -1,4 +1,4 @@
-"""The result: the bytes of an image with what is known about how they came to be."""
+"""The result: the bytes of an image, and the task, seed, cost and prompt they come from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Image:
     """An image and its origin: size in pixels, `cost` in credits as settled by the service.
 
-    `engine` is named only by a fluxwerk server: "offline" means a rendering that no FLUX model made.
+    Only a fluxwerk server names its `engine`: "offline" marks a rendering that was not made by a FLUX model.
     """
 
     data: bytes = field(repr=False)
@@ -36,7 +36,7 @@ class Image:
 
     @property
     def model(self) -> str:
-        """The name of the model that was asked."""
+        """The name of the model that the request went to."""
         return self.task.model
 
     @property
@@ -44,27 +44,30 @@ class Image:
         """The usual ending of a file of this type, without a dot."""
         return imagefile.SUFFIX[self.content_type]
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the bytes as they came, whole or not at all, and return the path."""
-        return storage.save(self.data, path)
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> Path:
+        """Write the bytes as they came, whole or not at all, and return the path.
+
+        Raises `FileExistsError` if the name is taken and `overwrite` is false.
+        """
+        return storage.save(self.data, path, overwrite=overwrite)
 
     def to_pil(self) -> PilImage:
         """Decode into a Pillow image; needs the package pillow."""
-        from PIL import Image as Pil  # noqa: PLC0415  (heavy, and only for those who ask)
+        from PIL import Image as Pil  # noqa: PLC0415  (heavy, and needed only here)
 
-        picture = Pil.open(io.BytesIO(self.data))
-        picture.load()
-        return picture
+        opened = Pil.open(io.BytesIO(self.data))
+        opened.load()
+        return opened
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
-        """Show itself in a notebook."""
+        """Return the image for a notebook."""
         text = base64.b64encode(self.data).decode("ascii")
         html = f'<img src="data:{self.content_type};base64,{text}" width="{min(self.width, 512)}">'
         return {self.content_type: text, "text/html": html, "text/plain": repr(self)}
 
 
 def develop(status: Status, data: bytes) -> Image:
-    """Join the bytes of a finished download with what the status said of them."""
+    """Build an image from a finished download and its status."""
     found = imagefile.measure(data)
     assert found is not None, "a download is measured before it counts"
     return Image(

@@ -1,20 +1,23 @@
-"""From what a caller has in hand to a request: images read, measured and turned into text, options checked."""
+"""Build requests: read, measure and encode images of every kind of source, and check options."""
 
 from __future__ import annotations
 
 import base64
-import io
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias, TypedDict, cast
 
 from fluxwerk import catalog, imagefile
+from fluxwerk.catalog.images import LARGEST_BYTES, check_mask, inspect
 from fluxwerk.catalog.rows import IMAGE_TYPES, Model
 from fluxwerk.catalog.sizes import Size
+from fluxwerk.client import conversion
+from fluxwerk.client.mask import CONVENTIONS, Mask, MaskIs, read_mask
 from fluxwerk.errors import Fault
 from fluxwerk.protocol.trust import redact
 from fluxwerk.types import Json, Request
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class HasData(Protocol):
-    """Whatever holds the bytes of an image, as an image that was made before does."""
+    """An object that holds the bytes of an image, such as the result of an earlier request."""
 
     @property
     def data(self) -> bytes:
@@ -34,14 +37,12 @@ class HasData(Protocol):
 
 ImageInput: TypeAlias = "str | bytes | os.PathLike[str] | BinaryIO | PilImage | HasData | EncodedImage"
 
-# The service takes 20 MB or 20 megapixels an image, by its documentation.
-LARGEST_BYTES = 20 * 1024 * 1024
 LONGEST_PATH = 4096
 LONGEST_DATA_URI_SHOWN = 100
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"})
-# What an image field says about the sizes that count for the price: masks do not.
+# Image fields whose sizes do not count for the price.
 UNPRICED = frozenset({"mask"})
-# What holds an image in a model made by hand, which has no options to ask.
+# The image fields of a model made by hand, which lists no options.
 IMAGE_NAME = re.compile(r"input_image(_[0-9]+)?|images?|image_prompt|mask|person|garment")
 
 log = logging.getLogger("fluxwerk")
@@ -95,15 +96,16 @@ class ModelOptions(TypedDict, total=False):
 
 
 class RequestOptions(ModelOptions, total=False):
-    """What `generate` and `submit` take beside the prompt.
+    """What `generate` and `submit` take besides the prompt.
 
-    `images` go into the model's image fields in order; `extra` is sent unchecked, for what is newer than this release;
-    `timeout` is the deadline in seconds for the whole method; `allow_empty_prompt` lets a blank prompt pass, which
-    costs what any other does.
+    `images` go into the model's image fields in order; `mask_is` says what marks the part of a mask to repaint;
+    `extra` is sent unchecked, for what is newer than this release; `timeout` is the deadline in seconds for the whole
+    method; `allow_empty_prompt` lets a blank prompt pass, which costs what any other does.
     """
 
     model: str | Model
     images: Sequence[ImageInput]
+    mask_is: MaskIs
     extra: Mapping[str, Json]
     timeout: float | None
     allow_empty_prompt: bool
@@ -111,10 +113,14 @@ class RequestOptions(ModelOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """An image as it will be sent: a URL, or base64; `size` in pixels, `None` for a URL."""
+    """An image as it will be sent: a URL, or base64; `size` in pixels as a viewer shows it, `None` for a URL.
+
+    `opaque` is true where the file is known to have no transparent part.
+    """
 
     text: str = field(repr=False)
     size: Size | None = None
+    opaque: bool = field(default=False, repr=False, compare=False)
 
 
 def compose(
@@ -129,26 +135,29 @@ def compose(
     """Build a request, or raise `InvalidUsageError` with every fault in it; reads files, sends nothing.
 
     `images` are put into the model's image fields in order; `extra` goes to the service unchecked, for what is newer
-    than this release.
+    than this release. The option `mask_is` is the client's own.
     """
     given = {name: value for name, value in (options or {}).items() if value is not None}
+    mask_is = given.pop("mask_is", None)
     if prompt is not None:
         given = {"prompt": prompt, **given}
-    faults = list(_place_images(model, images, given))
+    faults = [*_place_images(model, images, given), *_check_mask_is(mask_is, given)]
+    mask_is = mask_is if mask_is in CONVENTIONS else None
     _translate_upsampling(model, given)
     sizes: list[Size | None] = []
     measured: dict[str, Size | None] = {}
     # The order of the model's own fields says which image is the first, and so how large the result becomes.
     for name in [name for name in model.options or dict(given) if name in given and _holds_images(model, name)]:
-        attached, wrong = _attach_all(given[name], name, model)
+        attached, wrong = _attach_all(given[name], name, model, mask_is)
         faults += wrong
         given[name] = [one.text for one in attached] if name == "images" else "".join(a.text for a in attached)
         measured[name] = attached[0].size if attached else None
+        faults += _check_marked(model, name, attached, given)
         if name not in UNPRICED:
             sizes += [one.size for one in attached]
     broken = {fault.field for fault in faults}
     faults += [fault for fault in catalog.check(model, given) if fault.field not in broken]
-    faults += _check_mask(measured)
+    faults += filter(None, [check_mask(measured.get("mask"), measured.get("image"))])
     if not allow_empty_prompt:
         faults += _check_prompt(model, given)
     catalog.refuse(model, faults)
@@ -164,28 +173,41 @@ def _check_prompt(model: Model, given: Mapping[str, Json]) -> Iterator[Fault]:
         yield Fault("prompt", prompt, "must hold at least one word", "in Python allow_empty_prompt=True sends it")
 
 
-def attach(source: ImageInput, name: str, model: Model) -> EncodedImage | Fault:
-    """Read one image and measure it against what the model takes; the fault says what is wrong with it."""
+def attach(
+    source: ImageInput, name: str, model: Model, *, mask_is: MaskIs | None = None, as_it_is: bool = False
+) -> EncodedImage | Fault:
+    """Read one image and measure it against what the model takes; the fault says what is wrong with it.
+
+    A still that the service does not read is converted, and a mask is read by `mask_is`; with `as_it_is` nothing is
+    rewritten, and what would have to be is a fault.
+    """
     if isinstance(source, EncodedImage):
         return source
     if isinstance(source, str) and source.lstrip().startswith(("http://", "https://")):
         return EncodedImage(source.strip())
-    data = _read(source, name)
-    if isinstance(data, Fault):
-        return data
-    if len(data) > LARGEST_BYTES:
-        return Fault(name, None, "must be at most 20 MB", "shrink it or save it as JPEG")
-    fault = imagefile.fault(data)
-    found = imagefile.measure(data)
-    if fault or found is None:
-        return Fault(name, None, f"{fault}; a whole PNG, JPEG or WebP is needed", _origin(source))
-    wrong = _check_size(found.size, name, model)
-    return wrong or EncodedImage(base64.b64encode(data).decode("ascii"), found.size)
+    data = _read(source, name, model)
+    if isinstance(data, bytes) and not as_it_is and imagefile.measure(data) is None:
+        kind = imagefile.format_name(data)
+        data = conversion.convert(name, data, kind, model) if kind else data
+    found = inspect(name, data, model) if isinstance(data, bytes) else data
+    if isinstance(found, Fault) or isinstance(data, Fault):
+        fault = cast("Fault", found)
+        return replace(fault, hint=fault.hint or _origin(source))
+    if name != "mask":
+        return EncodedImage(_encode(data), found.upright, not imagefile.may_be_transparent(data))
+    mask = read_mask(data, found, model, mask_is)
+    if isinstance(mask, Mask) and as_it_is and mask.data != data:
+        return Fault(name, None, "must be black and white here", "white is repainted")
+    return EncodedImage(_encode(mask.data), found.upright) if isinstance(mask, Mask) else mask
+
+
+def _encode(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
 
 
 def _place_images(model: Model, images: Sequence[ImageInput], given: dict[str, Json]) -> Iterator[Fault]:
     if isinstance(images, str | bytes | os.PathLike):
-        yield Fault("images", None, "must be a list of images", "put brackets around the one")
+        yield Fault("images", None, "must be a list of images", "for one image: [image]")
         return
     if not images:
         return
@@ -197,20 +219,22 @@ def _place_images(model: Model, images: Sequence[ImageInput], given: dict[str, J
         names = tuple(f"input_image_{n}" if n > 1 else "input_image" for n in range(1, len(images) + 1))
         most = len(images)
     if len(images) > most:
-        allowed = f"{model.name} takes at most {most} images" if most else f"{model.name} takes no such images"
-        yield Fault("images", f"{len(images)} images", allowed)
+        allowed = f"{model.name} takes at most {most} image{'' if most == 1 else 's'} here"
+        fields = ", ".join(name for name in model.options if _holds_images(model, name))
+        hint = f"name the fields of its images: {fields}" if fields and not most else ""
+        yield Fault("images", f"{len(images)}", allowed, hint)
         return
     placed: Iterable[tuple[str, Json]] = (
         [("images", list(images))] if names == ("images",) else zip(names, images, strict=False)
     )
     for name, source in placed:
         if name in given:
-            yield Fault(name, None, "is given twice: once by itself and once in images")
+            yield Fault(name, None, "is given twice: by its own name and in images")
         given[name] = source
 
 
 def _translate_upsampling(model: Model, given: dict[str, Json]) -> None:
-    """Let one word serve all models: where upsampling is on by default the service has a switch to turn it off."""
+    """Translate `prompt_upsampling` for models whose upsampling is on by default: they take `disable_pup` instead."""
     if "prompt_upsampling" in given and "disable_pup" in model.options and "disable_pup" not in given:
         wanted = given.pop("prompt_upsampling")
         given["disable_pup"] = not wanted if isinstance(wanted, bool) else wanted
@@ -223,33 +247,39 @@ def _holds_images(model: Model, name: str) -> bool:
     return option.type in IMAGE_TYPES
 
 
-def _attach_all(value: Json, name: str, model: Model) -> tuple[list[EncodedImage], list[Fault]]:
+def _check_mask_is(mask_is: Json, given: Mapping[str, Json]) -> Iterator[Fault]:
+    if mask_is is None:
+        return
+    mask = given.get("mask")
+    if mask_is not in CONVENTIONS:
+        yield Fault("mask_is", mask_is, 'must be "transparent" or "white"')
+    elif mask is None:
+        yield Fault("mask_is", mask_is, "needs a mask")
+    elif mask_is == "transparent" and isinstance(mask, str) and mask.startswith(("http://", "https://")):
+        yield Fault(
+            "mask_is", mask_is, "needs the mask as a file", "the service fetches a URL itself, and repaints white"
+        )
+
+
+def _check_marked(model: Model, name: str, attached: list[EncodedImage], given: Mapping[str, Json]) -> Iterator[Fault]:
+    """Refuse an image without a mask that is not transparent anywhere, since nothing of it would be repainted."""
+    mask = model.options.get("mask")
+    if name == "image" and mask and not mask.required and "mask" not in given and any(one.opaque for one in attached):
+        yield Fault(
+            "mask", None, "is missing, and no part of the image is transparent", "one of them marks what to repaint"
+        )
+
+
+def _attach_all(value: Json, name: str, model: Model, mask_is: MaskIs | None) -> tuple[list[EncodedImage], list[Fault]]:
     several = name == "images" and isinstance(value, list | tuple)
     sources = cast("list[ImageInput]", value if several else [value])
-    results = [attach(source, name, model) for source in sources]
+    results = [attach(source, name, model, mask_is=mask_is) for source in sources]
     attached = [result for result in results if isinstance(result, EncodedImage)]
     return attached, [result for result in results if isinstance(result, Fault)]
 
 
-def _check_mask(measured: Mapping[str, Size | None]) -> list[Fault]:
-    mask, image = measured.get("mask"), measured.get("image")
-    if not mask or not image or mask == image:
-        return []
-    return [Fault("mask", "{}×{}".format(*mask), "must be as large as the image, {}×{}".format(*image))]
-
-
-def _check_size(size: Size, name: str, model: Model) -> Fault | None:
-    width, height = size
-    least, most = model.smallest_input, model.largest_input_megapixels
-    if width * height > most * 1_000_000:
-        return Fault(name, f"{width}×{height}", f"must be at most {most} megapixels", "shrink it first")
-    if min(width, height) < least:
-        return Fault(name, f"{width}×{height}", f"must be at least {least} pixels on each side")
-    return None
-
-
-def _read(source: Json, name: str) -> bytes | Fault:
-    # An image that was made before holds its bytes.
+def _read(source: Json, name: str, model: Model) -> bytes | Fault:
+    # The result of an earlier request holds its bytes.
     held = getattr(source, "data", None)
     source = held if isinstance(held, bytes) else source
     if isinstance(source, bytes | bytearray):
@@ -259,16 +289,24 @@ def _read(source: Json, name: str) -> bytes | Fault:
     if isinstance(source, str):
         return _read_text(source, name)
     if hasattr(source, "read"):
-        data = source.read(LARGEST_BYTES + 1)
+        data = _read_stream(source)
         return data if isinstance(data, bytes) else Fault(name, None, "must be opened in binary mode")
     if hasattr(source, "save"):
-        return _read_pil(source, name)
+        return conversion.encode(name, source, model)
     kind = type(source).__name__
     return Fault(name, kind, "must be a path, bytes, a file, a PIL image, an http(s) URL, a data URI or base64")
 
 
+def _read_stream(file: Json) -> Json:
+    """Read no more than the service takes, but a still of a bulkier format whole, since it is converted."""
+    data = file.read(LARGEST_BYTES + 1)
+    if isinstance(data, bytes) and len(data) > LARGEST_BYTES and imagefile.format_name(data):
+        data += file.read(conversion.LARGEST_STILL - len(data))
+    return data
+
+
 def _read_text(text: str, name: str) -> bytes | Fault:
-    """Tell a data URI, a path and base64 apart; base64 is what remains."""
+    """Read a text as a data URI, a path or, if it is neither, base64."""
     if imagefile.is_data_uri(text):
         try:
             return imagefile.read_base64(text)
@@ -286,29 +324,24 @@ def _is_file(text: str) -> bool:
 
 def _read_file(path: Path, name: str) -> bytes | Fault:
     try:
-        with path.expanduser().open("rb") as file:
-            return file.read(LARGEST_BYTES + 1)
+        path = path.expanduser()
+        if not stat.S_ISREG(path.stat().st_mode):
+            # Opening a FIFO would wait for its writer.
+            return Fault(name, str(path), "cannot be read: it is not a regular file")
+        with path.open("rb") as file:
+            return cast("bytes", _read_stream(file))
     except FileNotFoundError:
         return Fault(name, redact(str(path)), "there is no such file")
-    except (OSError, ValueError, RuntimeError) as trouble:
-        # No file system takes a name with a null in it, and no home is known of "~stranger".
-        return Fault(name, str(path), f"cannot be read: {getattr(trouble, 'strerror', None) or trouble}")
+    except (OSError, ValueError, RuntimeError) as error:
+        # A name with a null in it, and the home of an unknown user.
+        return Fault(name, str(path), f"cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
 def _decode(text: str, name: str) -> bytes | Fault:
     try:
         return imagefile.read_base64(text)
     except ValueError:
-        return Fault(name, redact(text), "is no file, no URL, no data URI and no base64")
-
-
-def _read_pil(image: PilImage, name: str) -> bytes | Fault:
-    file = io.BytesIO()
-    try:
-        image.save(file, "PNG")
-    except (OSError, ValueError) as trouble:
-        return Fault(name, None, f"cannot be saved as PNG: {trouble}", 'image.convert("RGB") may help')
-    return file.getvalue()
+        return Fault(name, redact(text), "is not a file, a URL, a data URI or base64")
 
 
 def _origin(source: ImageInput) -> str:

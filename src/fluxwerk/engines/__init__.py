@@ -1,7 +1,7 @@
-"""What makes the pixels: an engine turns an order into the bytes of an image.
+"""The engines' interface: an engine turns an order into the bytes of an image file.
 
 The simplest engine has a name and `render`.  One that works on many orders at once, step by step, is a `LiveEngine`;
-`fluxwerk.engines.threads` makes the first into the second, so that a server knows one kind only.
+`fluxwerk.engines.threads` makes the first into the second, so that a server handles one kind only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fluxwerk.types import Json
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """A source image to change in part: what is under the mask, or what lies around the source.
+    """A source image to change in part: what the mask marks, or what lies around the source.
 
     `source` and `mask` are whole image files. White in the mask is to be painted; without a mask everything outside
     the source is. `offset` is where the source's top left corner lies on the output, in pixels, and may be negative.
@@ -31,9 +31,9 @@ class Canvas:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What an engine is asked for: width and height in pixels, references as whole image files in their order.
+    """One image to render: width and height in pixels, references as whole image files in their order.
 
-    Every image in it has been measured by whoever made the order; `options` are the model's own, such as steps.
+    The maker of the order has measured every image in it; `options` are the model's own, such as steps.
     """
 
     model: str
@@ -48,7 +48,7 @@ class Order:
 
 
 class Engine(Protocol):
-    """Anything that renders; `name` is told to whoever receives the image."""
+    """An engine that renders one order at a time; `name` reaches the receiver of the image."""
 
     name: str
 
@@ -59,7 +59,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RenderProgress:
-    """How far an image is: `share` from 0 to 1, and a small JPEG of what can be seen of it, if the engine makes one."""
+    """The progress of an image: `share` from 0 to 1, and a small JPEG preview if the engine makes one."""
 
     share: float
     preview: bytes | None = field(default=None, repr=False)
@@ -67,7 +67,7 @@ class RenderProgress:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How an engine is: loading, ready or degraded; `serving` says whether an order given now would be rendered."""
+    """The state of an engine: loading, ready or degraded; `serving` says whether it renders an order given now."""
 
     word: str
     serving: bool
@@ -78,49 +78,49 @@ Report: TypeAlias = Callable[[RenderProgress], None]
 
 
 class Abilities(Protocol):
-    """What an engine says about itself before it is given anything to do."""
+    """What an engine says about itself before it gets an order."""
 
     def faults(self, order: Order) -> Sequence[Fault]:
-        """Name everything in the order that the engine could not honour, field by field."""
+        """Return one fault for each field of the order that the engine cannot honour."""
         ...
 
     def facts(self, model: Model) -> Mapping[str, Json] | None:
-        """Say as JSON what the engine honours of this model, or `None` if it does not serve it."""
+        """Return as JSON what the engine honours of this model, or `None` if it does not serve it."""
         ...
 
     def health(self) -> Health:
-        """Say how the engine is at this moment."""
+        """Return the present state of the engine."""
         ...
 
 
 class LiveEngine(Abilities, Protocol):
-    """An engine that renders many orders at once, tells how far each is, and stops one when asked to."""
+    """An engine that renders many orders at once, reports the progress of each, and can stop one."""
 
     name: str
 
     def open(self) -> AbstractAsyncContextManager[None]:
-        """Keep whatever renders running for as long as the context lasts; it may still be loading when this enters."""
+        """Run the engine for as long as the context lasts; it may still be loading when the context begins."""
         ...
 
     async def paint(self, order: Order, report: Report) -> bytes:
-        """Return the image file, exactly `width` by `height`; cancelling the task gives the order up.
+        """Return the image file, exactly `width` by `height`; cancelling the task stops the order.
 
-        `report` is called on the event loop, whenever the image has come further.
+        `report` is called on the event loop, whenever there is progress.
         """
         ...
 
 
 class FullAbilities:
-    """The abilities of an engine that honours whatever the catalogue allows, and is ready at once."""
+    """The abilities of an engine that honours all that the catalogue allows, and is ready at once."""
 
-    def faults(self, order: Order) -> Sequence[Fault]:  # noqa: ARG002  (whatever it is)
-        """Find nothing wrong."""
+    def faults(self, order: Order) -> Sequence[Fault]:  # noqa: ARG002  (every order is honoured)
+        """Return no fault."""
         return ()
 
     def facts(self, model: Model) -> Mapping[str, Json] | None:
-        """Say that every option is honoured."""
+        """Return every option of the model as honoured."""
         return {"honoured": list(model.options), "refused": {}, "without_effect": {}}
 
     def health(self) -> Health:
-        """Be ready."""
+        """Return that the engine is ready."""
         return Health("ready", serving=True)

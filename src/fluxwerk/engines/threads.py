@@ -1,4 +1,4 @@
-"""A simple engine on many threads, so that whoever serves needs to know only live ones."""
+"""A simple engine on several threads, so that a server handles live engines only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fluxwerk.engines import Engine, FullAbilities, LiveEngine, Order, RenderPro
 
 
 class ThreadedEngine(FullAbilities):
-    """Renders so many orders side by side, one for each core by default; what has begun cannot be stopped."""
+    """Renders up to `count` orders at once, by default one for each core; what has begun cannot be stopped."""
 
     def __init__(self, engine: Engine, count: int | None = None) -> None:
         self.name = engine.name
@@ -23,7 +23,7 @@ class ThreadedEngine(FullAbilities):
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
-        """Keep the threads; at the end those that work finish, and what waits is dropped."""
+        """Run the threads; at the end they finish the orders they render and drop those that wait."""
         self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="engine")
         try:
             yield
@@ -31,7 +31,7 @@ class ThreadedEngine(FullAbilities):
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     async def paint(self, order: Order, report: Report) -> bytes:
-        """Return the image that one of the threads renders; that it has begun is all it tells."""
+        """Return the image that one of the threads renders; the only report is that it has begun."""
         assert self._pool is not None, "open() comes first"
         loop = asyncio.get_running_loop()
 

@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, urljoin
 
 import httpcore2
 
-from fluxwerk.client.inputs import LARGEST_BYTES
+from fluxwerk.catalog.images import LARGEST_BYTES
 from fluxwerk.errors import ConnectionFailedError, NoResponseError
 from fluxwerk.server.address import take_apart
 from fluxwerk.server.state.webhooks import ACKNOWLEDGE_SECONDS

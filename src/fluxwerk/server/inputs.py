@@ -1,4 +1,4 @@
-"""The images that come with a submit: fetched or decoded from their text, and measured before anything opens them."""
+"""The images of a submit: fetched or decoded from their text, and measured before they are decoded."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fluxwerk import imagefile
-from fluxwerk.catalog import sizes
+from fluxwerk.catalog import images, sizes
+from fluxwerk.catalog.images import LARGEST_BYTES
 from fluxwerk.catalog.rows import IMAGE_TYPES, Model
 from fluxwerk.catalog.sizes import Size
-from fluxwerk.client.inputs import LARGEST_BYTES
 from fluxwerk.engines import Canvas
-from fluxwerk.errors import TaskTimeoutError, TransportError
+from fluxwerk.errors import Fault, TaskTimeoutError, TransportError
 from fluxwerk.server.errors import ServerError, unfit
 from fluxwerk.types import Call, Flow, HttpRequest, Json
 
@@ -30,7 +30,7 @@ class ReceivedImages:
 
 
 def attach(model: Model, fields: Mapping[str, Json]) -> Flow[list[ReceivedImages]]:
-    """Gather the images of a submit in the order of the model's options; more than it takes are left out."""
+    """Gather the images of a submit in the order of the model's options; surplus ones are ignored, as live."""
     attached: list[ReceivedImages] = []
     for name, option in model.options.items():
         if option.type not in IMAGE_TYPES or name not in fields:
@@ -44,12 +44,12 @@ def attach(model: Model, fields: Mapping[str, Json]) -> Flow[list[ReceivedImages
 
 
 def canvas(model: Model, fields: Mapping[str, Json], attached: list[ReceivedImages], size: Size) -> Canvas | None:
-    """Lay the source on the output, for the models that change an image in part."""
-    images = {one.name: one for one in attached}
-    source = images.get("image") or (images.get("input_image") if model.output == "canvas" else None)
+    """Place the source on the output, for models that change an image in part."""
+    named = {one.name: one for one in attached}
+    source = named.get("image") or (named.get("input_image") if model.output == "canvas" else None)
     if source is None:
         return None
-    mask = images.get("mask")
+    mask = named.get("mask")
     offset = (0, 0)
     if model.output == "margins":
         offset = int(fields.get("left") or 0), int(fields.get("top") or 0)
@@ -57,7 +57,7 @@ def canvas(model: Model, fields: Mapping[str, Json], attached: list[ReceivedImag
         middle = (size[0] - source.size[0]) // 2, (size[1] - source.size[1]) // 2
         wanted = fields.get("reference_offset_x"), fields.get("reference_offset_y")
         x, y = sizes.placed(wanted, middle)
-        # Out of sight is far enough: a number of a hundred digits is no place for an engine.
+        # Just out of sight is as good as farther, and an engine cannot place at a number of a hundred digits.
         offset = _within(x, -source.size[0], size[0]), _within(y, -source.size[1], size[1])
     return Canvas(source.data, mask.data if mask else None, offset)
 
@@ -71,46 +71,45 @@ def _fetch(name: str, text: str) -> Flow[bytes]:
         return _decoded(name, text)
     try:
         response = yield Call(HttpRequest("GET", text.strip()))
-    except TransportError as lost:
-        raise _useless(name, f"cannot be fetched: {lost}") from None
+    except TransportError as error:
+        raise _invalid(name, f"cannot be fetched: {error}") from None
     except TaskTimeoutError:
-        raise _useless(name, "cannot be fetched: those before it took all the time that there is") from None
+        raise _invalid(name, "cannot be fetched: the images before it took all the time allowed for fetching") from None
     if response.status != OK:
-        raise _useless(name, f"cannot be fetched: its host answered {response.status}")
+        raise _invalid(name, f"cannot be fetched: its host answered {response.status}")
     return response.body
 
 
 def _decoded(name: str, text: str) -> bytes:
     if len(text) > LONGEST_TEXT:
-        raise _useless(name, "is larger than 20 MB")
+        raise _invalid(name, "is larger than 20 MB")
     try:
         data = imagefile.read_base64(text)
     except ValueError as wrong:
-        raise _useless(name, f"cannot be used: {wrong}; send an http(s) URL, a data URI or base64") from None
+        raise _invalid(name, f"cannot be used: {wrong}; send an http(s) URL, a data URI or base64") from None
     if len(data) > LARGEST_BYTES:
-        raise _useless(name, "is larger than 20 MB")
+        raise _invalid(name, "is larger than 20 MB")
     return data
 
 
 def _measured(model: Model, name: str, data: bytes) -> ReceivedImages:
-    fault, size = imagefile.fault(data), imagefile.upright(data)
-    if fault or size is None:
-        raise _useless(name, f"cannot be used: {fault}; PNG, JPEG or WebP is needed")
-    width, height = size
-    if width * height > model.largest_input_megapixels * 1_000_000:
-        raise _useless(name, f"is {width}×{height}; at most {model.largest_input_megapixels} megapixels are taken")
-    if min(width, height) < model.smallest_input:
-        raise _useless(name, f"is {width}×{height}; each side needs {model.smallest_input} pixels")
-    return ReceivedImages(name, data, size)
+    found = images.inspect(name, data, model)
+    if isinstance(found, Fault):
+        raise _refused(found)
+    return ReceivedImages(name, data, found.upright)
 
 
 def _check_mask(attached: list[ReceivedImages]) -> None:
     sizes = {one.name: one.size for one in attached}
-    mask, image = sizes.get("mask"), sizes.get("image")
-    if mask and image and mask != image:
-        reason = f"is {mask[0]}×{mask[1]}, but the image to change is {image[0]}×{image[1]}; both must be of one size"
-        raise _useless("mask", reason)
+    fault = images.check_mask(sizes.get("mask"), sizes.get("image"))
+    if fault:
+        raise _refused(fault)
 
 
-def _useless(name: str, reason: str) -> ServerError:
+def _refused(fault: Fault) -> ServerError:
+    size = f"is {fault.value}; it " if fault.value else ""
+    return _invalid(fault.field, f"{size}{fault.allowed}")
+
+
+def _invalid(name: str, reason: str) -> ServerError:
     return unfit(name, f"Image {reason}", "image_invalid")

@@ -53,9 +53,9 @@ def discs(sheet: Surface) -> None:
 
 
 def ribbons(sheet: Surface) -> None:
-    """Bands of paper that flow across the picture, each in the shadow of the next."""
+    """Bands of paper across the image, each in the shadow of the next."""
     named, tones = sheet.palette.named, _spread(sheet)
-    sheet.picture.paste(shade(sheet.picture.size, (mix(tones[0], WHITE, 0.5), tones[0])))
+    sheet.image.paste(shade(sheet.image.size, (mix(tones[0], WHITE, 0.5), tones[0])))
     count = max(8, len(named))
     fall = sheet.between(0.15, 0.4) * (1 if sheet.chance.random() < 0.5 else -1)  # noqa: PLR2004 - even odds
     start, drift = sheet.between(0, 1), wander(sheet.chance, 2, smooth=True)
@@ -78,7 +78,7 @@ def paper(sheet: Surface) -> None:
     palette = sheet.palette
     centre = (sheet.width * sheet.between(0.42, 0.58), sheet.height * sheet.between(0.44, 0.56))
     count, reach = max(6, len(palette.named)), reach_of(sheet)
-    corner, opening = (0, 0), Image.new("L", sheet.picture.size, 255)
+    corner, opening = (0, 0), Image.new("L", sheet.image.size, 255)
     for index in reversed(range(-1, count)):
         ground = _depth(sheet, index, count, opening.size)
         if index < 0:
@@ -89,7 +89,7 @@ def paper(sheet: Surface) -> None:
         if index < count - 1:
             cast_shadow(sheet, ground, 0, ImageChops.invert(opening), 0.6, drop=reach)
         # The first sheet has nothing above it, and a mask is the slow part.
-        sheet.picture.paste(ground, corner, opening if index < count - 1 else None)
+        sheet.image.paste(ground, corner, opening if index < count - 1 else None)
         ring = _hole(sheet, centre, 0.15 + 0.055 * index + 0.004 * index * index)
         ring = [(x - corner[0], y - corner[1]) for x, y in ring]
         opening = ImageChops.darker(opening, cut(opening.size, ring))
@@ -98,7 +98,7 @@ def paper(sheet: Surface) -> None:
 
 
 def tiles(sheet: Surface) -> None:
-    """Quarters, halves and whole discs in a grid, as a poster of the twenties had them."""
+    """Quarters, halves and whole discs in a grid, as on a poster of the 1920s."""
     accents = sheet.palette.accents if len(sheet.palette.accents) > 1 else (*sheet.palette.accents, WHITE)
     cells = 4 + sheet.chance.getrandbits(1) * 2
     edge = -(-sheet.side // cells)
@@ -111,15 +111,15 @@ def tiles(sheet: Surface) -> None:
             ground = accents[(column + 2 * row + turn) % len(accents)]
             figure = sheet.chance.choice([tone for tone in accents if tone != ground])
             tile = _tile(sheet, edge, ground, figure, sheet.chance.choice(accents))
-            sheet.picture.paste(tile, (left + column * edge, top + row * edge))
+            sheet.image.paste(tile, (left + column * edge, top + row * edge))
 
 
 def _ground(sheet: Surface) -> None:
-    """Paint colours of the palette that melt into each other."""
+    """Paint a gradient between colours of the palette."""
     first = sheet.palette.accents[0]
     others = sheet.palette.accents[1:] or (first,)
     rows = [[mix(first, sheet.chance.choice(others), sheet.between(0.0, 0.5)) for _ in range(3)] for _ in range(3)]
-    sheet.picture.paste(mesh(sheet.picture.size, rows))
+    sheet.image.paste(mesh(sheet.image.size, rows))
 
 
 def _depth(sheet: Surface, index: int, count: int, size: tuple[int, int]) -> Image.Image:
@@ -142,7 +142,7 @@ def _trimmed(mask: Image.Image, margin: int) -> tuple[int, int, Image.Image]:
 
 
 def _spread(sheet: Surface) -> tuple[Colour, ...]:
-    """Return the accents in a walk from light to dark, so that neighbours suit each other."""
+    """Return the accents from light to dark, so that neighbours match."""
     ordered = tuple(sorted(sheet.palette.accents, key=sum, reverse=True))
     return tuple(along(ordered, index / 7) for index in range(8))
 

@@ -1,4 +1,4 @@
-"""What every scene is painted with: gradients, outlines, discs, glows and soft shadows.
+"""Drawing tools of the scenes: gradients, outlines, discs, glows and soft shadows.
 
 Only + - * / on numbers and Pillow's integer drawing, so that no machine rounds a pixel differently.
 """
@@ -33,29 +33,29 @@ STEP = 4
 
 @dataclass(slots=True)
 class Surface:
-    """The picture in the making, with the colours for it and the chance that shapes it."""
+    """The image that is being drawn, its palette, and its source of random numbers."""
 
-    picture: Image.Image
+    image: Image.Image
     palette: Palette
     chance: Random
 
     @property
     def width(self) -> int:
         """Pixels from left to right."""
-        return self.picture.width
+        return self.image.width
 
     @property
     def height(self) -> int:
         """Pixels from top to bottom."""
-        return self.picture.height
+        return self.image.height
 
     @property
     def side(self) -> int:
-        """The shorter of the two, by which things are sized."""
-        return min(self.picture.size)
+        """The shorter side in pixels; shapes are sized by it."""
+        return min(self.image.size)
 
     def between(self, low: float, high: float) -> float:
-        """Return a number that chance picks."""
+        """Return a random number from `low` to `high`."""
         return low + (high - low) * self.chance.random()
 
 
@@ -81,17 +81,17 @@ def shade(size: tuple[int, int], stops: Sequence[Colour]) -> Image.Image:
                 )
             )
         )  # fmt: skip
-    picture, done = Image.new("RGB", size), len(DITHER[0])
-    picture.paste(Image.frombytes("RGB", (done, height), b"".join(rows)))
+    image, done = Image.new("RGB", size), len(DITHER[0])
+    image.paste(Image.frombytes("RGB", (done, height), b"".join(rows)))
     while done < width:
         # What is there already is copied beside itself: the dither repeats, and Pillow copies fastest.
-        picture.paste(picture.crop((0, 0, min(done, width - done), height)), (done, 0))
+        image.paste(image.crop((0, 0, min(done, width - done), height)), (done, 0))
         done *= 2
-    return picture
+    return image
 
 
 def mesh(size: tuple[int, int], rows: Sequence[Sequence[Colour]]) -> Image.Image:
-    """Return colours that melt into each other in both directions."""
+    """Return a gradient between colours in both directions."""
     grid = Image.frombytes("RGB", (len(rows[0]), len(rows)), bytes(level for row in rows for c in row for level in c))
     bicubic = Image.Resampling.BICUBIC
     return grid.resize(size, bicubic)  # pyright: ignore[reportUnknownMemberType] - Pillow's stub
@@ -105,7 +105,7 @@ def lay(
     shadow: float = 0.0,
     rim: Colour | None = None,
 ) -> None:
-    """Paint all that lies below the outline (pixels, left to right), with a shadow upon what is behind it."""
+    """Paint all that lies below the outline (pixels, left to right), with a shadow on what is behind it."""
     high, low = min(y for _, y in outline), max(y for _, y in outline)
     reach = reach_of(sheet) if shadow else 0
     top = min(max(int(high) - 3 * reach, 0), sheet.height - 1)
@@ -113,15 +113,15 @@ def lay(
     floor = [(sheet.width + STEP, sheet.height + STEP), (-STEP, sheet.height + STEP)]
     mask = cut((sheet.width, bottom - top), [(x, y - top) for x, y in [*outline, *floor]])
     if shadow:
-        cast_shadow(sheet, sheet.picture, top, mask, shadow)
+        cast_shadow(sheet, sheet.image, top, mask, shadow)
     if rim is not None:
-        sheet.picture.paste(rim, (0, top), mask)
+        sheet.image.paste(rim, (0, top), mask)
         mask = ImageChops.offset(mask, 0, lip := max(1, sheet.side // 300))
         mask.paste(0, (0, 0, sheet.width, lip))
     paint = shade((sheet.width, sheet.height - top), fill)
     # Only the strip that the outline crosses needs the mask, which is the slow part.
-    sheet.picture.paste(paint.crop((0, 0, *mask.size)), (0, top), mask)
-    sheet.picture.paste(paint.crop((0, bottom - top, *paint.size)), (0, bottom))
+    sheet.image.paste(paint.crop((0, 0, *mask.size)), (0, top), mask)
+    sheet.image.paste(paint.crop((0, bottom - top, *paint.size)), (0, bottom))
 
 
 def cut(size: tuple[int, int], ring: Sequence[Point]) -> Image.Image:
@@ -132,7 +132,7 @@ def cut(size: tuple[int, int], ring: Sequence[Point]) -> Image.Image:
 
 
 def reach_of(sheet: Surface) -> int:
-    """Return how far shadows fall."""
+    """Return the reach of a shadow in pixels."""
     return max(2, sheet.side // 80)
 
 
@@ -153,11 +153,11 @@ def cast_shadow(
 
 
 def scaled(
-    picture: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
+    image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
 ) -> Image.Image:
-    """Return the picture, or what lies in its box, in another size."""
+    """Return the image, or what lies in its box, in another size."""
     bilinear = Image.Resampling.BILINEAR
-    return picture.resize(size, bilinear, box)  # pyright: ignore[reportUnknownMemberType] - Pillow's stub
+    return image.resize(size, bilinear, box)  # pyright: ignore[reportUnknownMemberType] - Pillow's stub
 
 
 def curved(mask: Image.Image, levels: Sequence[int]) -> Image.Image:
@@ -166,7 +166,7 @@ def curved(mask: Image.Image, levels: Sequence[int]) -> Image.Image:
 
 
 def shadow_tone(sheet: Surface) -> Colour:
-    """Return the colour of shadows: the palette's darkest, darker still; a mere grey would look dirty."""
+    """Return the colour of shadows: the palette's darkest, made darker; plain grey would look dirty."""
     red, green, blue = min(sheet.palette.land, key=sum)
     return red // 3, green // 3, blue // 3
 
@@ -185,11 +185,11 @@ def disc(sheet: Surface, centre: Point, diameter: float, fill: Sequence[Colour],
     if opacity < 1:
         mask = curved(mask, [int(level * opacity) for level in range(256)])
     corner = (int(centre[0] - across / 2), int(centre[1] - across / 2))
-    sheet.picture.paste(shade((across, across), fill), corner, mask)
+    sheet.image.paste(shade((across, across), fill), corner, mask)
 
 
 def glow(sheet: Surface, centre: Point, radius: float, colour: Colour, strength: float) -> None:
-    """Let light shine softly around a point."""
+    """Paint a soft glow around a point."""
     across = max(2, int(2 * radius))
     # Pillow's radial gradient has this level where the circle touches the square; beyond it nothing shines.
     rim = 180
@@ -197,7 +197,7 @@ def glow(sheet: Surface, centre: Point, radius: float, colour: Colour, strength:
     curve = [int(255 * strength * fall * fall / rim / rim + 0.5) for fall in falls]
     mask = scaled(curved(Image.radial_gradient("L"), curve), (across, across))
     left, top = int(centre[0] - radius), int(centre[1] - radius)
-    sheet.picture.paste(colour, (left, top), mask)
+    sheet.image.paste(colour, (left, top), mask)
 
 
 def wander(chance: Random, octaves: int, *, smooth: bool) -> Curve:
@@ -242,7 +242,7 @@ def cusp(x: float) -> float:
     return share * share
 
 
-def nearest(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Return the picture in another size without any new colour."""
+def nearest(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return the image in another size without any new colour."""
     method = Image.Resampling.NEAREST
-    return picture.resize(size, method)  # pyright: ignore[reportUnknownMemberType] - Pillow's stub
+    return image.resize(size, method)  # pyright: ignore[reportUnknownMemberType] - Pillow's stub

@@ -1,4 +1,4 @@
-"""A source that is changed in part: which pixels may change, and what becomes of them."""
+"""A source image that is changed in part: which pixels may change, and how."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def place(canvas: Canvas, size: tuple[int, int]) -> tuple[Image.Image, Image.Image]:
-    """Return the source where it lies on the output, and a mask that is white where to paint."""
+    """Return the source placed on the output, and a mask that is white where pixels may change."""
     source = decode(canvas.source)
     if canvas.mask is not None:
         mask = _flat(decode(canvas.mask)).convert("L")
@@ -30,28 +30,28 @@ def place(canvas: Canvas, size: tuple[int, int]) -> tuple[Image.Image, Image.Ima
     return base, free
 
 
-def raise_source(picture: Image.Image, free: Image.Image) -> None:
-    """Let what stays throw a soft shadow upon what is painted."""
-    reach = max(2, min(picture.size) // 48)
+def raise_source(image: Image.Image, free: Image.Image) -> None:
+    """Draw a soft shadow of the kept source on what is painted around it."""
+    reach = max(2, min(image.size) // 48)
     small = ImageChops.invert(free).reduce(4).filter(ImageFilter.BoxBlur(max(1, reach // 4)))
     faint = curved(small, [level // 2 for level in range(256)])
-    picture.paste((8, 8, 20), (0, 0), scaled(faint, picture.size))
+    image.paste((8, 8, 20), (0, 0), scaled(faint, image.size))
 
 
 def inpaint(base: Image.Image, free: Image.Image) -> Image.Image:
-    """Fill what is free with the colours around it, which melt the farther they have to reach."""
+    """Fill the free part with the colours around it, blurred more the farther they are."""
     known = base.convert("RGBA")
     known.putalpha(ImageChops.invert(curved(free, [0] + [255] * 255)))
     return _pull(known)
 
 
 def sharpen(base: Image.Image) -> Image.Image:
-    """Return the picture with crisper edges."""
+    """Return the image with crisper edges."""
     return base.filter(ImageFilter.UnsharpMask(radius=2, percent=140, threshold=2))
 
 
 def _pull(known: Image.Image) -> Image.Image:
-    """Return the picture with every hole filled from a coarser one of half the size."""
+    """Return the image with every hole filled from a coarser one of half the size."""
     if max(known.size) == 1:
         return known.convert("RGB")
     coarse = scaled(_pull(known.reduce(2)), known.size)
@@ -59,8 +59,8 @@ def _pull(known: Image.Image) -> Image.Image:
     return coarse
 
 
-def _flat(picture: Image.Image) -> Image.Image:
-    """Return the picture as it looks upon black: what is transparent in a mask marks nothing."""
-    ground = Image.new("RGB", picture.size)
-    ground.paste(picture, (0, 0), picture if picture.mode == "RGBA" else None)
+def _flat(image: Image.Image) -> Image.Image:
+    """Return the image on a black ground: what is transparent in a mask marks nothing."""
+    ground = Image.new("RGB", image.size)
+    ground.paste(image, (0, 0), image if image.mode == "RGBA" else None)
     return ground

@@ -1,4 +1,4 @@
-"""The plate in a corner that says that nobody should take this for FLUX."""
+"""The label in a corner that says that FLUX did not make the image."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ DOUBLED_FROM = 384
 WHITE = 255
 
 
-def write(picture: Image.Image, free: Image.Image | None = None) -> None:
-    """Lay the longest text that fits into a corner, wholly within the white of `free` if that is given."""
-    scale = max(1, min(picture.size) // DOUBLED_FROM)
+def write(image: Image.Image, free: Image.Image | None = None) -> None:
+    """Draw the longest text that fits into a corner, entirely within the white of `free` if that is given."""
+    scale = max(1, min(image.size) // DOUBLED_FROM)
     for text in TEXTS:
         for size in range(scale, 0, -1):
             plate, mask = _plate(text, size)
-            for corner in _places(picture, free, plate.size, 4 * size):
-                picture.paste(plate, corner, mask)
+            for corner in _places(image, free, plate.size, 4 * size):
+                image.paste(plate, corner, mask)
                 return
 
 
@@ -55,10 +55,10 @@ def _plate(text: str, scale: int) -> tuple[Image.Image, Image.Image]:
 
 
 def _places(
-    picture: Image.Image, free: Image.Image | None, size: tuple[int, int], margin: int
+    image: Image.Image, free: Image.Image | None, size: tuple[int, int], margin: int
 ) -> Iterator[tuple[int, int]]:
-    """Yield where the plate may lie: in the corners of the picture, then low in the middle of what is free."""
-    areas = [(0, 0, *picture.size)]
+    """Yield where the plate may lie: in the corners of the image, then low in the middle of what is free."""
+    areas = [(0, 0, *image.size)]
     if free is not None and (box := free.getbbox()):
         areas.append(box)
     for left, top, right, bottom in areas:

@@ -41,13 +41,13 @@ def mountains(sheet: Surface) -> None:
 
 
 def lake(sheet: Surface) -> None:
-    """Mountains that stand on their heads in still water."""
+    """Mountains, and their reflection in still water."""
     shore = int(sheet.height * sheet.between(0.60, 0.66))
     upper = Surface(Image.new("RGB", (sheet.width, shore)), sheet.palette, sheet.chance)
     mountains(upper)
-    sheet.picture.paste(upper.picture)
+    sheet.image.paste(upper.image)
     depth = sheet.height - shore
-    water = scaled(upper.picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM), (sheet.width, depth))
+    water = scaled(upper.image.transpose(Image.Transpose.FLIP_TOP_BOTTOM), (sheet.width, depth))
     lower, upper_tone = sheet.palette.land[-1], sheet.palette.sky[-1]
     water = Image.blend(water, shade(water.size, (mix(upper_tone, lower, 0.3), lower)), 0.38)
     row, drift = 0, wander(sheet.chance, 3, smooth=True)
@@ -57,12 +57,12 @@ def lake(sheet: Surface) -> None:
         shift = int((drift(row * 90 / sheet.height) - 0.5) * sheet.side * (0.01 + 0.05 * row / depth))
         strip = water.crop((0, row, sheet.width, row + thick))
         for left in (shift, shift - sheet.width, shift + sheet.width):
-            sheet.picture.paste(strip, (left, shore + row))
+            sheet.image.paste(strip, (left, shore + row))
         row += thick
 
 
 def sea(sheet: Surface) -> None:
-    """Swell after swell under a low sun."""
+    """Waves under a low sun."""
     horizon = sheet.between(0.38, 0.48)
     sun = _sky(sheet, horizon, low=True)
     count = max(7, len(sheet.palette.named))
@@ -131,10 +131,10 @@ def city(sheet: Surface) -> None:
 
 
 def _sky(sheet: Surface, horizon: float, *, low: bool = False) -> Point:
-    """Paint the sky, with stars if it is dark, and return where the sun or the moon stands."""
+    """Paint the sky, with stars if it is dark, and return the place of the sun or the moon."""
     palette, line = sheet.palette, max(4, int(sheet.height * (horizon + 0.1)))
-    sheet.picture.paste(shade((sheet.width, line), palette.sky))
-    sheet.picture.paste(palette.sky[-1], (0, line, sheet.width, sheet.height))
+    sheet.image.paste(shade((sheet.width, line), palette.sky))
+    sheet.image.paste(palette.sky[-1], (0, line, sheet.width, sheet.height))
     if palette.is_dark:
         _stars(sheet, line)
     across = sheet.side * sheet.between(0.11, 0.17)
@@ -152,7 +152,7 @@ def _stars(sheet: Surface, line: int) -> None:
         across = max(2, int(sheet.side * sheet.between(0.0008, 0.0045)))
         shine = sheet.between(0.25, 0.9) * (1 - 0.7 * y / line)
         mask = curved(round_mask(across), [int(level * shine) for level in range(256)])
-        sheet.picture.paste(WHITE, (int(x), int(y)), mask)
+        sheet.image.paste(WHITE, (int(x), int(y)), mask)
 
 
 def _ground(sheet: Surface, index: int, count: int, mist: float = 0.5) -> tuple[Colour, ...]:
@@ -170,7 +170,7 @@ def _ground(sheet: Surface, index: int, count: int, mist: float = 0.5) -> tuple[
 
 def _crest(sheet: Surface, base: float, peak: float, pace: float) -> Curve:
     rough = wander(sheet.chance, 7, smooth=False)
-    # On a tall picture the peaks would become needles.
+    # On a tall image the peaks would become needles.
     peak = peak * min(1.0, 1.3 * sheet.width / sheet.height)
 
     def curve(x: float) -> float:
@@ -192,7 +192,7 @@ def _swell(sheet: Surface, base: float, high: float, pace: float) -> Curve:
 
 
 def _glitter(sheet: Surface, x: float, line: float, spread: float) -> None:
-    """Let the sun glitter on the water below it."""
+    """Draw the reflection of the sun on the water below it."""
     for _ in range(7):
         wide = max(4, int(sheet.side * sheet.between(0.015, 0.06) * (0.5 + spread)))
         high = max(2, int(sheet.side * 0.0045 * (0.5 + spread)))
@@ -200,7 +200,7 @@ def _glitter(sheet: Surface, x: float, line: float, spread: float) -> None:
         ImageDraw.Draw(mask).ellipse((0, 0, wide * 2 - 1, high * 2 - 1), fill=int(sheet.between(70, 190)))
         left = x + sheet.side * 0.12 * spread * (sheet.between(-1, 1) + sheet.between(-1, 1)) - wide / 2
         top = sheet.height * (line + sheet.between(0.0, 0.06) * spread + 0.012)
-        sheet.picture.paste(Image.new("RGB", (wide, high), sheet.palette.light), (int(left), int(top)), mask.reduce(2))
+        sheet.image.paste(Image.new("RGB", (wide, high), sheet.palette.light), (int(left), int(top)), mask.reduce(2))
 
 
 def _fir(sheet: Surface, x: float, ground: float, tall: float) -> list[Point]:
@@ -237,7 +237,7 @@ def _towers(sheet: Surface, base: float, high: float, wide: float) -> list[tuple
 
 
 def _windows(sheet: Surface, towers: list[tuple[int, int, int]], near: float) -> None:
-    draw = ImageDraw.Draw(sheet.picture)
+    draw = ImageDraw.Draw(sheet.image)
     size = max(1, int(sheet.side * (0.003 + 0.004 * near)))
     warm = mix(sheet.palette.light, (255, 190, 90), 0.45)
     for left, right, top in towers:

@@ -1,4 +1,4 @@
-"""Which colours go together, and which of them the words of a prompt lean to."""
+"""The palettes, and the words of a prompt that select one."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LANDSCAPES = (
     ("dusk", "16213f 2f4a78 7d7fa8 f0a98a", "ffe2b0", "5f6a94 3c4973 222d52 101732"),
     ("ink", "e2dcd0 f0ebe1 faf7f0", "d8472f", "c3bfb8 8c8a89 4f5157 1f232b"),
 )
-# The ground comes first, then what is laid upon it.
+# The ground comes first, then what lies on it.
 ACCENTS = (
     "f2e8d5 e4572e 17a2a0 f5b81c 2e282a",
     "fdf0d5 c1121f 003049 669bbc f2a65a",
@@ -55,7 +55,7 @@ ACCENTS = (
     "f6efe6 264653 2a9d8f e9c46a e76f51",
     "f3ecff b79ced 7161c4 2d2a5e ffa69e",
 )
-# What decides first stands first: a sea at sunset is painted in the colours of the sunset.
+# The first row with a word of the prompt decides: a sea at sunset gets the colours of the sunset.
 MOOD_WORDS = {
     "sunset": "sunset sundown evening fire flame volcano lava",
     "dawn": "dawn sunrise morning pastel misty fog foggy cloud",
@@ -75,7 +75,7 @@ MOOD_WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """Colours that go together; `named` are those that the prompt asks for by their number."""
+    """Colours that go together; `named` are those that the prompt writes as #RRGGBB."""
 
     sky: tuple[Colour, ...]
     light: Colour

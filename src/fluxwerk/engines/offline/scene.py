@@ -1,4 +1,4 @@
-"""Where an order becomes a picture: chance from its hash, a scene, the cards, the label, the file."""
+"""From an order to an image file: random numbers from its hash, a scene, the reference cards, the label."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SCENES = {
     "paper": abstract.paper,
     "tiles": abstract.tiles,
 }
-# What decides first stands first: mountains by a lake are the lake's picture.
+# The first row with a word of the prompt decides: mountains by a lake make a lake.
 SCENE_WORDS = {
     "lake": "lake pond reflection fjord mirror river",
     "sea": "sea ocean wave beach coast island boat ship sail surf harbor harbour",
@@ -45,9 +45,9 @@ SCENE_WORDS = {
     "tiles": "tile pattern bauhaus poster geometric mosaic logo retro icon",
     "discs": "disc circle bubble planet balloon ball galaxy abstract portrait face cat dog person woman man",
 }
-# Scenes that anything may be: a city for a prompt about a teapot would look like a mistake.
+# Scenes for any prompt: a city for a prompt about a teapot would look like a mistake.
 ANYTHING = ("mountains", "lake", "sea", "dunes", "discs", "ribbons", "paper", "tiles")
-# Their colours melt, so none of them would be exact.
+# Their colours blend, so that none of the named ones would be exact; the scene on the right shows them.
 MELTING = {"discs": "tiles", "lake": "mountains"}
 SAMPLE = 128
 SEEN = 0.03
@@ -55,47 +55,47 @@ SEEN = 0.03
 
 def render(order: Order) -> bytes:
     """Return the image file that the order asks for."""
-    picture = _picture(order)
-    return encode(picture, order.output_format, SOFTWARE, f"model {order.model}, seed {order.seed}, not FLUX")
+    image = _image(order)
+    return encode(image, order.output_format, SOFTWARE, f"model {order.model}, seed {order.seed}, not FLUX")
 
 
-def _picture(order: Order) -> Image.Image:
+def _image(order: Order) -> Image.Image:
     size = (order.width, order.height)
     if order.canvas is None:
-        picture = _painting(order)
-        label.write(picture)
-        return picture
+        image = _painting(order)
+        label.write(image)
+        return image
     base, free = canvas.place(order.canvas, size)
     if "deblur" in order.model and free.getbbox() is None:
-        picture = canvas.sharpen(base)
-        label.write(picture)
-        return picture
+        image = canvas.sharpen(base)
+        label.write(image)
+        return image
     if "erase" in order.model:
-        picture = canvas.inpaint(base, free)
+        image = canvas.inpaint(base, free)
     else:
-        picture = _painting(order)
+        image = _painting(order)
         if order.canvas.mask is None:
-            canvas.raise_source(picture, free)
-    label.write(picture, free)
-    return Image.composite(picture, base, free)
+            canvas.raise_source(image, free)
+    label.write(image, free)
+    return Image.composite(image, base, free)
 
 
 def _painting(order: Order) -> Image.Image:
-    """Return the scene with the cards upon it."""
-    chance = Random(_number(order))  # noqa: S311 - a picture is no secret
+    """Return the scene with the reference cards on it."""
+    chance = Random(_number(order))  # noqa: S311 - an image is not a secret
     palette = choose(order.prompt, chance)
     name = lean(order.prompt, SCENE_WORDS) or chance.choice(ANYTHING)
     if palette.named:
         name = MELTING.get(name, name)
     sheet = Surface(Image.new("RGB", (order.width, order.height)), palette, chance)
     SCENES[name](sheet)
-    card.show(sheet.picture, order.references)
-    _add_hidden(sheet.picture, palette.named)
-    return sheet.picture
+    card.show(sheet.image, order.references)
+    _add_hidden(sheet.image, palette.named)
+    return sheet.image
 
 
 def _number(order: Order) -> int:
-    """Return what chance starts from; size, format and options stay out and change no motif."""
+    """Return the random seed; size, format and options stay out of it, so they do not change the motif."""
     digest = sha256()
     for part in _parts(order):
         digest.update(len(part).to_bytes(8, "big"))
@@ -115,14 +115,14 @@ def _parts(order: Order) -> Iterator[bytes]:
         )
 
 
-def _add_hidden(picture: Image.Image, named: tuple[Colour, ...]) -> None:
-    """Give each named colour that hardly shows a field in a bar along the upper edge."""
+def _add_hidden(image: Image.Image, named: tuple[Colour, ...]) -> None:
+    """Show each named colour that is hardly visible in a bar along the upper edge."""
     if not named:
         return
-    sample = nearest(picture, (SAMPLE, SAMPLE)).getcolors(SAMPLE * SAMPLE)
+    sample = nearest(image, (SAMPLE, SAMPLE)).getcolors(SAMPLE * SAMPLE)
     seen = {shown: count for count, shown in sample or []}
     hidden = [tone for tone in named if seen.get(tone, 0) < SEEN * SAMPLE * SAMPLE]
-    high = -(-picture.height * len(hidden) * 5 // 200)
+    high = -(-image.height * len(hidden) * 5 // 200)
     for index, tone in enumerate(hidden):
-        left, right = (picture.width * edge // len(hidden) for edge in (index, index + 1))
-        picture.paste(tone, (left, 0, right, high))
+        left, right = (image.width * edge // len(hidden) for edge in (index, index + 1))
+        image.paste(tone, (left, 0, right, high))
