@@ -30,7 +30,7 @@ from fluxwerk.polling.history import (
     shared,
     user_file,
 )
-from fluxwerk.polling.limiter import BUDGET, RECOVERY
+from fluxwerk.polling.limiter import POLLS_PER_SECOND, RECOVERY
 from fluxwerk.polling.reliability import MISSES, WebhookReliability
 from fluxwerk.protocol import retry
 from fluxwerk.server.faults.rules import FaultRule
@@ -438,8 +438,8 @@ def test_no_second_holds_more_polls_than_the_budget():
     moments = sorted(history.book(0.0, number / 1000) for number in range(1000))
     busiest = max(sum(moment <= other < moment + 1 for other in moments) for moment in moments)
 
-    assert busiest <= BUDGET * 1.1
-    assert moments[-1] == pytest.approx(1000 / BUDGET, rel=0.05)
+    assert busiest <= POLLS_PER_SECOND * 1.1
+    assert moments[-1] == pytest.approx(1000 / POLLS_PER_SECOND, rel=0.05)
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.booleans()), max_size=60), st.sampled_from([0.5, 2.0, 20.0]))
