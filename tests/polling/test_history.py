@@ -22,7 +22,7 @@ from fluxwerk import AsyncClient, Client, InvalidUsageError
 from fluxwerk.polling.histogram import bin_of
 from fluxwerk.polling.history import (
     BEHIND_A_WEBHOOK,
-    KINDS,
+    REMEMBERED_KINDS,
     SAVE_EVERY,
     PollingHistory,
     kind_of,
@@ -334,14 +334,17 @@ def test_a_file_that_is_no_good_is_as_good_as_none(tmp_path, clock, text):
 
 
 def test_a_file_that_names_the_future_and_too_many_kinds_makes_room_for_what_is_new(tmp_path, clock):
-    kinds = {f"{number}": {"bins": {"1": 1}, "used": 1e300 if number else float("inf")} for number in range(KINDS + 50)}
+    kinds = {
+        f"{number}": {"bins": {"1": 1}, "used": 1e300 if number else float("inf")}
+        for number in range(REMEMBERED_KINDS + 50)
+    }
     (tmp_path / "history.json").write_text(json.dumps({"format": 1, "kinds": kinds}))
     history = PollingHistory(tmp_path / "history.json")
     play(history, clock, 1.0)
     history.save()
     kept = json.loads(history.path.read_text())["kinds"]
 
-    assert len(kept) == KINDS
+    assert len(kept) == REMEMBERED_KINDS
     assert kind_of(TASK) in kept
 
 
@@ -398,20 +401,20 @@ def test_a_half_written_file_is_not_left_behind(tmp_path, clock):
 
 def test_kinds_not_seen_for_longest_are_forgotten_first(clock):
     history = PollingHistory()
-    for number in range(KINDS + 5):
+    for number in range(REMEMBERED_KINDS + 5):
         play(history, clock, 0.5, task=Task("1", f"https://{number}.bfl.ai/", "flux-2-pro"))
 
-    assert repr(history).startswith(f"PollingHistory({KINDS} kinds")
+    assert repr(history).startswith(f"PollingHistory({REMEMBERED_KINDS} kinds")
 
 
 def test_kinds_that_never_end_are_no_more_than_those_that_do(clock):
     history = PollingHistory()
-    for number in range(KINDS + 5):
+    for number in range(REMEMBERED_KINDS + 5):
         plan = history.plan(Task("1", f"https://{number}.bfl.ai/", "flux-2-pro"), clock.now, 0.0)
         clock.sleep(plan(None))
         plan(status(progress=0.5))
 
-    assert repr(history).startswith(f"PollingHistory({KINDS} kinds")
+    assert repr(history).startswith(f"PollingHistory({REMEMBERED_KINDS} kinds")
 
 
 @pytest.mark.parametrize("budget", [0, -1, float("inf"), float("nan")])

@@ -33,12 +33,12 @@ from fluxwerk.types import Json, Outcome, Status, Task
 # A schedule is made anew when this much more is known, as a share and in observations.
 STALE = (0.05, 4)
 # The number of kinds of tasks that are remembered; those not seen for longest are forgotten first.
-KINDS = 200
+REMEMBERED_KINDS = 200
 # Saved after this many new observations, and when a client is closed.
 SAVE_EVERY = 50
 # A task that is first polled later than this, in seconds after its submit, does not show when it ended.
-FRESH = 1.0
-FORMAT = 1
+FRESH_SECONDS = 1.0
+HISTORY_FORMAT = 1
 FILE_NAME = "history.json"
 # FLUXWERK_CACHE says so where nothing is to be kept.
 OFF = "off"
@@ -51,7 +51,7 @@ LEAST_GRAIN = 0.01
 BEHIND_A_WEBHOOK = (3.0, 30.0)
 NEARLY_ALL, LATER = 0.99, 1.5
 
-RUNNING = frozenset({Outcome.RUNNING, Outcome.MISSING})
+STILL_RUNNING = frozenset({Outcome.RUNNING, Outcome.MISSING})
 
 log = logging.getLogger("fluxwerk")
 
@@ -161,7 +161,7 @@ class PollingHistory:
         beside = self.path.with_name(f"{self.path.name}.{os.urandom(6).hex()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(json.dumps({"format": FORMAT, "kinds": kinds}))
+            beside.write_text(json.dumps({"format": HISTORY_FORMAT, "kinds": kinds}))
             beside.replace(self.path)
         except OSError as trouble:
             log.debug("how long tasks take was not saved: %s", trouble)
@@ -169,10 +169,10 @@ class PollingHistory:
                 beside.unlink(missing_ok=True)
 
     def _used(self, kind: str) -> _Kind:
-        """Return what is known of a kind, which was seen now; only the latest `KINDS` are remembered."""
+        """Return what is known of a kind, which was seen now; only the latest `REMEMBERED_KINDS` are remembered."""
         known = self._kinds.setdefault(kind, _Kind())
         known.used = time.time()
-        if len(self._kinds) > KINDS:
+        if len(self._kinds) > REMEMBERED_KINDS:
             del self._kinds[min(self._kinds, key=lambda name: self._kinds[name].used)]
         return known
 
@@ -181,10 +181,10 @@ class PollingHistory:
             return
         try:
             body: Json = json.loads(self.path.read_text())
-            kinds = cast("Mapping[str, Json]", body["kinds"] if body["format"] == FORMAT else {})
+            kinds = cast("Mapping[str, Json]", body["kinds"] if body["format"] == HISTORY_FORMAT else {})
             # A moment that is yet to come would never be the longest ago.
             read = [(min(float(kind["used"]), time.time()), name, kind["bins"]) for name, kind in kinds.items()]
-            newest = sorted((one for one in read if one[0] >= 0), key=lambda one: one[0])[-KINDS:]
+            newest = sorted((one for one in read if one[0] >= 0), key=lambda one: one[0])[-REMEMBERED_KINDS:]
             self._kinds = {name: _Kind(read_histogram(bins), used) for used, name, bins in newest}
         except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             # No file, or one that cannot be read: everything in it can be learned again.
@@ -233,7 +233,7 @@ class _Watch:
         self._crowded = crowded
         self._webhook = webhook
         self._began = None if age is None else now() - age
-        self._fresh = age is not None and age <= FRESH
+        self._fresh = age is not None and age <= FRESH_SECONDS
         self._asked = 0.0
         self._low = 0.0
         self._share = 0.0
@@ -242,7 +242,7 @@ class _Watch:
 
     def __call__(self, status: Status | None) -> float:
         now = self._now()
-        if status is not None and status.outcome not in RUNNING:
+        if status is not None and status.outcome not in STILL_RUNNING:
             self._history.leave(self)
             self._ended(status, now)
             return 0.0
