@@ -321,12 +321,12 @@ def exact(case: str, jobs: int) -> None:
 def _knowing() -> PollingHistory:
     """Return a history of twenty thousand such tasks: polls without further knowledge cannot do better."""
     history, dice = PollingHistory(), random.Random(1)
-    sketch = Histogram()
+    histogram = Histogram()
     for _ in range(20_000):
         number = bin_of(CASES["lognormal"](dice, 0, 1))
-        sketch.bins[number] = sketch.bins.get(number, 0.0) + 1
+        histogram.bins[number] = histogram.bins.get(number, 0.0) + 1
     task = Task("", f"{BASE}/", MODEL, output_mp=Decimal(0), input_mp=Decimal(0))
-    history._kinds[kind_of(task)] = _Kind(sketch)  # noqa: SLF001
+    history._kinds[kind_of(task)] = _Kind(histogram)  # noqa: SLF001
     return history
 
 

@@ -22,7 +22,7 @@ from fluxwerk import AsyncClient, Client, InvalidUsageError
 from fluxwerk.polling.histogram import bin_of
 from fluxwerk.polling.history import (
     BEHIND_A_WEBHOOK,
-    KINDS,
+    REMEMBERED_KINDS,
     SAVE_EVERY,
     PollingHistory,
     kind_of,
@@ -30,7 +30,7 @@ from fluxwerk.polling.history import (
     shared,
     user_file,
 )
-from fluxwerk.polling.limiter import BUDGET, RECOVERY
+from fluxwerk.polling.limiter import POLLS_PER_SECOND, RECOVERY
 from fluxwerk.polling.reliability import MISSES, WebhookReliability
 from fluxwerk.protocol import retry
 from fluxwerk.server.faults.rules import FaultRule
@@ -334,14 +334,17 @@ def test_a_file_that_is_no_good_is_as_good_as_none(tmp_path, clock, text):
 
 
 def test_a_file_that_names_the_future_and_too_many_kinds_makes_room_for_what_is_new(tmp_path, clock):
-    kinds = {f"{number}": {"bins": {"1": 1}, "used": 1e300 if number else float("inf")} for number in range(KINDS + 50)}
+    kinds = {
+        f"{number}": {"bins": {"1": 1}, "used": 1e300 if number else float("inf")}
+        for number in range(REMEMBERED_KINDS + 50)
+    }
     (tmp_path / "history.json").write_text(json.dumps({"format": 1, "kinds": kinds}))
     history = PollingHistory(tmp_path / "history.json")
     play(history, clock, 1.0)
     history.save()
     kept = json.loads(history.path.read_text())["kinds"]
 
-    assert len(kept) == KINDS
+    assert len(kept) == REMEMBERED_KINDS
     assert kind_of(TASK) in kept
 
 
@@ -398,20 +401,20 @@ def test_a_half_written_file_is_not_left_behind(tmp_path, clock):
 
 def test_kinds_not_seen_for_longest_are_forgotten_first(clock):
     history = PollingHistory()
-    for number in range(KINDS + 5):
+    for number in range(REMEMBERED_KINDS + 5):
         play(history, clock, 0.5, task=Task("1", f"https://{number}.bfl.ai/", "flux-2-pro"))
 
-    assert repr(history).startswith(f"PollingHistory({KINDS} kinds")
+    assert repr(history).startswith(f"PollingHistory({REMEMBERED_KINDS} kinds")
 
 
 def test_kinds_that_never_end_are_no_more_than_those_that_do(clock):
     history = PollingHistory()
-    for number in range(KINDS + 5):
+    for number in range(REMEMBERED_KINDS + 5):
         plan = history.plan(Task("1", f"https://{number}.bfl.ai/", "flux-2-pro"), clock.now, 0.0)
         clock.sleep(plan(None))
         plan(status(progress=0.5))
 
-    assert repr(history).startswith(f"PollingHistory({KINDS} kinds")
+    assert repr(history).startswith(f"PollingHistory({REMEMBERED_KINDS} kinds")
 
 
 @pytest.mark.parametrize("budget", [0, -1, float("inf"), float("nan")])
@@ -438,8 +441,8 @@ def test_no_second_holds_more_polls_than_the_budget():
     moments = sorted(history.book(0.0, number / 1000) for number in range(1000))
     busiest = max(sum(moment <= other < moment + 1 for other in moments) for moment in moments)
 
-    assert busiest <= BUDGET * 1.1
-    assert moments[-1] == pytest.approx(1000 / BUDGET, rel=0.05)
+    assert busiest <= POLLS_PER_SECOND * 1.1
+    assert moments[-1] == pytest.approx(1000 / POLLS_PER_SECOND, rel=0.05)
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.booleans()), max_size=60), st.sampled_from([0.5, 2.0, 20.0]))

@@ -124,14 +124,14 @@ def geometric():
 
 def learned(durations, *, exact, price=schedule.PRICE):
     """The same for one who learns from each task, and knows nothing at first."""
-    sketch, found, made = Histogram(), [], None
+    histogram, found, made = Histogram(), [], None
     for number, seconds in enumerate(durations):
         if number % 5 == 0:
-            made = schedule.schedule(sketch, price)
+            made = schedule.schedule(histogram, price)
         unknown, at, low, polls = retry.geometric(), 0.0, 0.0, 0
         while at < seconds or not polls:
             low, at, polls = at, at + (made.after(at) if made else unknown(None)), polls + 1
-        sketch.learn(low, at, seconds if exact else None)
+        histogram.learn(low, at, seconds if exact else None)
         found.append((polls, at - seconds))
     return found
 
@@ -143,11 +143,11 @@ def cost(found, price=schedule.PRICE):
 
 
 def test_nothing_is_planned_from_too_little():
-    sketch = Histogram()
-    sketch.learn(0, 1, 1)
-    sketch.learn(0, 1, 1)
+    histogram = Histogram()
+    histogram.learn(0, 1, 1)
+    histogram.learn(0, 1, 1)
 
-    assert schedule.schedule(sketch, schedule.PRICE) is None
+    assert schedule.schedule(histogram, schedule.PRICE) is None
 
 
 @pytest.mark.parametrize("exact", [True, False], ids=["told", "seen by polls"])
@@ -170,11 +170,11 @@ def test_learned_polls_cost_less_than_the_best_steady_ones_found_afterwards(name
 def test_the_schedule_is_the_best_there_is_by_brute_force():
     # Ten ends are equally likely: whichever edges are chosen to look at, no choice is cheaper.
     ends = [0.5 + 0.1 * number for number in range(10)]
-    sketch = Histogram()
+    histogram = Histogram()
     for end in ends * 40:
-        sketch.learn(0, end, end)
+        histogram.learn(0, end, end)
     price = 0.03
-    made = schedule.schedule(sketch, price)
+    made = schedule.schedule(histogram, price)
 
     def spent(moments):
         return sum(
@@ -194,10 +194,10 @@ def test_the_schedule_is_the_best_there_is_by_brute_force():
 
 def test_a_dearer_poll_is_rarer_and_a_schedule_foretells_its_cost():
     durations = drawn("lognormal", 4000)
-    sketch = Histogram()
+    histogram = Histogram()
     for seconds in durations[:400]:
-        sketch.learn(0, seconds, seconds)
-    cheap, dear = schedule.schedule(sketch, 0.01), schedule.schedule(sketch, 0.04)
+        histogram.learn(0, seconds, seconds)
+    cheap, dear = schedule.schedule(histogram, 0.01), schedule.schedule(histogram, 0.04)
     found = looked(durations[400:], lambda: cheap.after)
 
     assert cheap.polls > 1.5 * dear.polls
@@ -208,10 +208,10 @@ def test_a_dearer_poll_is_rarer_and_a_schedule_foretells_its_cost():
 
 
 def test_between_two_humps_nothing_is_polled_for():
-    sketch = Histogram()
+    histogram = Histogram()
     for seconds in [0.5, 3.0] * 100:
-        sketch.learn(0, seconds, seconds)
-    made = schedule.schedule(sketch, schedule.PRICE)
+        histogram.learn(0, seconds, seconds)
+    made = schedule.schedule(histogram, schedule.PRICE)
     at, moments = 0.0, []
     while at < 3.2:
         at += made.after(at)
@@ -221,10 +221,10 @@ def test_between_two_humps_nothing_is_polled_for():
 
 
 def test_one_straggler_in_a_heavy_tail_costs_a_twentieth_of_its_time():
-    sketch = Histogram()
+    histogram = Histogram()
     for seconds in [1.0] * 50:
-        sketch.learn(0, seconds, seconds)
-    made = schedule.schedule(sketch, schedule.PRICE)
+        histogram.learn(0, seconds, seconds)
+    made = schedule.schedule(histogram, schedule.PRICE)
 
     assert made.after(20.0) == pytest.approx(1.0)
     assert made.after(100.0) == retry.LONGEST_POLL
@@ -233,10 +233,10 @@ def test_one_straggler_in_a_heavy_tail_costs_a_twentieth_of_its_time():
 
 @given(st.lists(st.floats(0.001, 5000), min_size=4, max_size=40), st.floats(0.001, 10), st.floats(0, 10_000))
 def test_whatever_was_learned_a_pause_is_positive_and_bounded(durations, price, elapsed):
-    sketch = Histogram()
+    histogram = Histogram()
     for seconds in durations:
-        sketch.learn(0, seconds, seconds)
-    made = schedule.schedule(sketch, price)
+        histogram.learn(0, seconds, seconds)
+    made = schedule.schedule(histogram, price)
     pause = made.after(elapsed)
 
     assert pause > 0

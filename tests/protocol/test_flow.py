@@ -554,7 +554,7 @@ def test_a_redirect_to_what_is_no_url_is_refused():
     talk = downloading(Response(302, {"location": "https://[::1/"}))
 
     assert type(talk.error) is UntrustedURLError
-    assert "what is no URL" in str(talk.error)
+    assert "something that is not a URL" in str(talk.error)
 
 
 def test_redirects_without_end_are_not_followed_for_ever():

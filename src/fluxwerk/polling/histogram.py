@@ -1,8 +1,8 @@
-"""How long tasks of one kind take, learned as they end: a histogram with bins of equal ratio that forgets slowly.
+"""A histogram of how long tasks of one kind take, with bins of equal ratio, in which old observations fade.
 
-Bins of two percent keep every quantile within two percent (the idea of DDSketch, Masson et al. 2019).  Polls only tell
-between which two moments a task ended, so an observation is an interval; its weight is shared out as what is known
-already says (the self-consistent estimate of Turnbull 1976, one step for each observation).
+Bins of two percent keep every quantile within two percent (the idea of DDSketch, Masson et al. 2019).  Polls show
+only between which two moments a task ended, so an observation is an interval; its weight is distributed in proportion
+to the weights that its bins already hold (the self-consistent estimate of Turnbull 1976, one step an observation).
 """
 
 from __future__ import annotations
@@ -15,34 +15,36 @@ from typing import cast
 from fluxwerk.types import Json
 
 RATIO = 1.02
-# Seconds: the right edges of the first bin and of the last one.
-SHORTEST, LONGEST = 0.005, 7200.0
-LAST = ceil(log(LONGEST / SHORTEST) / log(RATIO))
-# So many observations a sketch remembers, in the mean: enough to be smooth, few enough to follow a drift.
+# The right edges of the first and of the last bin, in seconds.
+SHORTEST_DURATION, LONGEST_DURATION = 0.005, 7200.0
+LAST_BIN = ceil(log(LONGEST_DURATION / SHORTEST_DURATION) / log(RATIO))
+# The number of observations that a histogram remembers on average: enough to be smooth, few enough to follow a drift.
 MEMORY = 120.0
-# This share of an interval's weight is spread evenly over it: what is known already may have become wrong.
+# The share of an interval's weight that is spread evenly over it, since earlier observations may be out of date.
 LEAK = 0.25
-# An exact observation is one of many that are near: its weight over the bins around it.
+# How the weight of an exact observation is distributed over the bins around its own.
 KERNEL = {-2: 1 / 9, -1: 2 / 9, 0: 3 / 9, 1: 2 / 9, 2: 1 / 9}
-# Weights grow instead of all others shrinking; at this size they are divided back.
-HEAVY = 1e9
+# New observations weigh more, instead of all others weighing less; above this weight all are scaled down.
+HEAVIEST_UNIT = 1e9
 
 
 def bin_of(seconds: float) -> int:
-    """Return the number of the bin in which a duration falls; each holds its right edge."""
-    return 0 if seconds <= SHORTEST else min(LAST, ceil(log(seconds / SHORTEST) / log(RATIO) - 1e-9))
+    """Return the number of the bin of a duration in seconds; each bin includes its right edge."""
+    return (
+        0 if seconds <= SHORTEST_DURATION else min(LAST_BIN, ceil(log(seconds / SHORTEST_DURATION) / log(RATIO) - 1e-9))
+    )
 
 
 def edge(number: int) -> float:
     """Return the right edge of a bin in seconds; the left one of the first bin is 0."""
-    return 0.0 if number < 0 else float(SHORTEST * RATIO**number)
+    return 0.0 if number < 0 else float(SHORTEST_DURATION * RATIO**number)
 
 
 @dataclass(slots=True)
 class Histogram:
     """Durations in seconds, the recent ones weighing most.
 
-    `bins` hold weights, of which `unit` is what one observation weighs now; `version` counts what was learned.
+    `bins` holds the weight of each bin, `unit` is the weight of one observation now, `version` counts observations.
     """
 
     bins: dict[int, float] = field(default_factory=dict[int, float])
@@ -51,18 +53,18 @@ class Histogram:
 
     @property
     def weight(self) -> float:
-        """How many observations are remembered."""
+        """The number of observations that are remembered."""
         return sum(self.bins.values()) / self.unit
 
     def learn(self, low: float, high: float, exact: float | None = None) -> None:
-        """Take in a task that ended between two moments, or exactly at one of them; seconds since its submit."""
+        """Add a task that ended between `low` and `high` seconds after its submit, or at `exact`."""
         self._forget()
         for number, share in (_around(exact) if exact is not None else self._spread(low, high)).items():
             self.bins[number] = self.bins.get(number, 0.0) + share * self.unit
         self.version += 1
 
     def quantile(self, share: float) -> float:
-        """Return the seconds that this share of the tasks does not exceed, within two percent; 0 if none is known."""
+        """Return the seconds that this share of the tasks does not exceed, within two percent; 0 if there are none."""
         wanted, seen = share * sum(self.bins.values()), 0.0
         for number in sorted(self.bins):
             seen += self.bins[number]
@@ -72,13 +74,13 @@ class Histogram:
 
     def _forget(self) -> None:
         self.unit *= 1 + 1 / MEMORY
-        if self.unit > HEAVY:
-            # What has faded to nothing is dropped with it.
+        if self.unit > HEAVIEST_UNIT:
+            # Bins whose weight has faded away are dropped.
             self.bins = {number: held / self.unit for number, held in self.bins.items() if held > self.unit * 1e-6}
             self.unit = 1.0
 
     def _spread(self, low: float, high: float) -> dict[int, float]:
-        first, last = bin_of(low) + (low > SHORTEST), bin_of(high)
+        first, last = bin_of(low) + (low > SHORTEST_DURATION), bin_of(high)
         first = min(first, last)
         widths = {number: edge(number) - edge(number - 1) for number in range(first, last + 1)}
         width, known = sum(widths.values()), sum(self.bins.get(number, 0.0) for number in widths)
@@ -92,27 +94,27 @@ class Histogram:
 def _around(seconds: float) -> dict[int, float]:
     middle, shares = bin_of(seconds), dict[int, float]()
     for step, share in KERNEL.items():
-        number = min(LAST, max(0, middle + step))
+        number = min(LAST_BIN, max(0, middle + step))
         shares[number] = shares.get(number, 0.0) + share
     return shares
 
 
-def write_histogram(sketch: Histogram) -> Json:
-    """Write a sketch as JSON, with weights in observations."""
-    unit = sketch.unit
-    return {str(number): round(held / unit, 5) for number, held in sorted(sketch.bins.items()) if held > unit * 1e-5}
+def write_histogram(histogram: Histogram) -> Json:
+    """Write a histogram as JSON, with weights in observations."""
+    unit = histogram.unit
+    return {str(number): round(held / unit, 5) for number, held in sorted(histogram.bins.items()) if held > unit * 1e-5}
 
 
 def read_histogram(body: Json) -> Histogram:
-    """Read a sketch; raises `ValueError` for what is none."""
+    """Read a histogram; raises `ValueError` for anything else."""
     if not isinstance(body, Mapping):
-        raise ValueError("not a sketch")  # noqa: TRY004  (like every other fault in it)
+        raise ValueError("not a histogram")  # noqa: TRY004  (like every other fault in it)
     bins: dict[int, float] = {}
     for name, held in cast("Mapping[str, Json]", body).items():
         if not isinstance(held, int | float) or isinstance(held, bool) or not 0 <= held <= 2 * MEMORY:
-            raise ValueError("a weight is no number of observations")
-        if not 0 <= int(name) <= LAST:
-            raise ValueError("a bin is none of ours")
+            raise ValueError("a weight is not a number of observations")
+        if not 0 <= int(name) <= LAST_BIN:
+            raise ValueError("a bin is not one of this histogram")
         bins[int(name)] = float(held)
     if sum(bins.values()) > 2 * MEMORY:
         raise ValueError("more observations than are remembered")

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from fluxwerk.errors import InvalidUsageError
 from fluxwerk.polling import schedule
 from fluxwerk.polling.histogram import Histogram, read_histogram, write_histogram
-from fluxwerk.polling.limiter import BUDGET, RateLimiter
+from fluxwerk.polling.limiter import POLLS_PER_SECOND, RateLimiter
 from fluxwerk.polling.reliability import WebhookReliability
 from fluxwerk.polling.schedule import Schedule
 from fluxwerk.protocol import retry
@@ -33,12 +33,12 @@ from fluxwerk.types import Json, Outcome, Status, Task
 # A schedule is made anew when this much more is known, as a share and in observations.
 STALE = (0.05, 4)
 # The number of kinds of tasks that are remembered; those not seen for longest are forgotten first.
-KINDS = 200
+REMEMBERED_KINDS = 200
 # Saved after this many new observations, and when a client is closed.
 SAVE_EVERY = 50
 # A task that is first polled later than this, in seconds after its submit, does not show when it ended.
-FRESH = 1.0
-FORMAT = 1
+FRESH_SECONDS = 1.0
+HISTORY_FORMAT = 1
 FILE_NAME = "history.json"
 # FLUXWERK_CACHE says so where nothing is to be kept.
 OFF = "off"
@@ -46,11 +46,12 @@ OFF = "off"
 LARGEST_CLASS = 4096.0
 # Progress that grows by less than this is as good as smooth.
 LEAST_GRAIN = 0.01
-# Behind a webhook: the first poll in seconds at least, and by how much it comes later than nearly all tasks take.
+# Behind a webhook: the first and the longest pause in seconds, and by which factor the first poll comes later than the
+# end of nearly all tasks.
 BEHIND_A_WEBHOOK = (3.0, 30.0)
 NEARLY_ALL, LATER = 0.99, 1.5
 
-RUNNING = frozenset({Outcome.RUNNING, Outcome.MISSING})
+STILL_RUNNING = frozenset({Outcome.RUNNING, Outcome.MISSING})
 
 log = logging.getLogger("fluxwerk")
 
@@ -63,7 +64,7 @@ class PollingHistory:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str] | None = None, *, learning: bool = True, budget: float = BUDGET
+        self, path: str | os.PathLike[str] | None = None, *, learning: bool = True, budget: float = POLLS_PER_SECOND
     ) -> None:
         if not 0 < budget < inf:
             raise InvalidUsageError(f"budget = {budget}: it is a number of polls in a second, more than none.")
@@ -71,7 +72,7 @@ class PollingHistory:
         self.learning = learning
         self._lock = threading.Lock()
         self._kinds: dict[str, _Kind] = {}
-        self._gate = RateLimiter(budget)
+        self._limiter = RateLimiter(budget)
         self._watched: weakref.WeakSet[_Watch] = weakref.WeakSet()
         self._unsaved = 0
         self._load()
@@ -107,14 +108,14 @@ class PollingHistory:
     def refused(self, now: float, pause: float) -> None:
         """Note that the service refused a poll: poll nothing for `pause` seconds, then half as often as before."""
         with self._lock:
-            self._gate.refuse(now, pause)
+            self._limiter.refuse(now, pause)
 
     def usual(self, kind: str) -> float | None:
         """Say how many seconds nearly all tasks of a kind take at most, or `None` if that is not known."""
         with self._lock:
             known = self._kinds.get(kind)
-            enough = known is not None and self.learning and known.sketch.weight >= schedule.ENOUGH
-            return known.sketch.quantile(NEARLY_ALL) if known and enough else None
+            enough = known is not None and self.learning and known.histogram.weight >= schedule.ENOUGH
+            return known.histogram.quantile(NEARLY_ALL) if known and enough else None
 
     def schedule(self, kind: str, *, crowded: bool) -> Schedule | None:
         """Return when tasks of a kind are worth a look, or `None` if too little is known."""
@@ -125,13 +126,13 @@ class PollingHistory:
             price = schedule.CROWD_PRICE if crowded else schedule.PRICE
             found = known.schedule(price)
             # Many tasks share the budget: the price rises until it suffices.  Polls go with its inverse root.
-            excess = found.rate * len(self._watched) / self._gate.rate if found else 0.0
+            excess = found.rate * len(self._watched) / self._limiter.rate if found else 0.0
             return known.schedule(price * 2.0 ** (min(24, ceil(4 * log2(excess))) / 2)) if excess > 1 else found
 
     def learn(self, kind: str, low: float, high: float, exact: float | None) -> None:
         """Take in a task that ended between two moments, in seconds since its submit, or exactly at one of them."""
         with self._lock:
-            self._used(kind).sketch.learn(low, high, exact)
+            self._used(kind).histogram.learn(low, high, exact)
             self._unsaved += 1
             due = self._unsaved >= SAVE_EVERY
         if due:
@@ -147,7 +148,7 @@ class PollingHistory:
     def book(self, now: float, moment: float) -> float:
         """Take a place for a poll at that moment, or as soon after it as the budget allows, and return when."""
         with self._lock:
-            return self._gate.book(now, moment)
+            return self._limiter.book(now, moment)
 
     def save(self) -> None:
         """Write what was learned to the file, if there is one; a disk that takes nothing loses no more than this."""
@@ -160,7 +161,7 @@ class PollingHistory:
         beside = self.path.with_name(f"{self.path.name}.{os.urandom(6).hex()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(json.dumps({"format": FORMAT, "kinds": kinds}))
+            beside.write_text(json.dumps({"format": HISTORY_FORMAT, "kinds": kinds}))
             beside.replace(self.path)
         except OSError as trouble:
             log.debug("how long tasks take was not saved: %s", trouble)
@@ -168,10 +169,10 @@ class PollingHistory:
                 beside.unlink(missing_ok=True)
 
     def _used(self, kind: str) -> _Kind:
-        """Return what is known of a kind, which was seen now; only the latest `KINDS` are remembered."""
+        """Return what is known of a kind, which was seen now; only the latest `REMEMBERED_KINDS` are remembered."""
         known = self._kinds.setdefault(kind, _Kind())
         known.used = time.time()
-        if len(self._kinds) > KINDS:
+        if len(self._kinds) > REMEMBERED_KINDS:
             del self._kinds[min(self._kinds, key=lambda name: self._kinds[name].used)]
         return known
 
@@ -180,10 +181,10 @@ class PollingHistory:
             return
         try:
             body: Json = json.loads(self.path.read_text())
-            kinds = cast("Mapping[str, Json]", body["kinds"] if body["format"] == FORMAT else {})
+            kinds = cast("Mapping[str, Json]", body["kinds"] if body["format"] == HISTORY_FORMAT else {})
             # A moment that is yet to come would never be the longest ago.
             read = [(min(float(kind["used"]), time.time()), name, kind["bins"]) for name, kind in kinds.items()]
-            newest = sorted((one for one in read if one[0] >= 0), key=lambda one: one[0])[-KINDS:]
+            newest = sorted((one for one in read if one[0] >= 0), key=lambda one: one[0])[-REMEMBERED_KINDS:]
             self._kinds = {name: _Kind(read_histogram(bins), used) for used, name, bins in newest}
         except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             # No file, or one that cannot be read: everything in it can be learned again.
@@ -193,25 +194,25 @@ class PollingHistory:
 class _Kind:
     """What is known of one kind of tasks, with the schedules that were made of it by their price."""
 
-    def __init__(self, sketch: Histogram | None = None, used: float = 0.0) -> None:
-        self.sketch = sketch or Histogram()
+    def __init__(self, histogram: Histogram | None = None, used: float = 0.0) -> None:
+        self.histogram = histogram or Histogram()
         self.used = used
         self.grain = 1.0
         self._made: dict[float, Schedule | None] = {}
         self._version = -1
 
     def schedule(self, price: float) -> Schedule | None:
-        if self.sketch.weight < schedule.ENOUGH:
+        if self.histogram.weight < schedule.ENOUGH:
             return None
         share, least = STALE
-        if self.sketch.version - self._version >= max(least, share * self.sketch.weight) or self._version < 0:
-            self._made, self._version = {}, self.sketch.version
+        if self.histogram.version - self._version >= max(least, share * self.histogram.weight) or self._version < 0:
+            self._made, self._version = {}, self.histogram.version
         if price not in self._made:
-            self._made[price] = schedule.schedule(self.sketch, price)
+            self._made[price] = schedule.schedule(self.histogram, price)
         return self._made[price]
 
     def write(self) -> Json:
-        return write_histogram(self.sketch)
+        return write_histogram(self.histogram)
 
 
 class _Watch:
@@ -232,7 +233,7 @@ class _Watch:
         self._crowded = crowded
         self._webhook = webhook
         self._began = None if age is None else now() - age
-        self._fresh = age is not None and age <= FRESH
+        self._fresh = age is not None and age <= FRESH_SECONDS
         self._asked = 0.0
         self._low = 0.0
         self._share = 0.0
@@ -241,7 +242,7 @@ class _Watch:
 
     def __call__(self, status: Status | None) -> float:
         now = self._now()
-        if status is not None and status.outcome not in RUNNING:
+        if status is not None and status.outcome not in STILL_RUNNING:
             self._history.leave(self)
             self._ended(status, now)
             return 0.0

@@ -1,34 +1,34 @@
-"""How many polls may leave, whatever the schedules of the tasks would like; pure, in seconds of any clock."""
+"""Limits the polls of a process in each second, whatever the schedules ask for; pure, in seconds of any clock."""
 
 from __future__ import annotations
 
-# Polls in a second, over all tasks of a process.
-BUDGET = 200.0
-# After a refusal polls are half as many, but never fewer than this, and after so many seconds twice as many again.
-LEAST_BUDGET = 2.0
+# The polls in each second, over all tasks of a process.
+POLLS_PER_SECOND = 200.0
+# A refusal halves the rate, but never below LEAST_RATE; it doubles again after RECOVERY seconds without one.
+LEAST_RATE = 2.0
 RECOVERY = 30.0
-# Polls are counted in slices of a second, so that they neither come in bursts nor in single file; so many are kept.
+# Polls are counted in slices of this many seconds, so that they are neither bursts nor a queue; SLICES are kept.
 SLICE, SLICES = 0.1, 1000
 
 
 class RateLimiter:
-    """Lets so many polls through in a second, counted in slices, and half as many for a while after a refusal."""
+    """Spaces polls to a rate for each second, which is halved for a while after the service refuses one."""
 
-    def __init__(self, budget: float) -> None:
-        self._most = budget
+    def __init__(self, rate: float) -> None:
+        self._most = rate
         self._since = self._shut = float("-inf")
         self._taken: dict[int, int] = {}
-        self.rate = budget
+        self.rate = rate
 
     def refuse(self, now: float, pause: float) -> None:
-        """Let nothing through for so many seconds, and half as many polls after them."""
-        # Polls that were under way together are refused together, and count as one.
+        """Let no poll through for `pause` seconds, and half as many as before after them."""
+        # Polls that were on their way together are refused together, and count once.
         if now >= self._shut:
-            self._change(max(min(LEAST_BUDGET, self._most), self.rate / 2))
+            self._change(max(min(LEAST_RATE, self._most), self.rate / 2))
         self._shut = self._since = max(self._shut, now + pause)
 
     def book(self, now: float, moment: float) -> float:
-        """Take a place at that moment or as soon after it as there is one, and return when."""
+        """Reserve a poll at that moment or as soon after it as the rate allows, and return the moment."""
         if self.rate < self._most and now - self._since >= RECOVERY:
             self._change(min(self._most, self.rate * 2))
             self._since = now

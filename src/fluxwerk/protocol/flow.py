@@ -1,6 +1,6 @@
-"""The conversation itself: generators that yield calls and receive responses.
+"""The steps to an image as generators, which yield calls and receive responses: submit, wait, download.
 
-A driver throws `TransportError` in when no answer came, and `TaskTimeoutError` when the deadline leaves no room for
+A driver throws `TransportError` in when no answer arrives, and `TaskTimeoutError` when the deadline leaves no room for
 the next call.
 """
 
@@ -31,7 +31,7 @@ from fluxwerk.protocol.retry import Plan
 from fluxwerk.types import Call, Event, Flow, HttpRequest, Outcome, Request, Response, Status, Task, Tell, silence
 
 OK = range(200, 300)
-# The service is too busy for another task; the same submit is welcome later.
+# The service is too busy for another task and accepts the same submit later.
 BUSY = frozenset({429, 503})
 REDIRECTING = range(300, 400)
 SERVER_ERRORS = range(500, 600)
@@ -41,8 +41,9 @@ DEAD_LINK = frozenset({400, 401, 403, 404, 410})
 def submit(model: Model, request: Request, base: str, tell: Tell = silence, others: Sequence[str] = ()) -> Flow[Task]:
     """Ask for one image and return its task.
 
-    What never left is repeated, at the `others` in turn if there are any, and so is a refusal that says when to come
-    back.  What left and was not answered may have been charged: it raises `InDoubtError` and is never repeated.
+    A submit that never left is repeated, at the base URLs in `others` in turn if there are any, and so is one that the
+    service refuses for now.  A submit that left and was not answered may have been charged: it raises `InDoubtError`
+    and is never repeated.
     """
     bases, failures, attempt, after = (base, *others), 0, 0, 0.0
     while True:
@@ -73,14 +74,15 @@ def submit(model: Model, request: Request, base: str, tell: Tell = silence, othe
 
 
 def wait(task: Task, base: str, tell: Tell = silence, plan: Plan | None = None) -> Flow[Status]:
-    """Poll until the task is ready and return that status; raises how it ended otherwise.
+    """Poll until the task is ready and return that status; raises `TaskFailedError` if it ends without an image.
 
-    A poll that fails costs nothing and is repeated until the deadline.  `plan` says how long to pause before each.
+    A poll that fails costs nothing and is repeated until the deadline.  `plan` returns the pause before each, in
+    seconds.
     """
     http = wire.write_poll(task)
     plan = plan or retry.geometric()
     after, waited, attempt, troubles, lately = plan(None), 0.0, 0, _Troubles(), ""
-    # A pause that the service asked for, or that its not knowing the task asks for, is not cut short.
+    # A pause is not cut short after a refusal, nor while the service does not know the task yet.
     early = True
     with _about(task):
         trust.check_polling(task.polling_url, base)
@@ -102,7 +104,7 @@ def wait(task: Task, base: str, tell: Tell = silence, plan: Plan | None = None) 
             lately = "" if status.word in wire.OUTCOMES else _name_unknown(status.word)
             early = status.outcome is not Outcome.MISSING
             tell(Event("polled", task, attempt, status))
-            # The plan takes in the last status too: that is what it learns from.
+            # The plan receives the last status too: that is what it learns from.
             after = plan(status)
             if status.outcome is Outcome.READY:
                 tell(Event("ready", task, attempt, status))
@@ -143,7 +145,7 @@ def download(status: Status, base: str, tell: Tell = silence) -> Flow[bytes]:
 
 
 def glance(task: Task, base: str) -> Flow[Status | None]:
-    """Poll once and return what it says, or `None` if it says nothing; raises no ending and repeats nothing."""
+    """Poll once and return the status, or `None` if none can be read; repeats nothing, and raises no ending."""
     try:
         trust.check_polling(task.polling_url, base)
         return wire.read_status((yield Call(wire.write_poll(task))), task)
@@ -152,7 +154,7 @@ def glance(task: Task, base: str) -> Flow[Status | None]:
 
 
 def ask_credits(base: str) -> Flow[Decimal]:
-    """Ask for the account's balance in credits; repeated when lost, since it costs nothing."""
+    """Ask for the account's balance in credits; a lost request is repeated, since it costs nothing."""
     http = HttpRequest("GET", f"{base}/v1/credits", keyed=True)
     failures = 0
     while True:
@@ -185,7 +187,7 @@ def _read_credits(response: Response) -> Decimal:
 
 @contextmanager
 def _about(task: Task) -> Generator[None]:
-    """Let every error carry the task it concerns: the task is what was paid for."""
+    """Attach the task to every error that passes: the task is what was paid for."""
     try:
         yield
     except FluxwerkError as error:
@@ -195,8 +197,8 @@ def _about(task: Task) -> Generator[None]:
 
 def _in_doubt(model: Model, reason: str) -> InDoubtError:
     return InDoubtError(
-        f"The submit to {model.name} left and may have been charged ({reason}). It was not repeated: "
-        "look at your account's usage before you send it again."
+        f"The submit to {model.name} left and may have been charged ({reason}). It was not repeated. "
+        "Check your account's usage before you send it again."
     )
 
 
@@ -220,7 +222,7 @@ def _read_poll(response: Response, task: Task) -> Status:
 
 
 class _Troubles:
-    """The polls that failed in a row, of each kind: how many are enough, and how long to pause before the next."""
+    """Counts the polls that failed in a row, by kind: when to stop, and how long to pause before the next."""
 
     def __init__(self) -> None:
         self.in_a_row = 0
@@ -243,7 +245,7 @@ class _Troubles:
 
 
 def _explain(late: TaskTimeoutError, lately: str) -> TaskTimeoutError:
-    """Add what the last poll brought to the error of a deadline that passed."""
+    """Add what the last poll brought to the error of a deadline that has passed."""
     return TaskTimeoutError(f"{late.args[0]} {lately}", task=late.task) if lately else late
 
 
@@ -282,9 +284,9 @@ def _follow(url: str, base: str, after: float) -> Flow[Response]:
         trust.check_delivery(url, base)
         response = yield Call(HttpRequest("GET", url), after, retry.JITTER)
         target = response.headers.get("location")
-        if response.status not in REDIRECTING or not target or hops == retry.REDIRECTS:
+        if response.status not in REDIRECTING or not target or hops == retry.DELIVERY_REDIRECTS:
             return response
         try:
             url, after, hops = urljoin(url, target), 0.0, hops + 1
         except ValueError:
-            raise UntrustedURLError("The delivery redirected to what is no URL.") from None
+            raise UntrustedURLError("The delivery redirected to something that is not a URL.") from None

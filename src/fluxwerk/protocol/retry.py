@@ -19,7 +19,7 @@ REFUSED_POLLS = 3
 # The link may come a moment after the word "Ready"; after this many polls in a row, some eight seconds, it will not.
 POLLS_WITHOUT_RESULT = 5
 UNREACHABLE_SUBMITS = 5
-REDIRECTS = 3
+DELIVERY_REDIRECTS = 3
 JITTER = 0.25
 
 FIRST_POLL = 0.1

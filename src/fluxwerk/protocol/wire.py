@@ -1,6 +1,6 @@
-"""The service's JSON, both ways: the client uses one half of each pair, the server the other.
+"""The service's JSON, written and read: the client uses one half of each pair, the server the other.
 
-Shapes are those of https://api.bfl.ai/openapi.json; where the guide differs, both are read.
+The shapes are those of https://api.bfl.ai/openapi.json; where the guide differs, both are read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fluxwerk.protocol.retry import retry_after
 from fluxwerk.types import HttpRequest, Json, Outcome, Pool, Request, Response, Status, Task
 
 JSON = {"content-type": "application/json"}
-# A word newer than this table counts as still running; the deadline bounds the wait.
+# A word that is not in this table counts as still running; the deadline bounds the wait.
 OUTCOMES = {
     "Pending": Outcome.RUNNING,
     "Reasoning": Outcome.RUNNING,
@@ -41,7 +41,7 @@ OUTCOMES = {
     "Failed": Outcome.FAILED,
     "Task not found": Outcome.MISSING,
 }
-# What else is written for one of these words, by webhooks and by other servers of the same API; letters alone count.
+# Other names of these words in webhooks and in other servers of the same API, in lower case without separators.
 SYNONYMS = {
     "success": "Ready",
     "succeeded": "Ready",
@@ -50,9 +50,9 @@ SYNONYMS = {
     "inputmoderated": "Request Moderated",
     "outputmoderated": "Content Moderated",
 }
-# Where a failed task says why.
+# The fields in which a failed task gives its reason.
 COMPLAINTS = ("error", "details", "message")
-# The code of a task that moderation stopped, where its status is Error.
+# The code of a task that moderation stopped while its status is "Error", without separators.
 POLICY_VIOLATION = "contentpolicyviolation"
 ADVICE = {
     401: "Check the key: BFL_API_KEY or api_key=; create one at https://dashboard.bfl.ai/get-started.",
@@ -81,7 +81,7 @@ def write_submit(model: Model, request: Request, base: str) -> HttpRequest:
 
 
 def write_task(task: Task, extra: Mapping[str, Json] | None = None) -> Response:
-    """Write the answer to a submit; `extra` is what a webhook submit adds."""
+    """Write the answer to a submit; `extra` holds the fields that a webhook submit adds."""
     body = {
         "id": task.id,
         "polling_url": task.polling_url,
@@ -96,7 +96,7 @@ def write_task(task: Task, extra: Mapping[str, Json] | None = None) -> Response:
 def read_task(response: Response, model: str, base: str) -> Task:
     """Read the answer to a submit; raises `ValueError` if it names no task.
 
-    A webhook submit may come without a polling URL: the task is then asked for at the base's own get_result.
+    A webhook submit may have no polling URL: the task is then polled at get_result of the base URL.
     """
     body = _object(response.body)
     identity, polling_url = body.get("id"), body.get("polling_url")
@@ -109,7 +109,7 @@ def read_task(response: Response, model: str, base: str) -> Task:
 
 
 def write_poll(task: Task) -> HttpRequest:
-    """Write the GET that asks how a task stands, at exactly the URL the service named."""
+    """Write the GET that polls a task, at exactly the URL that the service named."""
     return HttpRequest("GET", task.polling_url, keyed=True)
 
 
@@ -128,18 +128,18 @@ def write_status(status: Status, *, result: Json = None, preview: Json = None) -
 
 
 def read_status(response: Response, task: Task) -> Status:
-    """Read what a poll says, whatever HTTP status carried it; raises `ValueError` if it says nothing.
+    """Read the answer to a poll, whatever its HTTP status; raises `ValueError` if it names no status of the task.
 
-    Failed tasks are known to poll as 404, 422 or 500 with a body that still names the status.
+    The service answers polls of failed tasks with 404, 422 or 500 and a body that still names the status.
     """
     body = _object(response.body)
     written = body.get("status", body.get("state"))
     if not isinstance(written, str):
         raise ValueError("the poll names no status")  # noqa: TRY004  (what a caller repeats on)
     word = read_word(written)
-    # A gateway's own error page says "error" too, and knows nothing of the task.
+    # The error page of a gateway has the status "error" as well, and knows nothing of the task.
     if written not in OUTCOMES and response.status >= 400 and not (word in OUTCOMES and body.get("id") == task.id):
-        raise ValueError("the error says nothing of the task")
+        raise ValueError("the error is not about the task")
     outcome = OUTCOMES.get(word, Outcome.RUNNING)
     if outcome is Outcome.FAILED and any(POLICY_VIOLATION in _letters(body.get(name)) for name in COMPLAINTS):
         outcome = Outcome.MODERATED
@@ -149,7 +149,7 @@ def read_status(response: Response, task: Task) -> Status:
         raise MissingResultError(f"the task is ready but names no image; its result is {_text(body.get('result'))}")
     cost = body.get("cost") if body.get("cost") is not None else result.get("cost")
     progress = _decimal(body.get("progress"))
-    said = trust.quote(": ".join(_text(body[name]) for name in ("error", "message") if body.get(name)))
+    complaint = trust.quote(": ".join(_text(body[name]) for name in ("error", "message") if body.get(name)))
     return Status(
         task,
         word,
@@ -159,7 +159,7 @@ def read_status(response: Response, task: Task) -> Status:
         prompt=prompt if isinstance(prompt, str) else None,
         cost=_decimal(cost),
         progress=None if progress is None else float(progress),
-        details=body.get("details") or said or None,
+        details=body.get("details") or complaint or None,
         engine=engine if isinstance(engine, str) else None,
         seconds=_seconds(result),
     )
@@ -181,23 +181,23 @@ SPELLINGS = {_letters(word): word for word in OUTCOMES}
 
 def _seconds(result: Mapping[str, Json]) -> float | None:
     """Read how long the service worked: `duration`, or what lies between `start_time` and `end_time`."""
-    said, start, end = (_decimal(result.get(name)) for name in ("duration", "start_time", "end_time"))
-    if said is None and start is not None and end is not None:
-        said = end - start
-    return float(said) if said is not None and said > 0 else None
+    duration, start, end = (_decimal(result.get(name)) for name in ("duration", "start_time", "end_time"))
+    if duration is None and start is not None and end is not None:
+        duration = end - start
+    return float(duration) if duration is not None and duration > 0 else None
 
 
 def read_ending(status: Status) -> FluxwerkError | None:
-    """Turn a bad ending into the error to raise, or `None` while it runs or is ready."""
-    said = f": {_text(status.details)}" if status.details else ""
+    """Turn a status that ended the task without an image into the error to raise; `None` for any other status."""
+    reason = f": {_text(status.details)}" if status.details else ""
     if status.outcome is Outcome.MODERATED:
         stage = "content" if "contentmoderated" in _letters([status.word, status.details]) else "request"
         what = "what was asked for" if stage == "request" else "the image that was made"
-        message = f"Moderation stopped {what}{said}. Repeating it unchanged will not help."
+        message = f"Moderation stopped {what}{reason}. Repeating it unchanged will not help."
         reasons = _reasons(status.details)
         return ModerationError(message, stage=stage, reasons=reasons, details=status.details, task=status.task)
     if status.outcome is Outcome.FAILED:
-        return TaskFailedError(f"The task ended without an image{said}.", details=status.details, task=status.task)
+        return TaskFailedError(f"The task ended without an image{reason}.", details=status.details, task=status.task)
     if status.outcome is Outcome.MISSING:
         known_as = trust.quote(status.task.id)
         message = f"The service does not know the task {known_as}; poll exactly the URL that the submit named."
@@ -206,7 +206,7 @@ def read_ending(status: Status) -> FluxwerkError | None:
 
 
 def write_credits(credit: Decimal) -> Response:
-    """Write the answer to a question for the balance."""
+    """Write the balance in credits."""
     return Response(200, JSON, dump({"credits": credit}))
 
 
@@ -227,9 +227,9 @@ def write_refusal(
     retry_after: int | None = None,
     details: Json = None,
 ) -> Response:
-    """Write an error that both kinds of readers understand: `detail` as the live service, the rest as the guide.
+    """Write an error for both kinds of readers: `detail` as the live service, the other fields as the guide.
 
-    A `detail` of `None` is left out, and so are `details`, which name each field as the guide does.
+    A `detail` or `details` of `None` is left out; `details` maps each field to its fault, as the guide does.
     """
     body: dict[str, Json] = {"detail": detail, "error": error, "message": message, "details": details}
     body = {name: value for name, value in body.items() if value is not None}
@@ -241,11 +241,11 @@ def write_refusal(
 
 
 def read_refusal(response: Response, task: Task | None = None) -> APIStatusError:
-    """Turn an error answer into the error to raise: `detail` first, then `error` and `message`, then the text."""
-    said, faults = _complaint(response.body)
-    said = trust.quote(said)
+    """Turn an error answer into the error to raise, from `detail`, else `error` and `message`, else its text."""
+    reason, faults = _complaint(response.body)
+    reason = trust.quote(reason)
     status = response.status
-    malformed_key = status == 422 and MALFORMED_KEY in said.lower()
+    malformed_key = status == 422 and MALFORMED_KEY in reason.lower()
     kind: type[APIStatusError] = {
         400: InvalidRequestError,
         401: AuthenticationError,
@@ -258,20 +258,20 @@ def read_refusal(response: Response, task: Task | None = None) -> APIStatusError
     if status in (429, 503):
         kind = RateLimitError
     advice = ADVICE.get(401 if kind is AuthenticationError else status, "")
-    message = f"The service answered {status}" + (f": {said}" if said else "")
+    message = f"The service answered {status}" + (f": {reason}" if reason else "")
     text = f"{message.rstrip('.')}." + (f" {advice}" if advice else "")
     return kind(text, status=status, faults=faults, retry_after=retry_after(response.headers), task=task)
 
 
 def dump(body: Json) -> bytes:
-    """Write JSON with numbers as numbers: a Decimal loses nothing a credit could notice."""
+    """Write JSON; a Decimal becomes a number."""
     return json.dumps(body, default=_number, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
 def _number(value: object) -> float | int:
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
-    raise TypeError(f"{type(value).__name__} has no place in a request")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def _object(body: bytes) -> dict[str, Json]:
@@ -280,7 +280,7 @@ def _object(body: bytes) -> dict[str, Json]:
     except RecursionError:
         raise ValueError("the answer is nested too deeply") from None
     if not isinstance(value, dict):
-        raise ValueError("the answer is no JSON object")  # noqa: TRY004  (what a caller repeats on)
+        raise ValueError("the answer is not a JSON object")  # noqa: TRY004  (what a caller repeats on)
     return cast("dict[str, Json]", value)
 
 
@@ -296,21 +296,21 @@ def _decimal(value: Json) -> Decimal | None:
 
 def _complaint(body: bytes) -> tuple[str, tuple[Fault, ...]]:
     try:
-        said = _object(body)
+        answer = _object(body)
     except ValueError:
         return trust.quote(body.decode("utf-8", "replace")), ()
-    detail = said.get("detail")
+    detail = answer.get("detail")
     if isinstance(detail, list):
         faults = tuple(_fault(item) for item in cast("list[Json]", detail))
         return "; ".join(f"{fault.field}: {fault.allowed}" for fault in faults), faults
     if detail:
         return _text(detail), ()
-    fields = said.get("details")
+    fields = answer.get("details")
     faults = ()
     if isinstance(fields, dict):
         pairs = cast("dict[str, Json]", fields).items()
         faults = tuple(Fault(name, None, _text(text)) for name, text in pairs)
-    words = [_text(said[name]) for name in ("error", "message") if said.get(name)]
+    words = [_text(answer[name]) for name in ("error", "message") if answer.get(name)]
     words += [f"{fault.field}: {fault.allowed}" for fault in faults]
     return ": ".join(words) or trust.quote(body.decode("utf-8", "replace")), faults
 
