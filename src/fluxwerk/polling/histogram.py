@@ -25,7 +25,7 @@ LEAK = 0.25
 # An exact observation is one of many that are near: its weight over the bins around it.
 KERNEL = {-2: 1 / 9, -1: 2 / 9, 0: 3 / 9, 1: 2 / 9, 2: 1 / 9}
 # Weights grow instead of all others shrinking; at this size they are divided back.
-HEAVY = 1e9
+RESCALE_AT = 1e9
 
 
 def bin_of(seconds: float) -> int:
@@ -72,7 +72,7 @@ class Histogram:
 
     def _forget(self) -> None:
         self.unit *= 1 + 1 / MEMORY
-        if self.unit > HEAVY:
+        if self.unit > RESCALE_AT:
             # What has faded to nothing is dropped with it.
             self.bins = {number: held / self.unit for number, held in self.bins.items() if held > self.unit * 1e-6}
             self.unit = 1.0
