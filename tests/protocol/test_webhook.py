@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxwerk import InvalidSignatureError, InvalidUsageError, InvalidWebhookError, Outcome, Task
-from fluxwerk.protocol.webhook import LARGEST
+from fluxwerk.protocol.webhook import LARGEST_WEBHOOK
 from fluxwerk.webhook import SIGNATURE, read, sign, verify
 
 KEY = "CANARY-webhook-secret"
@@ -204,7 +204,7 @@ def test_a_webhook_about_another_task_is_refused():
         (b'{"id": "a", "task_id": "b", "status": "Ready"}', "names two tasks"),
         (b'{"id": "a"}', "names no status"),
         (b'{"id": "a", "status": 7}', "names no status"),
-        (b" " * (LARGEST + 1), "262145 bytes; at most 262144"),
+        (b" " * (LARGEST_WEBHOOK + 1), "262145 bytes; at most 262144"),
     ],
     ids=lambda value: repr(value)[:40],
 )

@@ -15,7 +15,7 @@ import pytest
 
 from fluxwerk import AsyncClient, InvalidUsageError, ModerationError, Outcome, Status, Task
 from fluxwerk.client.wakeup import Wakeup
-from fluxwerk.protocol.webhook import LARGEST
+from fluxwerk.protocol.webhook import LARGEST_WEBHOOK
 from fluxwerk.testing import FaceToFace
 from fluxwerk.webhook import SIGNATURE, Receiver, read, sign
 from fluxwerk.webhook.inbox import Inbox
@@ -318,12 +318,12 @@ def test_a_body_that_is_too_large_is_refused_by_its_length_before_it_is_read():
 
     async def run() -> tuple[int, int]:
         async with sender(Receiver(KEY)) as http:
-            told = await http.post("/", content=drip(), headers={"content-length": str(LARGEST + 1)})
+            told = await http.post("/", content=drip(), headers={"content-length": str(LARGEST_WEBHOOK + 1)})
             untold = await http.post("/", content=drip())
             return told.status_code, untold.status_code
 
     assert asyncio.run(run()) == (413, 413)
-    assert len(read) <= LARGEST // 1024 + 2
+    assert len(read) <= LARGEST_WEBHOOK // 1024 + 2
 
 
 def test_a_body_that_does_not_come_is_not_waited_for():

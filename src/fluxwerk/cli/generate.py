@@ -9,7 +9,7 @@ import click
 
 from fluxwerk.cli.connection import Connection, connection_options
 from fluxwerk.cli.creation import creation_options, make
-from fluxwerk.cli.series import MOST
+from fluxwerk.cli.series import LONGEST_SERIES
 from fluxwerk.cli.usage import PromptCommand
 from fluxwerk.client.base import DEFAULT_MODEL
 
@@ -27,7 +27,7 @@ from fluxwerk.client.base import DEFAULT_MODEL
 @click.option(
     "-n",
     "--count",
-    type=click.IntRange(1, MOST),
+    type=click.IntRange(1, LONGEST_SERIES),
     default=1,
     show_default=True,
     help="Number of images; the files are numbered, and with --seed each image takes the next seed.",

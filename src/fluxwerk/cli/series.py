@@ -20,7 +20,7 @@ from fluxwerk.errors import FluxwerkError, StorageError, collect_later
 from fluxwerk.types import Json, Request
 
 # A typing error must not buy thousands of images; `fluxwerk batch` makes more.
-MOST = 100
+LONGEST_SERIES = 100
 
 
 def numbered(request: Request, count: int) -> list[Request]:

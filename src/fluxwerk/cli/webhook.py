@@ -14,7 +14,7 @@ from fluxwerk.cli.creation import json_option
 from fluxwerk.cli.usage import Group
 from fluxwerk.errors import Fault, FluxwerkError, InvalidUsageError
 from fluxwerk.protocol import trust
-from fluxwerk.protocol.webhook import LARGEST, SIGNATURE, check, read, sign, verify
+from fluxwerk.protocol.webhook import LARGEST_WEBHOOK, SIGNATURE, check, read, sign, verify
 from fluxwerk.types import Json
 
 # Headers that are not forwarded: they belong to one connection, or the HTTP library sets them.
@@ -124,7 +124,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Handle one webhook."""
         length = self.headers.get("content-length", "")
-        if not (length.isascii() and length.isdigit()) or len(length) > len(str(LARGEST)) or int(length) > LARGEST:
+        if (
+            not (length.isascii() and length.isdigit())
+            or len(length) > len(str(LARGEST_WEBHOOK))
+            or int(length) > LARGEST_WEBHOOK
+        ):
             self._end(413 if length else 411, "the body must have a Content-Length of at most 256 KiB")
             return
         body, how = self.rfile.read(int(length)), self._owner.how

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # No single read may hang longer than this, even when the deadline is far.  A submit is given more time than a poll or a
 # download, which can be repeated for nothing.
 LONGEST_SUBMIT = 60.0
-LONGEST_READ = 20.0
+LONGEST_GET = 20.0
 LONGEST_CONNECT = 10.0
 LARGEST_BODY = 128 * 1024 * 1024
 # Idle connections: 24 slots, their polls and downloads need fewer, and the budget of polls keeps it so with more slots.
@@ -293,7 +293,7 @@ def _limitless() -> httpx2.Limits:
 
 
 def _limits(request: HttpRequest, body: _Body) -> dict[str, float]:
-    longest = LONGEST_READ if request.method == "GET" else LONGEST_SUBMIT
+    longest = LONGEST_GET if request.method == "GET" else LONGEST_SUBMIT
     left = longest if body.budget is None else max(0.001, min(longest, body.budget))
     # A little less than all, so that a connection that never stood is told apart from an answer that never came.
     connect = min(left * 0.9, LONGEST_CONNECT)

@@ -20,7 +20,7 @@ SIGNATURE = "X-BFL-Signature"
 SECRET = "X-Webhook-Secret"  # noqa: S105  (the name of a header)
 PREFIX = "sha256="
 # A webhook names a result and never contains it; a prompt of 32,000 tokens still fits.
-LARGEST = 256 * 1024
+LARGEST_WEBHOOK = 256 * 1024
 LONGEST_ID = 256
 
 
@@ -125,8 +125,8 @@ def _advice() -> str:
 
 
 def _object(body: bytes) -> dict[str, Json]:
-    if len(body) > LARGEST:
-        raise InvalidWebhookError(f"The webhook has {len(body)} bytes; at most {LARGEST} are read.")
+    if len(body) > LARGEST_WEBHOOK:
+        raise InvalidWebhookError(f"The webhook has {len(body)} bytes; at most {LARGEST_WEBHOOK} are read.")
     try:
         said: Json = json.loads(body)
     except (ValueError, RecursionError):

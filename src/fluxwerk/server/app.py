@@ -24,10 +24,10 @@ from fluxwerk.server.workers import BackgroundWorkers
 from fluxwerk.types import HttpRequest, Response
 from fluxwerk.version import VERSION
 
-GONE = 400
+CLIENT_CLOSED = 400
 NO_ROUTE = (404, 405)
 # Ten references of 20 MB, as base64, and a prompt.
-LARGEST_BODY = 300 * 1024 * 1024
+LARGEST_REQUEST = 300 * 1024 * 1024
 # Seconds for fetching all images of a submit together: a client that hears nothing for a minute must fear that it paid.
 FETCHING = 30.0
 
@@ -61,9 +61,9 @@ def build(
             body = await _body(request)
         except ClientDisconnect:
             # Nobody is there to read this; it only keeps a stranger's broken line out of the log of our mistakes.
-            return Answer(status_code=GONE)
+            return Answer(status_code=CLIENT_CLOSED)
         if body is None:
-            text = f"Body too large: at most {LARGEST_BODY // 2**20} MB are read"
+            text = f"Body too large: at most {LARGEST_REQUEST // 2**20} MB are read"
             return _to_wire(router.refuse(_read(request), ServerError("too_large", text, detail="Body too large")))
         http = _read(request, body)
         return _to_wire(await drive_async(router.answer(http), guard.fetch, WALL.now() + fetching))
@@ -89,12 +89,16 @@ def build(
 
 async def _body(request: fastapi.Request) -> bytes | None:
     length = request.headers.get("content-length", "")
-    if length.isascii() and length.isdigit() and (len(length) > len(str(LARGEST_BODY)) or int(length) > LARGEST_BODY):
+    if (
+        length.isascii()
+        and length.isdigit()
+        and (len(length) > len(str(LARGEST_REQUEST)) or int(length) > LARGEST_REQUEST)
+    ):
         return None
     body = bytearray()
     async for part in request.stream():
         body += part
-        if len(body) > LARGEST_BODY:
+        if len(body) > LARGEST_REQUEST:
             return None
     return bytes(body)
 

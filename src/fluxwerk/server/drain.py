@@ -10,7 +10,7 @@ import uvicorn
 from fluxwerk.server.state.state import ServerState
 
 # How long a finished image waits to be collected before the server ends, in seconds.
-LINGER = 10.0
+COLLECTION_SECONDS = 10.0
 
 
 class Draining(uvicorn.Server):
@@ -34,5 +34,7 @@ class Draining(uvicorn.Server):
         """Say ten times a second whether it is time to end."""
         if self._state.is_closing:
             now = self._state.clock()
-            self.should_exit = self.should_exit or now >= self._until or self._state.accounts.is_quiet(now, LINGER)
+            self.should_exit = (
+                self.should_exit or now >= self._until or self._state.accounts.is_quiet(now, COLLECTION_SECONDS)
+            )
         return await super().on_tick(counter)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypedDict
 
 from fluxwerk.client.wakeup import Wakeup
 from fluxwerk.errors import InvalidSignatureError, InvalidUsageError, InvalidWebhookError
-from fluxwerk.protocol.webhook import LARGEST, check, read, verify
+from fluxwerk.protocol.webhook import LARGEST_WEBHOOK, check, read, verify
 from fluxwerk.protocol.wire import dump
 from fluxwerk.types import Task
 from fluxwerk.webhook.inbox import Find, Inbox, OnStatus
@@ -146,9 +146,11 @@ async def _body(headers: Mapping[str, str], receive: Receive, seconds: float = B
     """Read the body within a limit of size and time; raises `ConnectionError` if the sender disconnects."""
     import asyncio  # noqa: PLC0415  (loading asyncio would slow the import of the package)
 
-    too_large = _Answer(413, f"The body is too large; at most {LARGEST} bytes are read.", {"connection": "close"})
+    too_large = _Answer(
+        413, f"The body is too large; at most {LARGEST_WEBHOOK} bytes are read.", {"connection": "close"}
+    )
     length = headers.get("content-length", "")
-    if length.isdecimal() and int(length[:20]) > LARGEST:
+    if length.isdecimal() and int(length[:20]) > LARGEST_WEBHOOK:
         return too_large
     body = bytearray()
     try:
@@ -158,7 +160,7 @@ async def _body(headers: Mapping[str, str], receive: Receive, seconds: float = B
                 if event["type"] == "http.disconnect":
                     raise ConnectionError
                 body += event.get("body", b"")
-                if len(body) > LARGEST:
+                if len(body) > LARGEST_WEBHOOK:
                     return too_large
                 if not event.get("more_body"):
                     return bytes(body)
