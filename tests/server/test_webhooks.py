@@ -266,3 +266,10 @@ def test_a_notice_and_its_policy_show_neither_url_nor_secret():
 def test_metrics_count_webhooks_by_what_became_of_them():
     of, _ = told(Receiver(500))
     assert 'fluxwerk_webhooks_total{state="dropped"} 1' in ask(of, "GET", "/metrics").body.decode()
+
+
+@pytest.mark.parametrize("secret", ["pässwort", "a\nb", "\x7f"])
+def test_a_webhook_secret_that_no_header_takes_is_refused(secret):
+    of = face()
+    answer = post(of, {"prompt": "x", "webhook_url": "https://a.test/hook", "webhook_secret": secret})
+    assert fault(answer)[:2] == (422, ["body", "webhook_secret"])

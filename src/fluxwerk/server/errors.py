@@ -40,6 +40,7 @@ CASES = {
     "busy": Case(429, 429, "rate_limit_exceeded"),
     "internal": Case(500, 500, "internal_error"),
     "closing": Case(503, 503, "closing"),
+    "storage": Case(503, 503, "storage_unavailable"),
 }
 
 

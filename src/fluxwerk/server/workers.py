@@ -7,17 +7,19 @@ import logging
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from fluxwerk.drive import drive_async
 from fluxwerk.engines import Canvas, LiveEngine
 from fluxwerk.server.faults.endings import CANCELLED
 from fluxwerk.server.fetch import Guard
+from fluxwerk.server.shares import Shares
 from fluxwerk.server.state.accounts import TaskRecord
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.types import HttpRequest, Response
 
-# At most this many webhooks are on their way at a time; the others wait.
-DELIVERIES = 32
+# How many webhooks may be on their way at a time: to one host, from one account, and in all.
+HOST_DELIVERIES, ACCOUNT_DELIVERIES, DELIVERIES = 4, 64, 256
 
 log = logging.getLogger("fluxwerk.server")
 
@@ -31,7 +33,7 @@ class BackgroundWorkers:
         self._guard = guard
         self._rendering: dict[str, asyncio.Task[None]] = {}
         self._delivering: set[asyncio.Task[None]] = set()
-        self._deliveries = asyncio.Semaphore(DELIVERIES)
+        self._shares = Shares(HOST_DELIVERIES, ACCOUNT_DELIVERIES, DELIVERIES)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
@@ -85,10 +87,10 @@ class BackgroundWorkers:
         await asyncio.sleep(max(0.0, (job.ready_at or 0.0) - self._state.clock()))
         flow = self._state.delivery(job)
         if flow is not None:
-            await drive_async(flow, self._post)
+            await drive_async(flow, lambda request, budget: self._post(job, request, budget))
 
-    async def _post(self, request: HttpRequest, budget: float | None) -> Response:
-        async with self._deliveries:
+    async def _post(self, job: TaskRecord, request: HttpRequest, budget: float | None) -> Response:
+        async with self._shares.hold(urlsplit(request.url).netloc, job.account.digest):
             return await self._guard.tell(request, budget)
 
     def _keep(self, work: Coroutine[None, None, None]) -> None:

@@ -163,7 +163,7 @@ def test_the_command_makes_lists_and_revokes_a_key(tmp_path):
     made = run("keys", "add", "shop", "--credits", 50, "--file", file)
     key = made.stdout.strip()
     assert keys.SHAPE.fullmatch(key)
-    assert "only time" in made.stderr
+    assert "not shown again" in made.stderr
     listed = run("keys", "list", "--file", file)
     assert key not in listed.output
     assert f"bfl_…{key[-4:]}" in listed.output

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from fluxwerk import Client, InvalidUsageError, Task
-from fluxwerk.server.state.accounts import KEEP, Accounts
+from fluxwerk import Client, InvalidUsageError, StorageError, Task
+from fluxwerk.server.state.accounts import KEEP, Accounts, MemoryStore
 from fluxwerk.server.state.store import DiskStore
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face_to_face import blank
@@ -266,8 +266,9 @@ def test_a_task_that_cannot_be_written_is_neither_charged_nor_there(tmp_path):
     with living(tmp_path) as of:
         assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
         of.state.accounts._store._connection.execute("drop table task")
-        with pytest.raises(Exception, match="no such table"):
-            post(of, {"prompt": "x", "input_image": text(png(64, 64))})
+        refused = post(of, {"prompt": "x", "input_image": text(png(64, 64))})
+        assert (refused.status, said(refused)["error"]) == (503, "storage_unavailable")
+        assert "no such table" in of.state.storage_error
         assert of.state.accounts.jobs == {}
         assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
     with living(tmp_path) as of:
@@ -316,3 +317,73 @@ def test_money_is_exact_across_restarts(tmp_path):
     with living(tmp_path) as of:
         account = of.state.accounts.account("key")
         assert account.spent == Decimal("4.2")
+
+
+def write_row(folder: Path, column: str, value: object) -> None:
+    disk = DiskStore(folder)
+    disk._connection.execute(f"update task set {column} = ?", (value,))
+    disk.close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{", b"\xff\xfe", b"null", b"{}", b'{"task": {"id": "x"}, "order": {"model": "flux-9", "options": {}}}'],
+    ids=["cut", "bytes", "null", "empty", "unknown model"],
+)
+def test_a_damaged_row_is_put_aside_and_named_and_the_server_starts(tmp_path, caplog, body):
+    with living(tmp_path) as of:
+        submitted = said(post(of, {"prompt": "a fox"}))["id"]
+    write_row(tmp_path, "body", body)
+    with living(tmp_path) as of:
+        assert of.state.accounts.jobs == {}
+        assert post(of, {"prompt": "a fox"}).status == 200
+    assert f"task {submitted} of the state cannot be read" in caplog.text
+    assert caplog.text.count("cannot be read") == 1
+    disk = DiskStore(tmp_path)
+    assert disk._connection.execute("select id from damaged").fetchall() == [(submitted,)]
+    disk.close()
+
+
+def test_an_empty_state_file_is_refused_by_name(tmp_path):
+    DiskStore(tmp_path).close()
+    (tmp_path / "state.db").write_bytes(b"")
+    with pytest.raises(InvalidUsageError, match=r"state\.db is empty \(0 bytes\)"):
+        DiskStore(tmp_path)
+
+
+class FullStore(MemoryStore):
+    """A store that takes nothing while it is `full`."""
+
+    full = True
+
+    def save(self, _):
+        if self.full:
+            raise StorageError("The state in /state cannot be written (disk full).")
+
+    def probe(self):
+        self.save(None)
+
+
+def test_a_full_disk_refuses_submits_by_name_and_health_says_so(caplog):
+    store = FullStore()
+    of = FaceToFace(accounts=Accounts(store=store, credit=Decimal(100)))
+    for _ in range(50):
+        answer = post(of, {"prompt": "x"})
+        assert (answer.status, answer.headers["retry-after"]) == (503, "30")
+        assert said(answer)["error"] == "storage_unavailable"
+    assert ask(of, "GET", "/healthz").status == 503
+    assert caplog.text.count("cannot be written") == 1
+    assert of.state.accounts.jobs == {}
+    assert of.credits() == 100
+    store.full = False
+    assert ask(of, "GET", "/healthz").status == 200
+    assert post(of, {"prompt": "x"}).status == 200
+
+
+def test_an_image_that_cannot_be_kept_is_delivered_from_memory(caplog):
+    store = FullStore()
+    store.full = False
+    of = FaceToFace(accounts=Accounts(store=store), seconds=5)
+    task = of.submit("a fox", width=64, height=64)
+    store.full = True
+    assert of.download(task).width == 64

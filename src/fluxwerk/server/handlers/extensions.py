@@ -28,9 +28,11 @@ def models(state: ServerState, _: ServerRequest) -> Response:
 def health(state: ServerState, _: ServerRequest) -> Response:
     """Say how the engine is; 503 tells a load balancer to send nothing here."""
     now = state.abilities.health()
-    word = "closing" if state.is_closing else now.word
+    kept = state.check_storage()
+    word = "closing" if state.is_closing else now.word if kept else "storage_unavailable"
     body = {"status": word, "engine": state.engine, **now.details}
-    return Response(200 if now.serving and not state.is_closing else 503, wire.JSON, wire.dump(body))
+    serving = now.serving and not state.is_closing and kept
+    return Response(200 if serving else 503, wire.JSON, wire.dump(body))
 
 
 ROUTES: Mapping[tuple[str, str], Route] = {

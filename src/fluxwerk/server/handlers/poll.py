@@ -18,8 +18,7 @@ def poll(state: ServerState, request: ServerRequest, life: float | None = None) 
     identity = request.query.get("id", "")
     if not identity:
         raise invalid([{"type": "missing", "loc": ["query", "id"], "msg": "Field required"}])
-    now = state.clock()
-    state.accounts.forget(now)
+    now = state.forget()
     job = state.accounts.jobs.get(identity)
     if job is None:
         return wire.write_status(Status(Task(identity, ""), "Task not found", Outcome.MISSING))

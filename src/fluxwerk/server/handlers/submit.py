@@ -134,7 +134,7 @@ def _once(request: ServerRequest) -> tuple[str, str] | None:
 
 
 def _repeated(state: ServerState, account: Account, once: tuple[str, str]) -> Response | None:
-    state.accounts.forget(state.clock())
+    state.forget()
     job = state.accounts.by_once.get((account.digest, once[0]))
     if job is None:
         if (account.digest, once[0]) in state.submitting:
@@ -156,7 +156,10 @@ def _notice(state: ServerState, fields: Mapping[str, Json]) -> OutgoingWebhook |
     fault = state.policy.fault(url)
     if fault:
         raise unfit("webhook_url", fault)
-    return OutgoingWebhook(url, fields.get("webhook_secret") or None)
+    secret = fields.get("webhook_secret") or None
+    if secret and not (secret.isascii() and secret.isprintable()):
+        raise unfit("webhook_secret", "Input should be printable ASCII, because the secret is sent in a header")
+    return OutgoingWebhook(url, secret)
 
 
 def _check_open(state: ServerState) -> None:

@@ -17,7 +17,7 @@ USUAL = 100
 def listed(state: ServerState, request: ServerRequest) -> Response:
     """List the account's tasks, the newest first; `status` chooses among them, `limit` bounds them."""
     account = state.authenticate(request)
-    state.accounts.forget(state.clock())
+    state.forget()
     wanted, limit = request.query.get("status"), _limit(request)
     own = [job for job in reversed(state.accounts.jobs.values()) if job.account is account]
     rows = [row for row in (_row(state, job) for job in own) if wanted in (None, row["status"])]
@@ -43,7 +43,7 @@ def cancelled(state: ServerState, request: ServerRequest) -> Response:
 
 def _own(state: ServerState, request: ServerRequest) -> TaskRecord:
     account = state.authenticate(request)
-    state.accounts.forget(state.clock())
+    state.forget()
     job = state.accounts.jobs.get(request.path.removeprefix(f"{FOLDER}/"))
     if job is None or job.account is not account:
         raise ServerError("not_found", "This account has no such task", detail="Task not found")

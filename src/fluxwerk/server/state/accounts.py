@@ -106,6 +106,10 @@ class Store(Protocol):
         """Read every job that was saved, in the order of their acceptance."""
         ...
 
+    def probe(self) -> None:
+        """Write something, to prove that the storage takes it; raises `StorageError`."""
+        ...
+
 
 class MemoryStore:
     """The store that keeps nothing beyond the process."""
@@ -127,6 +131,9 @@ class MemoryStore:
     def load(self, _: Callable[[str], Account]) -> list[TaskRecord]:
         """Know of no past."""
         return []
+
+    def probe(self) -> None:
+        """Memory always takes what it is given."""
 
 
 class Accounts:
@@ -239,6 +246,10 @@ class Accounts:
         """Write down what changed about a job that had ended, unless it is forgotten by now."""
         if job.task.id in self.jobs:
             self._store.save(job)
+
+    def probe(self) -> None:
+        """Prove that the storage can be written; raises `StorageError`."""
+        self._store.probe()
 
     def picture(self, job: TaskRecord) -> bytes | None:
         """Return the image of a job, if it has one."""

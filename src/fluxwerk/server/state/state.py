@@ -5,6 +5,7 @@ Everything above reads this state and calls its moves; it knows nothing of HTTP 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
@@ -12,6 +13,7 @@ from typing import Protocol
 from fluxwerk import catalog, imagefile
 from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import Abilities, FullAbilities, Order, RenderProgress
+from fluxwerk.errors import StorageError
 from fluxwerk.server.errors import Dialect, ServerError
 from fluxwerk.server.faults import endings
 from fluxwerk.server.faults.endings import Ending
@@ -24,6 +26,11 @@ from fluxwerk.server.state.webhooks import WebhookPolicy
 from fluxwerk.types import Flow, Json
 
 Pace = Callable[[Order], float]
+RETRY_STORAGE = 30
+# Seconds between two lines of the log about the same disk.
+LOG_EVERY = 60.0
+
+log = logging.getLogger("fluxwerk.server")
 
 
 class TaskListener(Protocol):
@@ -89,6 +96,9 @@ class ServerState:
         }
         self._magic = magic
         self._closing = False
+        # Why the last write failed, and when the log said so; `None` while the storage takes what it is given.
+        self.storage_error: str | None = None
+        self._storage_logged: float | None = None
         self._listeners: list[TaskListener] = []
 
     @property
@@ -120,7 +130,9 @@ class ServerState:
 
     def accept(self, job: TaskRecord, rule: FaultRule | None = None) -> None:
         """Book a task and have it rendered, unless its prompt or a rule decides how it ends."""
-        self.accounts.accept(job)
+        if not self._kept(lambda: self.accounts.accept(job)):
+            text = "The server cannot keep tasks now, because its disk cannot be written. Nothing was charged."
+            raise ServerError("storage", text, retry_after=RETRY_STORAGE)
         self._start(job, rule)
 
     def resume(self) -> None:
@@ -148,11 +160,9 @@ class ServerState:
             return
         now = self.clock()
         self.metrics.rendered(now - (job.accepted if job.began is None else job.began))
-        try:
-            self.accounts.finish(job, image, max(now, job.accepted + self.pace(job.order)))
-        finally:
-            # A full disk keeps nothing, but the image is in memory: it can be reported and fetched.
-            self._ended(job)
+        # A full disk keeps nothing, but the image is in memory: it can be reported and fetched.
+        self._kept(lambda: self.accounts.finish(job, image, max(now, job.accepted + self.pace(job.order))))
+        self._ended(job)
 
     def fail(self, job: TaskRecord, reason: str) -> None:
         """End a task whose image the engine could not make, and return its credits."""
@@ -167,11 +177,9 @@ class ServerState:
         """End a task without an image, now or at a moment; a task that has ended stays as it is."""
         if job.has_ended(self.clock()):
             return
-        try:
-            self.accounts.end(job, ending, self.clock() if at is None else at)
-        finally:
-            if ending.word:
-                self._ended(job)
+        self._kept(lambda: self.accounts.end(job, ending, self.clock() if at is None else at))
+        if ending.word:
+            self._ended(job)
 
     def result(self, job: TaskRecord, origin: str, now: float, life: float | None = None) -> Json:
         """Write what was made, with a link signed at this moment that lives for `life` seconds."""
@@ -197,7 +205,7 @@ class ServerState:
         body = webhooks.write_body(job, made, job.ready_at or now)
 
         def saved() -> None:
-            self.accounts.note(job)
+            self._kept(lambda: self.accounts.note(job))
             if webhook.state != "pending":
                 self.metrics.webhooks[webhook.state] += 1
 
@@ -213,6 +221,32 @@ class ServerState:
             self._report("accepted", job)
         else:
             self.conclude(job, decided, self.clock() + self.pace(job.order))
+
+    def check_storage(self) -> bool:
+        """Whether tasks can be kept; after a failed write the storage is tried again."""
+        return self.storage_error is None or self._kept(self.accounts.probe)
+
+    def forget(self) -> float:
+        """Drop the tasks whose images were kept long enough, and return the moment."""
+        now, before = self.clock(), self.storage_error
+        # Nothing may have been written, so success proves nothing about the storage.
+        if self._kept(lambda: self.accounts.forget(now)):
+            self.storage_error = before
+        return now
+
+    def _kept(self, write: Callable[[], None]) -> bool:
+        """Write to the storage; a failure is kept for `/healthz` and logged once a minute."""
+        try:
+            write()
+        except StorageError as error:
+            self.storage_error = str(error)
+            now = self.clock()
+            if self._storage_logged is None or now - self._storage_logged >= LOG_EVERY:
+                self._storage_logged = now
+                log.warning("%s Free some space; submits are refused with 503 until it can be written.", error)
+            return False
+        self.storage_error = None
+        return True
 
     def _ended(self, job: TaskRecord) -> None:
         self.metrics.ended[job.word] += 1

@@ -7,17 +7,19 @@ prompts, inputs and webhook secrets, but no key.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from decimal import Decimal
 from pathlib import Path
 
 from fluxwerk import catalog, imagefile
 from fluxwerk.engines import Canvas, Order
-from fluxwerk.errors import InvalidUsageError
+from fluxwerk.errors import FluxwerkError, InvalidUsageError, StorageError
 from fluxwerk.protocol.wire import dump
 from fluxwerk.server.state.accounts import NOTHING, Account, TaskRecord
 from fluxwerk.server.state.outgoing import DeliveryAttempt, OutgoingWebhook
@@ -29,8 +31,16 @@ TABLES = """
 create table if not exists task (number integer primary key, id text unique, account text, body text);
 create table if not exists account (digest text primary key, spent text);
 create table if not exists fact (name text primary key, value blob);
+create table if not exists damaged (number integer primary key, id text, account text, body blob, reason text);
 """
 VERSION = b"2"
+# What reading a row raises when it is damaged, or written by a release with other models or fields.
+UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, FluxwerkError)
+
+# Bytes that a probe writes: more than the slack of a page.
+PROBE = 65_536
+
+log = logging.getLogger("fluxwerk.server")
 
 
 class DiskStore:
@@ -44,6 +54,10 @@ class DiskStore:
             private.mkdir(mode=0o700, exist_ok=True)
             private.chmod(0o700)
         file = self._folder / "state.db"
+        if file.exists() and not file.stat().st_size:
+            raise InvalidUsageError(
+                f"{file} is empty (0 bytes), so it holds no state. Restore it from a backup, or delete it."
+            )
         os.close(os.open(file, os.O_CREAT | os.O_RDONLY, 0o600))
         self._connection = sqlite3.connect(file, timeout=0.5, isolation_level=None)
         try:
@@ -64,7 +78,18 @@ class DiskStore:
         self._connection.close()
 
     def save(self, job: TaskRecord) -> None:
-        """Write a job with its images and its account's balance; files first, so that no row lacks one."""
+        """Write a job with its images and its account's balance; files first, so that no row lacks one.
+
+        Raises `StorageError`.
+        """
+        with _unwritable(self._folder):
+            self._save(job)
+        if job.ready_at is not None:
+            # From here on the image is read from the disk, and its inputs are no longer needed.
+            job.picture = None
+            shutil.rmtree(self._inputs(job), ignore_errors=True)
+
+    def _save(self, job: TaskRecord) -> None:
         if job.ready_at is None:
             self._save_inputs(job)
         elif job.picture is not None:
@@ -77,14 +102,11 @@ class DiskStore:
             self._connection.execute("begin")
             self._connection.execute(task + "on conflict (id) do update set body = excluded.body", row)
             self._connection.execute(account + "on conflict (digest) do update set spent = excluded.spent", balance)
-        if job.ready_at is not None:
-            # From here on the image is read from the disk, and what it was made of is no longer needed.
-            job.picture = None
-            shutil.rmtree(self._inputs(job), ignore_errors=True)
 
     def forget(self, job: TaskRecord) -> None:
         """Remove a job and its files."""
-        self._connection.execute("delete from task where id = ?", (job.task.id,))
+        with _unwritable(self._folder):
+            self._connection.execute("delete from task where id = ?", (job.task.id,))
         self._image(job).unlink(missing_ok=True)
         shutil.rmtree(self._inputs(job), ignore_errors=True)
 
@@ -103,9 +125,8 @@ class DiskStore:
 
     def load(self, account: Callable[[str], Account]) -> list[TaskRecord]:
         """Read every job; one whose image was lost is rendered again, which is free, unless its inputs are gone."""
-        rows = self._connection.execute("select account, body from task order by number").fetchall()
-        jobs = [_read(json.loads(body, parse_float=Decimal), account(digest)) for digest, body in rows]
-        known = {job.task.id for job in jobs}
+        jobs = [job for number in self._numbers() if (job := self._load(number, account))]
+        known = {job.task.id for job in jobs} | {row[0] for row in self._connection.execute("select id from damaged")}
         for folder in self._inputs_folder.glob("*"):
             # Its submit was never answered: the process ended between the files and the row.
             if folder.name not in known:
@@ -116,6 +137,42 @@ class DiskStore:
             if job.ready_at is None:
                 self._take_inputs(job)
         return jobs
+
+    def probe(self) -> None:
+        """Write a small file and a row, and remove the file; raises `StorageError`."""
+        file = self._folder / "images" / "probe"
+        with _unwritable(self._folder), self._connection:
+            save(bytes(PROBE), file)
+            file.unlink()
+            self._connection.execute("insert or replace into fact values ('probe', zeroblob(?))", (PROBE,))
+
+    def _numbers(self) -> list[int]:
+        try:
+            return [row[0] for row in self._connection.execute("select number from task order by number")]
+        except sqlite3.DatabaseError as error:
+            raise InvalidUsageError(
+                f"{self._folder / 'state.db'} is damaged ({error}). Restore it from a backup, or move it away."
+            ) from None
+
+    def _load(self, number: int, account: Callable[[str], Account]) -> TaskRecord | None:
+        """Read one job; a row that cannot be read is put aside in the table `damaged`, and named in the log."""
+        name, row = f"row {number}", (None, None, None)
+        try:
+            ask = "select id, account, body from task where number = ?"
+            row = self._connection.execute(ask, (number,)).fetchone()
+            name = f"task {row[0]}"
+            return _read(json.loads(row[2], parse_float=Decimal), account(row[1]))
+        except (*UNREADABLE, sqlite3.DatabaseError) as error:
+            reason = f"{type(error).__name__}: {error}"
+        log.error("%s of the state cannot be read (%s); it is put aside in the table `damaged`.", name, reason)
+        try:
+            with self._connection:
+                put = "insert or replace into damaged values (?, ?, ?, ?, ?)"
+                self._connection.execute(put, (number, *row, reason))
+                self._connection.execute("delete from task where number = ?", (number,))
+        except sqlite3.DatabaseError as error:
+            log.warning("%s cannot be put aside (%s); it stays where it is.", name, error)
+        return None
 
     def _fact(self, name: str, make: Callable[[], bytes]) -> bytes:
         self._connection.execute("insert into fact values (?, ?) on conflict do nothing", (name, make()))
@@ -145,6 +202,15 @@ class DiskStore:
         if canvas is not None:
             canvas = Canvas(files["source"], files.get("mask"), canvas.offset)
         job.order = replace(job.order, references=references, canvas=canvas)
+
+
+@contextmanager
+def _unwritable(folder: Path) -> Generator[None]:
+    """Report a disk that takes nothing as `StorageError`."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        raise StorageError(f"The state in {folder} cannot be written ({error}).") from error
 
 
 def _images(order: Order) -> dict[str, bytes]:
