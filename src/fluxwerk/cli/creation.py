@@ -25,7 +25,7 @@ from fluxwerk.errors import Fault, InvalidUsageError, UnknownPriceError
 from fluxwerk.types import Json, Request
 
 F = TypeVar("F", bound=Callable[..., Any])
-LONGEST_SHOWN = 120
+LONGEST_VALUE = 120
 
 _SHARED = (
     click.option("--seed", type=int, help="Seed of the random noise; the same seed repeats an image."),
@@ -211,7 +211,7 @@ def _show_dry_run(model: Model, request: Request, estimate: Decimal | None, coun
 
 
 def _elided(value: Json) -> Json:
-    if isinstance(value, str) and len(value) > LONGEST_SHOWN and " " not in value and "://" not in value:
+    if isinstance(value, str) and len(value) > LONGEST_VALUE and " " not in value and "://" not in value:
         return f"<{len(value)} characters of base64>"
     return [_elided(item) for item in cast("list[Json]", value)] if isinstance(value, list) else value
 
