@@ -80,7 +80,7 @@ async def with_ledger(base: str, folder: Path, jobs: int) -> None:
     """Do the same with everything written down first; the planning is part of it."""
     client = AsyncClient(KEY, base_url=base)
     with Batch(
-        folder.with_suffix(".ledger"), output=folder, client=client, provenance="none", terms=RunOptions()
+        folder.with_suffix(".ledger"), output=folder, client=client, provenance="none", options=RunOptions()
     ) as batch:
         batch.plan([{"prompt": f"image {number}", "width": 64, "height": 64} for number in range(jobs)])
         await batch.work()

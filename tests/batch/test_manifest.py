@@ -253,13 +253,13 @@ def test_a_process_that_plans_the_same_names_at_once_waits_for_the_other(tmp_pat
 def test_names_that_another_process_never_lets_go_of_end_the_planning(tmp_path: Path):
     ledger = ledger_with(0)
     other = PlanWriter(ledger.database, "b.csv", "another")
-    draft = PlannedJob(1, 1, "flux-2-pro", "standard", "{}", "a" * 64, None, output="a.png")
-    other.add([draft], {"standard": 24})
+    job = PlannedJob(1, 1, "flux-2-pro", "standard", "{}", "a" * 64, None, output="a.png")
+    other.add([job], {"standard": 24})
     known_late = "prompt,output\n" + "".join(f"fox {n},{n}.png\n" for n in range(10))
     with pytest.raises(InvalidUsageError, match="is the name of another image already"):
         plan(ledger, write(tmp_path, "c.csv", "prompt,output\nfox,a.png\n"))
     same = PlanWriter(ledger.database, "a.csv", fingerprint(write(tmp_path, "a.csv", known_late)))
-    same.add([replace(draft, output="3.png")], {"standard": 24})
+    same.add([replace(job, output="3.png")], {"standard": 24})
     with pytest.raises(ConflictError, match="planning images of the same names"):
         plan(ledger, tmp_path / "a.csv", clock=PretendClock())
     assert {row["output"] for row in ledger.rows()} == {"a.png", "3.png"}
@@ -283,11 +283,11 @@ def test_a_plan_that_was_taken_for_abandoned_is_made_again(tmp_path: Path):
 
 def test_a_sheet_that_is_being_swept_away_is_not_opened_without_its_jobs(tmp_path: Path):
     ledger = ledger_with(0)
-    sheet = PlanWriter(ledger.database, "a.txt", "a")
+    writer = PlanWriter(ledger.database, "a.txt", "a")
     with ledger.database.write() as transaction:
         transaction.run("update sheets set touched = :gone", gone=GONE)
     with pytest.raises(ConflictError, match="swept it away"):
-        sheet.open()
+        writer.open()
 
 
 def test_a_row_may_ask_for_several_images_with_seeds_and_names_of_their_own(tmp_path: Path):
@@ -390,7 +390,7 @@ cells = st.fixed_dictionaries(
 def outcome(rows: Rows, columns: dict[str, object]) -> object:
     given = {name: value for name, value in columns.items() if value is not None}
     try:
-        return list(rows.drafts(ManifestLine(1, given)))
+        return list(rows.planned_jobs(ManifestLine(1, given)))
     except InvalidUsageError as fault:
         return str(fault)
 
@@ -419,7 +419,7 @@ def test_only_so_many_images_are_remembered(tmp_path: Path):
         (tmp_path / f"{number}.png").write_bytes(blank(80 + number, 80))
     rows = Rows(Defaults("flux-2-pro", tmp_path, {}), kept=2)
     lines = [ManifestLine(1, {"prompt": "edit", "images": f"{number}.png"}) for number in (0, 1, 2, 0)]
-    hashes = [draft.hash for line in lines for draft in rows.drafts(line)]
+    hashes = [job.hash for line in lines for job in rows.planned_jobs(line)]
     assert hashes[0] == hashes[3]
     assert len(set(hashes)) == 3
     assert len(rows._seen) <= 2

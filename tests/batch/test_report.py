@@ -23,7 +23,7 @@ from support.jobs import BASE, ledger_with, status, task
 def carried(clock: PretendClock | None = None) -> Ledger:
     """A ledger with one job of every kind."""
     ledger = ledger_with(6, clock)
-    worker = ledger.slots.enrol(1000)
+    worker = ledger.leases.register(1000)
     jobs = ledger.submitting(worker, 5, BASE).jobs
     ledger.doubted(jobs[0], "the answer was lost")
     ledger.refused(jobs[1], TaskFailedError("no"))
@@ -131,7 +131,7 @@ def test_the_story_of_a_job_ends_with_what_can_be_done():
         assert words in why(ledger, number)
     assert "→ saved" in why(ledger, 5)
     assert "sig=" not in why(ledger, 4)
-    _ = ledger.submitting(ledger.slots.enrol(), 1, BASE)
+    _ = ledger.submitting(ledger.leases.register(), 1, BASE)
     assert "If that process died" in why(ledger, 6)
 
 

@@ -28,15 +28,15 @@ PNG = blank(64, 48)
 
 def ready_job(**changes: object) -> Job:
     ledger = ledger_with(1)
-    worker = ledger.slots.enrol()
+    worker = ledger.leases.register()
     accepted = ledger.submitted(ledger.submitting(worker, 1, "https://api.bfl.ai").jobs[0], task())
     assert accepted
     return replace(ledger.ready(accepted, status(accepted, cost="3")), **changes)
 
 
-def keep(keeper: Saver, data: bytes = PNG, **changes: object):
+def keep(saver: Saver, data: bytes = PNG, **changes: object):
     job = ready_job(**changes)
-    return keeper(job, job.ready_status(), data)
+    return saver(job, job.ready_status(), data)
 
 
 def test_an_image_gets_its_name_from_the_template_and_its_ending_from_its_bytes(tmp_path: Path):
@@ -46,9 +46,9 @@ def test_an_image_gets_its_name_from_the_template_and_its_ending_from_its_bytes(
 
 
 def test_a_name_from_the_manifest_is_used_and_gets_an_ending_only_if_it_has_none(tmp_path: Path):
-    keeper = Saver(Folder(tmp_path))
-    assert Path(keep(keeper, output="cats/one").path) == tmp_path / "cats" / "one.png"
-    assert Path(keep(keeper, output="cats/two.jpg").path) == tmp_path / "cats" / "two.jpg"
+    saver = Saver(Folder(tmp_path))
+    assert Path(keep(saver, output="cats/one").path) == tmp_path / "cats" / "one.png"
+    assert Path(keep(saver, output="cats/two.jpg").path) == tmp_path / "cats" / "two.jpg"
 
 
 def test_a_file_that_is_there_is_left_alone_and_the_image_gets_a_number(tmp_path: Path):
@@ -63,9 +63,9 @@ def test_a_file_that_is_there_is_left_alone_and_the_image_gets_a_number(tmp_path
 
 @pytest.mark.parametrize("provenance", ["sidecar", "embed", "none"])
 def test_saving_twice_after_a_crash_gives_one_file(tmp_path: Path, provenance: str):
-    keeper = Saver(Folder(tmp_path), provenance=provenance)
+    saver = Saver(Folder(tmp_path), provenance=provenance)
     job = ready_job()
-    first, second = (keeper(job, job.ready_status(), PNG) for _ in range(2))
+    first, second = (saver(job, job.ready_status(), PNG) for _ in range(2))
     assert first == second
     assert len([file for file in tmp_path.iterdir() if file.suffix == ".png"]) == 1
 

@@ -71,7 +71,7 @@ class Site:
         await asyncio.sleep(0)
         return self.meddle(request, lambda: self.face.send(request))
 
-    def build(self, terms: RunOptions = QUICK, ledger: Ledger | None = None, base: str = BASE) -> Worker:
+    def build(self, options: RunOptions = QUICK, ledger: Ledger | None = None, base: str = BASE) -> Worker:
         opened = ledger or self.ledger
         inputs = Inputs(opened.database)
 
@@ -82,11 +82,11 @@ class Site:
         def prepare(job: Job) -> Any:
             return catalog.get_model(job.model), inputs.fill_in(job)
 
-        self.worker = Worker(opened, self.send, base, prepare, self.keep, terms, tell)
+        self.worker = Worker(opened, self.send, base, prepare, self.keep, options, tell)
         return self.worker
 
-    def run(self, terms: RunOptions = QUICK, base: str = BASE) -> str:
-        return asyncio.run(asyncio.wait_for(self.build(terms, base=base).run(), 30))
+    def run(self, options: RunOptions = QUICK, base: str = BASE) -> str:
+        return asyncio.run(asyncio.wait_for(self.build(options, base=base).run(), 30))
 
     def count(self, *stages: Stage) -> int:
         return self.ledger.budget.sums().count(*stages)
@@ -279,8 +279,8 @@ def test_two_processes_share_the_slots_and_the_work(tmp_path: Path):
 
     async def both() -> None:
         with Ledger.open(site.path) as other:
-            terms = RunOptions(lease=1.0, concurrency=20)
-            await asyncio.gather(site.build(terms).run(), site.build(terms, ledger=other).run())
+            options = RunOptions(lease=1.0, concurrency=20)
+            await asyncio.gather(site.build(options).run(), site.build(options, ledger=other).run())
 
     site.meddle = meddle
     asyncio.run(both())
@@ -514,7 +514,7 @@ def test_a_link_that_died_while_nobody_worked_is_replaced_by_asking_the_task_aga
         _put_back(site, job, Stage.READY, expires=1.0)
     site.run()
     assert (site.count(Stage.SAVED), len(site.submits)) == (5, 5)
-    assert any(told["after"] == "submitted" and told["before"] == "ready" for told in site.ledger.story(1))
+    assert any(told["after"] == "submitted" and told["before"] == "ready" for told in site.ledger.transitions(1))
 
 
 def test_a_lost_submit_is_matched_by_its_webhook_and_nothing_stays_in_doubt(site: Site):
@@ -535,7 +535,7 @@ def test_a_lost_submit_is_matched_by_its_webhook_and_nothing_stays_in_doubt(site
             sent = next(request for request in hooks if prompt.encode() in request.body)
             token = read_token(wire.json.loads(sent.body)["webhook_url"])
             with Ledger.open(site.path) as other:
-                assert other.witness(token or "", task)
+                assert other.accept_callback(token or "", task)
 
     hooks: list[HttpRequest] = []
     site.meddle, site.on_told = meddle, call_back
@@ -559,7 +559,7 @@ def test_a_worker_that_was_declared_dead_goes_on_under_a_new_name(tmp_path: Path
             site.on_told = lambda _: None
             with Ledger.open(site.path) as other, other.database.write() as transaction:
                 transaction.run("update workers set expires = 0")
-                dead = other.slots.take_over()
+                dead = other.leases.expire_dead()
                 assert len(dead) == 1
 
     site.on_told = bury
@@ -592,7 +592,7 @@ def test_an_image_that_changed_since_it_was_planned_fails_its_job_and_costs_noth
     assert (site.count(Stage.FAILED), site.count(Stage.SAVED)) == (1, 1)
     assert "has changed since it was planned" in site.ledger.row(1)["reason"]
     (tmp_path / "cat.png").unlink()
-    site.ledger.retried(1)
+    site.ledger.retry(1)
     site.run()
     assert "cannot be read" in site.ledger.row(1)["reason"]
 
@@ -627,7 +627,7 @@ def test_results_come_as_they_finish_and_leaving_early_loses_nothing(tmp_path: P
             return await site.send(request, budget)
 
     async def first() -> str:
-        batch = Batch(site.path, client=Bridge(KEY, base_url=BASE), keep=site.keep, terms=QUICK)
+        batch = Batch(site.path, client=Bridge(KEY, base_url=BASE), saver=site.keep, options=QUICK)
         results = batch.results()
         try:
             async for result in results:
@@ -638,7 +638,7 @@ def test_results_come_as_they_finish_and_leaving_early_loses_nothing(tmp_path: P
         return ""
 
     async def rest() -> set[int]:
-        with Batch(site.path, client=Bridge(KEY, base_url=BASE), keep=site.keep, terms=QUICK) as batch:
+        with Batch(site.path, client=Bridge(KEY, base_url=BASE), saver=site.keep, options=QUICK) as batch:
             return {result.job.id async for result in batch.results()}
 
     assert asyncio.run(first()) == "saved"
@@ -660,7 +660,7 @@ def test_an_image_whose_links_are_all_dead_has_failed_and_is_collected_later_wit
     assert site.ledger.budget.sums().spent == 15
     site.meddle = honest
     for number in range(1, 6):
-        site.ledger.retried(number)
+        site.ledger.retry(number)
     site.run()
     assert (site.count(Stage.SAVED), len(site.submits), site.ledger.budget.sums().spent) == (5, 5, 15)
 
@@ -751,8 +751,8 @@ def test_a_name_that_no_folder_takes_fails_its_job_alone_and_a_retry_collects_it
     assert stages == {"a.png": "saved", "a.png/b.png": "failed", "a.png/b/c.png": "failed", "good.png": "saved"}
     assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"InvalidUsageError"}
     (tmp_path / "images" / "a.png").unlink()
-    site.ledger.retried(2)
-    site.ledger.retried(3)
+    site.ledger.retry(2)
+    site.ledger.retry(3)
     site.run()
     assert (site.count(Stage.SAVED), len(site.submits)) == (4, 4)
 
@@ -768,7 +768,7 @@ def test_a_task_that_never_ends_is_given_up_after_the_patience_and_collected_on_
     assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"TaskTimeoutError"}
     site.meddle = honest
     for number in range(1, 6):
-        site.ledger.retried(number)
+        site.ledger.retry(number)
     site.run()
     assert (site.count(Stage.SAVED), len(site.submits)) == (5, 5)
 

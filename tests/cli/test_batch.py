@@ -276,9 +276,9 @@ def in_doubt(shell: Shell) -> None:
     """Pretend that the process died right after the submit of the first job."""
     shell("batch", "plan", "prompts.csv")
     with shell.ledger() as ledger:
-        worker = ledger.slots.enrol()
+        worker = ledger.leases.register()
         ledger.submitting(worker, 1, shell.base)
-        ledger.slots.retire(worker)
+        ledger.leases.unregister(worker)
 
 
 @pytest.mark.parametrize(("word", "stage"), [("--charged", "failed"), ("--resubmit", "planned")])
@@ -305,12 +305,12 @@ def test_a_run_with_doubts_says_so_by_its_exit_code(shell: Shell):
 def test_failed_jobs_are_tried_again_but_moderated_ones_only_if_asked(shell: Shell):
     shell("batch", "plan", "prompts.csv")
     with shell.ledger() as ledger:
-        worker = ledger.slots.enrol()
+        worker = ledger.leases.register()
         first, second, third = ledger.submitting(worker, 3, shell.base).jobs
         ledger.refused(first, ModerationError("no"))
         ledger.refused(second, TaskFailedError("no"))
         ledger.refused(third, ModerationError("no"))
-        ledger.slots.retire(worker)
+        ledger.leases.unregister(worker)
     assert "say --all" in shell("batch", "retry", code=2).stderr
     assert "1 will be submitted again" in shell("batch", "retry", "--all").output
     assert json.loads(shell("batch", "retry", "1", "--json").stdout)["planned"] == 1
@@ -355,7 +355,7 @@ def test_which_ledger_is_meant_has_to_be_clear(shell: Shell):
 def test_a_ledger_goes_on_only_at_the_service_that_knows_its_tasks(shell: Shell):
     in_doubt(shell)
     with shell.ledger() as ledger:
-        ledger.agree(base="https://api.bfl.ai")
+        ledger.remember(base="https://api.bfl.ai")
     assert "which http" in shell.run(code=2).stderr
 
 

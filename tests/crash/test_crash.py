@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSI
 PATIENCE = 30.0
 ROWS = ["one", "two", "three", "busy", "moderated", "four", "five", "six"]
 PLACES = [
-    *(f"{when} {move}" for move in deadly.MOVES if move not in ("refused", "doubted", "expired") for when in
+    *(f"{when} {move}" for move in deadly.TRANSITIONS if move not in ("refused", "doubted", "expired") for when in
       ("before", "inside")),
     *(f"{when} {what}" for what in ("submit", "poll", "fetch", "keep") for when in ("before", "after")),
     *(f"told {kind}" for kind in ("submitting", "submitted", "ready", "saved", "failed")),
@@ -82,7 +82,7 @@ class House:
             self.finish()
         judge.judge(self.ledger, self.accepted)
         sums = self.ledger.budget.sums()
-        assert sums.committed == judge.charged(self.accepted), "the ledger and the books agree to the credit"
+        assert sums.committed == judge.settle_charged(self.accepted), "the ledger and the books agree to the credit"
         assert sums.count(Stage.SAVED) + sums.count(Stage.FAILED) == sums.count(), "nothing was lost"
         return doubts
 
@@ -170,7 +170,7 @@ def test_a_process_killed_while_it_writes_down_a_refusal_charges_nothing(house: 
 
     house.finish()
 
-    assert judge.charged(house.accepted) == 0
+    assert judge.settle_charged(house.accepted) == 0
     assert house.ledger.budget.sums().jobs == {Stage.DOUBTFUL: 1}
 
 

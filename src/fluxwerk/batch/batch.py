@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from fluxwerk import catalog
 from fluxwerk.batch.planner import Plan, plan
-from fluxwerk.batch.run import Keep, RunOptions, RunProgress, Tell
+from fluxwerk.batch.run import ImageSaver, OnProgress, RunOptions, RunProgress
 from fluxwerk.batch.saver import Saver
 from fluxwerk.batch.template import DEFAULT
 from fluxwerk.batch.worker import Worker
@@ -60,15 +60,15 @@ class Batch:
         prompts: bool = True,
         overwrite: bool = False,
         max_cost: Decimal | float | None = None,
-        terms: RunOptions | None = None,
-        tell: Tell = lambda _: None,
-        keep: Keep | None = None,
+        options: RunOptions | None = None,
+        on_progress: OnProgress = lambda _: None,
+        saver: ImageSaver | None = None,
     ) -> None:
         storage = open_storage(output) if isinstance(output, str | os.PathLike) else output
-        self._keep = keep or Saver(storage, name, provenance=provenance, prompts=prompts, overwrite=overwrite)
-        self._terms = terms or RunOptions()
+        self._saver = saver or Saver(storage, name, provenance=provenance, prompts=prompts, overwrite=overwrite)
+        self._options = options or RunOptions()
         self._client = client
-        self._tell = tell
+        self._on_progress = on_progress
         self._worker: Worker | None = None
         self._stops = 0
         self.ledger = ledger if isinstance(ledger, Ledger) else Ledger.open(ledger)
@@ -106,9 +106,9 @@ class Batch:
             client.send,
             client.access.base,
             prepare,
-            self._keep,
-            self._terms,
-            self._tell,
+            self._saver,
+            self._options,
+            self._on_progress,
             client.experience,
         )
         for _ in range(self._stops):
@@ -126,21 +126,21 @@ class Batch:
     async def results(self) -> AsyncGenerator[BatchResult]:
         """Work, and yield each job as it ends; leaving the loop stops the work, and loses nothing."""
         ended: asyncio.Queue[BatchResult | None] = asyncio.Queue()
-        tell = self._tell
+        on_progress = self._on_progress
 
-        def hear(progress: RunProgress) -> None:
-            tell(progress)
+        def listen(progress: RunProgress) -> None:
+            on_progress(progress)
             if progress.job and progress.kind in ENDINGS:
                 ended.put_nowait(BatchResult(progress.job, progress.kind, progress.saved, progress.text))
 
-        self._tell = hear
+        self._on_progress = listen
         work = asyncio.create_task(self.work())
         work.add_done_callback(lambda _: ended.put_nowait(None))
         try:
             while result := await ended.get():
                 yield result
         finally:
-            self._tell = tell
+            self._on_progress = on_progress
             if not work.done():
                 self.stop()
                 self.stop()
@@ -179,7 +179,7 @@ class Batch:
 
     def _settle_base(self, base: str) -> None:
         """Keep the tasks of one service together: another one does not know them."""
-        place = OFFLINE if self._terms.offline else base
+        place = OFFLINE if self._options.offline else base
         before = self.ledger.setting("base")
         if before not in (None, place):
             if OFFLINE in (before, place):
@@ -191,7 +191,7 @@ class Batch:
                 raise InvalidUsageError(
                     f"This ledger has tasks at {before}, which {base} does not know; go on there first."
                 )
-        self.ledger.agree(base=place)
+        self.ledger.remember(base=place)
 
     async def _note_balance(self, client: AsyncClient) -> None:
         """Ask what the account has left, to compare the bills later; nobody has to answer."""
@@ -202,8 +202,8 @@ class Batch:
         self.ledger.budget.note_balance(balance)
 
 
-def terms(**given: Any) -> RunOptions:
-    """Make terms, leaving out what was not said."""
+def run_options(**given: Any) -> RunOptions:
+    """Make options, leaving out what was not said."""
     return replace(RunOptions(), **{name: value for name, value in given.items() if value is not None})
 
 

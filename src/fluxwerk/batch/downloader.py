@@ -35,8 +35,8 @@ NEVER = float("inf")
 class Downloader:
     """Fetches and saves what is ready; `backlog` counts what it has not saved yet."""
 
-    def __init__(self, shift: Run) -> None:
-        self._shift = shift
+    def __init__(self, run: Run) -> None:
+        self._run = run
         self._ready: list[tuple[float, int, Job]] = []
         self._fetched: asyncio.Queue[tuple[Job, bytes]] = asyncio.Queue()
         self._work = asyncio.Event()
@@ -69,7 +69,7 @@ class Downloader:
         except FluxwerkError:
             raise
         except Exception as trouble:  # noqa: BLE001  (it is raised when the run has ended)
-            self._shift.stop("something broke", trouble)
+            self._run.stop("something broke", trouble)
             self._done()
 
     def _put(self, job: Job) -> None:
@@ -78,29 +78,29 @@ class Downloader:
 
     def _done(self) -> None:
         self.backlog -= 1
-        self._shift.wake.set()
+        self._run.wake.set()
 
     async def _fetch(self, job: Job) -> None:
-        shift = self._shift
-        steps = flow.download(job.ready_status(), job.base or shift.base)
+        run = self._run
+        steps = flow.download(job.ready_status(), job.base or run.base)
         try:
-            data = await drive_async(steps, shift.send, WALL.now() + PATIENCE)
+            data = await drive_async(steps, run.send, WALL.now() + PATIENCE)
         except TaskTimeoutError as trouble:
             await self._again(job, trouble)
         except AuthenticationError as refusal:
             # The image is there; whoever comes with a good key collects it.
-            shift.stop("the service refuses the key", refusal)
+            run.stop("the service refuses the key", refusal)
             self._done()
         except (LinkExpiredError, TaskFailedError, UntrustedURLError, APIStatusError) as error:
             await self._fail(job, error)
         else:
-            shift.release("download")
+            run.release("download")
             self._fetched.put_nowait((job, data))
 
     async def _again(self, job: Job, trouble: TaskTimeoutError) -> None:
         """Sit a lost network out: the image is paid for, and its task can name a fresh link for a long time."""
-        self._shift.hold("download", ConnectionFailedError(f"No image can be downloaded. {trouble}"))
-        if self._shift.error:
+        self._run.hold("download", ConnectionFailedError(f"No image can be downloaded. {trouble}"))
+        if self._run.error:
             self._done()
         else:
             self._put(job)
@@ -110,17 +110,17 @@ class Downloader:
         job: Job,
         error: LinkExpiredError | TaskFailedError | InvalidUsageError | UntrustedURLError | APIStatusError,
     ) -> None:
-        shift = self._shift
+        run = self._run
         try:
-            failed = await shift.record(lambda: shift.ledger.failed(job, error))
+            failed = await run.record(lambda: run.ledger.failed(job, error))
         except ConflictError:
             pass
         else:
-            shift.count_failure(failed, error)
+            run.count_failure(failed, error)
         self._done()
 
     async def _store(self, job: Job, data: bytes) -> None:
-        shift = self._shift
+        run = self._run
         try:
             saved = await self._kept(job, data)
         except InvalidUsageError as fault:
@@ -129,27 +129,27 @@ class Downloader:
             return
         if saved:
             try:
-                done = await shift.record(lambda: shift.ledger.saved(job, saved))
+                done = await run.record(lambda: run.ledger.saved(job, saved))
             except ConflictError:
                 pass
             else:
-                shift.tell(RunProgress("saved", done, saved=saved))
+                run.report(RunProgress("saved", done, saved=saved))
         self._done()
 
     async def _kept(self, job: Job, data: bytes) -> Saved | None:
         """Save the bytes, trying again while the storage takes nothing; `None` once the run has given up."""
-        shift, pause = self._shift, self._shift.terms.first_pause
+        run, pause = self._run, self._run.options.first_pause
         while True:
             try:
-                saved = await asyncio.to_thread(shift.keep, job, job.ready_status(), data)
+                saved = await asyncio.to_thread(run.saver, job, job.ready_status(), data)
             except StorageError as trouble:
-                shift.hold("storage", trouble)
-                if shift.error:
+                run.hold("storage", trouble)
+                if run.error:
                     return None
                 await asyncio.sleep(pause)
                 pause = min(LONGEST_PAUSE, pause * 2)
             else:
-                shift.release("storage")
+                run.release("storage")
                 return saved
 
 

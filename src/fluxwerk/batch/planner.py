@@ -86,12 +86,12 @@ def _planned(ledger: Ledger, source: _Source, rows: Rows, duplicates: str, on_li
     if is_planned(ledger.database, source.sha256):
         found.already = True
         return found
-    sheet = PlanWriter(ledger.database, source.name, source.sha256)
+    writer = PlanWriter(ledger.database, source.name, source.sha256)
     try:
-        planner = _Planner(ledger, sheet, rows, found, duplicates)
+        planner = _Planner(ledger, writer, rows, found, duplicates)
         planner.write(source.read(), on_line)
-        found.bills = sheet.bills()
-        if not sheet.open():
+        found.bills = writer.bills()
+        if not writer.open():
             found.already = True
     except InvalidUsageError:
         # What looks like a repetition may be the same manifest, which another process has planned meanwhile.
@@ -99,8 +99,8 @@ def _planned(ledger: Ledger, source: _Source, rows: Rows, duplicates: str, on_li
             raise
         found = Plan(source.name, already=True)
     finally:
-        # Takes nothing back from a sheet that was opened.
-        sheet.discard()
+        # A plan that was opened is left alone.
+        writer.discard()
     return found
 
 
@@ -126,10 +126,10 @@ class _Source:
 class _Planner:
     """Writes a manifest a chunk at a time; the first fault ends the writing, not the search for more."""
 
-    def __init__(self, ledger: Ledger, sheet: PlanWriter, rows: Rows, found: Plan, policy: str) -> None:
+    def __init__(self, ledger: Ledger, writer: PlanWriter, rows: Rows, found: Plan, policy: str) -> None:
         self._database = ledger.database
         self._inputs = Inputs(ledger.database)
-        self._sheet = sheet
+        self._writer = writer
         self._rows = rows
         self._found = found
         self._policy = policy
@@ -140,9 +140,9 @@ class _Planner:
     def write(self, lines: Iterable[ManifestLine], on_line: Callable[[int], None]) -> None:
         for line in lines:
             self._found.lines += 1
-            for draft in self._drafts(line):
-                self._chunk.append(draft)
-                self._weight += len(draft.request)
+            for job in self._planned_jobs(line):
+                self._chunk.append(job)
+                self._weight += len(job.request)
                 if len(self._chunk) >= CHUNK or self._weight >= HEAVY:
                     self._flush()
                     on_line(line.number)
@@ -151,9 +151,9 @@ class _Planner:
             self._note([Fault(self._found.name, None, "holds no rows")])
         self._refuse()
 
-    def _drafts(self, line: ManifestLine) -> Iterator[PlannedJob]:
+    def _planned_jobs(self, line: ManifestLine) -> Iterator[PlannedJob]:
         try:
-            yield from self._rows.drafts(line)
+            yield from self._rows.planned_jobs(line)
         except InvalidUsageError as fault:
             self._note(named(fault.faults or [Fault("model", None, str(fault))], line.number))
 
@@ -165,48 +165,48 @@ class _Planner:
             for found in self._rows.found:
                 self._inputs.note(found)
             self._rows.found.clear()
-            self._sheet.add(wanted, self._rows.pools)
+            self._writer.add(wanted, self._rows.pools)
             self._found.jobs += len(wanted)
 
     def _unrepeated(self, chunk: Sequence[PlannedJob]) -> Iterator[PlannedJob]:
         """Leave out what was asked for before, in this manifest or in another one of the ledger."""
-        before = known(self._database, "request_hash", {draft.hash for draft in chunk}, self._sheet.id)
+        before = known(self._database, "request_hash", {job.hash for job in chunk}, self._writer.id)
         here: dict[str, int] = {}
-        for draft in chunk:
-            where = before.get(draft.hash)
-            first = f"job {where.job} of {where.sheet}" if where and not where.own else None
-            line = where.line if where and where.own else here.get(draft.hash)
+        for job in chunk:
+            where = before.get(job.hash)
+            first = f"job {where.job} of {where.plan}" if where and not where.own else None
+            line = where.line if where and where.own else here.get(job.hash)
             # The images of one row without a seed are wanted side by side.
-            repeats = first or (f"line {line}" if line not in (None, draft.line) else None)
-            here.setdefault(draft.hash, draft.line)
-            if repeats is None or self._repeated(draft, repeats):
-                yield draft
+            repeats = first or (f"line {line}" if line not in (None, job.line) else None)
+            here.setdefault(job.hash, job.line)
+            if repeats is None or self._repeated(job, repeats):
+                yield job
 
-    def _repeated(self, draft: PlannedJob, repeats: str) -> bool:
+    def _repeated(self, job: PlannedJob, repeats: str) -> bool:
         if len(self._found.duplicates) < MOST_SHOWN:
-            self._found.duplicates.append((draft.line, repeats))
+            self._found.duplicates.append((job.line, repeats))
         if self._policy == "keep":
             self._found.kept += 1
             return True
         self._found.skipped += 1
         if self._policy == "refuse":
             hint = "say --duplicates skip or keep, or write a count"
-            self._note([Fault(f"line {draft.line}", None, f"asks for the same as {repeats}", hint)])
+            self._note([Fault(f"line {job.line}", None, f"asks for the same as {repeats}", hint)])
         return False
 
     def _check_outputs(self, chunk: Sequence[PlannedJob]) -> None:
-        outputs = {draft.output for draft in chunk if draft.output is not None}
-        before = known(self._database, "output", outputs, self._sheet.id)
+        outputs = {job.output for job in chunk if job.output is not None}
+        before = known(self._database, "output", outputs, self._writer.id)
         here: dict[str, int] = {}
-        for draft in chunk:
-            if draft.output is None:
+        for job in chunk:
+            if job.output is None:
                 continue
-            where = before.get(draft.output)
-            other = f"line {here[draft.output]}" if draft.output in here else where and f"job {where.job}"
+            where = before.get(job.output)
+            other = f"line {here[job.output]}" if job.output in here else where and f"job {where.job}"
             if other:
                 wrong = f"is the name of another image already: that of {other}"
-                self._note([Fault(f"line {draft.line}, output", draft.output, wrong)])
-            here[draft.output] = draft.line
+                self._note([Fault(f"line {job.line}, output", job.output, wrong)])
+            here[job.output] = job.line
 
     def _note(self, faults: list[Fault]) -> None:
         self._faults += faults

@@ -87,7 +87,7 @@ def exported(ledger: Ledger, *, prompts: bool = True) -> Iterator[dict[str, Json
 
 
 def export_row(ledger: Ledger, row: Row) -> dict[str, Json]:
-    """Tell of one job: path, SHA-256, seed, cost in credits, task, and the seconds from submit to saved."""
+    """Describe one job: path, SHA-256, seed, cost in credits, task, and the seconds from submit to saved."""
     fields = ledger.job_fields(row)
     booked = row["settled"] if row["settled"] is not None else row["cost"]
     seconds = row["moved"] - row["submitted"] if row["stage"] == Stage.SAVED and row["submitted"] else None
@@ -135,7 +135,7 @@ def csv_lines(rows: Iterable[Mapping[str, Json]], names: Iterable[str]) -> Itera
 
 
 def why(ledger: Ledger, identity: int) -> str:
-    """Tell the whole story of one job, for people."""
+    """Describe everything that happened to one job, for people."""
     row = ledger.row(identity)
     lines = [f"job {identity}, line {row['line']} of the manifest, image {row['item']}: {row['stage']}"]
     for name in row.keys():  # noqa: SIM118  (a row of SQLite is no mapping to ruff's eye, and iterates over values)
@@ -143,7 +143,7 @@ def why(ledger: Ledger, identity: int) -> str:
         if shown and name not in ("id", "line", "item", "stage", "sheet"):
             lines.append(f"  {name:13} {shown}")
     lines.append("what happened")
-    for told in ledger.story(identity):
+    for told in ledger.transitions(identity):
         note = f": {redact(told['note'])}" if told["note"] else ""
         lines.append(f"  {_moment(told['at'])}  {told['before']} → {told['after']}{note}")
     advice = _advice(identity, Stage(row["stage"]), row["worker"])

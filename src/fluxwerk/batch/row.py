@@ -75,8 +75,8 @@ class Rows:
         self.found: list[Input] = []
         self.pools: dict[str, int] = {}
 
-    def drafts(self, line: ManifestLine) -> Iterator[PlannedJob]:
-        """Turn a row into one draft for each image it asks for; raises `InvalidUsageError` with every fault in it."""
+    def planned_jobs(self, line: ManifestLine) -> Iterator[PlannedJob]:
+        """Turn a row into a planned job for each of its images; raises `InvalidUsageError` with every fault in it."""
         columns = {**self._defaults.options, **line.columns}
         model = self._model(str(columns.get("model", self._defaults.model)))
         faults = list(_own_faults(columns)) if not _is_plain(columns) else []

@@ -1,4 +1,4 @@
-"""What the parts of one run share: the ledger's scribe, the send seam, what holds submitting back, and who listens."""
+"""What the parts of one run share: the ledger's writer, the send seam, what holds submitting back, and who listens."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class RunProgress:
     saved: Saved | None = None
 
 
-Tell: TypeAlias = Callable[[RunProgress], None]
+OnProgress: TypeAlias = Callable[[RunProgress], None]
 
 
 class Prepare(Protocol):
@@ -75,7 +75,7 @@ class Prepare(Protocol):
         ...
 
 
-class Keep(Protocol):
+class ImageSaver(Protocol):
     """Stores an image, whole or not at all."""
 
     def __call__(self, job: Job, status: Status, data: bytes) -> Saved:
@@ -96,14 +96,14 @@ class Run:
     """One run of one process."""
 
     ledger: Ledger
-    scribe: LedgerWriter
-    line: AsyncSend
+    writer: LedgerWriter
+    transport: AsyncSend
     base: str
     prepare: Prepare
-    keep: Keep
-    terms: RunOptions
-    listener: Tell
-    experience: PollingHistory
+    saver: ImageSaver
+    options: RunOptions
+    on_progress: OnProgress
+    history: PollingHistory
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     holds: dict[str, Hold] = field(default_factory=dict[str, Hold])
     stopping: str = ""
@@ -116,7 +116,7 @@ class Run:
 
     async def send(self, request: HttpRequest, budget: float | None) -> Response:
         """Carry a request, and note that somebody answers."""
-        response = await self.line(request, budget)
+        response = await self.transport(request, budget)
         if response.status < BROKEN:
             self.answered = time.monotonic()
         return response
@@ -125,10 +125,10 @@ class Run:
         """Whether nobody has answered since then, nor within the last minute."""
         return self.answered < max(since, time.monotonic() - SILENCE)
 
-    def tell(self, progress: RunProgress) -> None:
+    def report(self, progress: RunProgress) -> None:
         """Let the listener hear; one that fails ends the run in good order, since what is in flight is paid for."""
         try:
-            self.listener(progress)
+            self.on_progress(progress)
         except Exception as trouble:  # noqa: BLE001  (it is raised when the run has ended)
             self.stop("whoever listened has failed", trouble)
 
@@ -136,21 +136,21 @@ class Run:
         """Stop submitting until `release`; after `endurance` the run gives up."""
         if what not in self.holds:
             self.holds[what] = Hold(time.monotonic(), str(trouble))
-            self.tell(RunProgress("held", text=str(trouble)))
-        if time.monotonic() - self.holds[what].since >= self.terms.endurance:
+            self.report(RunProgress("held", text=str(trouble)))
+        if time.monotonic() - self.holds[what].since >= self.options.endurance:
             self.stop("the trouble did not end", trouble)
 
     def release(self, what: str) -> None:
         """Submit again."""
         if self.holds.pop(what, None):
-            self.tell(RunProgress("released", text=f"the {what} works again"))
+            self.report(RunProgress("released", text=f"the {what} works again"))
             self.wake.set()
 
     def stop(self, reason: str, error: Exception | None = None) -> None:
         """Submit nothing more; what is in flight is still collected."""
         if not self.stopping:
             self.stopping, self.error = reason, error
-            self.tell(RunProgress("stopping", text=reason))
+            self.report(RunProgress("stopping", text=reason))
         self.error = self.error or error
         self.wake.set()
 
@@ -159,10 +159,10 @@ class Run:
 
         Raises `StorageError` only once the run has given up.
         """
-        pause = self.terms.first_pause
+        pause = self.options.first_pause
         while True:
             try:
-                result = await self.scribe.write(act)
+                result = await self.writer.write(act)
             except StorageError as trouble:
                 self.hold("ledger", trouble)
                 if self.error:
@@ -174,16 +174,16 @@ class Run:
                 return result
 
     def count_doubt(self, job: Job, reason: str) -> None:
-        """Tell of a job in doubt, and stop when a service that answers nothing would put all of them in doubt."""
+        """Report a job in doubt, and stop when a service that answers nothing would put all of them in doubt."""
         self.doubts_in_a_row += 1
-        self.tell(RunProgress("in doubt", job, reason))
-        if self.doubts_in_a_row >= self.terms.max_doubts:
+        self.report(RunProgress("in doubt", job, reason))
+        if self.doubts_in_a_row >= self.options.max_doubts:
             self.stop(f"{self.doubts_in_a_row} submits in a row were not answered", InDoubtError(reason))
 
     def count_failure(self, job: Job, error: FluxwerkError) -> None:
-        """Tell of a failed job, and stop when there were too many."""
+        """Report a failed job, and stop when there were too many."""
         self.failures += 1
-        self.tell(RunProgress("failed", job, f"{type(error).__name__}: {error}"))
-        most = self.terms.max_failures
+        self.report(RunProgress("failed", job, f"{type(error).__name__}: {error}"))
+        most = self.options.max_failures
         if most is not None and self.failures > most:
             self.stop(f"{self.failures} jobs have failed, and at most {most} may")

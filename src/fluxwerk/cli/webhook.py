@@ -118,7 +118,7 @@ class _Take(BaseHTTPRequestHandler):
         if how["save"]:
             facts["saved"] = _save(body, how["save"], self._desk.heard + 1)
         if how["ledger"] and status == OK:
-            facts["settled"] = _witness(how["ledger"], self.path, str(facts["task"]))
+            facts["settled"] = _accept_callback(how["ledger"], self.path, str(facts["task"]))
         if how["forward"] and status == OK:
             facts["forwarded"], status = _forward(how["forward"], body, dict(self.headers))
         self._desk.show(facts)
@@ -158,7 +158,7 @@ def _save(body: bytes, folder: Path, number: int) -> str:
     return str(file)
 
 
-def _witness(file: Path, path: str, task: str) -> str | None:
+def _accept_callback(file: Path, path: str, task: str) -> str | None:
     """Tell the ledger which task a job in doubt became; name the job if that settled it."""
     from fluxwerk.ledger.callback import read_token  # noqa: PLC0415
     from fluxwerk.ledger.ledger import Ledger  # noqa: PLC0415  (only those who keep one pay)
@@ -167,7 +167,7 @@ def _witness(file: Path, path: str, task: str) -> str | None:
     if token is None:
         return None
     with Ledger.open(file) as ledger:
-        job = ledger.witness(token, task)
+        job = ledger.accept_callback(token, task)
     return f"job {job.id}" if job else None
 
 

@@ -78,7 +78,7 @@ class Budget:
             return [(row["model"], row["jobs"]) for row in transaction.all(ask, stage=Stage.PLANNED)]
 
     def note_balance(self, balance: Decimal) -> None:
-        """Keep what the service says is left, beside what was committed at that moment."""
+        """ImageSaver what the service says is left, beside what was committed at that moment."""
         with self._database.write() as transaction:
             transaction.run(
                 "insert into readings (at, balance, spent) values (:at, :balance, :spent)",
@@ -107,7 +107,7 @@ class Budget:
             yield row["label"], row["jobs"], credits_of(row["credits"]), credits_of(row["doubtful"])
 
 
-def room(transaction: Transaction) -> int | None:
+def remaining(transaction: Transaction) -> int | None:
     """How many millionths of a credit may still be committed, or `None` without a cap."""
     row = transaction.one("select value from settings where name = 'cap'")
     return None if row is None else int(row["value"]) - committed(transaction)

@@ -29,7 +29,7 @@ class Stage(StrEnum):
 
 
 S = Stage
-MOVES: Mapping[Stage, frozenset[Stage]] = {
+TRANSITIONS: Mapping[Stage, frozenset[Stage]] = {
     S.PLANNED: frozenset({S.SUBMITTING}),
     # Back to planned only if it is certain that the service did not take it.
     S.SUBMITTING: frozenset({S.SUBMITTED, S.PLANNED, S.FAILED, S.DOUBTFUL}),

@@ -11,7 +11,7 @@ import socket
 
 from fluxwerk.ledger.database import Database, Transaction
 from fluxwerk.ledger.job import IN_FLIGHT, Stage
-from fluxwerk.ledger.transition import move
+from fluxwerk.ledger.transition import apply_transition
 
 # A lease is renewed three times in its life, so one heartbeat may be lost.
 LEASE = 6.0
@@ -41,7 +41,7 @@ class Leases:
         self._database = database
         self.doubt_holds = doubt_holds
 
-    def enrol(self, lease: float = LEASE) -> str:
+    def register(self, lease: float = LEASE) -> str:
         """Begin a lease of so many seconds and return the name of the new worker."""
         worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         with self._database.write() as transaction:
@@ -55,26 +55,26 @@ class Leases:
             )
         return worker
 
-    def beat(self, worker: str) -> bool:
+    def renew(self, worker: str) -> bool:
         """Renew a lease; false if it was declared dead meanwhile, and its jobs given to others."""
         with self._database.write() as transaction:
             renew = "update workers set expires = :now + lease where id = :id"
             return transaction.run(renew, now=transaction.now(), id=worker) == 1
 
-    def take_over(self) -> list[str]:
+    def expire_dead(self) -> list[str]:
         """Bury every worker whose lease has run out and return their names; what they carried is free to adopt."""
         with self._database.write() as transaction:
             now = transaction.now()
             transaction.run(CLAMP, now=now)
             dead = [row["id"] for row in transaction.all("select id from workers where expires < :now", now=now)]
             for worker in dead:
-                bury(transaction, worker, "its process died while the submit was under way")
+                end_worker(transaction, worker, "its process died while the submit was under way")
         return dead
 
-    def retire(self, worker: str) -> None:
+    def unregister(self, worker: str) -> None:
         """End a lease in good order; a submit that is still under way becomes doubtful."""
         with self._database.write() as transaction:
-            bury(transaction, worker, "the run was stopped while the submit was under way")
+            end_worker(transaction, worker, "the run was stopped while the submit was under way")
 
     def free(self, transaction: Transaction) -> dict[str, int]:
         """Count the free slots of each pool over all processes."""
@@ -88,7 +88,7 @@ class Leases:
         return {row["name"]: max(0, row["slots"] - busy.get(row["name"], 0)) for row in pools}
 
 
-def bury(transaction: Transaction, worker: str, reason: str) -> None:
+def end_worker(transaction: Transaction, worker: str, reason: str) -> None:
     """End a worker: nobody knows whether its submits arrived, and everything else it carried can go on."""
     under_way = transaction.all(
         "select id, fence from jobs where stage = :stage and worker = :worker", stage=Stage.SUBMITTING, worker=worker
@@ -101,4 +101,6 @@ def bury(transaction: Transaction, worker: str, reason: str) -> None:
 
 def doubt(transaction: Transaction, identity: int, fence: int, reason: str) -> None:
     """Move a job from submitting to in doubt: it may have been charged, and only a person or a webhook knows."""
-    move(transaction, identity, Stage.SUBMITTING, Stage.DOUBTFUL, fence=fence, note=reason, worker=None, reason=reason)
+    apply_transition(
+        transaction, identity, Stage.SUBMITTING, Stage.DOUBTFUL, fence=fence, note=reason, worker=None, reason=reason
+    )

@@ -76,7 +76,7 @@ class PlanWriter:
         assert row is not None
         self.id = int(row["id"])
 
-    def add(self, drafts: Sequence[PlannedJob], slots: Mapping[str, int]) -> None:
+    def add(self, jobs: Sequence[PlannedJob], slots: Mapping[str, int]) -> None:
         """Write a chunk of jobs that nobody touches yet; `slots` says how many tasks each pool may have in flight.
 
         Raises `ConflictError` if the sheet was swept away, or if another process is writing an image of the same name.
@@ -85,7 +85,7 @@ class PlanWriter:
             _require(transaction, self.id)
             transaction.run_many(POOL, [{"name": pool, "slots": count} for pool, count in slots.items()])
             moved = transaction.now()
-            transaction.run_many(INSERT, [_values(self.id, draft, moved) for draft in drafts])
+            transaction.run_many(INSERT, [_values(self.id, job, moved) for job in jobs])
             transaction.run("update sheets set touched = :now where id = :id", now=moved, id=self.id)
 
     def open(self) -> bool:
@@ -147,7 +147,7 @@ class Place:
 
     job: int
     line: int
-    sheet: str
+    plan: str
     own: bool
 
 
@@ -178,18 +178,18 @@ def _require(transaction: Transaction, sheet: int) -> None:
         raise ConflictError("Another process took this plan for abandoned and swept it away; plan it again.")
 
 
-def _values(sheet: int, draft: PlannedJob, moved: float) -> dict[str, object]:
+def _values(sheet: int, job: PlannedJob, moved: float) -> dict[str, object]:
     return {
         "sheet": sheet,
-        "line": draft.line,
-        "item": draft.item,
-        "model": draft.model,
-        "pool": draft.pool,
-        "request": draft.request,
-        "request_hash": draft.hash,
-        "output": draft.output,
-        "tag": draft.tag,
-        "estimate": to_micro(draft.estimate),
+        "line": job.line,
+        "item": job.item,
+        "model": job.model,
+        "pool": job.pool,
+        "request": job.request,
+        "request_hash": job.hash,
+        "output": job.output,
+        "tag": job.tag,
+        "estimate": to_micro(job.estimate),
         "moved": moved,
     }
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from fluxwerk.errors import ConflictError
 from fluxwerk.ledger.database import Row, Transaction
-from fluxwerk.ledger.job import MOVES, Job, Stage, read_job
+from fluxwerk.ledger.job import TRANSITIONS, Job, Stage, read_job
 
 BOOKED = "coalesce(settled, cost, estimate, 0)"
 LOOK = f"select pool, fence, worker, earlier, {BOOKED} as booked from jobs where id = :id and stage = :before"
-STORY = """
+INSERT_TRANSITION = """
     insert into moves (job, at, before, after, worker, note) values (:job, :at, :before, :after, :worker, :note)
 """
 TALLY = """
@@ -22,7 +22,7 @@ TALLY = """
 """
 
 
-def move(
+def apply_transition(
     transaction: Transaction,
     identity: int,
     before: Stage,
@@ -34,9 +34,9 @@ def move(
 ) -> Job:
     """Write one legal move with its new column values and return the job; raises `ConflictError` before it writes.
 
-    With a `fence` only the carrier who holds it may move the job.  `note` is for the job's story.
+    With a `fence` only the submitter who holds it may move the job.  `note` is for the job's story.
     """
-    assert after in MOVES[before], f"{before} may not become {after}"
+    assert after in TRANSITIONS[before], f"{before} may not become {after}"
     found = transaction.one(LOOK, id=identity, before=before)
     if found is None or fence not in (None, found["fence"]):
         raise ConflictError(f"Job {identity} is no longer {before}, or somebody else carries it now.")
@@ -55,7 +55,7 @@ def move(
     _count(transaction, before, found, -1)
     _count(transaction, after, moved, 1)
     transaction.run(
-        STORY,
+        INSERT_TRANSITION,
         job=identity,
         at=transaction.now(),
         before=before,

@@ -31,7 +31,7 @@ class LedgerWriter:
         self._database = database
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="fluxwerk-scribe", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="fluxwerk-writer", daemon=True)
         self._thread.start()
 
     async def write(self, act: Callable[[], T]) -> T:

@@ -14,7 +14,7 @@ COMMANDS = {
     "retry": ("retry", "Try failed jobs again."),
     "settle": ("settle", "Say what became of a job in doubt."),
     "export": ("export", "Write all jobs with their files, seeds and costs to a table."),
-    "why": ("why", "Tell the whole story of one job."),
+    "why": ("why", "OnProgress the whole story of one job."),
 }
 
 

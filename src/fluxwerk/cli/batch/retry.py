@@ -33,7 +33,7 @@ def command(jobs: tuple[int, ...], ledger: Path | None, *, all_: bool, moderated
         )
     with open_ledger(None, ledger) as opened:
         chosen = list(jobs) or failed_jobs(opened, moderated=moderated)
-        again = [opened.retried(job) for job in chosen]
+        again = [opened.retry(job) for job in chosen]
     collected = sum(job.stage is Stage.SUBMITTED for job in again)
     if as_json:
         put_json({"planned": len(again) - collected, "collected": collected})

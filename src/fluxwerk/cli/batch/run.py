@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from fluxwerk.batch.batch import Batch, terms
+from fluxwerk.batch.batch import Batch, run_options
 from fluxwerk.batch.saver import PROVENANCE
 from fluxwerk.batch.template import DEFAULT, check_template
 from fluxwerk.batch.worker import CAPPED
@@ -88,10 +88,10 @@ def command(
 
 def _carry(path: Path, connection: Connection, kept: dict[str, Any], given: dict[str, Any], *, as_json: bool) -> int:
     limits = {name: given[name] for name in ("max_failures", "concurrency", "webhook", "webhook_secret", "lease")}
-    wanted = terms(**limits, offline=connection.offline)
+    wanted = run_options(**limits, offline=connection.offline)
     with open_watch(path, as_json=as_json) as watch, connected_async(connection) as client:
         batch = Batch(
-            path, client=client, terms=wanted, tell=watch.hear, overwrite=given["overwrite"],
+            path, client=client, options=wanted, on_progress=watch.hear, overwrite=given["overwrite"],
             output=kept["output"], name=kept["name"], provenance=kept["provenance"], prompts=kept["prompts"] == "yes",
         )  # fmt: skip
         with batch:
@@ -148,7 +148,7 @@ def _agreed(ledger: Ledger, path: Path, given: dict[str, Any]) -> dict[str, Any]
     # What is refused must not be remembered, or every later run would be refused too.
     check_template(kept["name"], overwrite=given["overwrite"])
     open_storage(kept["output"])
-    ledger.agree(**kept)
+    ledger.remember(**kept)
     return kept
 
 
@@ -166,7 +166,7 @@ def _set_cap(ledger: Ledger, wanted: Decimal | str | None) -> None:
 def _retry_moderated(ledger: Ledger, wanted: str) -> None:
     if wanted == "yes":
         for job in failed_jobs(ledger, moderated=True, others=False):
-            ledger.retried(job)
+            ledger.retry(job)
 
 
 def _exit_code(ended: str, sums: Sums) -> int:

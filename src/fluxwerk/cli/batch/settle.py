@@ -30,9 +30,9 @@ def command(
         raise InvalidUsageError("Say exactly one of --charged, --resubmit and --collect TASK.")
     with open_ledger(None, ledger) as opened:
         if collect is not None:
-            settled = opened.collected(job, collect)
+            settled = opened.settle_collect(job, collect)
         else:
-            settled = opened.charged(job) if charged else opened.resubmitted(job)
+            settled = opened.settle_charged(job) if charged else opened.settle_resubmit(job)
     if as_json:
         put_json({"job": job, "stage": settled.stage, "cost": settled.cost})
     else:

@@ -17,12 +17,12 @@ from fluxwerk.cli.making import json_option
 @ledger_option
 @json_option
 def command(job: int, ledger: Path | None, *, as_json: bool) -> None:
-    """Tell everything that happened to a JOB, and what can be done."""
+    """Show everything that happened to a JOB, and what can be done."""
     with open_ledger(None, ledger) as opened:
         if as_json:
             moves = [
                 {"at": told["at"], "before": told["before"], "after": told["after"], "note": told["note"]}
-                for told in opened.story(job)
+                for told in opened.transitions(job)
             ]
             put_json({**export_row(opened, opened.row(job)), "moves": moves})
         else:
