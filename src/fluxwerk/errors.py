@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from decimal import Decimal
 
     from fluxwerk.types import Json, Task
 
@@ -154,11 +155,14 @@ class RateLimitError(APIStatusError):
 
 
 class TaskFailedError(FluxwerkError):
-    """The task ended without an image; `details` is what the service said about it."""
+    """The task ended without an image; `details` is what the service said about it, `cost` its charge in credits."""
 
-    def __init__(self, message: str = "", *, details: Json = None, task: Task | None = None) -> None:
+    def __init__(
+        self, message: str = "", *, details: Json = None, task: Task | None = None, cost: Decimal | None = None
+    ) -> None:
         super().__init__(message, task=task)
         self.details = details
+        self.cost = cost
 
 
 class ModerationError(TaskFailedError):
@@ -172,8 +176,9 @@ class ModerationError(TaskFailedError):
         reasons: Iterable[str] = (),
         details: Json = None,
         task: Task | None = None,
+        cost: Decimal | None = None,
     ) -> None:
-        super().__init__(message, details=details, task=task)
+        super().__init__(message, details=details, task=task, cost=cost)
         self.stage = stage
         self.reasons = tuple(reasons)
 

@@ -7,22 +7,29 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from fluxwerk.errors import Fault, InvalidUsageError, StorageError
 from fluxwerk.protocol.trust import redact
 
 # Of the final name, so that the temporary one is no longer than a folder allows.
-SHOWN = 40
+NAME_PREFIX = 40
 LONGEST_REASON = 300
 REMOTE = ("s3://", "gs://", "az://", "memory://")
 # What is wrong with one name, and not with the folder.
-NEVER = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL})
+BAD_NAME = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL})
+# What does not pass by itself, as a full disk or a lost network may.
+NOT_WRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ELOOP})
 NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS})
+
+
+BELOW_A_FILE = "lies below a file, where no folder can be"
+PROBE = "fluxwerk-write-test"
 
 
 class Storage(Protocol):
@@ -37,6 +44,17 @@ class Storage(Protocol):
 
     def get(self, name: str) -> bytes | None:
         """Read what is stored under a name, or return `None`."""
+        ...
+
+    def check(self) -> None:
+        """Prove that images can be stored: write a small object and remove it.
+
+        Raises `InvalidUsageError` if this place cannot be written, `StorageError` if it may be writable later.
+        """
+        ...
+
+    def check_name(self, name: str) -> None:
+        """Refuse a name that this place can never store; raises `InvalidUsageError`."""
         ...
 
 
@@ -56,12 +74,10 @@ class Folder:
             save(data, target, overwrite=overwrite, lasting=True)
         except FileExistsError:
             if not target.parent.is_dir():
-                raise InvalidUsageError(
-                    "", faults=[Fault("output", name, "lies below a file, where no folder can be")]
-                ) from None
+                raise InvalidUsageError("", faults=[Fault("output", name, BELOW_A_FILE)]) from None
             raise
         except OSError as trouble:
-            if trouble.errno in NEVER and self.root.is_dir():
+            if trouble.errno in BAD_NAME and self.root.is_dir():
                 raise InvalidUsageError(
                     "", faults=[Fault("output", name, f"can be no file here: {trouble.strerror}")]
                 ) from None
@@ -69,11 +85,39 @@ class Folder:
         return str(target)
 
     def get(self, name: str) -> bytes | None:
-        """Read a file, if it is there."""
+        """Read a regular file, if it is there."""
         try:
-            return self._inside(name).read_bytes()
+            return read_file(self._inside(name))
         except OSError:
             return None
+
+    def check(self) -> None:
+        """Make the folder, write a file into it, flush it and remove it."""
+        probe = self.root / f".{PROBE}-{token_hex(8)}"
+        try:
+            try:
+                save(PROBE.encode(), probe, overwrite=False)
+            finally:
+                probe.unlink(missing_ok=True)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if error.errno not in NOT_WRITABLE:
+                raise StorageError(f"No image can be stored in {self.root}: {reason}.") from None
+            wrong = "is a file, and must be a folder" if self.root.is_file() else f"cannot be written: {reason}"
+            hint = "name another folder, or give this process the right to write there"
+            raise InvalidUsageError("", faults=[Fault("output", str(self.root), wrong, hint)]) from None
+
+    def check_name(self, name: str) -> None:
+        """Refuse a name that leads out of the folder through a link, lies below a file, or is a folder."""
+        target = self._inside(name)
+        if target.is_dir():
+            raise InvalidUsageError("", faults=[Fault("output", name, f"is a folder in {self.root}")])
+        root = self.root.resolve()
+        for folder in target.parents:
+            if folder == root:
+                return
+            if folder.exists() and not folder.is_dir():
+                raise InvalidUsageError("", faults=[Fault("output", name, BELOW_A_FILE)])
 
     def _inside(self, name: str) -> Path:
         root = self.root.resolve()
@@ -119,6 +163,17 @@ class Bucket:
         except FileNotFoundError:
             return None
 
+    def check(self) -> None:
+        """Put a small object and delete it; without the right to delete, it stays and the next check replaces it."""
+        import obstore  # noqa: PLC0415
+
+        self.put(PROBE, PROBE.encode(), overwrite=True)
+        with suppress(StorageError, FileNotFoundError), _explained(self._url):
+            obstore.delete(self._store, PROBE)
+
+    def check_name(self, name: str) -> None:
+        """Accept every name: a bucket has no folders and no links."""
+
 
 def open_storage(place: str | os.PathLike[str]) -> Storage:
     """Open a folder, or a bucket by its URL: s3://bucket/prefix, gs://…, az://….
@@ -149,13 +204,30 @@ def stream(
     parts: Iterable[bytes], path: str | os.PathLike[str], *, overwrite: bool = True, lasting: bool = False
 ) -> Path:
     """Write a file part by part, whole or not at all, as `save` does."""
+    with writing(path, overwrite=overwrite, lasting=lasting) as file:
+        file.writelines(parts)
+    return Path(path)
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str], *, overwrite: bool = True, lasting: bool = False) -> Generator[IO[bytes]]:
+    """Open a file that gets its name once the block has ended without an error, as `save` does.
+
+    What is there and is not a regular file (a device, a FIFO) is written to and never replaced.
+    """
     target = Path(path)
+    if overwrite and _is_special(target):
+        with target.open("wb") as file:
+            yield file
+        return
+    # A link stays a link: what it names gets the bytes.
+    target = target.resolve() if overwrite and target.is_symlink() else target
     made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.parent / f".{target.name[:SHOWN]}.{token_hex(8)}.part"
+    part = target.parent / f".{target.name[:NAME_PREFIX]}.{token_hex(8)}.part"
     try:
         with part.open("xb") as file:
-            file.writelines(parts)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         if overwrite:
@@ -169,7 +241,35 @@ def stream(
         # A folder that was just made is a name in the one around it.
         for folder in (target.parent, *(new.parent for new in made)):
             _flush_folder(folder)
-    return target
+
+
+def read_file(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
+    """Read a regular file of at most `limit` bytes.
+
+    Raises `OSError` for anything else: its `errno` is EINVAL for what is not a regular file, EFBIG for a larger one.
+    """
+    # Opening a FIFO would wait for a writer; a flag that Windows does not have, nor FIFOs in its folders.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+        if limit is not None and found.st_size > limit:
+            raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", os.fspath(path))
+    except OSError:
+        os.close(handle)
+        raise
+    with os.fdopen(handle, "rb") as file:
+        return file.read() if limit is None else file.read(limit)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a path names something that is there and is neither a regular file nor a folder."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def give_name(part: Path, target: Path) -> None:

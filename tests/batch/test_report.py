@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from fluxwerk.batch.report import Rate, csv_lines, export, facts_of, rate, why
-from fluxwerk.batch.run import RunProgress
+from fluxwerk.batch.run import RunEnd, RunProgress
 from fluxwerk.cli.batch.table import summary_lines, table, time_left
 from fluxwerk.cli.batch.watch import BatchProgress, JsonBatchProgress, LiveBatchProgress
 from fluxwerk.errors import InvalidUsageError, TaskFailedError
@@ -100,10 +100,10 @@ def test_the_table_shows_every_stage_and_the_money():
 def test_a_watcher_tells_what_goes_wrong_at_once(capsys: pytest.CaptureFixture[str]):
     ledger = carried()
     watch = BatchProgress(ledger)
-    watch.hear(RunProgress("saved", ledger.job(5)))
-    watch.hear(RunProgress("failed", ledger.job(2), "Failed: no"))
-    watch.hear(RunProgress("held", text="the disk is full"))
-    watch.finish("", ledger.budget.sums())
+    watch.show(RunProgress("saved", ledger.job(5)))
+    watch.show(RunProgress("failed", ledger.job(2), "Failed: no"))
+    watch.show(RunProgress("held", text="the disk is full"))
+    watch.finish(RunEnd(), ledger.budget.sums())
     told = capsys.readouterr()
     assert told.err.splitlines() == ["job 2 (line 2) failed: Failed: no", "held: the disk is full"]
     assert "1 submits were never answered" in told.out
@@ -112,15 +112,15 @@ def test_a_watcher_tells_what_goes_wrong_at_once(capsys: pytest.CaptureFixture[s
 
 def test_a_live_watcher_draws_its_table_and_keeps_the_last_trouble_under_it():
     live = LiveBatchProgress(carried())
-    live.hear(RunProgress("held", text="[the disk] is full"))
-    live._show()
+    live.show(RunProgress("held", text="[the disk] is full"))
+    live._redraw()
     assert "disk" in str(live.drawn.renderable.caption)
 
 
 def test_a_machine_hears_everything_as_json(capsys: pytest.CaptureFixture[str]):
     ledger = carried()
     machine = JsonBatchProgress(ledger)
-    machine.hear(RunProgress("saved", ledger.job(5), saved=Saved("/images/5.png", "ab")))
+    machine.show(RunProgress("saved", ledger.job(5), saved=Saved("/images/5.png", "ab")))
     assert capsys.readouterr().out.startswith('{"event":"saved","job":5,"line":5,"model":"flux-2-pro","cost":3,')
 
 

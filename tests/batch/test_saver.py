@@ -36,7 +36,7 @@ def ready_job(**changes: object) -> Job:
 
 def keep(saver: Saver, data: bytes = PNG, **changes: object):
     job = ready_job(**changes)
-    return saver(job, job.ready_status(), data)
+    return saver.save(job, job.ready_status(), data)
 
 
 def test_an_image_gets_its_name_from_the_template_and_its_ending_from_its_bytes(tmp_path: Path):
@@ -65,7 +65,7 @@ def test_a_file_that_is_there_is_left_alone_and_the_image_gets_a_number(tmp_path
 def test_saving_twice_after_a_crash_gives_one_file(tmp_path: Path, provenance: str):
     saver = Saver(Folder(tmp_path), provenance=provenance)
     job = ready_job()
-    first, second = (saver(job, job.ready_status(), PNG) for _ in range(2))
+    first, second = (saver.save(job, job.ready_status(), PNG) for _ in range(2))
     assert first == second
     assert len([file for file in tmp_path.iterdir() if file.suffix == ".png"]) == 1
 

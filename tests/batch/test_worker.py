@@ -13,11 +13,9 @@ from typing import Any
 
 import pytest
 
-from fluxwerk import catalog
 from fluxwerk.batch import Batch, plan
-from fluxwerk.batch.run import RunOptions, RunProgress
+from fluxwerk.batch.run import RunEnd, RunOptions, RunProgress
 from fluxwerk.batch.saver import Saver
-from fluxwerk.batch.worker import Worker
 from fluxwerk.client.client import AsyncClient
 from fluxwerk.client.credentials import Credentials
 from fluxwerk.errors import (
@@ -34,97 +32,17 @@ from fluxwerk.ledger.job import Job, Stage
 from fluxwerk.ledger.ledger import Ledger, Saved
 from fluxwerk.polling.history import PollingHistory
 from fluxwerk.protocol import wire
-from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.storage import Folder
-from fluxwerk.testing import FaceToFace, loopback
+from fluxwerk.testing import loopback
 from fluxwerk.testing.face_to_face import BASE, KEY, blank
 from fluxwerk.types import HttpRequest, Response
 from support import judge
-
-QUICK = RunOptions(lease=1.0, first_pause=0.01)
-Meddle = Callable[[HttpRequest, Callable[[], Response]], Response]
-
-
-def honest(_: HttpRequest, answer: Callable[[], Response]) -> Response:
-    return answer()
-
-
-class Site:
-    """A ledger, a folder, and a server in the same thread that can be meddled with."""
-
-    def __init__(self, folder: Path, jobs: int = 0, books: Accounts | None = None, **options: Any) -> None:
-        self.face = FaceToFace(books=books)
-        self.path = folder / "a.ledger"
-        self.ledger = Ledger.open(self.path)
-        self.keep: Any = Saver(Folder(folder / "images"))
-        self.told: list[RunProgress] = []
-        self.meddle: Meddle = honest
-        self.requests: list[HttpRequest] = []
-        self.worker: Worker | None = None
-        self.on_told: Callable[[RunProgress], None] = lambda _: None
-        if jobs:
-            rows = [{"prompt": f"image {number}", "width": 64, "height": 64, **options} for number in range(jobs)]
-            plan(self.ledger, rows)
-
-    async def send(self, request: HttpRequest, _budget: float | None = None) -> Response:
-        self.requests.append(request)
-        await asyncio.sleep(0)
-        return self.meddle(request, lambda: self.face.send(request))
-
-    def build(self, options: RunOptions = QUICK, ledger: Ledger | None = None, base: str = BASE) -> Worker:
-        opened = ledger or self.ledger
-        inputs = Inputs(opened.database)
-
-        def tell(progress: RunProgress) -> None:
-            self.told.append(progress)
-            self.on_told(progress)
-
-        def prepare(job: Job) -> Any:
-            return catalog.get_model(job.model), inputs.fill_in(job)
-
-        self.worker = Worker(opened, self.send, base, prepare, self.keep, options, tell)
-        return self.worker
-
-    def run(self, options: RunOptions = QUICK, base: str = BASE) -> str:
-        return asyncio.run(asyncio.wait_for(self.build(options, base=base).run(), 30))
-
-    def count(self, *stages: Stage) -> int:
-        return self.ledger.budget.sums().count(*stages)
-
-    def kinds(self) -> list[str]:
-        return [progress.kind for progress in self.told]
-
-    @property
-    def submits(self) -> list[HttpRequest]:
-        return [request for request in self.requests if request.method == "POST"]
-
-    @property
-    def accepted(self) -> list[Any]:
-        return list(self.face.service.books.jobs.values())
+from support.site import QUICK, Site, first_times, honest, refusal
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     return Site(tmp_path, 5)
-
-
-def first_times(count: int, response: Response | Exception) -> Meddle:
-    """Answer the first submits in another way."""
-    left = [response] * count
-
-    def meddle(request: HttpRequest, answer: Callable[[], Response]) -> Response:
-        if request.method != "POST" or not left:
-            return answer()
-        instead = left.pop()
-        if isinstance(instead, Exception):
-            raise instead
-        return instead
-
-    return meddle
-
-
-def refusal(status: int, retry_after: int | None = None) -> Response:
-    return wire.write_refusal(status, "no", error="no", message="no", retry_after=retry_after)
 
 
 def test_every_job_is_carried_to_its_file(site: Site):
@@ -228,7 +146,7 @@ def test_a_task_that_moderation_stopped_has_failed_with_the_cost_the_status_name
 
     site.meddle = meddle
     site.run()
-    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"ModerationError"}
+    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"moderated"}
     assert site.ledger.budget.sums().spent == 0
 
 
@@ -303,7 +221,7 @@ def test_a_full_storage_pauses_submitting_and_everything_goes_on_when_it_is_gone
     def keep(*given: Any) -> Saved:
         if full:
             raise StorageError("the disk is full")
-        return whole(*given)
+        return whole.save(*given)
 
     def make_room() -> None:
         nonlocal full
@@ -330,7 +248,7 @@ def test_no_more_is_submitted_than_a_slow_storage_can_take(tmp_path: Path):
 
     def keep(*given: Any) -> Saved:
         assert quick.wait(10)
-        return whole(*given)
+        return whole.save(*given)
 
     def hurry() -> None:
         submits.append(len(site.submits))
@@ -423,7 +341,7 @@ def test_a_ledger_whose_disk_is_full_keeps_what_was_paid_for_until_it_can_be_wri
             return super().submitted(job, task)
 
     with Full.open(site.path) as ledger:
-        assert asyncio.run(site.build(ledger=ledger).run()) == ""
+        assert asyncio.run(site.build(ledger=ledger).run()) == RunEnd()
     assert site.count(Stage.SAVED) == 5
     assert len(site.submits) == 5
     assert "held" in site.kinds()
@@ -656,7 +574,7 @@ def a_dead_delivery(request: HttpRequest, answer: Callable[[], Response]) -> Res
 def test_an_image_whose_links_are_all_dead_has_failed_and_is_collected_later_without_a_new_charge(site: Site):
     site.meddle = a_dead_delivery
     site.run()
-    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"LinkExpiredError"}
+    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"link_expired"}
     assert site.ledger.budget.sums().spent == 15
     site.meddle = honest
     for number in range(1, 6):
@@ -749,7 +667,7 @@ def test_a_name_that_no_folder_takes_fails_its_job_alone_and_a_retry_collects_it
     site.run()
     stages = {row["output"]: row["stage"] for row in site.ledger.rows()}
     assert stages == {"a.png": "saved", "a.png/b.png": "failed", "a.png/b/c.png": "failed", "good.png": "saved"}
-    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"InvalidUsageError"}
+    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"invalid"}
     (tmp_path / "images" / "a.png").unlink()
     site.ledger.retry(2)
     site.ledger.retry(3)
@@ -765,7 +683,7 @@ def test_a_task_that_never_ends_is_given_up_after_the_patience_and_collected_on_
 
     site.meddle = meddle
     site.run(RunOptions(lease=1.0, patience=0.0, last_look=0.3))
-    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"TaskTimeoutError"}
+    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"timed_out"}
     site.meddle = honest
     for number in range(1, 6):
         site.ledger.retry(number)

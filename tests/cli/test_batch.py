@@ -152,7 +152,7 @@ def test_run_offline_needs_no_key_and_says_that_nothing_was_charged(shell: Shell
     said = shell("batch", "run", "prompts.csv", "--offline").output
     assert "the offline server charges nothing" in said
     refused = shell.run(code=2)
-    assert "do not belong into one ledger" in refused.stderr
+    assert "either placeholders or real images" in refused.stderr
 
 
 def test_run_answers_with_an_event_a_line(shell: Shell):
@@ -169,7 +169,7 @@ def test_a_cap_ends_the_run_and_a_higher_one_lets_it_go_on(shell: Shell):
     said = shell.run("--max-cost", "5", code=4).output
     assert "raise --max-cost" in said
     assert judge.charged(shell.accepted) <= 5
-    assert "less than the" in shell.run("--max-cost", "1", code=2).stderr
+    assert "must be at least" in shell.run("--max-cost", "1", code=2).stderr
     shell.run("--max-cost", "none")
     assert judge.charged(shell.accepted) == COST
 
@@ -420,11 +420,42 @@ def test_one_signal_submits_nothing_more_and_collects_what_is_in_flight(shell: S
     out, _ = process.communicate(timeout=30)
 
     assert process.returncode == 130
-    assert json.loads(out.splitlines()[-1])["ended"].startswith("interrupted")
+    assert json.loads(out.splitlines()[-1])["ended"] == "stopped"
     with shell.ledger() as ledger:
         sums = ledger.budget.sums()
         assert sums.count(Stage.PLANNED) > 0
         assert sums.count(Stage.SAVED) == len(shell.accepted) == 60 - sums.count(Stage.PLANNED)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+def test_the_first_signal_waits_no_longer_than_drain(shell: Shell, pace: list[float]):
+    pace[0] = 3600.0
+    process = shell.start("--json", "--drain", "0.3")
+    for _ in range(3):
+        read_until(process, "submitted")
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert json.loads(out.splitlines()[-1])["ended"] == "stopped"
+    with shell.ledger() as ledger:
+        assert ledger.budget.sums().jobs == {Stage.SUBMITTED: 3}
+
+
+def test_a_timeout_bounds_the_run_and_keeps_what_was_paid_for(shell: Shell, pace: list[float]):
+    pace[0] = 3600.0
+    said = shell.run("--timeout", "1", code=6).output
+    assert "The run ended early: the timeout of 1 s is reached." in said
+    assert "3 jobs are in flight and paid for" in said
+    with shell.ledger() as ledger:
+        assert ledger.budget.sums().jobs == {Stage.SUBMITTED: 3}
+    assert len(shell.accepted) == 3
+
+
+def test_an_output_that_is_a_file_is_refused_before_the_first_submit(shell: Shell):
+    (shell.folder / "taken").write_text("a file")
+    assert "is a file, and must be a folder" in shell.run("-o", "taken", code=2).stderr
+    assert shell.accepted == []
+    assert "3 saved" in shell.run().output
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes are POSIX")

@@ -82,7 +82,7 @@ class House:
             self.finish()
         judge.judge(self.ledger, self.accepted)
         sums = self.ledger.budget.sums()
-        assert sums.committed == judge.settle_charged(self.accepted), "the ledger and the books agree to the credit"
+        assert sums.committed == judge.charged(self.accepted), "the ledger and the books agree to the credit"
         assert sums.count(Stage.SAVED) + sums.count(Stage.FAILED) == sums.count(), "nothing was lost"
         return doubts
 
@@ -170,7 +170,7 @@ def test_a_process_killed_while_it_writes_down_a_refusal_charges_nothing(house: 
 
     house.finish()
 
-    assert judge.settle_charged(house.accepted) == 0
+    assert judge.charged(house.accepted) == 0
     assert house.ledger.budget.sums().jobs == {Stage.DOUBTFUL: 1}
 
 

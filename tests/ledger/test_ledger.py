@@ -190,7 +190,7 @@ def test_a_refused_job_has_failed_and_costs_nothing():
     ledger = ledger_with(1)
     _, [job] = submitting(ledger)
     assert ledger.refused(job, InvalidRequestError("width: too large")).cost == 0
-    assert ledger.row(1)["kind"] == "InvalidRequestError"
+    assert ledger.row(1)["kind"] == "rejected"
     assert ledger.budget.sums().spent == 0
 
 
@@ -386,7 +386,7 @@ def test_a_second_look_in_one_process_does_not_let_another_process_remove_the_lo
 
 
 def test_every_column_is_explained_in_the_sql():
-    [text] = migrations.read_migrations()
+    text = migrations.read_migrations()[0]
     columns = [line for line in text.splitlines() if re.match(r"    \w+ +(text|integer|real)\b", line)]
     assert len(columns) > 60
     assert [line for line in columns if "--" not in line] == []

@@ -101,9 +101,9 @@ class DeadlyClient(AsyncClient):
 class DeadlySaver(Saver):
     fate: Fate
 
-    def __call__(self, *arguments: Any) -> Any:
+    def save(self, *arguments: Any) -> Any:
         self.fate("before keep")
-        saved = super().__call__(*arguments)
+        saved = super().save(*arguments)
         self.fate("after keep")
         return saved
 

@@ -27,9 +27,10 @@ from fluxwerk.ledger.job import Job
 from fluxwerk.ledger.ledger import Saved
 from fluxwerk.protocol import flow
 
-# One download, with its repetitions and a fresh link if the first has died.
-PATIENCE = 300.0
+# Seconds for one download, with its repetitions and a fresh link if the first has died.
+DOWNLOAD_TIMEOUT = 300.0
 NEVER = float("inf")
+COLLECT_LATER = "What was submitted is paid for; once the place is writable, `fluxwerk batch run` collects it."
 
 
 class Downloader:
@@ -63,13 +64,13 @@ class Downloader:
             await self._finish(self._store(job, data))
 
     async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
-        """Let what nobody expected end the run in good order: the job stays ready, and others are in flight."""
+        """End the run in good order after an unexpected error: the job stays ready, and others are in flight."""
         try:
             await work
         except FluxwerkError:
             raise
         except Exception as trouble:  # noqa: BLE001  (it is raised when the run has ended)
-            self._run.stop("something broke", trouble)
+            self._run.stop("an unexpected error", trouble)
             self._done()
 
     def _put(self, job: Job) -> None:
@@ -84,11 +85,11 @@ class Downloader:
         run = self._run
         steps = flow.download(job.ready_status(), job.base or run.base)
         try:
-            data = await drive_async(steps, run.send, WALL.now() + PATIENCE)
+            data = await drive_async(steps, run.send, WALL.now() + DOWNLOAD_TIMEOUT)
         except TaskTimeoutError as trouble:
             await self._again(job, trouble)
         except AuthenticationError as refusal:
-            # The image is there; whoever comes with a good key collects it.
+            # The image is there; a run with a good key collects it.
             run.stop("the service refuses the key", refusal)
             self._done()
         except (LinkExpiredError, TaskFailedError, UntrustedURLError, APIStatusError) as error:
@@ -122,7 +123,7 @@ class Downloader:
     async def _store(self, job: Job, data: bytes) -> None:
         run = self._run
         try:
-            saved = await self._kept(job, data)
+            saved = await self._save(job, data)
         except InvalidUsageError as fault:
             # No storage could take this name; a retry collects the image, once the way is free.
             await self._fail(job, fault)
@@ -136,14 +137,15 @@ class Downloader:
                 run.report(RunProgress("saved", done, saved=saved))
         self._done()
 
-    async def _kept(self, job: Job, data: bytes) -> Saved | None:
+    async def _save(self, job: Job, data: bytes) -> Saved | None:
         """Save the bytes, trying again while the storage takes nothing; `None` once the run has given up."""
         run, pause = self._run, self._run.options.first_pause
         while True:
             try:
-                saved = await asyncio.to_thread(run.saver, job, job.ready_status(), data)
+                saved = await asyncio.to_thread(run.saver.save, job, job.ready_status(), data)
             except StorageError as trouble:
                 run.hold("storage", trouble)
+                await self._prove_storage()
                 if run.error:
                     return None
                 await asyncio.sleep(pause)
@@ -151,6 +153,17 @@ class Downloader:
             else:
                 run.release("storage")
                 return saved
+
+    async def _prove_storage(self) -> None:
+        """End the run if nothing can be stored any more; a full disk or a lost network may pass and is waited out."""
+        run = self._run
+        try:
+            await asyncio.to_thread(run.saver.check)
+        except InvalidUsageError as wrong:
+            lost = StorageError(f"Images can no longer be stored. {str(wrong).strip()}. {COLLECT_LATER}")
+            run.stop("images can no longer be stored", lost)
+        except StorageError:
+            pass
 
 
 def is_dead(job: Job) -> bool:

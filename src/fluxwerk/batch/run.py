@@ -1,4 +1,4 @@
-"""What the parts of one run share: the ledger's writer, the send seam, what holds submitting back, and who listens."""
+"""What the parts of one run share: the ledger's writer, the transport, what pauses submitting, and who is informed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol, TypeAlias, TypeVar
 
 from fluxwerk.catalog.rows import Model
 from fluxwerk.drive import AsyncSend
 from fluxwerk.errors import FluxwerkError, InDoubtError, StorageError
+from fluxwerk.ledger.failure import FailureKind
 from fluxwerk.ledger.job import Job
 from fluxwerk.ledger.leases import LEASE
 from fluxwerk.ledger.ledger import Ledger, Saved
@@ -32,9 +34,10 @@ class RunOptions:
     `concurrency` tasks are carried by this process at most, `downloads` images fetched side by side.  After
     `max_failures` jobs have failed, or `max_doubts` submits in a row were not answered, nothing more is submitted.
     `lease` is after how long a silent process counts as dead.  A task is waited for during `patience`, and however
-    late it is taken up again at least for `last_look`.  Trouble with the disk, the storage or the service is sat out
-    during `endurance`, with pauses that grow from `first_pause`.  `offline` says that the server ends with this run
-    and charges nothing, so that what it forgot may be asked for again.
+    late it is taken up again at least for `last_look`.  After a request to stop, what is in flight has `drain` seconds
+    to end.  `timeout` bounds the whole run; shortly before, nothing more is submitted.  Trouble with the disk, the
+    storage or the service is waited out during `endurance`, with pauses that grow from `first_pause`.  `offline` says
+    that the server ends with this run and charges nothing, so that what it forgot may be asked for again.
     """
 
     concurrency: int = 64
@@ -47,21 +50,44 @@ class RunOptions:
     patience: float = 3600.0
     last_look: float = 60.0
     endurance: float = 900.0
+    drain: float = 60.0
+    timeout: float | None = None
     offline: bool = False
     first_pause: float = 0.5
+
+
+class EndReason(StrEnum):
+    """Why a run ended."""
+
+    FINISHED = "finished"  # no job is left that could go on
+    CAPPED = "capped"  # the next job would cross the cap
+    STOPPED = "stopped"  # a signal or `stop` asked for it
+    TIMED_OUT = "timed_out"  # `timeout` is over
+    FAILURES = "failures"  # more jobs failed than `max_failures`
+    ERROR = "error"  # what stopped it is raised
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run ended: the reason for programs, and `text` for people, empty if nothing is left to do."""
+
+    reason: EndReason = EndReason.FINISHED
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
     """One thing that happened to a job or to the run.
 
-    `kind` is a stage of the job, or one of held, released, stopping; `text` says more, for people.
+    `kind` is a stage of the job, or one of held, released, stopping; `text` says more, for people; `failure` says why
+    a job failed, for programs.
     """
 
     kind: str
     job: Job | None = None
     text: str = ""
     saved: Saved | None = None
+    failure: FailureKind | None = None
 
 
 OnProgress: TypeAlias = Callable[[RunProgress], None]
@@ -76,16 +102,24 @@ class Prepare(Protocol):
 
 
 class ImageSaver(Protocol):
-    """Stores an image, whole or not at all."""
+    """Stores images, each whole or not at all; its methods may block."""
 
-    def __call__(self, job: Job, status: Status, data: bytes) -> Saved:
-        """Write it and return where it lies; blocking; raises `StorageError`."""
+    def check(self) -> None:
+        """Prove that images can be stored; raises `InvalidUsageError` or `StorageError`."""
+        ...
+
+    def check_job(self, job: Job) -> None:
+        """Refuse a job whose image could never get its name; raises `InvalidUsageError`."""
+        ...
+
+    def save(self, job: Job, status: Status, data: bytes) -> Saved:
+        """Write an image and return where it lies; raises `StorageError`, after which it may be tried again."""
         ...
 
 
 @dataclass(slots=True)
 class Hold:
-    """A reason not to submit: since when, and in which words."""
+    """A reason not to submit: its start on the monotonic clock in seconds, and its text."""
 
     since: float
     text: str
@@ -105,8 +139,9 @@ class Run:
     on_progress: OnProgress
     history: PollingHistory
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    stop_requested: asyncio.Event = field(default_factory=asyncio.Event)
     holds: dict[str, Hold] = field(default_factory=dict[str, Hold])
-    stopping: str = ""
+    end: RunEnd | None = None
     error: Exception | None = None
     answered: float = -math.inf
     failures: int = 0
@@ -115,30 +150,30 @@ class Run:
     crowded: bool = True
 
     async def send(self, request: HttpRequest, budget: float | None) -> Response:
-        """Carry a request, and note that somebody answers."""
+        """Send a request, and note that the service answers."""
         response = await self.transport(request, budget)
         if response.status < BROKEN:
             self.answered = time.monotonic()
         return response
 
     def is_silent(self, since: float) -> bool:
-        """Whether nobody has answered since then, nor within the last minute."""
+        """Whether the service has answered neither since then nor within the last minute."""
         return self.answered < max(since, time.monotonic() - SILENCE)
 
     def report(self, progress: RunProgress) -> None:
-        """Let the listener hear; one that fails ends the run in good order, since what is in flight is paid for."""
+        """Call `on_progress`; if it raises, the run ends in good order, since what is in flight is paid for."""
         try:
             self.on_progress(progress)
-        except Exception as trouble:  # noqa: BLE001  (it is raised when the run has ended)
-            self.stop("whoever listened has failed", trouble)
+        except Exception as error:  # noqa: BLE001  (it is raised when the run has ended)
+            self.stop("the callback on_progress failed", error)
 
     def hold(self, what: str, trouble: FluxwerkError) -> None:
         """Stop submitting until `release`; after `endurance` the run gives up."""
         if what not in self.holds:
             self.holds[what] = Hold(time.monotonic(), str(trouble))
-            self.report(RunProgress("held", text=str(trouble)))
+            self.report(RunProgress("held", text=f"Submitting is paused. {trouble}"))
         if time.monotonic() - self.holds[what].since >= self.options.endurance:
-            self.stop("the trouble did not end", trouble)
+            self.stop(f"the {what} did not recover in {self.options.endurance:g} s", trouble)
 
     def release(self, what: str) -> None:
         """Submit again."""
@@ -146,16 +181,16 @@ class Run:
             self.report(RunProgress("released", text=f"the {what} works again"))
             self.wake.set()
 
-    def stop(self, reason: str, error: Exception | None = None) -> None:
+    def stop(self, text: str, error: Exception | None = None, reason: EndReason = EndReason.ERROR) -> None:
         """Submit nothing more; what is in flight is still collected."""
-        if not self.stopping:
-            self.stopping, self.error = reason, error
-            self.report(RunProgress("stopping", text=reason))
+        if self.end is None:
+            self.end, self.error = RunEnd(reason, text), error
+            self.report(RunProgress("stopping", text=text))
         self.error = self.error or error
         self.wake.set()
 
     async def record(self, act: Callable[[], T]) -> T:
-        """Write to the ledger, however long its disk is full: what it is to hear may have been paid for.
+        """Write to the ledger, however long its disk is full: it may be about something that was paid for.
 
         Raises `StorageError` only once the run has given up.
         """
@@ -183,7 +218,7 @@ class Run:
     def count_failure(self, job: Job, error: FluxwerkError) -> None:
         """Report a failed job, and stop when there were too many."""
         self.failures += 1
-        self.report(RunProgress("failed", job, f"{type(error).__name__}: {error}"))
+        self.report(RunProgress("failed", job, str(error), failure=FailureKind.of(error)))
         most = self.options.max_failures
         if most is not None and self.failures > most:
-            self.stop(f"{self.failures} jobs have failed, and at most {most} may")
+            self.stop(f"{self.failures} jobs have failed, and at most {most} may", reason=EndReason.FAILURES)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
@@ -32,7 +31,7 @@ from fluxwerk.ledger.callback import address
 from fluxwerk.ledger.inputs import needs_files
 from fluxwerk.ledger.job import Job, Stage, to_micro
 from fluxwerk.protocol import flow, retry, wire
-from fluxwerk.types import Event, HttpRequest, Request, Response, Status, Task
+from fluxwerk.types import HttpRequest, Request, Response, Task
 
 # An answer to a submit that takes longer than this is lost.
 ANSWER = 120.0
@@ -92,6 +91,8 @@ class Submitter:
         return None
 
     async def _prepared(self, job: Job) -> tuple[catalog.Model, Request]:
+        # Before the submit leaves: an image whose name cannot be would be paid for and fail.
+        self._run.saver.check_job(job)
         prepare = self._run.prepare
         model, request = await asyncio.to_thread(prepare, job) if needs_files(job) else prepare(job)
         options = self._run.options
@@ -153,9 +154,8 @@ class Submitter:
         run = self._run
         began = time.monotonic()
         assert job.task is not None
-        heard: list[Status] = []
         plan = run.history.plan(job.task, WALL.now, _age(job), crowded=lambda: run.crowded)
-        steps = flow.wait(job.task, job.base or run.base, _listener(heard), plan)
+        steps = flow.wait(job.task, job.base or run.base, plan=plan)
         try:
             status = await drive_async(steps, run.send, WALL.now() + self._left(job))
         except AuthenticationError as refusal:
@@ -169,8 +169,9 @@ class Submitter:
             if isinstance(error, TaskTimeoutError) and run.is_silent(began):
                 run.stop("the service cannot be reached", ConnectionFailedError(SILENT))
                 return None
-            ending, cost = error, to_micro(heard[-1].cost) if heard else None
-            failed = await run.record(lambda: run.ledger.failed(job, ending, cost))
+            ending = error
+            charged = to_micro(error.cost) if isinstance(error, TaskFailedError) else None
+            failed = await run.record(lambda: run.ledger.failed(job, ending, charged))
             run.count_failure(failed, error)
             return None
         ready = await run.record(lambda: run.ledger.ready(job, status, expiry(status.url)))
@@ -197,11 +198,3 @@ def _age(job: Job) -> float | None:
     """Say how many seconds ago a job was submitted, `None` if a clock that was set makes nonsense of it."""
     age = time.time() - (job.submitted or time.time())
     return age if age >= 0 else None
-
-
-def _listener(heard: list[Status]) -> Callable[[Event], None]:
-    def hear(event: Event) -> None:
-        if event.status:
-            heard[:] = [event.status]
-
-    return hear

@@ -19,6 +19,7 @@ from fluxwerk.ledger import migrations
 from fluxwerk.ledger.budget import SET as AGREE
 from fluxwerk.ledger.budget import Budget, remaining
 from fluxwerk.ledger.database import Database, Row, SQLiteDatabase, Transaction
+from fluxwerk.ledger.failure import WITHOUT_IMAGE, FailureKind
 from fluxwerk.ledger.job import Job, Stage, read_job, to_micro
 from fluxwerk.ledger.leases import Leases, doubt
 from fluxwerk.ledger.transition import BOOKED, apply_transition
@@ -27,8 +28,6 @@ from fluxwerk.types import Json, Status, Task
 S = Stage
 TOKEN_BYTES = 24
 LINK_LIFE = 600.0
-# Only a task that is known to have ended without an image is bought anew: any other was paid for and may have one.
-ENDED = frozenset({"TaskFailedError", "ModerationError", "TaskNotFoundError"})
 FRESH = {
     "worker": None, "token": None, "base": None, "submitted": None, "task": None, "polling_url": None, "cost": None,
     "settled": None, "url": None, "expires": None, "seed": None, "engine": None, "kind": None, "reason": None,
@@ -245,7 +244,7 @@ class Ledger:
         """
         with self.database.write() as transaction:
             row = _require(transaction, identity, S.FAILED)
-            if row["task"] is not None and row["kind"] not in ENDED:
+            if row["task"] is not None and row["kind"] not in WITHOUT_IMAGE:
                 back: dict[str, Any] = {
                     "note": "to be collected again",
                     "kind": None,
@@ -269,7 +268,7 @@ class Ledger:
             word = "settled by a person: it was charged, and there is no image"
             return apply_transition(
                 transaction, identity, S.DOUBTFUL, S.FAILED,
-                note=word, kind="InDoubtError", reason=word, settled=row["booked"],
+                note=word, kind=FailureKind.IN_DOUBT, reason=word, settled=row["booked"],
             )  # fmt: skip
 
     def settle_resubmit(self, identity: int) -> Job:
@@ -301,7 +300,7 @@ class Ledger:
             return apply_transition(transaction, job.id, job.stage, after, fence=job.fence, **columns)
 
     def _fail(self, job: Job, error: FluxwerkError, **columns: Any) -> Job:
-        kind = type(error).__name__
+        kind = FailureKind.of(error)
         return self._transition(job, S.FAILED, note=f"{kind}: {error}", worker=None, url=None, kind=kind,
                           reason=str(error), **columns)  # fmt: skip
 

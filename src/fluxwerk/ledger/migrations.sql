@@ -72,7 +72,7 @@ create table jobs (
     engine       text,                  -- who painted, if a fluxwerk server told it
     path         text,                  -- where the image was saved
     sha256       text,                  -- of the file as it was saved
-    kind         text,                  -- how it failed: the name of the error
+    kind         text,                  -- how it failed: the name of the error; from version 2 a word of its own
     reason       text                   -- the same in words, or why it is in doubt
 );
 create index jobs_by_stage on jobs (stage, pool, id);

@@ -10,10 +10,9 @@ from fluxwerk.cli.batch.place import ledger_option, open_ledger
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.making import json_option
 from fluxwerk.errors import InvalidUsageError
+from fluxwerk.ledger.failure import FailureKind
 from fluxwerk.ledger.job import Stage
 from fluxwerk.ledger.ledger import Ledger
-
-MODERATED = "ModerationError"
 
 
 @click.command("retry")
@@ -44,4 +43,4 @@ def command(jobs: tuple[int, ...], ledger: Path | None, *, all_: bool, moderated
 def failed_jobs(ledger: Ledger, *, moderated: bool, others: bool = True) -> list[int]:
     """List the numbers of failed jobs: those that moderation stopped, the others, or both."""
     rows = ledger.rows(Stage.FAILED)
-    return [row["id"] for row in rows if (moderated if row["kind"] == MODERATED else others)]
+    return [row["id"] for row in rows if (moderated if row["kind"] == FailureKind.MODERATED else others)]
