@@ -76,7 +76,7 @@ def test_a_parquet_file_is_read_by_its_rows(tmp_path: Path):
     plan(ledger, tmp_path / "a.parquet")
     assert planned(ledger) == [{"line": 1, "prompt": "a", "seed": 1}, {"line": 2, "prompt": "b"}]
     whole = (tmp_path / "a.parquet").read_bytes()
-    assert "no whole Parquet file" in faults(write(tmp_path, "b.parquet", whole[:-50]))
+    assert "not a whole Parquet file" in faults(write(tmp_path, "b.parquet", whole[:-50]))
 
 
 def test_a_parquet_file_whose_pages_are_damaged_or_whose_prompts_are_bytes_is_refused(tmp_path: Path):

@@ -149,3 +149,32 @@ def test_an_export_that_fails_leaves_no_half_file(tmp_path: Path):
     with pytest.raises(InvalidUsageError):
         stream(parts(), tmp_path / "a.csv")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1",
+        " =1",
+        "\u3000=1",
+        "\uff1d1",
+        " \uff0b1",
+        "\uff0d1",
+        "\uff201",
+        "\u200b=1",
+        "\ufeff@A1",
+        "\n=1",
+        "\t1",
+        "+1",
+        "-1",
+    ],
+)
+def test_a_text_that_a_spreadsheet_would_run_is_escaped(text: str):
+    [_, line] = "".join(csv_lines([{"prompt": text}], ["prompt"])).split("\r\n", 1)
+    assert line.lstrip('"').startswith("'")
+
+
+@pytest.mark.parametrize("text", ["a fox", "1 = 1", "", " ", "\u2212", "\u00e9=1"])
+def test_a_text_that_no_spreadsheet_runs_stays_as_it_is(text: str):
+    [_, line] = "".join(csv_lines([{"prompt": text}], ["prompt"])).split("\r\n", 1)
+    assert "'" not in line

@@ -13,7 +13,7 @@ from fluxwerk import catalog
 from fluxwerk.batch.planner import Plan, plan
 from fluxwerk.batch.run import EndReason, ImageSaver, OnProgress, RunEnd, RunOptions, RunProgress
 from fluxwerk.batch.saver import Saver
-from fluxwerk.batch.template import DEFAULT
+from fluxwerk.batch.template import DEFAULT_TEMPLATE
 from fluxwerk.batch.worker import Worker
 from fluxwerk.catalog.rows import Model
 from fluxwerk.client.base import DEFAULT_MODEL
@@ -28,7 +28,7 @@ from fluxwerk.storage import Storage, open_storage
 from fluxwerk.types import Json, Request
 
 OFFLINE = "offline"
-ENDINGS = frozenset({"saved", "failed", "in doubt"})
+END_KINDS = frozenset({"saved", "failed", "in doubt"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Batch:
         *,
         output: str | os.PathLike[str] | Storage = "images",
         client: AsyncClient | None = None,
-        name: str = DEFAULT,
+        name: str = DEFAULT_TEMPLATE,
         provenance: str = "sidecar",
         prompts: bool = True,
         overwrite: bool = False,
@@ -82,10 +82,14 @@ class Batch:
         *,
         model: str = DEFAULT_MODEL,
         duplicates: str = "refuse",
+        encoding: str | None = None,
         **options: Json,
     ) -> Plan:
-        """Check a manifest, or a list of rows, and plan its jobs; `options` hold where a row is silent."""
-        return plan(self.ledger, manifest, model=model, options=options, duplicates=duplicates)
+        """Check a manifest, or a list of rows, and plan its jobs; `options` hold where a row names none.
+
+        `encoding` is that of a text file, UTF-8 by default.  Raises `InvalidUsageError` with the line of every fault.
+        """
+        return plan(self.ledger, manifest, model=model, options=options, duplicates=duplicates, encoding=encoding)
 
     def run(self) -> Sums:
         """Work on every job until its image is stored, and return the sums; not inside a running event loop."""
@@ -135,7 +139,7 @@ class Batch:
 
         def listen(progress: RunProgress) -> None:
             on_progress(progress)
-            if progress.job and progress.kind in ENDINGS:
+            if progress.job and progress.kind in END_KINDS:
                 ended.put_nowait(
                     BatchResult(progress.job, progress.kind, progress.saved, progress.text, progress.failure)
                 )

@@ -60,17 +60,19 @@ def plan(
     options: Mapping[str, Json] | None = None,
     duplicates: str = "refuse",
     assume_price: Decimal | None = None,
+    encoding: str | None = None,
     on_line: Callable[[int], None] = lambda _: None,
     clock: Clock = WALL,
 ) -> Plan:
     """Check every row of a manifest and write its jobs into the ledger, all of them or none.
 
-    `manifest` is a file or a list of rows; `model` and `options` hold where a row is silent. Rows that repeat an
-    earlier request are refused, skipped or kept. Raises `InvalidUsageError` with the line of every fault.
+    `manifest` is a file or a list of rows; `model` and `options` hold where a row is silent.  Rows that repeat an
+    earlier request are refused, skipped or kept.  `encoding` is that of a text file, UTF-8 by default.  Raises
+    `InvalidUsageError` with the line of every fault.
     """
     if duplicates not in DUPLICATES:
         raise InvalidUsageError("", faults=[Fault("duplicates", duplicates, f"must be one of {', '.join(DUPLICATES)}")])
-    source = _Source.of(manifest)
+    source = _Source.of(manifest, encoding)
     for _ in range(TURNS):
         with suppress(ConflictError):
             rows = Rows(Defaults(model, source.folder, options or {}, assume_price))
@@ -112,10 +114,12 @@ class _Source:
     read: Callable[[], Iterable[ManifestLine]]
 
     @classmethod
-    def of(cls, manifest: str | os.PathLike[str] | Iterable[Mapping[str, Json]]) -> _Source:
+    def of(
+        cls, manifest: str | os.PathLike[str] | Iterable[Mapping[str, Json]], encoding: str | None = None
+    ) -> _Source:
         if isinstance(manifest, str | os.PathLike):
             path = Path(manifest)
-            return cls(path.name, fingerprint(path), path.absolute().parent, lambda: read_manifest(path))
+            return cls(path.name, fingerprint(path), path.absolute().parent, lambda: read_manifest(path, encoding))
         rows = [{name: value for name, value in row.items() if value is not None} for row in manifest]
         digest = hashlib.sha256("\n".join(dump(row) for row in rows).encode()).hexdigest()
         return cls(

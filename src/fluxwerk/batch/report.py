@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxwerk import storage
-from fluxwerk.batch.provenance import PRIVATE
+from fluxwerk.batch.provenance import SECRET_FIELDS
 from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.ledger.budget import Sums
 from fluxwerk.ledger.database import Row
@@ -23,17 +24,22 @@ from fluxwerk.protocol.trust import redact
 from fluxwerk.protocol.wire import dump
 from fluxwerk.types import Json
 
-MONEY = ("estimate", "cost", "settled", "earlier")
-MOMENTS = ("submitted", "moved")
-COLUMNS = (
+MONEY_COLUMNS = ("estimate", "cost", "settled", "earlier")
+MOMENT_COLUMNS = ("submitted", "moved", "expires")
+EXPORT_COLUMNS = (
     "job", "line", "item", "stage", "model", "tag", "prompt", "path", "sha256", "seed", "cost", "task", "seconds",
     "engine", "request_hash", "kind", "reason",
 )  # fmt: skip
-FORMATS = (".csv", ".jsonl", ".parquet")
-RATE_OVER = 60.0
-RECENT = "select count(*) as jobs, min(at) as since from moves where id > :last and at > :since and after = :saved"
-LAST = "select coalesce(max(id), 0) as last from moves"
-LOOKED_AT = 20_000
+FORMULA_SIGNS = ("=", "+", "-", "@")
+# The categories of separators, control characters and marks without a width.
+INVISIBLE = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf"})
+EXPORT_FORMATS = (".csv", ".jsonl", ".parquet")
+RATE_SECONDS = 60.0
+SAVED_RECENTLY = (
+    "select count(*) as jobs, min(at) as since from moves where id > :last and at > :since and after = :saved"
+)
+LAST_TRANSITION = "select coalesce(max(id), 0) as last from moves"
+RECENT_TRANSITIONS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +54,9 @@ def rate(ledger: Ledger, sums: Sums) -> Rate:
     """Measure how fast the ledger moves now, whoever works on it."""
     with ledger.database.read() as transaction:
         now = transaction.now()
-        last = transaction.one(LAST)
-        start = (last["last"] if last else 0) - LOOKED_AT
-        row = transaction.one(RECENT, last=start, since=now - RATE_OVER, saved=Stage.SAVED)
+        last = transaction.one(LAST_TRANSITION)
+        start = (last["last"] if last else 0) - RECENT_TRANSITIONS
+        row = transaction.one(SAVED_RECENTLY, last=start, since=now - RATE_SECONDS, saved=Stage.SAVED)
     saved = row["jobs"] if row else 0
     if not row or not saved:
         return Rate(0.0, None)
@@ -116,8 +122,12 @@ def export(ledger: Ledger, path: Path, *, prompts: bool = True) -> int:
     """Write all jobs to a CSV, JSON lines or Parquet file, whole or not at all; returns how many there are."""
     write = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}.get(path.suffix.lower())
     if write is None:
-        raise InvalidUsageError("", faults=[Fault("--output", str(path), f"must end in one of {', '.join(FORMATS)}")])
-    return write(path, exported(ledger, prompts=prompts), [name for name in COLUMNS if prompts or name != "prompt"])
+        raise InvalidUsageError(
+            "", faults=[Fault("--output", str(path), f"must end in one of {', '.join(EXPORT_FORMATS)}")]
+        )
+    return write(
+        path, exported(ledger, prompts=prompts), [name for name in EXPORT_COLUMNS if prompts or name != "prompt"]
+    )
 
 
 def csv_lines(rows: Iterable[Mapping[str, Json]], names: Iterable[str]) -> Iterator[str]:
@@ -126,7 +136,7 @@ def csv_lines(rows: Iterable[Mapping[str, Json]], names: Iterable[str]) -> Itera
     writer = csv.DictWriter(file, list(names), lineterminator="\r\n", extrasaction="ignore")
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
+        writer.writerow({name: _escaped(value) for name, value in row.items()})
         yield file.getvalue()
         file.seek(0)
         file.truncate()
@@ -170,12 +180,12 @@ def _advice(identity: int, stage: Stage, worker: str | None) -> str:
 def _shown(name: str, value: Any) -> str:
     if value is None or name in ("url", "token"):
         return ""
-    if name in MONEY:
+    if name in MONEY_COLUMNS:
         return f"{to_credits(value)} credits"
-    if name in MOMENTS or name == "expires":
+    if name in MOMENT_COLUMNS:
         return _moment(value)
     if name == "request":
-        value = json.dumps({key: told for key, told in json.loads(value).items() if key not in PRIVATE})
+        value = json.dumps({key: told for key, told in json.loads(value).items() if key not in SECRET_FIELDS})
     return redact(str(value))
 
 
@@ -183,10 +193,18 @@ def _moment(at: float) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3] + " UTC"
 
 
-def _cell(value: Json) -> Json:
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+def _escaped(value: Json) -> Json:
+    if isinstance(value, str) and _is_formula(value):
         return f"'{value}"
     return f"{value:f}" if isinstance(value, Decimal) else value
+
+
+def _is_formula(text: str) -> bool:
+    """Whether a spreadsheet would run a text: it looks past blanks and invisible characters, and reads wide signs."""
+    if text.startswith(("\t", "\r", "\n")):
+        return True
+    first = next((sign for sign in text if unicodedata.category(sign) not in INVISIBLE), "")
+    return unicodedata.normalize("NFKC", first).startswith(FORMULA_SIGNS)
 
 
 def _csv(path: Path, rows: Iterator[dict[str, Json]], names: list[str]) -> int:

@@ -15,7 +15,7 @@ from fluxwerk.drive import AsyncSend
 from fluxwerk.errors import FluxwerkError, InDoubtError, StorageError
 from fluxwerk.ledger.failure import FailureKind
 from fluxwerk.ledger.job import Job
-from fluxwerk.ledger.leases import LEASE
+from fluxwerk.ledger.leases import LEASE_SECONDS
 from fluxwerk.ledger.ledger import Ledger, Saved
 from fluxwerk.ledger.writer import LedgerWriter
 from fluxwerk.polling.history import PollingHistory
@@ -23,8 +23,8 @@ from fluxwerk.types import HttpRequest, Request, Response, Status
 
 T = TypeVar("T")
 LONGEST_PAUSE = 15.0
-SILENCE = 60.0
-BROKEN = 500
+SILENT_AFTER = 60.0
+SERVER_ERROR = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class RunOptions:
     max_doubts: int = 10
     webhook: str | None = None
     webhook_secret: str | None = field(default=None, repr=False)
-    lease: float = LEASE
+    lease: float = LEASE_SECONDS
     patience: float = 3600.0
     last_look: float = 60.0
     endurance: float = 900.0
@@ -152,13 +152,13 @@ class Run:
     async def send(self, request: HttpRequest, budget: float | None) -> Response:
         """Send a request, and note that the service answers."""
         response = await self.transport(request, budget)
-        if response.status < BROKEN:
+        if response.status < SERVER_ERROR:
             self.answered = time.monotonic()
         return response
 
     def is_silent(self, since: float) -> bool:
         """Whether the service has answered neither since then nor within the last minute."""
-        return self.answered < max(since, time.monotonic() - SILENCE)
+        return self.answered < max(since, time.monotonic() - SILENT_AFTER)
 
     def report(self, progress: RunProgress) -> None:
         """Call `on_progress`; if it raises, the run ends in good order, since what is in flight is paid for."""

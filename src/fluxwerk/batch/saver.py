@@ -6,8 +6,8 @@ import hashlib
 from typing import Any
 
 from fluxwerk import imagefile
-from fluxwerk.batch.provenance import SUFFIX, embed, origin, write_sidecar
-from fluxwerk.batch.template import DEFAULT, beside, check_template, file_name
+from fluxwerk.batch.provenance import SIDECAR_SUFFIX, embed, origin, write_sidecar
+from fluxwerk.batch.template import DEFAULT_TEMPLATE, beside, check_template, file_name
 from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.ledger.job import Job
 from fluxwerk.ledger.ledger import Saved
@@ -15,7 +15,7 @@ from fluxwerk.storage import Storage
 from fluxwerk.types import Status
 
 PROVENANCE = ("sidecar", "embed", "none")
-HASH_SHOWN = 12
+HASH_DIGITS = 12
 
 
 class Saver:
@@ -28,7 +28,7 @@ class Saver:
     def __init__(
         self,
         storage: Storage,
-        template: str = DEFAULT,
+        template: str = DEFAULT_TEMPLATE,
         *,
         provenance: str = "sidecar",
         prompts: bool = True,
@@ -62,7 +62,7 @@ class Saver:
         whole = inside or data
         name, address = self._put(self._name(job, status, data), whole)
         if self._provenance != "none" and inside is None:
-            self._storage.put(name + SUFFIX, write_sidecar(facts), overwrite=True)
+            self._storage.put(name + SIDECAR_SUFFIX, write_sidecar(facts), overwrite=True)
         return Saved(address, hashlib.sha256(whole).hexdigest())
 
     def _name(self, job: Job, status: Status, data: bytes) -> str:
@@ -81,7 +81,7 @@ class Saver:
             "model": job.model,
             "seed": "none" if seed is None else seed,
             "tag": job.tag or "none",
-            "hash": job.hash[:HASH_SHOWN],
+            "hash": job.hash[:HASH_DIGITS],
             "ext": suffix,
         }
 

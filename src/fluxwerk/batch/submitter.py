@@ -33,10 +33,10 @@ from fluxwerk.ledger.job import Job, Stage, to_micro
 from fluxwerk.protocol import flow, retry, wire
 from fluxwerk.types import HttpRequest, Request, Response, Task
 
-# An answer to a submit that takes longer than this is lost.
-ANSWER = 120.0
-SILENT = "The service answered no poll. What was submitted is paid for, and the next run asks for it again."
-STAMP = "%Y-%m-%dT%H:%M:%SZ"
+# Seconds after which the answer to a submit counts as lost.
+SUBMIT_TIMEOUT = 120.0
+NO_POLL_ANSWERED = "The service answered no poll. What was submitted is paid for, and the next run asks for it again."
+SIGNED_EXPIRY = "%Y-%m-%dT%H:%M:%SZ"
 TASK_ENDED = (TaskFailedError, TaskTimeoutError, UntrustedURLError, LinkExpiredError)
 
 
@@ -73,7 +73,7 @@ class Submitter:
         try:
             model, request = await self._prepared(job)
             steps = flow.submit(model, request, run.base)
-            task = await drive_async(steps, self._once, WALL.now() + ANSWER)
+            task = await drive_async(steps, self._once, WALL.now() + SUBMIT_TIMEOUT)
         except WithdrawnError as back:
             self._cool(back)
             await self._withdraw(job, str(back))
@@ -167,7 +167,7 @@ class Submitter:
             return None
         except (*TASK_ENDED, APIStatusError) as error:
             if isinstance(error, TaskTimeoutError) and run.is_silent(began):
-                run.stop("the service cannot be reached", ConnectionFailedError(SILENT))
+                run.stop("the service cannot be reached", ConnectionFailedError(NO_POLL_ANSWERED))
                 return None
             ending = error
             charged = to_micro(error.cost) if isinstance(error, TaskFailedError) else None
@@ -189,7 +189,7 @@ def expiry(url: str | None) -> float | None:
     """Read from a signed link when it dies, in seconds since 1970, or `None` if it does not say."""
     said = parse_qs(urlsplit(url or "").query).get("se", [""])[0]
     try:
-        return datetime.strptime(said, STAMP).replace(tzinfo=UTC).timestamp()
+        return datetime.strptime(said, SIGNED_EXPIRY).replace(tzinfo=UTC).timestamp()
     except ValueError:
         return None
 

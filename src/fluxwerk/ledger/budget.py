@@ -11,8 +11,8 @@ from fluxwerk.ledger.job import UNFINISHED, Stage, credits_of, to_credits, to_mi
 from fluxwerk.ledger.transition import BOOKED
 
 DAY = 86400
-GROUPS = {"day": f"cast(moved / {DAY} as integer)", "model": "model", "tag": "tag", "stage": "stage"}
-SET = """
+COST_GROUPS = {"day": f"cast(moved / {DAY} as integer)", "model": "model", "tag": "tag", "stage": "stage"}
+SET_SETTING = """
     insert into settings (name, value) values (:name, :value)
     on conflict (name) do update set value = excluded.value
 """
@@ -69,7 +69,7 @@ class Budget:
             if cap is None:
                 transaction.run("delete from settings where name = 'cap'")
             else:
-                transaction.run(SET, name="cap", value=str(to_micro(cap)))
+                transaction.run(SET_SETTING, name="cap", value=str(to_micro(cap)))
 
     def unpriced(self) -> list[tuple[str, int]]:
         """Name the models of planned jobs whose price is not public, with how many jobs each."""
@@ -95,7 +95,7 @@ class Budget:
 
     def costs(self, by: str) -> Iterator[tuple[str | int | None, int, Decimal, Decimal]]:
         """Group what left `planned` by day (since 1970), model, tag or stage: key, jobs, credits, of these in doubt."""
-        group = GROUPS[by]
+        group = COST_GROUPS[by]
         ask = (
             f"select {group} as label, count(*) as jobs, sum({BOOKED} + earlier) as credits, "
             f"sum(case when stage = :doubtful then {BOOKED} else 0 end) as doubtful "

@@ -20,13 +20,13 @@ from fluxwerk.errors import ConflictError, InvalidUsageError, StorageError
 Row: TypeAlias = Mapping[str, Any]
 Values: TypeAlias = Mapping[str, Any]
 
-HEADER = b"SQLite format 3\0"
-CLOCK = "select (julianday('now') - 2440587.5) * 86400.0 as now"
-BUSY = 60.0
+SQLITE_HEADER = b"SQLite format 3\0"
+NOW = "select (julianday('now') - 2440587.5) * 86400.0 as now"
+LOCK_TIMEOUT = 60.0
 # Every commit is on the disk before it counts; the log is folded into the file after some 40 MB, not 4.
-SETTINGS = ("journal_mode=wal", "synchronous=full", "foreign_keys=on", "wal_autocheckpoint=10000", "cache_size=-32768")
+PRAGMAS = ("journal_mode=wal", "synchronous=full", "foreign_keys=on", "wal_autocheckpoint=10000", "cache_size=-32768")
 # What SQLite says when the disk, not the program, is at fault.
-TROUBLES = ("readonly", "disk", "full", "unable to open", "locked", "i/o")
+DISK_ERRORS = ("readonly", "disk", "full", "unable to open", "locked", "i/o")
 
 
 class Transaction(Protocol):
@@ -86,11 +86,11 @@ class SQLiteDatabase:
             _create_private(Path(self.path))
         with _explained(self.path):
             self._connection = sqlite3.connect(
-                self.path, timeout=BUSY, isolation_level=None, check_same_thread=False, cached_statements=256
+                self.path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=256
             )
             self._connection.row_factory = sqlite3.Row
             try:
-                for setting in SETTINGS:
+                for setting in PRAGMAS:
                     self._connection.execute(f"pragma {setting}")
             except BaseException:
                 self._connection.close()
@@ -155,7 +155,7 @@ class _Sqlite:
 
     def now(self) -> float:
         if self._now is None:
-            self._now = self._clock() if self._clock else float(self._connection.execute(CLOCK).fetchone()["now"])
+            self._now = self._clock() if self._clock else float(self._connection.execute(NOW).fetchone()["now"])
         return self._now
 
     def run(self, sql: str, **values: Any) -> int:
@@ -178,7 +178,7 @@ def is_database(path: str | os.PathLike[str]) -> bool:
     """Whether a file is an SQLite database, by its first bytes."""
     try:
         with Path(path).open("rb") as file:
-            return file.read(len(HEADER)) == HEADER
+            return file.read(len(SQLITE_HEADER)) == SQLITE_HEADER
     except OSError:
         return False
 
@@ -202,7 +202,7 @@ def _explained(path: str) -> Generator[None]:
     try:
         yield
     except sqlite3.OperationalError as trouble:
-        if not any(word in str(trouble).lower() for word in TROUBLES):
+        if not any(word in str(trouble).lower() for word in DISK_ERRORS):
             raise
         raise StorageError(
             f"The ledger {path} cannot be written ({trouble}); check the disk's room and the file's rights. "

@@ -14,18 +14,18 @@ from fluxwerk.ledger.job import IN_FLIGHT, Stage
 from fluxwerk.ledger.transition import apply_transition
 
 # A lease is renewed three times in its life, so one heartbeat may be lost.
-LEASE = 6.0
-DOUBT_HOLDS = 60.0
-CROWD = """
+LEASE_SECONDS = 6.0
+DOUBT_HOLD_SECONDS = 60.0
+BUSY_SLOTS = """
     select pool, sum(jobs) as busy from tally where stage in (:submitting, :submitted) group by pool
 """
 # A moment that is still to come was written before the clock was set back, and says nothing.
-DOUBTS = """
+BUSY_WITH_DOUBTS = """
     select pool, count(*) as busy from jobs where stage = :doubtful and moved > :since and moved <= :now group by pool
 """
 # A clock that was set back would let a dead process live for as long as it was set back.
-CLAMP = "update workers set expires = :now + lease where expires > :now + lease"
-LET_GO = """
+SHORTEN_LEASES = "update workers set expires = :now + lease where expires > :now + lease"
+RELEASE_JOBS = """
     update jobs set worker = null, fence = fence + 1
     where stage in (:submitted, :ready) and worker = :worker
 """
@@ -37,11 +37,11 @@ class Leases:
     A task in doubt may be running: it holds its slot for `doubt_holds` seconds, as long as such a task usually takes.
     """
 
-    def __init__(self, database: Database, doubt_holds: float = DOUBT_HOLDS) -> None:
+    def __init__(self, database: Database, doubt_holds: float = DOUBT_HOLD_SECONDS) -> None:
         self._database = database
         self.doubt_holds = doubt_holds
 
-    def register(self, lease: float = LEASE) -> str:
+    def register(self, lease: float = LEASE_SECONDS) -> str:
         """Begin a lease of so many seconds and return the name of the new worker."""
         worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         with self._database.write() as transaction:
@@ -65,7 +65,7 @@ class Leases:
         """Bury every worker whose lease has run out and return their names; what they carried is free to adopt."""
         with self._database.write() as transaction:
             now = transaction.now()
-            transaction.run(CLAMP, now=now)
+            transaction.run(SHORTEN_LEASES, now=now)
             dead = [row["id"] for row in transaction.all("select id from workers where expires < :now", now=now)]
             for worker in dead:
                 end_worker(transaction, worker, "its process died while the submit was under way")
@@ -79,9 +79,9 @@ class Leases:
     def free(self, transaction: Transaction) -> dict[str, int]:
         """Count the free slots of each pool over all processes."""
         busy: dict[str, int] = {}
-        counts = transaction.all(CROWD, submitting=IN_FLIGHT[0], submitted=IN_FLIGHT[1])
+        counts = transaction.all(BUSY_SLOTS, submitting=IN_FLIGHT[0], submitted=IN_FLIGHT[1])
         now = transaction.now()
-        counts += transaction.all(DOUBTS, doubtful=Stage.DOUBTFUL, since=now - self.doubt_holds, now=now)
+        counts += transaction.all(BUSY_WITH_DOUBTS, doubtful=Stage.DOUBTFUL, since=now - self.doubt_holds, now=now)
         for row in counts:
             busy[row["pool"]] = busy.get(row["pool"], 0) + row["busy"]
         pools = transaction.all("select name, slots from pools")
@@ -95,7 +95,7 @@ def end_worker(transaction: Transaction, worker: str, reason: str) -> None:
     )
     for row in under_way:
         doubt(transaction, row["id"], row["fence"], reason)
-    transaction.run(LET_GO, submitted=Stage.SUBMITTED, ready=Stage.READY, worker=worker)
+    transaction.run(RELEASE_JOBS, submitted=Stage.SUBMITTED, ready=Stage.READY, worker=worker)
     transaction.run("delete from workers where id = :id", id=worker)
 
 

@@ -16,8 +16,7 @@ from urllib.parse import quote
 
 from fluxwerk.errors import ConflictError, FluxwerkError, InvalidUsageError
 from fluxwerk.ledger import migrations
-from fluxwerk.ledger.budget import SET as AGREE
-from fluxwerk.ledger.budget import Budget, remaining
+from fluxwerk.ledger.budget import SET_SETTING, Budget, remaining
 from fluxwerk.ledger.database import Database, Row, SQLiteDatabase, Transaction
 from fluxwerk.ledger.failure import WITHOUT_IMAGE, FailureKind
 from fluxwerk.ledger.job import Job, Stage, read_job, to_micro
@@ -27,23 +26,23 @@ from fluxwerk.types import Json, Status, Task
 
 S = Stage
 TOKEN_BYTES = 24
-LINK_LIFE = 600.0
-FRESH = {
+LINK_SECONDS = 600.0
+CLEARED = {
     "worker": None, "token": None, "base": None, "submitted": None, "task": None, "polling_url": None, "cost": None,
     "settled": None, "url": None, "expires": None, "seed": None, "engine": None, "kind": None, "reason": None,
 }  # fmt: skip
-PLANNED = """
+PLANNED_JOBS = """
     select * from jobs where stage = :stage and pool = :pool
     and sheet in (select id from sheets where opened is not null) order by id limit :most
 """
-ORPHANS = """
+JOBS_WITHOUT_WORKER = """
     select id from jobs where stage in (:submitted, :ready) and worker is null order by expires, id limit :most
 """
 LEFT_OFFLINE = """
     select id, stage from jobs where stage in (:submitted, :ready, :doubtful) and worker is null and base <> :base
 """
 ADOPT = "update jobs set worker = :worker, fence = fence + 1 where id = :id returning *"
-OF_TOKEN = "select * from jobs where token = :token and stage in (:submitting, :doubtful)"  # noqa: S105
+JOB_OF_TOKEN = "select * from jobs where token = :token and stage in (:submitting, :doubtful)"  # noqa: S105
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,7 @@ class Ledger:
         """Write down what holds for this ledger until something else is agreed on."""
         with self.database.write() as transaction:
             for name, value in settings.items():
-                transaction.run(AGREE, name=name, value=value)
+                transaction.run(SET_SETTING, name=name, value=value)
 
     def transitions(self, identity: int) -> list[Row]:
         """List every move of a job, oldest first."""
@@ -171,7 +170,7 @@ class Ledger:
     def adopt(self, worker: str, most: int) -> list[Job]:
         """Give jobs that were paid for and that nobody carries to this worker, nearest expiry first."""
         with self.database.write() as transaction:
-            orphans = transaction.all(ORPHANS, submitted=S.SUBMITTED, ready=S.READY, most=most)
+            orphans = transaction.all(JOBS_WITHOUT_WORKER, submitted=S.SUBMITTED, ready=S.READY, most=most)
             rows = [transaction.one(ADOPT, worker=worker, id=row["id"]) for row in orphans]
         return [read_job(row) for row in rows if row]
 
@@ -185,7 +184,7 @@ class Ledger:
                 if stage is not S.DOUBTFUL:
                     apply_transition(transaction, row["id"], stage, S.FAILED, note=note, settled=0)
                     stage = S.FAILED
-                apply_transition(transaction, row["id"], stage, S.PLANNED, note=note, **FRESH)
+                apply_transition(transaction, row["id"], stage, S.PLANNED, note=note, **CLEARED)
 
     def submitted(self, job: Job, task: Task) -> Job | None:
         """Write down what was just paid for.
@@ -203,7 +202,7 @@ class Ledger:
 
     def withdrawn(self, job: Job, reason: str) -> Job:
         """Move a job back to planned, because its submit certainly was not taken."""
-        return self._transition(job, S.PLANNED, note=reason, **FRESH)
+        return self._transition(job, S.PLANNED, note=reason, **CLEARED)
 
     def refused(self, job: Job, error: FluxwerkError) -> Job:
         """Move a job to failed, because the service or a check refused it; it cost nothing."""
@@ -217,7 +216,7 @@ class Ledger:
     def ready(self, job: Job, status: Status, expires: float | None = None) -> Job:
         """Note where the image lies and until when; by default its link dies ten minutes from now."""
         with self.database.write() as transaction:
-            dies = transaction.now() + LINK_LIFE if expires is None else expires
+            dies = transaction.now() + LINK_SECONDS if expires is None else expires
             return apply_transition(
                 transaction, job.id, job.stage, S.READY, fence=job.fence, url=status.url, expires=dies,
                 seed=status.seed, engine=status.engine, settled=to_micro(status.cost),
@@ -258,7 +257,7 @@ class Ledger:
                 )
             spent = row["earlier"] + row["booked"]
             return apply_transition(
-                transaction, identity, S.FAILED, S.PLANNED, note="to be tried again", earlier=spent, **FRESH
+                transaction, identity, S.FAILED, S.PLANNED, note="to be tried again", earlier=spent, **CLEARED
             )
 
     def settle_charged(self, identity: int) -> Job:
@@ -276,7 +275,7 @@ class Ledger:
         note = "settled by a person: it was not charged"
         with self.database.write() as transaction:
             _require(transaction, identity, S.DOUBTFUL)
-            return apply_transition(transaction, identity, S.DOUBTFUL, S.PLANNED, note=note, **FRESH)
+            return apply_transition(transaction, identity, S.DOUBTFUL, S.PLANNED, note=note, **CLEARED)
 
     def settle_collect(self, identity: int, task: str) -> Job:
         """Settle a job in doubt by a person's word: this is its task, whose image is still to be fetched."""
@@ -310,7 +309,7 @@ def _candidates(transaction: Transaction, slots: Mapping[str, int], most: int) -
     found: list[Row] = []
     for pool, free in slots.items():
         if free:
-            found += transaction.all(PLANNED, stage=S.PLANNED, pool=pool, most=min(free, most))
+            found += transaction.all(PLANNED_JOBS, stage=S.PLANNED, pool=pool, most=min(free, most))
     return sorted(found, key=lambda row: row["id"])[:most]
 
 
@@ -333,7 +332,7 @@ def _noted(note: str, columns: dict[str, Any]) -> dict[str, Any]:
 
 
 def _accept_callback(transaction: Transaction, token: str, task: Task | str) -> Job | None:
-    row = transaction.one(OF_TOKEN, token=token, submitting=S.SUBMITTING, doubtful=S.DOUBTFUL)
+    row = transaction.one(JOB_OF_TOKEN, token=token, submitting=S.SUBMITTING, doubtful=S.DOUBTFUL)
     if row is None:
         return None
     job = read_job(row)

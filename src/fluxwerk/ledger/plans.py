@@ -12,29 +12,31 @@ from decimal import Decimal
 from fluxwerk.errors import ConflictError
 from fluxwerk.ledger.database import Database, Transaction
 from fluxwerk.ledger.job import Stage, credits_of, to_micro
-from fluxwerk.ledger.transition import TALLY
+from fluxwerk.ledger.transition import ADD_TO_TALLY
 
 CHUNK = 2000
 # SQLite takes 32,766 values in one statement, PostgreSQL 65,535.
-ASKED = 500
+VALUES_AT_ONCE = 500
 # A sheet that grew no longer for so many seconds was left behind by a process that died.
-ABANDONED = 60.0
+ABANDONED_SECONDS = 60.0
 # When a sheet was last touched that is being swept away.
 GONE = -1.0
-INSERT = """
+INSERT_JOB = """
     insert into jobs (sheet, line, item, model, pool, request, request_hash, output, tag, estimate,
                       stage, moved, fence, attempt, earlier)
     values (:sheet, :line, :item, :model, :pool, :request, :request_hash, :output, :tag, :estimate,
             'planned', :moved, 0, 0, 0)
 """
-POOL = "insert into pools (name, slots) values (:name, :slots) on conflict (name) do update set slots = excluded.slots"
-BEGIN = "insert into sheets (name, sha256, touched) values (:name, :sha256, :now) returning id"
-PLANNED = "select id from sheets where sha256 = :sha256 and opened is not null"
-OPENED = """
+SET_POOL = (
+    "insert into pools (name, slots) values (:name, :slots) on conflict (name) do update set slots = excluded.slots"
+)
+INSERT_SHEET = "insert into sheets (name, sha256, touched) values (:name, :sha256, :now) returning id"
+OPENED_SHEET = "select id from sheets where sha256 = :sha256 and opened is not null"
+SHEET_SUMS = """
     select pool, count(*) as jobs, coalesce(sum(estimate), 0) as booked
     from jobs where sheet = :sheet group by pool
 """
-BILL = """
+SHEET_BILLS = """
     select model, count(*) as jobs, sum(estimate) as credits, sum(case when estimate is null then 1 else 0 end) as open
     from jobs where sheet = :sheet group by model order by model
 """
@@ -72,7 +74,7 @@ class PlanWriter:
         self._database = database
         self._sha256 = sha256
         with database.write() as transaction:
-            row = transaction.one(BEGIN, name=name, sha256=sha256, now=transaction.now())
+            row = transaction.one(INSERT_SHEET, name=name, sha256=sha256, now=transaction.now())
         assert row is not None
         self.id = int(row["id"])
 
@@ -83,20 +85,20 @@ class PlanWriter:
         """
         with self._database.write() as transaction:
             _require(transaction, self.id)
-            transaction.run_many(POOL, [{"name": pool, "slots": count} for pool, count in slots.items()])
+            transaction.run_many(SET_POOL, [{"name": pool, "slots": count} for pool, count in slots.items()])
             moved = transaction.now()
-            transaction.run_many(INSERT, [_values(self.id, job, moved) for job in jobs])
+            transaction.run_many(INSERT_JOB, [_values(self.id, job, moved) for job in jobs])
             transaction.run("update sheets set touched = :now where id = :id", now=moved, id=self.id)
 
     def open(self) -> bool:
         """Let the jobs be worked on; false if another process has opened the same manifest meanwhile."""
         with self._database.write() as transaction:
-            if transaction.one(PLANNED, sha256=self._sha256):
+            if transaction.one(OPENED_SHEET, sha256=self._sha256):
                 return False
             _require(transaction, self.id)
-            for row in transaction.all(OPENED, sheet=self.id):
+            for row in transaction.all(SHEET_SUMS, sheet=self.id):
                 counts = {"jobs": row["jobs"], "booked": row["booked"], "earlier": 0}
-                transaction.run(TALLY, pool=row["pool"], stage=Stage.PLANNED, **counts)
+                transaction.run(ADD_TO_TALLY, pool=row["pool"], stage=Stage.PLANNED, **counts)
             transaction.run("update sheets set opened = :now where id = :id", now=transaction.now(), id=self.id)
         return True
 
@@ -107,21 +109,21 @@ class PlanWriter:
     def bills(self) -> list[Bill]:
         """Add up what it should cost, by model."""
         with self._database.read() as transaction:
-            rows = transaction.all(BILL, sheet=self.id)
+            rows = transaction.all(SHEET_BILLS, sheet=self.id)
         return [Bill(row["model"], row["jobs"], credits_of(row["credits"] or 0), row["open"]) for row in rows]
 
 
 def is_planned(database: Database, sha256: str) -> bool:
     """Whether a manifest of this content was planned to its end."""
     with database.read() as transaction:
-        return transaction.one(PLANNED, sha256=sha256) is not None
+        return transaction.one(OPENED_SHEET, sha256=sha256) is not None
 
 
 def sweep(database: Database) -> None:
     """Take back what a process left behind that died while it planned."""
     ask = "select id from sheets where opened is null and touched < :since"
     with database.read() as transaction:
-        left = [row["id"] for row in transaction.all(ask, since=transaction.now() - ABANDONED)]
+        left = [row["id"] for row in transaction.all(ask, since=transaction.now() - ABANDONED_SECONDS)]
     for sheet in left:
         discard(database, sheet)
 
@@ -195,5 +197,5 @@ def _values(sheet: int, job: PlannedJob, moved: float) -> dict[str, object]:
 
 
 def _chunks(values: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(values), ASKED):
-        yield values[start : start + ASKED]
+    for start in range(0, len(values), VALUES_AT_ONCE):
+        yield values[start : start + VALUES_AT_ONCE]

@@ -9,11 +9,11 @@ from fluxwerk.ledger.database import Row, Transaction
 from fluxwerk.ledger.job import TRANSITIONS, Job, Stage, read_job
 
 BOOKED = "coalesce(settled, cost, estimate, 0)"
-LOOK = f"select pool, fence, worker, earlier, {BOOKED} as booked from jobs where id = :id and stage = :before"
+JOB_TO_MOVE = f"select pool, fence, worker, earlier, {BOOKED} as booked from jobs where id = :id and stage = :before"
 INSERT_TRANSITION = """
     insert into moves (job, at, before, after, worker, note) values (:job, :at, :before, :after, :worker, :note)
 """
-TALLY = """
+ADD_TO_TALLY = """
     insert into tally (pool, stage, jobs, booked, earlier) values (:pool, :stage, :jobs, :booked, :earlier)
     on conflict (pool, stage) do update set
         jobs = tally.jobs + excluded.jobs,
@@ -37,7 +37,7 @@ def apply_transition(
     With a `fence` only the submitter who holds it may move the job.  `note` is for the job's story.
     """
     assert after in TRANSITIONS[before], f"{before} may not become {after}"
-    found = transaction.one(LOOK, id=identity, before=before)
+    found = transaction.one(JOB_TO_MOVE, id=identity, before=before)
     if found is None or fence not in (None, found["fence"]):
         raise ConflictError(f"Job {identity} is no longer {before}, or somebody else carries it now.")
     names = "".join(f", {name} = :{name}" for name in columns)
@@ -68,7 +68,7 @@ def apply_transition(
 
 def _count(transaction: Transaction, stage: Stage, row: Row, sign: int) -> None:
     transaction.run(
-        TALLY,
+        ADD_TO_TALLY,
         pool=row["pool"],
         stage=stage,
         jobs=sign,

@@ -20,8 +20,8 @@ Act: TypeAlias = Callable[[], Any]
 Entry: TypeAlias = "tuple[Act, asyncio.Future[Any]]"
 Result: TypeAlias = "tuple[asyncio.Future[Any], Any, BaseException | None]"
 
-# So many moves share a flush at most, to keep each waiting caller's share of it short.
-GROUP = 256
+# How many transitions share a flush at most, to keep each caller's wait short.
+LARGEST_GROUP = 256
 
 
 class LedgerWriter:
@@ -52,7 +52,7 @@ class LedgerWriter:
         open_ = True
         while open_:
             group = [self._queue.get()]
-            while len(group) < GROUP and not self._queue.empty():
+            while len(group) < LARGEST_GROUP and not self._queue.empty():
                 group.append(self._queue.get())
             entries = [entry for entry in group if entry is not None]
             open_ = len(entries) == len(group)

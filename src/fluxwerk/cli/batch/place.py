@@ -12,11 +12,11 @@ from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.ledger.database import is_database
 from fluxwerk.ledger.ledger import Ledger
 
-F = TypeVar("F", bound=Callable[..., Any])
-ENDING = ".ledger"
+Command = TypeVar("Command", bound=Callable[..., Any])
+LEDGER_SUFFIX = ".ledger"
 
 
-def ledger_option(command: F) -> F:
+def ledger_option(command: Command) -> Command:
     """Add --ledger to a command."""
     return click.option(
         "-l",
@@ -26,7 +26,7 @@ def ledger_option(command: F) -> F:
     )(command)
 
 
-def file_argument(command: F) -> F:
+def file_argument(command: Command) -> Command:
     """Add the optional argument FILE, a manifest or its ledger."""
     return click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))(command)
 
@@ -36,8 +36,8 @@ def ledger_of(file: Path | None, ledger: Path | None) -> Path:
     if ledger:
         return ledger
     if file:
-        return file if is_database(file) or file.suffix == ENDING else file.with_suffix(ENDING)
-    found = sorted(Path.cwd().glob(f"*{ENDING}"))
+        return file if is_database(file) or file.suffix == LEDGER_SUFFIX else file.with_suffix(LEDGER_SUFFIX)
+    found = sorted(Path.cwd().glob(f"*{LEDGER_SUFFIX}"))
     if len(found) == 1:
         return found[0]
     said = "there is none in this folder" if not found else f"there are {len(found)} in this folder"

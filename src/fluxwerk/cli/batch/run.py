@@ -16,7 +16,7 @@ import click
 from fluxwerk.batch.batch import Batch, run_options
 from fluxwerk.batch.run import EndReason, RunEnd
 from fluxwerk.batch.saver import PROVENANCE
-from fluxwerk.batch.template import DEFAULT, check_template
+from fluxwerk.batch.template import DEFAULT_TEMPLATE, check_template
 from fluxwerk.cli.batch.place import file_argument, ledger_of, ledger_option
 from fluxwerk.cli.batch.plan import plan_into, planning_options, show
 from fluxwerk.cli.batch.retry import failed_jobs
@@ -43,7 +43,7 @@ INTERRUPTED_TEXT = "interrupted; collecting what is in flight (interrupt again t
 @ledger_option
 @planning_options
 @click.option("-o", "--output", metavar="DIR|URL", help="A folder, or s3://…, gs://…, az://…; by default NAME-images.")
-@click.option("--name", metavar="TEMPLATE", help=f"The files' names; by default {DEFAULT}")
+@click.option("--name", metavar="TEMPLATE", help=f"The files' names; by default {DEFAULT_TEMPLATE}")
 @click.option("--provenance", type=click.Choice(PROVENANCE), help="How each image's origin is kept with it.")
 @click.option("--no-prompts", is_flag=True, help="Keep the prompts out of the images' origins.")
 @click.option("--overwrite", is_flag=True, help="Replace files that are there already.")
@@ -66,6 +66,7 @@ def command(
     *,
     model: str,
     duplicates: str,
+    encoding: str | None,
     assume_price: Decimal | None,
     as_json: bool,
     **given: Any,
@@ -82,7 +83,10 @@ def command(
     """  # noqa: D301
     path = ledger_of(file, ledger)
     if file and not is_database(file) and file != path:
-        show(plan_into(path, file, model, duplicates, assume_price), path, as_json=as_json)
+        planned = plan_into(
+            path, file, model=model, duplicates=duplicates, encoding=encoding, assume_price=assume_price
+        )
+        show(planned, path, as_json=as_json)
     elif not path.is_file():
         raise InvalidUsageError(
             f"There is no ledger {path}. Name a manifest such as prompts.csv instead: it is planned first."
@@ -151,7 +155,7 @@ def _signals(batch: Batch) -> Generator[None]:
 def _agreed(ledger: Ledger, path: Path, given: dict[str, Any]) -> dict[str, Any]:
     """Join the options of this run with those of earlier ones, so that going on needs no options."""
     said = {**given, "prompts": "no" if given["no_prompts"] else None}
-    usual = {"output": f"{path.stem}-images", "name": DEFAULT, "provenance": "sidecar", "prompts": "yes"}
+    usual = {"output": f"{path.stem}-images", "name": DEFAULT_TEMPLATE, "provenance": "sidecar", "prompts": "yes"}
     usual["output"] = str(path.absolute().parent / usual["output"])
     output = said["output"]
     if output and "://" not in output:
