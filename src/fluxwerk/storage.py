@@ -1,4 +1,4 @@
-"""Whole or not at all: bytes reach their final name only when every one of them is in the storage.
+"""Storages write whole or not at all: bytes reach their final name only when every one of them is stored.
 
 A storage is a local folder, or a bucket of S3, Google Cloud or Azure through obstore (the extra `storage`).
 """
@@ -76,12 +76,12 @@ class Folder:
             if not target.parent.is_dir():
                 raise InvalidUsageError("", faults=[Fault("output", name, BELOW_A_FILE)]) from None
             raise
-        except OSError as trouble:
-            if trouble.errno in BAD_NAME and self.root.is_dir():
+        except OSError as error:
+            if error.errno in BAD_NAME and self.root.is_dir():
                 raise InvalidUsageError(
-                    "", faults=[Fault("output", name, f"can be no file here: {trouble.strerror}")]
+                    "", faults=[Fault("output", name, f"cannot be the name of a file here: {error.strerror}")]
                 ) from None
-            raise StorageError(f"{target} cannot be written: {trouble.strerror or trouble}.") from None
+            raise StorageError(f"{target} cannot be written: {error.strerror or error}.") from None
         return str(target)
 
     def get(self, name: str) -> bytes | None:
@@ -282,8 +282,8 @@ def _name(part: Path, target: Path) -> None:
     """Give a file its name unless that is taken; a link decides in one step where the file system has links."""
     try:
         target.hardlink_to(part)
-    except OSError as trouble:
-        if trouble.errno not in NO_LINKS:
+    except OSError as error:
+        if error.errno not in NO_LINKS:
             raise
         if target.exists():  # pragma: no cover  (a file system without links, such as FAT)
             raise FileExistsError(errno.EEXIST, "exists already", str(target)) from None
@@ -304,7 +304,7 @@ def _flush_folder(folder: Path) -> None:
 
 @contextmanager
 def _explained(url: str) -> Generator[None]:
-    """Turn the troubles of a bucket into ours: taken, missing, or not to be written now."""
+    """Turn the errors of a bucket into ours: taken, missing, or not writable now."""
     import obstore.exceptions as known  # noqa: PLC0415
 
     try:
@@ -313,7 +313,9 @@ def _explained(url: str) -> Generator[None]:
         raise FileExistsError(errno.EEXIST, "exists already", url) from None
     except FileNotFoundError:
         raise FileNotFoundError(errno.ENOENT, "is not there", url) from None
-    except known.BaseError as trouble:
+    except known.BaseError as error:
         # What follows the first line is for the library's authors.
-        reason = redact(str(trouble).partition("\n")[0])[:LONGEST_REASON]
-        raise StorageError(f"{url} takes nothing now; check its rights and network. {reason}") from None
+        reason = redact(str(error).partition("\n")[0])[:LONGEST_REASON]
+        raise StorageError(
+            f"Nothing can be stored at {url} now; check its credentials and the network. {reason}"
+        ) from None

@@ -260,7 +260,7 @@ def test_names_that_another_process_never_lets_go_of_end_the_planning(tmp_path: 
         plan(ledger, write(tmp_path, "c.csv", "prompt,output\nfox,a.png\n"))
     same = PlanWriter(ledger.database, "a.csv", fingerprint(write(tmp_path, "a.csv", known_late)))
     same.add([replace(job, output="3.png")], {"standard": 24})
-    with pytest.raises(ConflictError, match="planning images of the same names"):
+    with pytest.raises(ConflictError, match="planning images with the same names"):
         plan(ledger, tmp_path / "a.csv", clock=PretendClock())
     assert {row["output"] for row in ledger.rows()} == {"a.png", "3.png"}
 
@@ -286,7 +286,7 @@ def test_a_sheet_that_is_being_swept_away_is_not_opened_without_its_jobs(tmp_pat
     writer = PlanWriter(ledger.database, "a.txt", "a")
     with ledger.database.write() as transaction:
         transaction.run("update sheets set touched = :gone", gone=GONE)
-    with pytest.raises(ConflictError, match="swept it away"):
+    with pytest.raises(ConflictError, match="deleted it"):
         writer.open()
 
 

@@ -132,7 +132,7 @@ def test_the_story_of_a_job_ends_with_what_can_be_done():
     assert "→ saved" in why(ledger, 5)
     assert "sig=" not in why(ledger, 4)
     _ = ledger.submitting(ledger.leases.register(), 1, BASE)
-    assert "If that process died" in why(ledger, 6)
+    assert "If that process has died" in why(ledger, 6)
 
 
 def test_an_export_of_nothing_still_names_its_columns(tmp_path: Path):

@@ -103,7 +103,7 @@ def test_a_bucket_that_cannot_be_written_is_refused_before_the_first_submit(tmp_
     )  # fmt: skip
     site = Site(tmp_path, 3)
     site.keep = Saver(bucket)
-    with pytest.raises(StorageError, match="takes nothing now"):
+    with pytest.raises(StorageError, match="Nothing can be stored at"):
         site.run()
     assert site.submits == []
 

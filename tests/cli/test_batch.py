@@ -206,7 +206,7 @@ def test_status_export_why_and_costs_tell_the_same(shell: Shell):
     assert [row["prompt"] for row in rows] == ["a fox", "a wolf", "a bear"]
     assert sum(Decimal(row["cost"]) for row in rows) == COST
     assert "planned → submitting" in shell("batch", "why", "1").output
-    assert json.loads(shell("batch", "why", "1", "--json").stdout)["moves"][-1]["after"] == "saved"
+    assert json.loads(shell("batch", "why", "1", "--json").stdout)["transitions"][-1]["after"] == "saved"
     by_tag = [json.loads(line) for line in shell("costs", "--by", "tag", "--json").stdout.splitlines()]
     assert sum(Decimal(str(row["credits"])) for row in by_tag) == COST
     head, *_, last = shell("costs", "--by", "tag").output.splitlines()
@@ -288,7 +288,7 @@ def test_a_doubt_is_listed_explained_and_settled(shell: Shell, word: str, stage:
     assert "settle 1 --collect TASK" in shell("batch", "why", "1").output
     assert f"Job 1 is {stage} now." in shell("batch", "settle", "1", word).output
     assert "not in doubt" in shell("batch", "settle", "1", word, code=8).stderr
-    assert "exactly one of" in shell("batch", "settle", "1", code=2).stderr
+    assert "Exactly one of" in shell("batch", "settle", "1", code=2).stderr
 
 
 def test_a_doubt_is_settled_by_its_task(shell: Shell):
@@ -311,7 +311,7 @@ def test_failed_jobs_are_tried_again_but_moderated_ones_only_if_asked(shell: She
         ledger.refused(second, TaskFailedError("no"))
         ledger.refused(third, ModerationError("no"))
         ledger.leases.unregister(worker)
-    assert "say --all" in shell("batch", "retry", code=2).stderr
+    assert "use --all" in shell("batch", "retry", code=2).stderr
     assert "1 will be submitted again" in shell("batch", "retry", "--all").output
     assert json.loads(shell("batch", "retry", "1", "--json").stdout)["planned"] == 1
     assert "1 jobs failed" in shell.run(code=1).output

@@ -1,4 +1,4 @@
-"""From ready to saved: downloads by nearest expiry, apart from the slots, into a storage that may be full a while."""
+"""From ready to saved: downloads by nearest expiry, without a slot, into a storage that may be full for a while."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class Downloader:
             await work
         except FluxwerkError:
             raise
-        except Exception as trouble:  # noqa: BLE001  (it is raised when the run has ended)
-            self._run.stop("an unexpected error", trouble)
+        except Exception as error:  # noqa: BLE001  (it is raised when the run has ended)
+            self._run.stop("an unexpected error", error)
             self._done()
 
     def _put(self, job: Job) -> None:
@@ -86,8 +86,8 @@ class Downloader:
         steps = flow.download(job.ready_status(), job.base or run.base)
         try:
             data = await drive_async(steps, run.send, WALL.now() + DOWNLOAD_TIMEOUT)
-        except TaskTimeoutError as trouble:
-            await self._again(job, trouble)
+        except TaskTimeoutError as error:
+            await self._again(job, error)
         except AuthenticationError as refusal:
             # The image is there; a run with a good key collects it.
             run.stop("the service refuses the key", refusal)
@@ -98,9 +98,9 @@ class Downloader:
             run.release("download")
             self._fetched.put_nowait((job, data))
 
-    async def _again(self, job: Job, trouble: TaskTimeoutError) -> None:
-        """Sit a lost network out: the image is paid for, and its task can name a fresh link for a long time."""
-        self._run.hold("download", ConnectionFailedError(f"No image can be downloaded. {trouble}"))
+    async def _again(self, job: Job, error: TaskTimeoutError) -> None:
+        """Wait for a lost network: the image is paid for, and its task can name a fresh link for a long time."""
+        self._run.hold("download", ConnectionFailedError(f"No image can be downloaded. {error}"))
         if self._run.error:
             self._done()
         else:
@@ -125,7 +125,7 @@ class Downloader:
         try:
             saved = await self._save(job, data)
         except InvalidUsageError as fault:
-            # No storage could take this name; a retry collects the image, once the way is free.
+            # No storage could take this name; a retry collects the image, once the name is free.
             await self._fail(job, fault)
             return
         if saved:
@@ -143,8 +143,8 @@ class Downloader:
         while True:
             try:
                 saved = await asyncio.to_thread(run.saver.save, job, job.ready_status(), data)
-            except StorageError as trouble:
-                run.hold("storage", trouble)
+            except StorageError as error:
+                run.hold("storage", error)
                 await self._prove_storage()
                 if run.error:
                     return None
@@ -167,5 +167,5 @@ class Downloader:
 
 
 def is_dead(job: Job) -> bool:
-    """Whether the job's link has died by now, as far as it said."""
+    """Whether the job's link has expired by now, as far as it names a time."""
     return job.expires is not None and job.expires <= time.time()

@@ -49,8 +49,8 @@ def read_manifest(path: str | os.PathLike[str], encoding: str | None = None) -> 
         text.check_encoding(encoding)
     try:
         yield from read(file, encoding)
-    except OSError as trouble:
-        raise InvalidUsageError(f"The manifest {file} cannot be read: {trouble.strerror or trouble}.") from None
+    except OSError as error:
+        raise InvalidUsageError(f"The manifest {file} cannot be read: {error.strerror or error}.") from None
 
 
 def fingerprint(path: str | os.PathLike[str]) -> str:
@@ -64,8 +64,8 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
         with Path(path).open("rb") as file:
             while block := file.read(BLOCK):
                 digest.update(block)
-    except OSError as trouble:
-        raise InvalidUsageError(f"The manifest {path} cannot be read: {trouble.strerror}.") from None
+    except OSError as error:
+        raise InvalidUsageError(f"The manifest {path} cannot be read: {error.strerror}.") from None
     return digest.hexdigest()
 
 
@@ -85,8 +85,8 @@ def _jsonl(path: Path, encoding: str | None) -> Iterator[ManifestLine]:
             continue
         try:
             columns: Json = json.loads(line)
-        except (ValueError, RecursionError) as trouble:
-            raise unreadable(path, number, f"this is not JSON: {trouble}") from None
+        except (ValueError, RecursionError) as error:
+            raise unreadable(path, number, f"this is not JSON: {error}") from None
         if not isinstance(columns, dict):
             raise unreadable(path, number, 'each line must be an object such as {"prompt": "a fox"}')
         found = cast("dict[str, Json]", columns)

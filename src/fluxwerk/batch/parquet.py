@@ -22,9 +22,9 @@ def read_rows(path: Path) -> Iterator[dict[str, Json]]:
     try:
         for batch in library.parquet.ParquetFile(path).iter_batches(batch_size=CHUNK_ROWS):
             yield from batch.to_pylist()
-    except library.ArrowException as trouble:
+    except library.ArrowException as error:
         raise InvalidUsageError(
-            "", faults=[Fault("manifest", str(path), f"is not a whole Parquet file: {trouble}")]
+            "", faults=[Fault("manifest", str(path), f"is not a whole Parquet file: {error}")]
         ) from None
 
 

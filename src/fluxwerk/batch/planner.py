@@ -21,13 +21,13 @@ from fluxwerk.ledger.plans import CHUNK, Bill, PlannedJob, PlanWriter, is_planne
 from fluxwerk.types import Json
 
 DUPLICATES = ("refuse", "skip", "keep")
-# So many faults are told; a manifest with more has one mistake in every row.
+# How many faults are listed; a manifest with more has one mistake in every row.
 MOST_FAULTS = 50
 MOST_SHOWN = 20
-# A chunk of long prompts is written earlier, at so many characters.
-HEAVY = 4_000_000
-# How often, and with which pause in seconds, planning makes way for a process that plans the same names.
-TURNS, TURN = 240, 0.5
+# How many characters of requests a chunk holds at most, so that long prompts do not pile up.
+CHUNK_CHARACTERS = 4_000_000
+# How often, and with which pause in seconds, planning waits for a process that plans the same names.
+ATTEMPTS, ATTEMPT_PAUSE = 240, 0.5
 
 
 @dataclass(slots=True)
@@ -73,12 +73,14 @@ def plan(
     if duplicates not in DUPLICATES:
         raise InvalidUsageError("", faults=[Fault("duplicates", duplicates, f"must be one of {', '.join(DUPLICATES)}")])
     source = _Source.of(manifest, encoding)
-    for _ in range(TURNS):
+    for _ in range(ATTEMPTS):
         with suppress(ConflictError):
             rows = Rows(Defaults(model, source.folder, options or {}, assume_price))
             return _planned(ledger, source, rows, duplicates, on_line)
-        clock.sleep(TURN)
-    raise ConflictError(f"Another process is planning images of the same names as {source.name}; try it again later.")
+        clock.sleep(ATTEMPT_PAUSE)
+    raise ConflictError(
+        f"Another process is planning images with the same names as {source.name}; plan it again when that has ended."
+    )
 
 
 def _planned(ledger: Ledger, source: _Source, rows: Rows, duplicates: str, on_line: Callable[[int], None]) -> Plan:
@@ -128,7 +130,7 @@ class _Source:
 
 
 class _Planner:
-    """Writes a manifest a chunk at a time; the first fault ends the writing, not the search for more."""
+    """Writes a manifest a chunk at a time; after the first fault it only looks for more faults."""
 
     def __init__(self, ledger: Ledger, writer: PlanWriter, rows: Rows, found: Plan, policy: str) -> None:
         self._database = ledger.database
@@ -147,7 +149,7 @@ class _Planner:
             for job in self._planned_jobs(line):
                 self._chunk.append(job)
                 self._weight += len(job.request)
-                if len(self._chunk) >= CHUNK or self._weight >= HEAVY:
+                if len(self._chunk) >= CHUNK or self._weight >= CHUNK_CHARACTERS:
                     self._flush()
                     on_line(line.number)
         self._flush()
@@ -194,7 +196,7 @@ class _Planner:
             return True
         self._found.skipped += 1
         if self._policy == "refuse":
-            hint = "say --duplicates skip or keep, or write a count"
+            hint = "use --duplicates skip or keep, or a column count"
             self._note([Fault(f"line {job.line}", None, f"asks for the same as {repeats}", hint)])
         return False
 
@@ -221,6 +223,4 @@ class _Planner:
         if self._faults:
             most = " (there may be more)" if len(self._faults) >= MOST_FAULTS else ""
             name = self._found.name
-            raise InvalidUsageError(
-                f"{name} cannot be planned as it is{most}; nothing was written or sent:", faults=self._faults
-            )
+            raise InvalidUsageError(f"{name} has faults{most}; nothing was written or sent:", faults=self._faults)

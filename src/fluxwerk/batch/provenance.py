@@ -46,9 +46,9 @@ LONGEST_READ = 64 * 1024 * 1024
 
 
 def origin(job: Job, status: Status, *, prompts: bool = True) -> dict[str, Json]:
-    """Say how an image came to be; without `prompts` neither the prompt nor a link to it is told."""
-    told = {name: _told(name, value) for name, value in job.fields.items() if name not in SECRET_FIELDS}
-    fields = {name: value for name, value in told.items() if prompts or name != "prompt"}
+    """Describe how an image was made; without `prompts` it holds neither the prompt nor a hash to guess it by."""
+    kept = {name: _without_query(name, value) for name, value in job.fields.items() if name not in SECRET_FIELDS}
+    fields = {name: value for name, value in kept.items() if prompts or name != "prompt"}
     return {
         "fluxwerk": ORIGIN_FORMAT,
         "model": job.model,
@@ -73,10 +73,10 @@ def is_cut(value: Json) -> bool:
     return isinstance(value, str) and value.startswith(LINKS) and CUT_QUERY in value
 
 
-def _told(name: str, value: Json) -> Json:
-    """Leave the query of a link out: it may be signed, and whoever holds it opens the image."""
+def _without_query(name: str, value: Json) -> Json:
+    """Leave the query of a link out: it may be signed, and then it opens the image."""
     if isinstance(value, list):
-        return [_told(name, item) for item in cast("list[Json]", value)]
+        return [_without_query(name, item) for item in cast("list[Json]", value)]
     is_link = name != "prompt" and isinstance(value, str) and value.startswith(LINKS)
     return redact(value) if is_link else value
 
@@ -116,12 +116,12 @@ def read_origin(path: Path) -> dict[str, Json]:
             data = file.read(LONGEST_READ)
         beside = path if path.suffix == SIDECAR_SUFFIX else path.with_name(path.name + SIDECAR_SUFFIX)
         text = beside.read_text(encoding="utf-8") if beside.is_file() else ""
-    except (OSError, UnicodeDecodeError) as trouble:
-        raise InvalidUsageError(f"{path} cannot be read: {trouble}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidUsageError(f"{path} cannot be read: {error}.") from None
     facts = _parsed(text) if text else extract(data)
     if facts is None:
         raise InvalidUsageError(
-            f"{path} does not say where it came from: there is no {path.name}{SIDECAR_SUFFIX}, and nothing inside."
+            f"{path} has no origin: there is no {path.name}{SIDECAR_SUFFIX} beside it and no XMP of fluxwerk inside."
         )
     return facts
 

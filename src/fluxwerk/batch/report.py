@@ -1,4 +1,4 @@
-"""What a ledger says to people and machines: its sums, its rows as a table to take away, the story of one job."""
+"""Reports on a ledger: its sums, its rows as a table, the history of one job."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Rate:
 
 
 def rate(ledger: Ledger, sums: Sums) -> Rate:
-    """Measure how fast the ledger moves now, whoever works on it."""
+    """Measure how many images are saved a second now, by all processes."""
     with ledger.database.read() as transaction:
         now = transaction.now()
         last = transaction.one(LAST_TRANSITION)
@@ -80,9 +80,9 @@ def facts_of(sums: Sums, speed: Rate | None = None) -> dict[str, Json]:
 
 
 def exported(ledger: Ledger, *, prompts: bool = True) -> Iterator[dict[str, Json]]:
-    """Go through all jobs with what a manifest of results tells of each.
+    """Yield the exported columns of every job.
 
-    Without `prompts` neither the prompt is told nor a hash to guess it by.
+    Without `prompts` they hold neither the prompt nor a hash to guess it by.
     """
     for row in ledger.rows():
         facts = export_row(ledger, row)
@@ -131,7 +131,7 @@ def export(ledger: Ledger, path: Path, *, prompts: bool = True) -> int:
 
 
 def csv_lines(rows: Iterable[Mapping[str, Json]], names: Iterable[str]) -> Iterator[str]:
-    """Write rows as CSV, a line at a time; a text that a spreadsheet would run as a formula is quoted by a blank."""
+    """Write rows as CSV, a line at a time; what a spreadsheet would run as a formula gets an apostrophe."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(names), lineterminator="\r\n", extrasaction="ignore")
     writer.writeheader()
@@ -148,28 +148,28 @@ def why(ledger: Ledger, identity: int) -> str:
     """Describe everything that happened to one job, for people."""
     row = ledger.row(identity)
     lines = [f"job {identity}, line {row['line']} of the manifest, image {row['item']}: {row['stage']}"]
-    for name in row.keys():  # noqa: SIM118  (a row of SQLite is no mapping to ruff's eye, and iterates over values)
+    for name in row.keys():  # noqa: SIM118  (a row of SQLite iterates over its values)
         shown = _shown(name, row[name])
         if shown and name not in ("id", "line", "item", "stage", "sheet"):
             lines.append(f"  {name:13} {shown}")
     lines.append("what happened")
-    for told in ledger.transitions(identity):
-        note = f": {redact(told['note'])}" if told["note"] else ""
-        lines.append(f"  {_moment(told['at'])}  {told['before']} → {told['after']}{note}")
+    for step in ledger.transitions(identity):
+        note = f": {redact(step['note'])}" if step["note"] else ""
+        lines.append(f"  {_moment(step['at'])}  {step['before']} → {step['after']}{note}")
     advice = _advice(identity, Stage(row["stage"]), row["worker"])
     return "\n".join([*lines, *([advice] if advice else [])])
 
 
 def _advice(identity: int, stage: Stage, worker: str | None) -> str:
-    carried = f"Its submit, poll or download is under way ({worker})." if worker else "Nobody carries it now."
+    owner = f"The process {worker} works on it." if worker else "No process works on it now."
     return {
         Stage.PLANNED: "It waits for a slot: `fluxwerk batch run` submits it.",
-        Stage.SUBMITTING: f"{carried} If that process died, it will be listed as in doubt.",
-        Stage.SUBMITTED: f"{carried} `fluxwerk batch run` collects it; nothing more is charged.",
-        Stage.READY: f"{carried} `fluxwerk batch run` downloads it; nothing more is charged.",
+        Stage.SUBMITTING: f"{owner} If that process has died, the job will be listed as in doubt.",
+        Stage.SUBMITTED: f"{owner} `fluxwerk batch run` collects it; nothing more is charged.",
+        Stage.READY: f"{owner} `fluxwerk batch run` downloads it; nothing more is charged.",
         Stage.FAILED: f"`fluxwerk batch retry {identity}` tries it again.",
         Stage.DOUBTFUL: (
-            "It may have been charged. Look at your account's usage at the time above, then say one of\n"
+            "It may have been charged. Look at your account's usage at the time above, then run one of\n"
             f"  fluxwerk batch settle {identity} --charged        it was charged, and the image is lost\n"
             f"  fluxwerk batch settle {identity} --resubmit       it was not charged: submit it again\n"
             f"  fluxwerk batch settle {identity} --collect TASK   this is its task: fetch the image"
@@ -185,7 +185,7 @@ def _shown(name: str, value: Any) -> str:
     if name in MOMENT_COLUMNS:
         return _moment(value)
     if name == "request":
-        value = json.dumps({key: told for key, told in json.loads(value).items() if key not in SECRET_FIELDS})
+        value = json.dumps({key: held for key, held in json.loads(value).items() if key not in SECRET_FIELDS})
     return redact(str(value))
 
 
@@ -208,11 +208,11 @@ def _is_formula(text: str) -> bool:
 
 
 def _csv(path: Path, rows: Iterator[dict[str, Json]], names: list[str]) -> int:
-    return _streamed(path, rows, lambda told: (line.encode() for line in csv_lines(told, names)))
+    return _streamed(path, rows, lambda counted: (line.encode() for line in csv_lines(counted, names)))
 
 
 def _jsonl(path: Path, rows: Iterator[dict[str, Json]], _: list[str]) -> int:
-    return _streamed(path, rows, lambda told: (dump(row) + b"\n" for row in told))
+    return _streamed(path, rows, lambda counted: (dump(row) + b"\n" for row in counted))
 
 
 def _streamed(

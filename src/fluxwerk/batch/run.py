@@ -31,9 +31,9 @@ SERVER_ERROR = 500
 class RunOptions:
     """How a run goes about its work; times in seconds.
 
-    `concurrency` tasks are carried by this process at most, `downloads` images fetched side by side.  After
+    This process has at most `concurrency` tasks in flight, and fetches `downloads` images side by side.  After
     `max_failures` jobs have failed, or `max_doubts` submits in a row were not answered, nothing more is submitted.
-    `lease` is after how long a silent process counts as dead.  A task is waited for during `patience`, and however
+    A process that is silent for `lease` counts as dead.  A task is waited for during `patience`, and however
     late it is taken up again at least for `last_look`.  After a request to stop, what is in flight has `drain` seconds
     to end.  `timeout` bounds the whole run; shortly before, nothing more is submitted.  Trouble with the disk, the
     storage or the service is waited out during `endurance`, with pauses that grow from `first_pause`.  `offline` says
@@ -167,13 +167,13 @@ class Run:
         except Exception as error:  # noqa: BLE001  (it is raised when the run has ended)
             self.stop("the callback on_progress failed", error)
 
-    def hold(self, what: str, trouble: FluxwerkError) -> None:
+    def hold(self, what: str, error: FluxwerkError) -> None:
         """Stop submitting until `release`; after `endurance` the run gives up."""
         if what not in self.holds:
-            self.holds[what] = Hold(time.monotonic(), str(trouble))
-            self.report(RunProgress("held", text=f"Submitting is paused. {trouble}"))
+            self.holds[what] = Hold(time.monotonic(), str(error))
+            self.report(RunProgress("held", text=f"Submitting is paused. {error}"))
         if time.monotonic() - self.holds[what].since >= self.options.endurance:
-            self.stop(f"the {what} did not recover in {self.options.endurance:g} s", trouble)
+            self.stop(f"the {what} did not recover in {self.options.endurance:g} s", error)
 
     def release(self, what: str) -> None:
         """Submit again."""
@@ -198,8 +198,8 @@ class Run:
         while True:
             try:
                 result = await self.writer.write(act)
-            except StorageError as trouble:
-                self.hold("ledger", trouble)
+            except StorageError as error:
+                self.hold("ledger", error)
                 if self.error:
                     raise
                 await asyncio.sleep(pause)
@@ -209,7 +209,7 @@ class Run:
                 return result
 
     def count_doubt(self, job: Job, reason: str) -> None:
-        """Report a job in doubt, and stop when a service that answers nothing would put all of them in doubt."""
+        """Report a job in doubt, and stop when a service that answers nothing would put all jobs in doubt."""
         self.doubts_in_a_row += 1
         self.report(RunProgress("in doubt", job, reason))
         if self.doubts_in_a_row >= self.options.max_doubts:

@@ -1,4 +1,4 @@
-"""From submitting to ready: one POST for each time the ledger said `submitting`, then polls, and a row after each."""
+"""From submitting to ready: one POST for each transition to `submitting`, then polls, and a transition after each."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ TASK_ENDED = (TaskFailedError, TaskTimeoutError, UntrustedURLError, LinkExpiredE
 
 
 class WithdrawnError(Exception):
-    """The submit certainly was not taken; it may be repeated after so many seconds."""
+    """The submit certainly was not accepted; it may be repeated after `pause` seconds."""
 
-    def __init__(self, trouble: FluxwerkError, pause: float | None) -> None:
-        super().__init__(str(trouble))
-        self.trouble = trouble
+    def __init__(self, error: FluxwerkError, pause: float | None) -> None:
+        super().__init__(str(error))
+        self.error = error
         self.pause = pause
 
 
 class Submitter:
-    """Carries jobs to ready, many at a time; `cool_until` is when the service wants to be asked again."""
+    """Brings jobs to ready, many at a time; before `cool_until`, which the service asked for, it submits nothing."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -65,7 +65,7 @@ class Submitter:
                 going = await self._submit(job)
             return await self._wait(going) if going else None
         except ConflictError:
-            # Whoever took it over has it in hand.
+            # Another worker has taken it over.
             return None
 
     async def _submit(self, job: Job) -> Job | None:
@@ -81,7 +81,7 @@ class Submitter:
             await self._doubt(job, str(lost))
         except (AuthenticationError, InsufficientCreditsError) as refusal:
             await self._withdraw(job, str(refusal))
-            run.stop("the service takes no more", refusal)
+            run.stop("the service accepts no submits", refusal)
         except (APIStatusError, InvalidUsageError) as refusal:
             error = refusal
             failed = await run.record(lambda: run.ledger.refused(job, error))
@@ -103,11 +103,11 @@ class Submitter:
         return model, request
 
     async def _once(self, http: HttpRequest, budget: float | None) -> Response:
-        """Send a submit once: a repetition is a new intent, and the ledger has to hear of it first."""
+        """Send a submit once: a repetition is a new intent, which the ledger has to hold first."""
         try:
             response = await self._run.send(http, budget)
-        except ConnectionFailedError as trouble:
-            raise WithdrawnError(trouble, None) from None
+        except ConnectionFailedError as error:
+            raise WithdrawnError(error, None) from None
         refusal = wire.read_refusal(response) if response.status in (429, 503) else None
         # A 503 that does not say when to come back may hide an accepted task: the flow doubts it.
         if isinstance(refusal, RateLimitError) and (refusal.status == 429 or refusal.retry_after is not None):  # noqa: PLR2004
@@ -120,9 +120,9 @@ class Submitter:
         run = self._run
         try:
             accepted = await run.record(lambda: run.ledger.submitted(job, task))
-        except FluxwerkError as trouble:
-            raise type(trouble)(
-                f"{trouble} Job {job.id} was accepted as task {task.id}; once the ledger can be written say "
+        except FluxwerkError as error:
+            raise type(error)(
+                f"{error} Job {job.id} was accepted as task {task.id}; once the ledger can be written run "
                 f"`fluxwerk batch settle ... {job.id} --collect {task.id}`."
             ) from None
         run.doubts_in_a_row = 0
@@ -143,8 +143,8 @@ class Submitter:
     def _cool(self, back: WithdrawnError) -> None:
         """Pause all submits together: one refusal speaks for all that were under way."""
         now = time.monotonic()
-        if isinstance(back.trouble, TransportError):
-            self._run.hold("service", back.trouble)
+        if isinstance(back.error, TransportError):
+            self._run.hold("service", back.error)
         if now >= self.cool_until:
             self._waves += 1
         pause = retry.backoff(self._waves) if back.pause is None else back.pause
@@ -159,11 +159,11 @@ class Submitter:
         try:
             status = await drive_async(steps, run.send, WALL.now() + self._left(job))
         except AuthenticationError as refusal:
-            run.stop("the service refuses the key", refusal)
+            run.stop("the service refuses the API key", refusal)
             return None
         except (RateLimitError, InsufficientCreditsError) as refusal:
             # The task is paid for and runs on; a later run asks for it again.
-            run.stop("the service answers no polls now", refusal)
+            run.stop("the service refuses to be polled", refusal)
             return None
         except (*TASK_ENDED, APIStatusError) as error:
             if isinstance(error, TaskTimeoutError) and run.is_silent(began):
@@ -186,10 +186,10 @@ class Submitter:
 
 
 def expiry(url: str | None) -> float | None:
-    """Read from a signed link when it dies, in seconds since 1970, or `None` if it does not say."""
-    said = parse_qs(urlsplit(url or "").query).get("se", [""])[0]
+    """Read from a signed link when it expires, in seconds since 1970, or `None` if it does not say."""
+    expires = parse_qs(urlsplit(url or "").query).get("se", [""])[0]
     try:
-        return datetime.strptime(said, SIGNED_EXPIRY).replace(tzinfo=UTC).timestamp()
+        return datetime.strptime(expires, SIGNED_EXPIRY).replace(tzinfo=UTC).timestamp()
     except ValueError:
         return None
 

@@ -32,8 +32,8 @@ def check_template(template: str, *, overwrite: bool = False) -> str:
         fields = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
         strange = [name for name in fields if name not in TEMPLATE_FIELDS]
         wrong = f"knows only {', '.join(TEMPLATE_FIELDS)}" if strange else fault_of_name(template.format(**sample))
-    except (ValueError, KeyError, IndexError) as trouble:
-        wrong = f"cannot be read: {trouble}"
+    except (ValueError, KeyError, IndexError) as error:
+        wrong = f"cannot be read: {error}"
     if not wrong and not {"index", "hash"} & set(fields):
         wrong = "must hold {index} or {hash}, so that no two images get the same name"
     if not wrong and overwrite and "index" not in fields:

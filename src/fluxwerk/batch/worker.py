@@ -1,4 +1,4 @@
-"""The worker: carries every job of a ledger forward until nothing is left to carry, beside others if there are any."""
+"""The worker: it submits, awaits and saves the jobs of a ledger until none is left, beside other workers."""
 
 from __future__ import annotations
 
@@ -233,8 +233,8 @@ class Worker:
             ready = await self._submitter.process(job)
         except FluxwerkError:
             raise
-        except Exception as trouble:  # noqa: BLE001  (the others are in flight, and it is raised when they have ended)
-            self._current.stop("an unexpected error", trouble)
+        except Exception as error:  # noqa: BLE001  (the others are in flight, and it is raised when they have ended)
+            self._current.stop("an unexpected error", error)
             return
         if ready:
             self._downloader.add(ready)

@@ -1,4 +1,4 @@
-"""The one seam to the database: transactions, its clock, and its troubles as our errors.
+"""The database: transactions, its clock, and its errors as our errors.
 
 The SQL of this package is what SQLite and PostgreSQL share: named parameters, `on conflict`, `returning`, partial
 indexes.  Writers take turns (SQLite: `begin immediate`; PostgreSQL: an advisory lock), so a count made in a
@@ -30,7 +30,7 @@ DISK_ERRORS = ("readonly", "disk", "full", "unable to open", "locked", "i/o")
 
 
 class Transaction(Protocol):
-    """What can be said to the database between begin and commit."""
+    """The statements between begin and commit."""
 
     def now(self) -> float:
         """Seconds since 1970 on the database's clock, the same throughout the transaction."""
@@ -65,7 +65,7 @@ class Database(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         ...
 
 
@@ -73,8 +73,7 @@ class SQLiteDatabase:
     """One connection to one file, in write-ahead mode, every commit flushed; threads take turns.
 
     `clock` stands in for the database's clock in tests.  Raises `InvalidUsageError` for a file that is not a ledger,
-    `StorageError`
-    when the disk is full, read-only or gone.
+    `StorageError` when the disk is full, read-only or gone.
     """
 
     def __init__(self, path: str | os.PathLike[str], clock: Callable[[], float] | None = None) -> None:
@@ -193,29 +192,29 @@ def _create_private(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
         return
-    except OSError as trouble:
-        raise StorageError(f"The ledger {path} cannot be opened: {trouble.strerror}.") from None
+    except OSError as error:
+        raise StorageError(f"The ledger {path} cannot be opened: {error.strerror}.") from None
 
 
 @contextmanager
 def _explained(path: str) -> Generator[None]:
     try:
         yield
-    except sqlite3.OperationalError as trouble:
-        if not any(word in str(trouble).lower() for word in DISK_ERRORS):
+    except sqlite3.OperationalError as error:
+        if not any(word in str(error).lower() for word in DISK_ERRORS):
             raise
         raise StorageError(
-            f"The ledger {path} cannot be written ({trouble}); check the disk's room and the file's rights. "
+            f"The ledger {path} cannot be written ({error}); check the disk's free space and the file's rights. "
             "What is in it is safe, and `fluxwerk batch run` goes on from there."
         ) from None
     except sqlite3.IntegrityError:
         raise ConflictError(
             "Another process has written the same into the ledger at this moment; try it again."
         ) from None
-    except sqlite3.DatabaseError as trouble:
-        if "not a database" in str(trouble) or "malformed" in str(trouble):
+    except sqlite3.DatabaseError as error:
+        if "not a database" in str(error) or "malformed" in str(error):
             raise InvalidUsageError(
-                f"{path} is no ledger, or a damaged one ({trouble}); restore it or name another."
+                f"{path} is not a ledger, or is damaged ({error}); restore it, or name another file with --ledger."
             ) from None
         raise
 

@@ -81,10 +81,8 @@ class Inputs:
         path = Path(row["path"]) if row else Path()
         try:
             data = read_file(path, LARGEST_BYTES)
-        except OSError as trouble:
-            raise InvalidUsageError(
-                "", faults=[Fault(name, str(path), f"cannot be read: {trouble.strerror}")]
-            ) from None
+        except OSError as error:
+            raise InvalidUsageError("", faults=[Fault(name, str(path), f"cannot be read: {error.strerror}")]) from None
         if hashlib.sha256(data).hexdigest() != sha256:
             fault = Fault(name, str(path), "has changed since it was planned", "restore it, or plan its line again")
             raise InvalidUsageError("", faults=[fault])

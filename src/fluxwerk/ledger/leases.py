@@ -1,6 +1,6 @@
 """Who is at work and how many tasks may be in flight: leases of processes, and slots that belong to remote tasks.
 
-A slot is held by a job, not by a process: a dead process's tasks go on at the service and still count.
+A slot is held by a job, not by a process: the tasks of a dead process go on at the service and still count.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Leases:
         self.doubt_holds = doubt_holds
 
     def register(self, lease: float = LEASE_SECONDS) -> str:
-        """Begin a lease of so many seconds and return the name of the new worker."""
+        """Begin a lease of `lease` seconds and return the name of the new worker."""
         worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         with self._database.write() as transaction:
             now = transaction.now()
@@ -56,13 +56,13 @@ class Leases:
         return worker
 
     def renew(self, worker: str) -> bool:
-        """Renew a lease; false if it was declared dead meanwhile, and its jobs given to others."""
+        """Renew a lease; false if it had run out, and other workers may have its jobs."""
         with self._database.write() as transaction:
             renew = "update workers set expires = :now + lease where id = :id"
             return transaction.run(renew, now=transaction.now(), id=worker) == 1
 
     def expire_dead(self) -> list[str]:
-        """Bury every worker whose lease has run out and return their names; what they carried is free to adopt."""
+        """End every worker whose lease has run out and return their names; other workers may adopt their jobs."""
         with self._database.write() as transaction:
             now = transaction.now()
             transaction.run(SHORTEN_LEASES, now=now)
@@ -89,7 +89,7 @@ class Leases:
 
 
 def end_worker(transaction: Transaction, worker: str, reason: str) -> None:
-    """End a worker: nobody knows whether its submits arrived, and everything else it carried can go on."""
+    """End a worker: whether its submits arrived is unknown, and all its other jobs can go on."""
     under_way = transaction.all(
         "select id, fence from jobs where stage = :stage and worker = :worker", stage=Stage.SUBMITTING, worker=worker
     )

@@ -1,4 +1,4 @@
-"""The ledger: one method for each move, each move one transaction that names the stage it starts from.
+"""The ledger: one method for each transition of a job, which names the stage it starts from.
 
 A method that finds the job elsewhere raises `ConflictError` and has written nothing, so of two processes one wins.
 Intent is written before the submit leaves, and the task before anything else afterwards.
@@ -84,7 +84,7 @@ class Ledger:
         return cls(database)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self.database.close()
 
     def __enter__(self) -> Self:
@@ -139,18 +139,18 @@ class Ledger:
                 transaction.run(SET_SETTING, name=name, value=value)
 
     def transitions(self, identity: int) -> list[Row]:
-        """List every move of a job, oldest first."""
+        """List every transition of a job, oldest first."""
         with self.database.read() as transaction:
             return transaction.all("select * from moves where job = :id order by id", id=identity)
 
     def submitting(self, worker: str, most: int, base: str) -> Claim:
-        """Move up to so many planned jobs to submitting, as the slots and the cap allow, over all processes.
+        """Move at most `most` planned jobs to submitting, as the slots and the cap allow, over all processes.
 
-        Raises `ConflictError` if this worker was declared dead.
+        Raises `ConflictError` if this worker's lease has run out.
         """
         with self.database.write() as transaction:
             if transaction.one("select id from workers where id = :id", id=worker) is None:
-                raise ConflictError("This worker's lease ran out and others have taken its jobs over.")
+                raise ConflictError("The lease of this worker ran out, and other workers have its jobs now.")
             left, jobs = remaining(transaction), list[Job]()
             for row in _candidates(transaction, self.leases.free(transaction), most):
                 price = row["estimate"]
@@ -168,7 +168,7 @@ class Ledger:
         return Claim(tuple(jobs))
 
     def adopt(self, worker: str, most: int) -> list[Job]:
-        """Give jobs that were paid for and that nobody carries to this worker, nearest expiry first."""
+        """Give this worker jobs that were paid for and have no worker, nearest expiry first."""
         with self.database.write() as transaction:
             orphans = transaction.all(JOBS_WITHOUT_WORKER, submitted=S.SUBMITTED, ready=S.READY, most=most)
             rows = [transaction.one(ADOPT, worker=worker, id=row["id"]) for row in orphans]
@@ -189,7 +189,7 @@ class Ledger:
     def submitted(self, job: Job, task: Task) -> Job | None:
         """Write down what was just paid for.
 
-        If the job was taken over meanwhile the task is kept all the same, for whoever carries it on, and this returns
+        If the job was taken over meanwhile the task is kept all the same, for the worker that has it, and this returns
         `None`.
         """
         with self.database.write() as transaction:
@@ -223,11 +223,11 @@ class Ledger:
             )  # fmt: skip
 
     def expired(self, job: Job) -> Job:
-        """Move a job from ready back to submitted, because its link has died; its task will name a fresh one."""
+        """Move a job from ready back to submitted, because its link has expired; its task will name a fresh one."""
         return self._transition(job, S.SUBMITTED, note="its link has died", url=None, expires=None)
 
     def failed(self, job: Job, error: FluxwerkError, cost: int | None = None) -> Job:
-        """Move a job to failed, because its task ended without an image; `cost` in millionths, if it was told."""
+        """Move a job to failed, because its task ended without an image; `cost` in millionths, if it is known."""
         return self._fail(job, error, **({} if cost is None else {"settled": cost}))
 
     def saved(self, job: Job, saved: Saved) -> Job:
@@ -261,7 +261,7 @@ class Ledger:
             )
 
     def settle_charged(self, identity: int) -> Job:
-        """Settle a job in doubt by a person's word: it was charged, and its image is lost."""
+        """Settle a job in doubt: it was charged, and its image is lost."""
         with self.database.write() as transaction:
             row = _require(transaction, identity, S.DOUBTFUL)
             word = "settled by a person: it was charged, and there is no image"
@@ -271,14 +271,14 @@ class Ledger:
             )  # fmt: skip
 
     def settle_resubmit(self, identity: int) -> Job:
-        """Settle a job in doubt by a person's word: it was not charged, and may be submitted again."""
+        """Settle a job in doubt: it was not charged, and may be submitted again."""
         note = "settled by a person: it was not charged"
         with self.database.write() as transaction:
             _require(transaction, identity, S.DOUBTFUL)
             return apply_transition(transaction, identity, S.DOUBTFUL, S.PLANNED, note=note, **CLEARED)
 
     def settle_collect(self, identity: int, task: str) -> Job:
-        """Settle a job in doubt by a person's word: this is its task, whose image is still to be fetched."""
+        """Settle a job in doubt: this is its task, whose image is still to be fetched."""
         with self.database.write() as transaction:
             job = read_job(_require(transaction, identity, S.DOUBTFUL))
             other = transaction.one("select id from jobs where task = :task", task=task)
@@ -287,7 +287,7 @@ class Ledger:
             return _accept(transaction, job, _task_at(job, task), worker=None, note="settled by a person")
 
     def accept_callback(self, token: str, task: str) -> Job | None:
-        """Take a webhook's word, by the token that only its job knew: this task is what became of that submit.
+        """Accept a webhook that carries the token of a submit: this task is what became of that submit.
 
         Returns the job if that ended a doubt, and `None` if nothing was in doubt; it may be called any number of times.
         """

@@ -51,7 +51,7 @@ def _version(database: SQLiteDatabase) -> int:
     if not tables:
         return 0
     if not {"settings", "jobs"} <= tables:
-        raise InvalidUsageError(f"{database.path} is a database, but no ledger of fluxwerk; name another file.")
+        raise InvalidUsageError(f"{database.path} is a database, but not a ledger of fluxwerk; name another file.")
     with database.read() as transaction:
         row = transaction.one(VERSION)
     return int(row["value"]) if row else 0

@@ -1,6 +1,6 @@
 """From checked requests to planned jobs: rows are written a chunk at a time, and opened all at once.
 
-Until its sheet is opened no job is touched, so a manifest with a fault in its last line has bought nothing.
+Until its plan is opened no job is submitted, so a manifest with a fault in its last line has bought nothing.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from fluxwerk.ledger.transition import ADD_TO_TALLY
 CHUNK = 2000
 # SQLite takes 32,766 values in one statement, PostgreSQL 65,535.
 VALUES_AT_ONCE = 500
-# A sheet that grew no longer for so many seconds was left behind by a process that died.
+# Seconds after which a plan that no longer grows was left behind by a process that died.
 ABANDONED_SECONDS = 60.0
-# When a sheet was last touched that is being swept away.
+# When a plan was last touched that is being deleted.
 GONE = -1.0
 INSERT_JOB = """
     insert into jobs (sheet, line, item, model, pool, request, request_hash, output, tag, estimate,
@@ -79,9 +79,9 @@ class PlanWriter:
         self.id = int(row["id"])
 
     def add(self, jobs: Sequence[PlannedJob], slots: Mapping[str, int]) -> None:
-        """Write a chunk of jobs that nobody touches yet; `slots` says how many tasks each pool may have in flight.
+        """Write a chunk of jobs, not to be submitted yet; `slots` holds how many tasks each pool may have in flight.
 
-        Raises `ConflictError` if the sheet was swept away, or if another process is writing an image of the same name.
+        Raises `ConflictError` if the plan was deleted as abandoned, or if another process writes an image of that name.
         """
         with self._database.write() as transaction:
             _require(transaction, self.id)
@@ -124,28 +124,28 @@ def sweep(database: Database) -> None:
     ask = "select id from sheets where opened is null and touched < :since"
     with database.read() as transaction:
         left = [row["id"] for row in transaction.all(ask, since=transaction.now() - ABANDONED_SECONDS)]
-    for sheet in left:
-        discard(database, sheet)
+    for plan in left:
+        discard(database, plan)
 
 
-def discard(database: Database, sheet: int) -> None:
-    """Delete a sheet that was never opened, a chunk of jobs at a time; one that was opened is left alone."""
-    # First of all nobody may open what is about to lose its jobs.
+def discard(database: Database, plan: int) -> None:
+    """Delete a plan that was never opened, a chunk of jobs at a time; one that was opened is left alone."""
+    # Marked first: a plan that is about to lose its jobs must not be opened.
     with database.write() as transaction:
-        transaction.run("update sheets set touched = :gone where id = :id and opened is null", gone=GONE, id=sheet)
+        transaction.run("update sheets set touched = :gone where id = :id and opened is null", gone=GONE, id=plan)
     chunk = "delete from jobs where id in (select id from jobs where sheet = :sheet order by id desc limit :most)"
     while True:
         with database.write() as transaction:
-            if not transaction.one("select id from sheets where id = :sheet and opened is null", sheet=sheet):
+            if not transaction.one("select id from sheets where id = :sheet and opened is null", sheet=plan):
                 return
-            if transaction.run(chunk, sheet=sheet, most=CHUNK) < CHUNK:
-                transaction.run("delete from sheets where id = :sheet", sheet=sheet)
+            if transaction.run(chunk, sheet=plan, most=CHUNK) < CHUNK:
+                transaction.run("delete from sheets where id = :sheet", sheet=plan)
                 return
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something was asked for before: in `own` sheet, or in another."""
+    """Where something was asked for before: in this plan (`own`), or in another."""
 
     job: int
     line: int
@@ -153,8 +153,8 @@ class Place:
     own: bool
 
 
-def known(database: Database, column: str, values: Iterable[str], sheet: int) -> dict[str, Place]:
-    """Find the first job that has one of these values as `request_hash` or `output`, in any sheet.
+def known(database: Database, column: str, values: Iterable[str], plan: int) -> dict[str, Place]:
+    """Find the first job that has one of these values as `request_hash` or `output`, in any plan.
 
     Left out is what another process writes of the same manifest at this moment: only one of them opens it.
     """
@@ -170,19 +170,19 @@ def known(database: Database, column: str, values: Iterable[str], sheet: int) ->
                 "or sheets.id = :own or sheets.sha256 <> (select sha256 from sheets where id = :own)) "
                 "order by jobs.id desc"
             )
-            for row in transaction.all(ask, own=sheet, **names):
-                found[row["value"]] = Place(row["id"], row["line"], row["sheet"], row["number"] == sheet)
+            for row in transaction.all(ask, own=plan, **names):
+                found[row["value"]] = Place(row["id"], row["line"], row["sheet"], row["number"] == plan)
     return found
 
 
-def _require(transaction: Transaction, sheet: int) -> None:
-    if transaction.one("select id from sheets where id = :id and touched > :gone", id=sheet, gone=GONE) is None:
-        raise ConflictError("Another process took this plan for abandoned and swept it away; plan it again.")
+def _require(transaction: Transaction, plan: int) -> None:
+    if transaction.one("select id from sheets where id = :id and touched > :gone", id=plan, gone=GONE) is None:
+        raise ConflictError("Another process took this plan for abandoned and deleted it; plan the manifest again.")
 
 
-def _values(sheet: int, job: PlannedJob, moved: float) -> dict[str, object]:
+def _values(plan: int, job: PlannedJob, moved: float) -> dict[str, object]:
     return {
-        "sheet": sheet,
+        "sheet": plan,
         "line": job.line,
         "item": job.item,
         "model": job.model,

@@ -1,4 +1,4 @@
-"""How a job goes from one stage to the next: the guard, the sums and the story, in the transaction of the caller."""
+"""How a job goes from one stage to the next: the guard, the sums and the history, in the transaction of the caller."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def apply_transition(
     note: str | None = None,
     **columns: Any,
 ) -> Job:
-    """Write one legal move with its new column values and return the job; raises `ConflictError` before it writes.
+    """Write one legal transition with its new column values and return the job; `ConflictError` writes nothing.
 
-    With a `fence` only the submitter who holds it may move the job.  `note` is for the job's story.
+    With a `fence` only the worker that holds it may move the job.  `note` is for the job's history.
     """
     assert after in TRANSITIONS[before], f"{before} may not become {after}"
     found = transaction.one(JOB_TO_MOVE, id=identity, before=before)
     if found is None or fence not in (None, found["fence"]):
-        raise ConflictError(f"Job {identity} is no longer {before}, or somebody else carries it now.")
+        raise ConflictError(f"Job {identity} is no longer {before}, or another worker has it now.")
     names = "".join(f", {name} = :{name}" for name in columns)
     moved = transaction.one(
         f"update jobs set stage = :after, moved = :now, fence = fence + 1{names} "

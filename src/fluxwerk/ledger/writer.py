@@ -1,6 +1,6 @@
-"""One thread that writes to the ledger for a whole event loop: moves that wait together share one flush of the disk.
+"""One thread that writes to the ledger for a whole event loop: transitions that wait together share one flush.
 
-Each move is still all or nothing, and its caller goes on only once it is on the disk.
+Each transition is still all or nothing, and its caller goes on only once it is on the disk.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class LedgerWriter:
     def _commit(self, entries: list[Entry]) -> list[Result]:
         with suppress(Exception):
             return self._together(entries)
-        # One of them is to blame: each is tried by itself, and tells its own caller.
+        # One of them is to blame: each is tried by itself, and raises in its own caller.
         return [self._alone(entry) for entry in entries]
 
     def _together(self, entries: list[Entry]) -> list[Result]:
@@ -82,15 +82,15 @@ class LedgerWriter:
         try:
             with self._database.write():
                 return future, act(), None
-        except BaseException as trouble:  # noqa: BLE001  (it belongs to whoever asked)
-            return future, None, trouble
+        except BaseException as error:  # noqa: BLE001  (it belongs to whoever asked)
+            return future, None, error
 
 
 def _answer(results: list[Result]) -> None:
-    for future, value, trouble in results:
+    for future, value, error in results:
         if future.cancelled():
             continue
-        if trouble is None:
+        if error is None:
             future.set_result(value)
         else:
-            future.set_exception(trouble)
+            future.set_exception(error)

@@ -40,9 +40,9 @@ def ledger_of(file: Path | None, ledger: Path | None) -> Path:
     found = sorted(Path.cwd().glob(f"*{LEDGER_SUFFIX}"))
     if len(found) == 1:
         return found[0]
-    said = "there is none in this folder" if not found else f"there are {len(found)} in this folder"
+    reason = "there is none in this folder" if not found else f"there are {len(found)} in this folder"
     raise InvalidUsageError(
-        "", faults=[Fault("--ledger", None, f"{said}; name one, or the manifest it was planned from")]
+        "", faults=[Fault("--ledger", None, f"{reason}; name one, or the manifest it was planned from")]
     )
 
 
@@ -50,5 +50,5 @@ def open_ledger(file: Path | None, ledger: Path | None) -> Ledger:
     """Open a ledger that is there; raises `InvalidUsageError` if it is not."""
     path = ledger_of(file, ledger)
     if not path.is_file():
-        raise InvalidUsageError(f"There is no ledger {path}; `fluxwerk batch plan MANIFEST` makes one.")
+        raise InvalidUsageError(f"There is no ledger {path}; make one with `fluxwerk batch plan MANIFEST`.")
     return Ledger.open(path)

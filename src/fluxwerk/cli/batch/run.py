@@ -32,7 +32,7 @@ from fluxwerk.ledger.job import Stage
 from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.storage import open_storage
 
-# What holds from one run of a ledger to the next, unless it is said again.
+# What holds from one run of a ledger to the next, unless an option changes it.
 LASTING = ("output", "name", "provenance", "prompts")
 LIMITS = ("max_failures", "concurrency", "webhook", "webhook_secret", "lease", "drain")
 INTERRUPTED_TEXT = "interrupted; collecting what is in flight (interrupt again to stop at once)"
@@ -44,16 +44,18 @@ INTERRUPTED_TEXT = "interrupted; collecting what is in flight (interrupt again t
 @planning_options
 @click.option("-o", "--output", metavar="DIR|URL", help="A folder, or s3://…, gs://…, az://…; by default NAME-images.")
 @click.option("--name", metavar="TEMPLATE", help=f"The files' names; by default {DEFAULT_TEMPLATE}")
-@click.option("--provenance", type=click.Choice(PROVENANCE), help="How each image's origin is kept with it.")
-@click.option("--no-prompts", is_flag=True, help="Keep the prompts out of the images' origins.")
+@click.option("--provenance", type=click.Choice(PROVENANCE), help="Where each image's origin is kept.")
+@click.option("--no-prompts", is_flag=True, help="Leave the prompts out of the images' origins.")
 @click.option("--overwrite", is_flag=True, help="Replace files that are there already.")
-@click.option("--max-cost", type=cap, metavar="CREDITS", help="What all runs together may spend; none lifts the cap.")
+@click.option("--max-cost", type=cap, metavar="CREDITS", help="Most that all runs may spend together; none lifts it.")
 @click.option("--max-failures", type=click.IntRange(min=0), help="Stop submitting after more failures than this.")
-@click.option("--concurrency", type=click.IntRange(1, 256), help="Tasks this process carries at a time; 64 at most.")
+@click.option("--concurrency", type=click.IntRange(1, 256), help="Most tasks in flight in this process; 64 by default.")
 @click.option("--retry-moderated", type=click.Choice(["yes", "no"]), default="no", show_default=True,
               help="Submit again what moderation stopped in an earlier run.")  # fmt: skip
-@click.option("--webhook", metavar="URL", help="Where the service reports; each job's own token is added to it.")
-@click.option("--webhook-secret", envvar="BFL_WEBHOOK_SECRET", help="What signs those reports; better in the variable.")
+@click.option("--webhook", metavar="URL", help="URL that the service calls; each job's own token is added to it.")
+@click.option(
+    "--webhook-secret", envvar="BFL_WEBHOOK_SECRET", help="What signs those calls; better in the environment."
+)
 @click.option("--drain", type=click.FloatRange(min=0), metavar="SECONDS",
               help="How long the first Ctrl-C or SIGTERM waits for what is in flight; by default 60.")  # fmt: skip
 @click.option("--lease", type=click.FloatRange(0.05, 10), hidden=True, help="Seconds until a silent process is dead.")
@@ -154,13 +156,13 @@ def _signals(batch: Batch) -> Generator[None]:
 
 def _agreed(ledger: Ledger, path: Path, given: dict[str, Any]) -> dict[str, Any]:
     """Join the options of this run with those of earlier ones, so that going on needs no options."""
-    said = {**given, "prompts": "no" if given["no_prompts"] else None}
+    named = {**given, "prompts": "no" if given["no_prompts"] else None}
     usual = {"output": f"{path.stem}-images", "name": DEFAULT_TEMPLATE, "provenance": "sidecar", "prompts": "yes"}
     usual["output"] = str(path.absolute().parent / usual["output"])
-    output = said["output"]
+    output = named["output"]
     if output and "://" not in output:
-        said["output"] = str(Path(output).absolute())
-    kept = {name: said[name] or ledger.setting(name) or usual[name] for name in LASTING}
+        named["output"] = str(Path(output).absolute())
+    kept = {name: named[name] or ledger.setting(name) or usual[name] for name in LASTING}
     # What is refused must not be remembered, or every later run would be refused too.
     check_template(kept["name"], overwrite=given["overwrite"])
     storage = open_storage(kept["output"])
