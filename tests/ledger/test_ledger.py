@@ -429,7 +429,7 @@ def test_a_file_that_is_no_ledger_is_refused_with_its_name(tmp_path: Path):
     connection.execute("create table t (a)")
     connection.commit()
     connection.close()
-    with pytest.raises(InvalidUsageError, match="no ledger of fluxwerk"):
+    with pytest.raises(InvalidUsageError, match="not a ledger of fluxwerk"):
         Ledger.open(other)
     assert not is_database(text)
     assert not is_database(tmp_path / "missing")
