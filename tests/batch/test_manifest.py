@@ -309,6 +309,17 @@ def test_two_rows_with_one_name_are_a_fault(tmp_path: Path):
         plan(ledger, write(tmp_path, "c.csv", "prompt,output\nbear,a.png\n"))
 
 
+def test_a_name_below_another_image_is_a_fault_in_either_order(tmp_path: Path):
+    told = faults(write(tmp_path, "a.csv", "prompt,output\nfox,a.png\nwolf,a.png/b.png\n"))
+    assert "line 3, output = 'a.png/b.png': lies below another image: that of line 2" in told
+    told = faults(write(tmp_path, "b.csv", "prompt,output\nfox,a.png/b/c.png\nwolf,a.png\n"))
+    assert "line 3, output = 'a.png': is the folder of another image: that of line 2" in told
+    ledger = ledger_with(0)
+    plan(ledger, write(tmp_path, "c.csv", "prompt,output\nfox,a.png\nwolf,cats\nbear,cats/a.png\n"))
+    with pytest.raises(InvalidUsageError, match="lies below another image: that of job 1"):
+        plan(ledger, write(tmp_path, "d.csv", "prompt,output\nowl,a.png/b.png\n"))
+
+
 def test_input_images_are_found_beside_the_manifest_and_known_by_their_content(tmp_path: Path):
     (tmp_path / "in").mkdir()
     write(tmp_path, "in/cat.png", blank(100, 80))

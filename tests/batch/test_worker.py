@@ -657,22 +657,42 @@ def test_a_line_that_fails_in_an_unknown_way_leaves_one_doubt_and_ends_in_good_o
     assert site.count(Stage.SAVED) == len(site.accepted)
 
 
-def test_a_name_that_no_folder_takes_fails_its_job_alone_and_a_retry_collects_it(tmp_path: Path):
+def test_a_name_below_a_file_fails_its_job_unpaid_and_a_retry_makes_it(tmp_path: Path):
     site = Site(tmp_path)
-    names = ["a.png", "a.png/b.png", "a.png/b/c.png", "good.png"]
+    names = ["a.png/b.png", "a.png/b/c.png", "good.png"]
     plan(site.ledger, [{"prompt": name, "width": 64, "height": 64, "output": name} for name in names])
-    site.ledger.budget.set_cap(Decimal(3))
-    site.run()
-    site.ledger.budget.set_cap(None)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"another file")
     site.run()
     stages = {row["output"]: row["stage"] for row in site.ledger.rows()}
-    assert stages == {"a.png": "saved", "a.png/b.png": "failed", "a.png/b/c.png": "failed", "good.png": "saved"}
+    assert stages == {"a.png/b.png": "failed", "a.png/b/c.png": "failed", "good.png": "saved"}
     assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"invalid"}
+    assert len(site.submits) == 1
     (tmp_path / "images" / "a.png").unlink()
+    site.ledger.retry(1)
     site.ledger.retry(2)
-    site.ledger.retry(3)
     site.run()
-    assert (site.count(Stage.SAVED), len(site.submits)) == (4, 4)
+    assert (site.count(Stage.SAVED), len(site.submits)) == (3, 3)
+
+
+def test_a_name_that_is_taken_after_the_submit_is_collected_by_a_retry(tmp_path: Path):
+    site = Site(tmp_path)
+    plan(site.ledger, [{"prompt": "a fox", "width": 64, "height": 64, "output": "a.png/b.png"}])
+    blocking = tmp_path / "images" / "a.png"
+
+    def meddle(request: HttpRequest, answer: Callable[[], Response]) -> Response:
+        if request.method == "POST":
+            blocking.parent.mkdir(exist_ok=True)
+            blocking.write_bytes(b"another file")
+        return answer()
+
+    site.meddle = meddle
+    site.run()
+    assert (site.ledger.row(1)["kind"], site.ledger.row(1)["stage"]) == ("invalid", "failed")
+    blocking.unlink()
+    site.ledger.retry(1)
+    site.run()
+    assert (site.count(Stage.SAVED), len(site.submits)) == (1, 1)
 
 
 def test_a_task_that_never_ends_is_given_up_after_the_patience_and_collected_on_request(site: Site):

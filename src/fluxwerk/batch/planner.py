@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from fluxwerk.batch.manifest import ManifestLine, fingerprint, read_manifest
 from fluxwerk.batch.row import Defaults, Rows, dump, named
@@ -141,6 +141,7 @@ class _Planner:
         self._policy = policy
         self._faults: list[Fault] = []
         self._chunk: list[PlannedJob] = []
+        self._folders: dict[str, int] = {}
         self._weight = 0
 
     def write(self, lines: Iterable[ManifestLine], on_line: Callable[[int], None]) -> None:
@@ -201,18 +202,25 @@ class _Planner:
         return False
 
     def _check_outputs(self, chunk: Sequence[PlannedJob]) -> None:
-        outputs = {job.output for job in chunk if job.output is not None}
-        before = known(self._database, "output", outputs, self._writer.id)
+        """Refuse a name that another image has, or that lies below the file of another image."""
+        named = [(job, job.output) for job in chunk if job.output is not None]
+        folders = {output: _folders(output) for _, output in named}
+        asked = {name for output, above in folders.items() for name in (output, *above)}
+        before = known(self._database, "output", asked, self._writer.id)
         here: dict[str, int] = {}
-        for job in chunk:
-            if job.output is None:
-                continue
-            where = before.get(job.output)
-            other = f"line {here[job.output]}" if job.output in here else where and f"job {where.job}"
-            if other:
-                wrong = f"is the name of another image already: that of {other}"
-                self._note([Fault(f"line {job.line}, output", job.output, wrong)])
-            here[job.output] = job.line
+        for job, output in named:
+            for name in (output, *folders[output]):
+                where = before.get(name)
+                other = f"line {here[name]}" if name in here else where and f"job {where.job}"
+                if other:
+                    wrong = "is the name of another image already" if name == output else "lies below another image"
+                    self._note([Fault(f"line {job.line}, output", output, f"{wrong}: that of {other}")])
+            if output in self._folders:
+                wrong = f"is the folder of another image: that of line {self._folders[output]}"
+                self._note([Fault(f"line {job.line}, output", output, wrong)])
+            here[output] = job.line
+            for folder in folders[output]:
+                self._folders.setdefault(folder, job.line)
 
     def _note(self, faults: list[Fault]) -> None:
         self._faults += faults
@@ -224,3 +232,8 @@ class _Planner:
             most = " (there may be more)" if len(self._faults) >= MOST_FAULTS else ""
             name = self._found.name
             raise InvalidUsageError(f"{name} has faults{most}; nothing was written or sent:", faults=self._faults)
+
+
+def _folders(output: str) -> list[str]:
+    """List the folders of a name that could be files: those with a dot, since any other file gets an ending."""
+    return [str(folder) for folder in PurePosixPath(output).parents if "." in folder.name]
