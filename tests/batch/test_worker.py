@@ -631,7 +631,7 @@ def test_a_listener_that_fails_ends_the_run_in_good_order_and_puts_nothing_in_do
     assert site.count(Stage.SAVED) == len(site.submits) == 4
 
 
-def test_a_keeper_that_fails_ends_the_run_in_good_order_and_the_next_one_saves_its_image(tmp_path: Path):
+def test_a_saver_that_fails_ends_the_run_in_good_order_and_the_next_one_saves_its_image(tmp_path: Path):
     site = Site(tmp_path, 40)
     whole = site.keep
 

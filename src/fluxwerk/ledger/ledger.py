@@ -323,12 +323,8 @@ def _accept(transaction: Transaction, job: Job, task: Task, **columns: Any) -> J
         polling_url=task.polling_url,
         cost=to_micro(task.cost),
         submitted=transaction.now(),
-        **_noted(f"task {task.id}", columns),
+        **{"note": f"task {task.id}", **columns},
     )
-
-
-def _noted(note: str, columns: dict[str, Any]) -> dict[str, Any]:
-    return {"note": note, **columns}
 
 
 def _accept_callback(transaction: Transaction, token: str, task: Task | str) -> Job | None:

@@ -56,7 +56,7 @@ create table jobs (
     stage        text not null,         -- planned, submitting, submitted, ready, saved, failed, in doubt
     moved        real not null,         -- when the stage last changed
     worker       text,                  -- who carries it now; null if nobody
-    fence        integer not null,      -- grows with each move and each change of carrier, so that a late one writes nothing
+    fence        integer not null,      -- grows with each move and each change of worker, so that a late one writes nothing
     attempt      integer not null,      -- how many submits were begun
     token        text,                  -- unguessable, of this attempt: a webhook that knows it is about this job
     base         text,                  -- the service to which the submit went
