@@ -1,4 +1,4 @@
-"""Checks that need more than this package and this machine: `nox -s interop`."""
+"""Checks that need more than this package: `nox -s interop`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import nox
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """Run other people's clients and our examples against our server, and our buckets against an S3 server of theirs.
+    """Run other BFL clients and our examples against our server, and our buckets against an S3 server.
 
     It needs the package registries.
     """

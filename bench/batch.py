@@ -1,7 +1,7 @@
-"""What the ledger costs: jobs a second and CPU a job beside a loop without one, and what 100,000 rows take.
+"""The cost of the ledger: jobs a second and CPU for each job beside a loop without a ledger, and 100,000 rows.
 
-Run by hand, on a quiet machine: python bench/batch.py [jobs] [rows].  The server runs in a process of its own, with the
-quickest engine and tasks that are ready at once, so that everything measured is overhead.
+Run by hand, on a quiet machine: python bench/batch.py [jobs] [rows].  The server is a separate process with the fastest
+engine and tasks that are ready at once, so everything that is measured is overhead.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def compare(jobs: int) -> None:
-    """Take turns, so that a busy minute of the machine hits both."""
+    """Measure both in turn, so that other work on the machine affects both."""
     with tempfile.TemporaryDirectory() as folder, served() as base:
         asyncio.run(by_hand(base, Path(folder) / "warm", 20))
         told: dict[str, list[tuple[float, float]]] = {"asyncio.gather, no ledger": [], "ledger": []}
@@ -64,7 +64,7 @@ def compare(jobs: int) -> None:
 
 
 async def by_hand(base: str, folder: Path, jobs: int) -> None:
-    """Do what a careful person writes without a ledger: 24 at a time, each saved whole."""
+    """Make the images as careful code without a ledger does: 24 at a time, each saved whole."""
     limit = asyncio.Semaphore(SLOTS)
     async with AsyncClient(KEY, base_url=base) as client:
 
@@ -77,7 +77,7 @@ async def by_hand(base: str, folder: Path, jobs: int) -> None:
 
 
 async def with_ledger(base: str, folder: Path, jobs: int) -> None:
-    """Do the same with everything written down first; the planning is part of it."""
+    """Make the same images with a ledger, planning included."""
     client = AsyncClient(KEY, base_url=base)
     with Batch(
         folder.with_suffix(".ledger"), output=folder, client=client, provenance="none", options=RunOptions()
@@ -88,14 +88,14 @@ async def with_ledger(base: str, folder: Path, jobs: int) -> None:
 
 
 def measured(work: Callable[[], Any], jobs: int) -> tuple[float, float]:
-    """Jobs a second, and seconds of this process's CPU a job."""
+    """Return jobs a second, and seconds of CPU of this process for each job."""
     before, start = time.process_time(), time.perf_counter()
     work()
     return jobs / (time.perf_counter() - start), (time.process_time() - before) / jobs
 
 
 def large(rows: int) -> None:
-    """Plan many rows, and start again with all of them; each in a process of its own, for its memory."""
+    """Plan many rows, and restart with all of them; each in its own process, to measure its memory."""
     with tempfile.TemporaryDirectory() as folder, served() as base:
         manifest, ledger = Path(folder) / "big.csv", Path(folder) / "big.ledger"
         with manifest.open("w", newline="", encoding="utf-8") as file:
@@ -121,7 +121,7 @@ def plan_large(manifest: str, ledger: str) -> str:
 
 
 def restart_large(ledger: str, base: str) -> str:
-    """From opening the ledger to the first submit that leaves."""
+    """Measure the time from opening the ledger to the first submit."""
     start = time.perf_counter()
     first: list[float] = []
     batch = Batch(ledger, output=f"{ledger}-images", client=AsyncClient(KEY, base_url=base))

@@ -1,9 +1,9 @@
-"""The step-wise loop against stock diffusers, one image at a time, on a fixed trace of arrivals: tiny weights, CPU.
+"""The step loop against stock diffusers, one image at a time, on a fixed trace of arrivals: tiny weights, CPU.
 
     python bench/engine.py [--images 48] [--gap 0.02] [--repeat 3]
 
-What it shows is how many forward passes are shared; how much faster a pass over several images is depends on the
-device, and a CPU with tiny weights says little about a GPU with real ones: that is what bench/gpu.py is for.
+It shows how many forward passes are shared. How much faster a shared pass is depends on the device, and a CPU with tiny
+weights says little about a GPU with real ones; bench/gpu.py measures that.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "diffusers"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import diffusers
-import tiny
 import torch
-from photos import photo, png
 
 from fluxwerk.engines import Order
 from fluxwerk.engines.codec import encode
-from fluxwerk.engines.local.canvas import flat
+from fluxwerk.engines.local.canvas import flatten
 from fluxwerk.engines.local.family import Family
 from fluxwerk.engines.local.load import load
 from fluxwerk.engines.local.message import Done
 from fluxwerk.engines.local.stages import Stages
 from fluxwerk.engines.local.weights import read
+from support import tiny
+from support.photos import photo, png
 
 MODEL = "flux-2-klein-4b"
-# Sizes as often as they are meant to come: mostly small ones, as on a busy service.
+# Sizes by their frequency: mostly small ones, as on a busy service.
 SIZES = [(64, 64)] * 4 + [(128, 128)] * 4 + [(192, 128)] * 2 + [(256, 256)] * 2
 WITH_REFERENCE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """An order and when it comes, in seconds after the first."""
+    """An order and its arrival, in seconds after the first."""
 
     at: float
     order: Order
@@ -54,7 +54,7 @@ class Arrival:
 
 @dataclass(slots=True)
 class Figures:
-    """What a run came to: seconds from the first arrival to the last image, and each image's own."""
+    """The result of a run: seconds from the first arrival to the last image, and seconds of each image."""
 
     whole: float
     each: list[float]
@@ -63,19 +63,19 @@ class Figures:
 
 def trace(images: int, gap: float) -> list[Arrival]:
     """Return the same arrivals in every run, at random intervals of `gap` seconds on average."""
-    chance = random.Random(6)
+    generator = random.Random(6)
     arrivals, now = [], 0.0
     for number in range(images):
-        width, height = chance.choice(SIZES)
-        references = (png(photo(96, 64, number)),) if chance.random() < WITH_REFERENCE else ()
+        width, height = generator.choice(SIZES)
+        references = (png(photo(96, 64, number)),) if generator.random() < WITH_REFERENCE else ()
         order = Order(MODEL, f"prompt {number % 7}", number, width, height, references=references)
         arrivals.append(Arrival(now, order))
-        now += chance.expovariate(1 / gap)
+        now += generator.expovariate(1 / gap)
     return arrivals
 
 
 def one_at_a_time(folder: Path, arrivals: list[Arrival]) -> Figures:
-    """Let the stock pipeline make each image when the one before is done."""
+    """Make each image with the stock pipeline when the one before is done."""
     pipe = diffusers.Flux2KleinPipeline.from_pretrained(str(folder), local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     passes = count_calls(pipe.transformer)
@@ -90,10 +90,10 @@ def one_at_a_time(folder: Path, arrivals: list[Arrival]) -> Figures:
 
 
 def stock_image(pipe: Any, order: Order) -> Any:
-    """Make one image as diffusers does."""
+    """Make one image with the stock pipeline."""
     return pipe(
         prompt=order.prompt,
-        image=[flat(data) for data in order.references] or None,
+        image=[flatten(data) for data in order.references] or None,
         width=order.width,
         height=order.height,
         num_inference_steps=4,
@@ -103,18 +103,18 @@ def stock_image(pipe: Any, order: Order) -> Any:
 
 
 def through_the_loop(family: Family, arrivals: list[Arrival]) -> Figures:
-    """Let the engine's stages make them all."""
+    """Make all images with the stages of the engine."""
     done: dict[int, float] = {}
     finished = threading.Event()
 
-    def hear(said: object) -> None:
-        if isinstance(said, Done):
-            done[said.number] = time.perf_counter() - start
+    def receive(reply: object) -> None:
+        if isinstance(reply, Done):
+            done[reply.number] = time.perf_counter() - start
             if len(done) == len(arrivals):
                 finished.set()
 
     passes = count_calls(family.transformer)
-    stages = Stages({MODEL: family}, hear)
+    stages = Stages({MODEL: family}, receive)
     thread = threading.Thread(target=stages.run)
     thread.start()
     start = time.perf_counter()
@@ -136,7 +136,7 @@ def count_calls(module: Any) -> list[int]:
 
 
 def show(name: str, runs: list[Figures], images: int) -> Figures:
-    """Print the run that other work on the machine disturbed least, and the range of all."""
+    """Print the fastest run, which other work disturbed least, and the range of all."""
     best = min(runs, key=lambda run: run.whole)
     spread = f"{best.whole:.2f}–{max(run.whole for run in runs):.2f} s"
     wait = statistics.mean(best.each)

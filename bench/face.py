@@ -1,4 +1,4 @@
-"""How the cost of a job grows with their number: complete jobs face to face, on the pretend clock.
+"""The cost of a complete image face to face on the pretend clock, for growing numbers of images.
 
 Run by hand: python bench/face.py
 """
@@ -14,7 +14,7 @@ SECONDS_EACH = 2.0
 
 
 def jobs(count: int) -> tuple[float, float]:
-    """Make so many images, one after another; return real and pretend seconds."""
+    """Make `count` images one after another; return seconds of CPU and pretend seconds."""
     pair = FaceToFace(seconds=SECONDS_EACH)
     first = pair.clock.now()
     began = time.process_time()

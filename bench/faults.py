@@ -1,7 +1,7 @@
-"""The fault matrix: every kind of trouble that the server can make, met by both clients, over real HTTP.
+"""The fault matrix: every fault that the server can produce, with both clients, over real HTTP.
 
-For each trial: did the right image come or the right error, was anything submitted twice, did a key reach a foreign
-host, did anything hang past its deadline, was a wrong file taken for an image?
+Each trial checks: the right image or the right error, no second submit, no key on a foreign host, no hang past the
+deadline, no wrong file accepted as an image.
 Run by hand: python bench/faults.py [trials]
 """
 
@@ -24,12 +24,12 @@ from fluxwerk.testing import loopback
 
 TRIALS = 5
 DEADLINE = 4.0
-# What a client may take longer than its deadline: the slices of a busy machine.
+# The time that a client may take beyond its deadline on a busy machine.
 GRACE = 1.0
 KEY = "a-key-that-must-not-leak"
 IMAGE = "Image"
 
-# on, what to do and how, and what the right ending is.
+# where the fault happens, the fault, and the right ending
 MATRIX: list[tuple[str, dict[str, Any], str]] = [
     ("submit", {"do": "status", "status": 500}, "InDoubtError"),
     ("submit", {"do": "status", "status": 500, "accepted": True}, "InDoubtError"),
@@ -91,12 +91,12 @@ MATRIX: list[tuple[str, dict[str, Any], str]] = [
 
 
 class Foreign(BaseHTTPRequestHandler):
-    """A host that is none of ours, and remembers which keys were brought to it."""
+    """A foreign host, which records the keys that it receives."""
 
     keys: list[str] = []  # noqa: RUF012  (one list for the whole run)
 
     def do_GET(self) -> None:
-        """Answer with nothing, and remember."""
+        """Answer 404, and record the key."""
         if self.headers.get("x-key"):
             self.keys.append(self.headers["x-key"])
         self.send_response(404)
@@ -105,7 +105,7 @@ class Foreign(BaseHTTPRequestHandler):
     do_POST = do_GET  # noqa: N815  (the library's names)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def foreign() -> Generator[str]:
 
 
 def attempt(base: str, *, alone: bool) -> tuple[str, float, Image | None]:
-    """Make one image with one of the clients; return how it ended, in how many seconds, and the image."""
+    """Make one image with one of the clients; return how it ended, the seconds, and the image."""
     began = time.monotonic()
     image = None
     try:
@@ -142,7 +142,7 @@ async def once_async(base: str) -> Image:
 
 
 def main() -> None:
-    """Print a line for each kind of trouble that was not met as it should, and the sums."""
+    """Print a line for each fault that was handled wrongly, and the sums."""
     trials = int(sys.argv[1]) if len(sys.argv) > 1 else TRIALS
     print(f"{time.strftime('%F')}  {platform.platform()}  Python {platform.python_version()}  {os.cpu_count()} cores")
     right = total = doubles = hangs = wrong_files = 0
@@ -152,7 +152,7 @@ def main() -> None:
                 to = {"to": elsewhere} if how.get("to") == "FOREIGN" else {}
                 rule = FaultRule.model_validate({"on": on, **how, **to})
                 books = Accounts()
-                with loopback(books=books, trouble=Faults([rule])) as base:
+                with loopback(accounts=books, trouble=Faults([rule])) as base:
                     ending, seconds, image = attempt(base, alone=number % 2 == 0)
                 total += 1
                 right += ending == expected
@@ -161,7 +161,7 @@ def main() -> None:
                 wrong_files += image is not None and (imagefile.fault(image.data) is not None or image.width != 256)
                 if ending != expected or seconds > DEADLINE + GRACE:
                     print(f"  {on} {how}: {ending} after {seconds:.1f} s, expected {expected}")
-    print(f"kinds of trouble        {len(MATRIX)} × {trials} trials × sync and async = {total}")
+    print(f"faults                  {len(MATRIX)} × {trials} trials × sync and async = {total}")
     print(f"right image or error    {right} ({100 * right / total:.1f} %)")
     print(f"submitted twice         {doubles}")
     print(f"keys on a foreign host  {len(Foreign.keys)}")

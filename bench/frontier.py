@@ -1,7 +1,7 @@
-"""Draw what polls can buy: docs/explanation/waiting.svg, from the schedules that the client uses.
+"""Draw delay against polls: docs/explanation/waiting.svg, from the schedules that the client uses.
 
 Run by hand: pip install matplotlib && python bench/frontier.py.  Tasks are lognormal with mean 1 s and sigma 0.5, as in
-bench/waiting.py.  Nothing is measured here: it is arithmetic, the same on every machine.
+bench/waiting.py.  Nothing is measured: the figure is arithmetic, and the same on every machine.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ INK, ORANGE, BLUE, GREY = "#1f2933", "#d9480f", "#1864ab", "#868e96"
 
 
 def known() -> Histogram:
-    """Return a sketch that knows the distribution as well as bins of two percent can."""
-    dice, sketch = random.Random(1), Histogram()
+    """Return a histogram that knows the distribution as well as bins of two percent can."""
+    dice, histogram = random.Random(1), Histogram()
     for _ in range(DRAWS):
         number = bin_of(dice.lognormvariate(MEAN_LOG, SIGMA))
-        sketch.bins[number] = sketch.bins.get(number, 0.0) + 1
-    return sketch
+        histogram.bins[number] = histogram.bins.get(number, 0.0) + 1
+    return histogram
 
 
 def running(at: float) -> float:
-    """Return the share of tasks that is still running after so many seconds."""
+    """Return the share of tasks that is still running `at` seconds after the submit."""
     return 1.0 if at <= 0 else 0.5 * math.erfc((math.log(at) - MEAN_LOG) / (SIGMA * math.sqrt(2)))
 
 
@@ -54,7 +54,7 @@ def cost(moments: list[float]) -> tuple[float, float]:
 
 
 def moments(pause: Any, until: float = 8.0) -> list[float]:
-    """Play a plan until every task has ended; `pause` makes the next pause from when the last poll was."""
+    """Return the polls of a plan until every task has ended; `pause` returns the pause after a poll at that time."""
     found, at = [], 0.0
     while at < until:
         at += pause(at)
@@ -63,10 +63,10 @@ def moments(pause: Any, until: float = 8.0) -> list[float]:
 
 
 def main() -> None:
-    """Write the picture, and print the numbers in it."""
-    sketch = known()
+    """Write the figure, and print its numbers."""
+    histogram = known()
     prices = [0.003, 0.005, 0.007, schedule.CROWD_PRICE, 0.012, schedule.PRICE, 0.02, 0.03, 0.05]
-    best = {price: schedule.schedule(sketch, price) for price in prices}
+    best = {price: schedule.schedule(histogram, price) for price in prices}
     optimum = {price: cost(moments(made.after)) for price, made in best.items() if made}
     steady = [cost(moments(lambda _, gap=gap: gap)) for gap in (0.08, 0.1, 0.125, 0.15, 0.2, 0.25, 0.35, 0.5)]
     plan = retry.geometric()
@@ -81,8 +81,8 @@ def main() -> None:
     left.fill_between(times, density, color=BLUE, alpha=0.15, linewidth=0)
     left.plot(times, density, color=BLUE, linewidth=1.5)
     for price, height, name, colour in (
-        (schedule.CROWD_PRICE, -0.08, "others wait for the slot", ORANGE),
-        (schedule.PRICE, -0.2, "nobody waits for it", INK),
+        (schedule.CROWD_PRICE, -0.08, "another submit waits for the slot", ORANGE),
+        (schedule.PRICE, -0.2, "no submit waits for it", INK),
     ):
         made = best[price]
         assert made is not None
@@ -90,20 +90,20 @@ def main() -> None:
         left.plot(ticks, [height] * len(ticks), "|", color=colour, markersize=9, markeredgewidth=1.4, label=name)
     left.set(
         xlabel="seconds since the submit",
-        ylabel="how many tasks end then",
+        ylabel="density of task ends",
         xlim=(0, 3.4),
         ylim=(-0.3, 1.1),
         yticks=[0, 0.5, 1],
     )
-    left.set_title("Where the polls go")
+    left.set_title("When the client polls")
     left.legend(frameon=False, loc="upper right")
-    right.plot(*_milliseconds(list(optimum.values())), "o-", color=ORANGE, label="learned: the best there is")
-    right.plot(*_milliseconds(steady), "s--", color=GREY, label="every so many seconds")
-    right.plot([unlearned[0]], [unlearned[1] * 1e3], "^", color=BLUE, markersize=8, label="nothing known: geometric")
+    right.plot(*_milliseconds(list(optimum.values())), "o-", color=ORANGE, label="learned: the optimum")
+    right.plot(*_milliseconds(steady), "s--", color=GREY, label="at a fixed interval")
+    right.plot([unlearned[0]], [unlearned[1] * 1e3], "^", color=BLUE, markersize=8, label="without history: geometric")
     right.axhline(50, color=INK, linewidth=0.8, linestyle=":")
     right.text(2.15, 56, "5 % of a slot", fontsize=9)
-    right.set(xlabel="polls a task", ylabel="ms between ready and seen, mean", xlim=(2, 14), ylim=(0, 330))
-    right.set_title("What they buy")
+    right.set(xlabel="polls a task", ylabel="mean ms from ready to seen", xlim=(2, 14), ylim=(0, 330))
+    right.set_title("Delay against polls")
     right.legend(frameon=False)
     for panel in (left, right):
         panel.spines[["top", "right"]].set_visible(False)

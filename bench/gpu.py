@@ -1,12 +1,12 @@
-"""Full-size FLUX.2 [klein] 4B with random weights on a GPU: our loop beside stock diffusers, and the floor.
+"""Full-size FLUX.2 [klein] 4B with random weights on a GPU: our loop beside stock diffusers, and the lower bound.
 
     python bench/gpu.py                                    # one GPU, 16 GB in bfloat16, no download
     python bench/gpu.py --compile
     python bench/gpu.py --tiny --device cpu --sizes 64,128 --batches 1,2 --repeat 1    # does it run?
 
-Speed does not depend on what the weights are, and the images are noise.  Both sides start from prompts that nobody
-has encoded before and end with PNG files.  The floor is arithmetic: what klein 4B must multiply, at 790 TFLOP/s.
-Where a batch does not fit into the memory of the card, its figures are `nan`.
+Speed does not depend on the values of the weights, and the images are noise.  Both sides start from new prompts and end
+with PNG files.  The lower bound is arithmetic: the multiplications of klein 4B at 790 TFLOP/s.  The figures of a batch
+that does not fit into the memory of the GPU are `nan`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "diffusers"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import diffusers
-import tiny
 import torch
 import transformers
 
@@ -39,6 +38,7 @@ from fluxwerk.engines.local.kind import KINDS
 from fluxwerk.engines.local.message import Done, RenderFailed
 from fluxwerk.engines.local.stages import Stages
 from fluxwerk.engines.local.weights import Row
+from support import tiny
 
 MODEL = "flux-2-klein-4b"
 STEPS = 4
@@ -48,15 +48,15 @@ FLOOR_RATE = 790e12
 TEXT_WORK, DECODER_WORK = 4.2e12, 10.5e12 / 1024**2
 
 
-def floor(side: int) -> float:
-    """Say how many seconds an image of that side takes at least."""
+def lower_bound(side: int) -> float:
+    """Return the least number of seconds for an image of that side."""
     tokens = (side // 16) ** 2 + TEXT_TOKENS
     step = 26 * BLOCKS * WIDTH**2 * tokens + 4 * BLOCKS * WIDTH * tokens**2
     return float(STEPS * step + DECODER_WORK * side**2 + TEXT_WORK) / FLOOR_RATE
 
 
 def random_klein(device: str) -> Any:
-    """Build the real architecture on the device, without a file."""
+    """Build the real architecture on the device, without files."""
     config = transformers.Qwen3Config(
         vocab_size=151936,
         hidden_size=2560,
@@ -94,13 +94,13 @@ def random_klein(device: str) -> Any:
 
 
 def tiny_klein(device: str) -> Any:
-    """Build the tiny one, to see whether this program runs."""
+    """Build a tiny pipeline, to check that this program runs."""
     folder = tiny.build("klein", Path(tempfile.mkdtemp(prefix="fluxwerk-bench-")) / "klein")
     return diffusers.Flux2KleinPipeline.from_pretrained(str(folder), local_files_only=True).to(device)
 
 
 def stock(pipe: Any, side: int, batch: int, prompts: list[str]) -> None:
-    """Make a batch as diffusers does, and its PNG files."""
+    """Make a batch and its PNG files with the stock pipeline."""
     images = pipe(
         prompt=prompts,
         width=side,
@@ -114,7 +114,7 @@ def stock(pipe: Any, side: int, batch: int, prompts: list[str]) -> None:
 
 
 class Ours:
-    """Our stages, fed so many orders at once and waited for."""
+    """Our stages: submit a batch of orders at once and wait for all of them."""
 
     def __init__(self, pipe: Any, device: str) -> None:
         self.family = KleinInpaint(pipe, Row(MODEL, "random", KINDS["klein"]), device)
@@ -122,7 +122,7 @@ class Ours:
         self._failed = False
         self._done = threading.Condition()
         self._numbers = count()
-        self.stages = Stages({MODEL: self.family}, self._hear)
+        self.stages = Stages({MODEL: self.family}, self._receive)
         self._thread = threading.Thread(target=self.stages.run)
         self._thread.start()
 
@@ -141,11 +141,11 @@ class Ours:
         self.stages.close()
         self._thread.join()
 
-    def _hear(self, said: object) -> None:
-        if isinstance(said, RenderFailed):
-            print(f"failed: {said.kind}: {said.text}", file=sys.stderr)
+    def _receive(self, reply: object) -> None:
+        if isinstance(reply, RenderFailed):
+            print(f"failed: {reply.kind}: {reply.text}", file=sys.stderr)
             self._failed = True
-        if isinstance(said, Done | RenderFailed):
+        if isinstance(reply, Done | RenderFailed):
             with self._done:
                 self._left -= 1
                 self._done.notify_all()
@@ -192,7 +192,7 @@ def main() -> None:
     pipe = (tiny_klein if given.tiny else random_klein)(given.device)
     pipe.set_progress_bar_config(disable=True)
     if given.compile:
-        # As the engine sets it: every batch of another layout is another program, and the limit of eight an error.
+        # As in the engine: each layout of a batch is a program of its own, and the default limit is eight.
         torch._dynamo.config.cache_size_limit = 64  # noqa: SLF001  (its own way to set it)
         pipe.transformer.compile_repeated_blocks(fullgraph=True, dynamic=True)
     card = torch.cuda.get_device_name(given.device) if given.device.startswith("cuda") else platform.processor()
@@ -201,17 +201,17 @@ def main() -> None:
     )
     print(f"{'tiny' if given.tiny else 'full-size'} klein 4B, random weights{', compiled' if given.compile else ''}")
     print(f"{'':12} {'stock':>18}  {'fluxwerk':>18}  {'against':>8} {'stock one':>10} {'share of':>8}")
-    print(" side batch         ms images/s         ms images/s     stock at a time    floor")
+    print(" side batch         ms images/s         ms images/s     stock at a time    bound")
     batches, sizes = ([int(part) for part in text.split(",")] for text in (given.batches, given.sizes))
     slow = {
         (side, b): measure(lambda *a: stock(pipe, *a), side, b, given.repeat) for side in sizes for b in {1, *batches}
     }
-    # Built after stock was measured: it cuts the text encoder, which would help stock too.
+    # Built after stock was measured: it truncates the text encoder, which would make stock faster too.
     ours = Ours(pipe, given.device)
     for side in sizes:
         for batch in batches:
             fast = measure(ours, side, batch, given.repeat)
-            report(side, batch, slow[side, batch], fast, slow[side, 1], 0.0 if given.tiny else floor(side))
+            report(side, batch, slow[side, batch], fast, slow[side, 1], 0.0 if given.tiny else lower_bound(side))
     ours.close()
 
 

@@ -1,4 +1,7 @@
-"""How long the offline engine takes for a picture of 1024 x 1024: run by hand, on a quiet machine."""
+"""The time that the offline engine takes for an image of 1024 x 1024.
+
+Run by hand, on a quiet machine: python bench/offline.py
+"""
 
 from __future__ import annotations
 

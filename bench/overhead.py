@@ -1,6 +1,6 @@
-"""What `generate` costs beside a loop written by hand with httpx2: CPU of the client's process per image.
+"""The CPU time of `generate` for each image, beside a loop written by hand with httpx2.
 
-Both ask the same offline server, in a process of its own, for the same images, and poll at the same moments.
+Both request the same images from the same offline server, which is a separate process, and poll at the same moments.
 Run by hand: python bench/overhead.py
 """
 
@@ -22,7 +22,7 @@ SIZE = 256
 
 
 def by_hand(base: str, http: httpx2.Client) -> bytes:
-    """Do what most people write first."""
+    """Make one image with the loop that most people write first."""
     headers = {"x-key": "bench"}
     body = {"prompt": "a fox", "width": SIZE, "height": SIZE, "seed": 1}
     task = http.post(f"{base}/v1/flux-2-pro", json=body, headers=headers).raise_for_status().json()
@@ -35,7 +35,7 @@ def by_hand(base: str, http: httpx2.Client) -> bytes:
 
 
 def cpu(make: Callable[[], object]) -> float:
-    """Seconds of CPU of this process for one image."""
+    """Return the seconds of CPU of this process for one image."""
     began = time.process_time()
     make()
     return time.process_time() - began
@@ -52,7 +52,7 @@ def main() -> None:
         theirs: list[float] = []
         with httpx2.Client() as http, Client("bench", base_url=base) as client:
             for _ in range(IMAGES):
-                # Turn by turn, so that whatever else the machine does falls on both.
+                # In turn, so that other work on the machine affects both.
                 theirs.append(cpu(lambda: by_hand(base, http)))
                 ours.append(cpu(lambda: client.generate("a fox", width=SIZE, height=SIZE, seed=1)))
         server.terminate()

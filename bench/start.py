@@ -1,4 +1,4 @@
-"""How long a start takes: importing the library and showing the help, beside a bare interpreter.
+"""The time of a start: importing the library and showing the help, beside a bare interpreter.
 
 Run by hand: python bench/start.py
 """
@@ -22,7 +22,7 @@ CASES = {
 
 
 def seconds(words: list[str]) -> list[float]:
-    """Run the interpreter with these words and return the seconds of each trial."""
+    """Run the interpreter with these arguments and return the seconds of each trial."""
     taken: list[float] = []
     for _ in range(TRIALS):
         began = time.perf_counter()

@@ -1,9 +1,9 @@
-"""How well the slots are used: the time 200 tasks take with 24 slots, and what it costs in polls, CPU and memory.
+"""How well the slots are used: the time of 200 tasks with 24 slots, and its cost in polls, CPU and memory.
 
-Run by hand, on a quiet machine: python bench/waiting.py [JOBS] [--cases NAME,...].  Every contender is a process of its
-own that faces a server of its own with the same tasks: their durations are drawn once from a seed, by the number of the
-task.  "Perfect" refills a slot in the moment in which it frees.  `--exact` plays the polling contenders on the pretend
-clock instead, without a network, where the result is the same on every machine.
+Run by hand, on a quiet machine: python bench/waiting.py [JOBS] [--cases NAME,...].  Each contender is a process with a
+server of its own and the same tasks, whose durations are drawn once from a seed by the number of the task.  "Perfect"
+refills a slot at the moment at which it becomes free.  `--exact` runs the polling contenders on the pretend clock
+instead, without a network, where the result is the same on every machine.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ CASES: dict[str, Draw] = {
     "bimodal": lambda dice, _number, _jobs: dice.choice((0.5, 3.0)),
     "drifting": lambda dice, number, jobs: (0.6 + 0.8 * number / jobs) * dice.lognormvariate(-0.02, 0.2),
 }
-CONTENDERS = ("plain loop", "nothing learned", "learned", "learned, progress told", "webhook")
+CONTENDERS = ("plain loop", "nothing learned", "learned", "learned, with progress", "webhook", "webhook never comes")
 
 
 def durations(case: str, seed: int, jobs: int) -> list[float]:
@@ -75,7 +75,7 @@ def perfect(seconds: list[float], slots: int) -> float:
 
 
 class Paced(FullAbilities):
-    """The quickest engine, as slow as the task's duration, which tells its progress in steps as a sampler does."""
+    """The fastest engine, delayed to the task's duration; it reports its progress in steps as a sampler does."""
 
     name = "paced"
 
@@ -88,7 +88,7 @@ class Paced(FullAbilities):
         yield
 
     async def paint(self, order: Order, report: Report) -> bytes:
-        """Return a grey image after its time."""
+        """Return a grey image after the duration of its task."""
         began, seconds = time.monotonic(), self._pace(order)
         for step in range(STEPS):
             report(RenderProgress(step / STEPS))
@@ -102,7 +102,7 @@ def _serve(address: Any, case: str, jobs: int, slots: int, telling: bool) -> Non
     def pace(order: Order) -> float:
         return drawn[order.seed // 10**6][order.seed % 10**6]
 
-    # The number of slots is the catalogue's; a server of one's own may have more.
+    # The catalogue says how many slots there are, but a private server may have more.
     if slots != SLOTS:
         for model in catalog.list_models().values():
             object.__setattr__(model, "slots", slots)
@@ -127,7 +127,7 @@ def served(case: str, jobs: int, slots: int = SLOTS, *, telling: bool = False) -
 
 
 async def plain(base: str, jobs: int, slots: int) -> dict[str, float]:
-    """Do what most people write: a semaphore around submit, a poll every half second, and a download."""
+    """Make the images as most people write it: a semaphore, a poll every half second, and a download."""
     limit, headers, polls = asyncio.Semaphore(slots), {"x-key": KEY}, 0
     limits = httpx2.Limits(max_connections=slots * 2)
     async with httpx2.AsyncClient(headers=headers, timeout=60, limits=limits) as http:
@@ -177,10 +177,8 @@ async def ours(
         nonlocal polls
         polls += event.kind == "polled"
 
-    experience = PollingHistory(learning=learning)
-    client = AsyncClient(
-        KEY, base_url=base, slots=slots, on_event=hear, webhook=webhook, experience=experience, timeout=600
-    )
+    history = PollingHistory(learning=learning)
+    client = AsyncClient(KEY, base_url=base, slots=slots, on_event=hear, webhook=webhook, history=history, timeout=600)
     async with client:
 
         async def many(seed: int) -> None:
@@ -199,6 +197,13 @@ async def ours(
         polls, spent = 0, Meter()
         await many(MEASURED)
         return spent.stop(polls, jobs)
+
+
+async def unanswered(base: str, jobs: int, slots: int) -> dict[str, float]:
+    """Do the same with a webhook that never comes: the receiver's port is open and silent."""
+    with listen("127.0.0.1", 0) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/hooks"
+        return await ours(base, jobs, slots, learning=True, webhook=Receiver("a-secret-of-the-bench", url=url))
 
 
 async def hooked(base: str, jobs: int, slots: int) -> dict[str, float]:
@@ -220,6 +225,8 @@ def contend(name: str, base: str, jobs: int, slots: int) -> dict[str, float]:
     """Run one contender in this process."""
     if name == "plain loop":
         return asyncio.run(plain(base, jobs, slots))
+    if name == "webhook never comes":
+        return asyncio.run(unanswered(base, jobs, slots))
     if name == "webhook":
         return asyncio.run(hooked(base, jobs, slots))
     return asyncio.run(ours(base, jobs, slots, learning=name != "nothing learned"))
@@ -227,7 +234,7 @@ def contend(name: str, base: str, jobs: int, slots: int) -> dict[str, float]:
 
 def measured(name: str, case: str, jobs: int, slots: int = SLOTS) -> dict[str, float]:
     """Run one contender in a process of its own against a server of its own."""
-    with served(case, jobs, slots, telling=name.endswith("told")) as base:
+    with served(case, jobs, slots, telling=name.endswith("with progress")) as base:
         words = [sys.executable, __file__, "--contend", name, base, str(jobs), str(slots)]
         out = subprocess.run(words, check=True, text=True, stdout=subprocess.PIPE).stdout
     found: dict[str, float] = json.loads(out)
@@ -273,11 +280,11 @@ def single(images: int = 60) -> None:
                 ready.append(time.time())
 
         with httpx2.Client(headers={"x-key": KEY}) as http:
-            for name, experience in (
+            for name, history in (
                 ("nothing learned", PollingHistory(learning=False)),
                 ("learned", PollingHistory()),
             ):
-                with Client(KEY, base_url=base, experience=experience, on_event=hear) as client:
+                with Client(KEY, base_url=base, history=history, on_event=hear) as client:
                     waits = []
                     for number in range(images):
                         image = client.generate(f"a fox {number}", model=MODEL, width=1024, height=1024)
@@ -312,25 +319,25 @@ def exact(case: str, jobs: int) -> None:
 
 
 def _knowing() -> PollingHistory:
-    """Return the experience of somebody who has seen twenty thousand such tasks: no blind polls can do better."""
-    experience, dice = PollingHistory(), random.Random(1)
+    """Return a history of twenty thousand such tasks: polls without further knowledge cannot do better."""
+    history, dice = PollingHistory(), random.Random(1)
     sketch = Histogram()
     for _ in range(20_000):
         number = bin_of(CASES["lognormal"](dice, 0, 1))
         sketch.bins[number] = sketch.bins.get(number, 0.0) + 1
     task = Task("", f"{BASE}/", MODEL, output_mp=Decimal(0), input_mp=Decimal(0))
-    experience._kinds[kind_of(task)] = _Kind(sketch)  # noqa: SLF001
-    return experience
+    history._kinds[kind_of(task)] = _Kind(sketch)  # noqa: SLF001
+    return history
 
 
-def _play(case: str, jobs: int, seed: int, before: int, experience: PollingHistory) -> tuple[float, float]:
+def _play(case: str, jobs: int, seed: int, before: int, history: PollingHistory) -> tuple[float, float]:
     drawn = {number: durations(case, number, jobs) for number in (seed, before)}
     face = FaceToFace(
         seconds=lambda order: drawn[order.seed // 10**6][order.seed % 10**6],
-        experience=experience,
+        history=history,
     )
     began, known = face.clock.now(), 0
-    for number in (before, seed) if experience.learning else (seed,):
+    for number in (before, seed) if history.learning else (seed,):
         began, known = face.clock.now(), len(face.journal)
         wanted = [
             face.request("a fox", model=MODEL, width=64, height=64, seed=number * 10**6 + place)

@@ -1,7 +1,7 @@
 """Many images side by side: `python many.py prompts.txt folder`, one prompt a line.
 
-The client keeps within the account's slots.  One failure stops nobody else, and every image keeps the number of its
-line.
+The client keeps within the account's slots. A failure does not stop the other images, and each image has the number of
+its line.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ async def main(prompts: list[str], folder: Path) -> int:
     async with AsyncClient() as client:
         requests = [client.request(prompt, model="flux-2-klein-4b", width=512, height=512) for prompt in prompts]
         numbers = {id(request): number for number, request in enumerate(requests, 1)}
-        async for made in client.generate_many(requests):
-            number = numbers[id(made.request)]
-            if made.image:
-                file = await asyncio.to_thread(made.image.save, folder / f"{number:05}.{made.image.suffix}")
-                print(f"{number}: {file}, cost {made.image.cost} credits")
+        async for result in client.generate_many(requests):
+            number = numbers[id(result.request)]
+            if result.image:
+                file = await asyncio.to_thread(result.image.save, folder / f"{number:05}.{result.image.suffix}")
+                print(f"{number}: {file}, cost {result.image.cost} credits")
             else:
                 failures += 1
-                print(f"{number}: {type(made.error).__name__}: {made.error}", file=sys.stderr)
+                print(f"{number}: {type(result.error).__name__}: {result.error}", file=sys.stderr)
     return failures
 
 

@@ -1,6 +1,6 @@
 """One image: `BFL_API_KEY=… python quickstart.py "A red fox"`.
 
-With `BFL_BASE_URL=http://127.0.0.1:8000` the same lines speak to `fluxwerk serve`.
+With `BFL_BASE_URL=http://127.0.0.1:8000` the same program uses `fluxwerk serve`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ def main(prompt: str) -> None:
         print(f"about {client.estimate('flux-2-pro', 1024, 768)} credits")
         try:
             image = client.generate(prompt, model="flux-2-pro", width=1024, height=768)
-        except ModerationError as refused:
-            sys.exit(f"Moderation stopped the {refused.stage}: {', '.join(refused.reasons) or 'no reasons given'}")
-        except TaskTimeoutError as late:
-            sys.exit(f"{late}")  # says how to collect the image later: it is paid for
+        except ModerationError as error:
+            sys.exit(f"Moderation stopped the {error.stage}: {', '.join(error.reasons) or 'no reasons given'}")
+        except TaskTimeoutError as error:
+            sys.exit(f"{error}")  # the message says how to collect the image later, because it is paid for
         except FluxwerkError as error:
             sys.exit(f"{type(error).__name__}: {error}")
     file = image.save(f"quickstart.{image.suffix}")

@@ -1,4 +1,4 @@
-"""Submit now, collect later, in another process or after a crash: a task is a plain value.
+"""Submit now, and collect later in another process or after a crash: a task is a plain value.
 
 python resume.py submit "A red fox" > task.json
 python resume.py collect task.json fox.jpeg
@@ -14,14 +14,14 @@ from fluxwerk import Client, Task
 
 
 def submit(prompt: str) -> str:
-    """Ask for an image and return what is needed to collect it."""
+    """Submit a request and return what is needed to collect the image."""
     with Client() as client:
         task = client.submit(prompt, model="flux-2-pro", width=512, height=512)
     return json.dumps({"id": task.id, "polling_url": task.polling_url, "model": task.model})
 
 
 def collect(text: str, file: str) -> Path:
-    """Wait for the task and save its image; nothing is submitted, and so nothing is paid again."""
+    """Wait for the task and save its image; nothing is submitted, so nothing is paid for again."""
     with Client() as client:
         return client.download(Task(**json.loads(text))).save(file)
 

@@ -1,4 +1,4 @@
-"""Webhooks in FastAPI: submit, return at once, and save the image when its webhook has come.
+"""Webhooks in FastAPI: submit, return at once, and save the image when its webhook arrives.
 
 pip install "fluxwerk[server]"
 export BFL_API_KEY=…  BFL_WEBHOOK_SECRET=$(openssl rand -hex 32)  HOOK_TOKEN=$(openssl rand -hex 16)
@@ -24,7 +24,7 @@ client = AsyncClient()
 
 
 async def on_status(status: Status) -> None:
-    """Act on an ending, which the receiver has read from the service itself."""
+    """Act on the final status, which the receiver has polled from the service."""
     if status.outcome is Outcome.READY:
         image = await client.download(status)
         image.save(FOLDER / f"{status.task.id}.{image.suffix}")
@@ -37,14 +37,14 @@ receiver = Receiver(
     on_status,
     client=client,
     url=os.environ["PUBLIC_URL"],
-    # The last part of the address, which only the service is told.
+    # The last part of the address, which only the service knows.
     token=os.environ["HOOK_TOKEN"],
 )
 
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """Let what was taken in be finished before the connections close."""
+    """Finish the accepted webhooks before the connections close."""
     yield
     await receiver.settle()
     await client.close()
@@ -56,7 +56,7 @@ app.mount("/hooks", receiver)
 
 @app.post("/images")
 async def order(prompt: str) -> dict[str, str]:
-    """Submit, and answer before the image is made."""
+    """Submit, and answer before the image is ready."""
     task = await client.submit(prompt, model="flux-2-pro", **receiver.options)
     # A real service writes the task to its database here, and gives the receiver `find=` instead.
     receiver.expect(task)

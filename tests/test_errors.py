@@ -80,8 +80,9 @@ def test_a_misuse_names_every_fault_on_a_line_of_its_own():
     assert str(error) == "Wrong:\n  width = 5: must be at least 64\n  steps: is required (a whole number)"
 
 
-def test_a_misuse_without_a_message_has_no_empty_line():
-    assert str(InvalidUsageError(faults=[FAULT])) == "  width = 5: must be at least 64"
+def test_one_fault_without_a_message_is_the_message():
+    assert str(InvalidUsageError(faults=[FAULT])) == "width = 5: must be at least 64"
+    assert str(InvalidUsageError(faults=[FAULT, FAULT])).splitlines() == ["  width = 5: must be at least 64"] * 2
 
 
 def test_a_fault_does_not_repeat_a_novel():
@@ -95,7 +96,7 @@ def test_a_short_value_is_shown_whole():
 
 def test_a_timeout_tells_how_to_collect_what_was_paid_for():
     assert str(TaskTimeoutError("Too late.", task=TASK)) == (
-        "Too late. The task goes on: collect it later with `fluxwerk wait abc --polling-url "
+        "Too late. The task may still finish: collect it later with `fluxwerk wait abc --polling-url "
         "'https://api.bfl.ai/v1/get_result?id=abc'`."
     )
 

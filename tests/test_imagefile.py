@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import zlib
@@ -225,3 +226,53 @@ def test_exif_that_says_nothing_of_an_orientation_turns_nothing():
     file = io.BytesIO()
     Image.new("RGB", (40, 30)).save(file, "PNG", exif=block)
     assert imagefile.upright(file.getvalue()) == (40, 30)
+
+
+def wrapped(data: bytes, end: str = "\n", at: int = 76) -> str:
+    text = base64.b64encode(data).decode()
+    return end.join(text[start : start + at] for start in range(0, len(text), at))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        wrapped(bytes(range(256))),
+        wrapped(bytes(range(256)), "\r\n"),
+        "  " + wrapped(bytes(range(256)), "\n\t ") + "\r\n ",
+        "data:image/png;base64," + wrapped(bytes(range(256))),
+        " data:image/png;\r\n base64,\r\n" + wrapped(bytes(range(256)), "\r\n") + "\n",
+        "DATA:image/png;charset=utf-8;Base64," + wrapped(bytes(range(256))),
+    ],
+    ids=["LF", "CRLF", "blanks", "data URI", "wrapped data URI", "capitals"],
+)
+def test_base64_is_read_however_a_tool_wraps_it(text):
+    assert imagefile.read_base64(text) == bytes(range(256))
+
+
+@given(st.binary(max_size=300), st.integers(1, 90), st.sampled_from(["\n", "\r\n", " ", ""]))
+def test_whatever_is_encoded_and_wrapped_is_read_again(data, at, end):
+    assert imagefile.read_base64(wrapped(data, end, at)) == data
+    assert imagefile.read_base64(f"data:image/webp;base64,{wrapped(data, end, at)}") == data
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("CANARY!", "the text is not base64"),
+        ("CANARYä", "the text is not base64"),
+        ("data:image/png;base64,CANARY!", "the text is not base64"),
+        ("data:image/png;base64", "a data URI must be base64: data:image/png;base64,…"),
+        ("data:image/png,CANARY", "a data URI must be base64: data:image/png;base64,…"),
+        ("data:" + "a" * 300 + ";base64,AAAA", "a data URI must be base64: data:image/png;base64,…"),
+    ],
+)
+def test_what_is_not_base64_is_refused_without_repeating_it(text, reason):
+    with pytest.raises(ValueError, match="base64") as caught:
+        imagefile.read_base64(text)
+
+    assert str(caught.value) == reason
+
+
+def test_a_data_uri_is_known_by_its_scheme_alone():
+    assert imagefile.is_data_uri("\n Data:,")
+    assert not imagefile.is_data_uri("database.png")

@@ -1,15 +1,16 @@
 """The only place where time passes: loops that run a flow, blocking or on asyncio.
 
+A flow becomes steps, `Wait` and `Exchange`, in one place for both; only the loops that take the steps stand twice.
 A pretend clock takes the blocking loop through hours in microseconds (`fluxwerk.testing`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import closing
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import AbstractContextManager, closing, suppress
 from random import Random
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from fluxwerk.errors import TaskTimeoutError, TransportError
 from fluxwerk.types import Call, Flow, HttpRequest, Response
@@ -17,12 +18,33 @@ from fluxwerk.types import Call, Flow, HttpRequest, Response
 T = TypeVar("T")
 Send: TypeAlias = Callable[[HttpRequest, float | None], Response]
 AsyncSend: TypeAlias = Callable[[HttpRequest, float | None], Awaitable[Response]]
+Wake: TypeAlias = Callable[[], object]
+# Registers a function to be called, from any thread, when a wait may end; yields whether it may end already.
+Listen: TypeAlias = Callable[[Wake], AbstractContextManager[bool]]
 # A generator of our own: a program that seeds the global one, and a test that counts on it, must not notice us.
 DICE = Random()  # noqa: S311  (no secret)
 # A last look before the deadline leaves so many seconds for its answer and the image, or half of what is left.  It is
 # repeated while that is worth a call.
 LAST_LOOK = 1.0
 SHORTEST_LOOK = 0.1
+
+
+class Wait(NamedTuple):
+    """Let `seconds` pass, or fewer if `listen` says so."""
+
+    seconds: float
+    listen: Listen | None = None
+
+
+class Exchange(NamedTuple):
+    """Send a request; its answer has `budget` seconds."""
+
+    request: HttpRequest
+    budget: float | None = None
+
+
+# What a loop has to do next; it is sent the response of an exchange, and thrown the `TransportError` that came instead.
+Steps: TypeAlias = Generator[Wait | Exchange, Response | None, T]
 
 
 class Clock(Protocol):
@@ -32,12 +54,12 @@ class Clock(Protocol):
         """Seconds since some moment in the past."""
         ...
 
-    def sleep(self, seconds: float) -> None:
-        """Come back after so many seconds."""
+    def sleep(self, seconds: float, listen: Listen | None = None) -> None:
+        """Come back after so many seconds, or when `listen` says so."""
         ...
 
-    async def nap(self, seconds: float) -> None:
-        """Come back after so many seconds, and let the event loop go on meanwhile."""
+    async def sleep_async(self, seconds: float, listen: Listen | None = None) -> None:
+        """Come back as `sleep` does, and let the event loop go on meanwhile."""
         ...
 
     def stretch(self, call: Call) -> float:
@@ -52,15 +74,30 @@ class WallClock:
         """Seconds on the monotonic clock."""
         return time.monotonic()
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float, listen: Listen | None = None) -> None:
         """Block this thread."""
-        time.sleep(seconds)
+        if listen is None:
+            time.sleep(seconds)
+            return
+        import threading  # noqa: PLC0415  (programs without threads need it only here)
 
-    async def nap(self, seconds: float) -> None:
+        woken = threading.Event()
+        with listen(woken.set) as early:
+            if not early:
+                woken.wait(seconds)
+
+    async def sleep_async(self, seconds: float, listen: Listen | None = None) -> None:
         """Let the event loop go on."""
         import asyncio  # noqa: PLC0415  (a blocking client never needs it)
 
-        await asyncio.sleep(seconds)
+        if listen is None:
+            await asyncio.sleep(seconds)
+            return
+        woken, loop = asyncio.Event(), asyncio.get_running_loop()
+        with listen(lambda: loop.call_soon_threadsafe(woken.set)) as early, suppress(TimeoutError):
+            if not early:
+                async with asyncio.timeout(seconds):
+                    await woken.wait()
 
     def stretch(self, call: Call) -> float:
         """Lengthen the pause by chance, so that many clients do not come back at once."""
@@ -76,45 +113,97 @@ def drive(flow: Flow[T], send: Send, deadline: float | None = None, clock: Clock
     `deadline` is a moment on the clock, in seconds; a call that cannot begin before it throws `TaskTimeoutError` into
     the flow.
     """
-    with closing(flow):
-        step = _Step(flow)
-        while step.call is not None:
-            left = None if deadline is None else deadline - clock.now()
-            pause = pause_before(step.call, left, clock)
-            if pause is None:
-                step.throw(_out_of_time())
-                continue
-            if pause:
-                clock.sleep(pause)
-            try:
-                response = send(step.call.request, None if left is None else left - pause)
-            except TransportError as loss:
-                step.throw(loss)
-            else:
-                step.send(response)
-        return step.result()
+    return run(steps(flow, deadline, clock), send, clock)
 
 
 async def drive_async(flow: Flow[T], send: AsyncSend, deadline: float | None = None, clock: Clock = WALL) -> T:
     """Run a flow on the running event loop and return its result; `deadline` as in `drive`."""
+    return await run_async(steps(flow, deadline, clock), send, clock)
+
+
+def ask(request: HttpRequest, budget: float | None) -> Steps[Response]:
+    """Send a request as it is."""
+    response = yield Exchange(request, budget)
+    assert response is not None
+    return response
+
+
+def steps(
+    flow: Flow[T],
+    deadline: float | None,
+    clock: Clock,
+    ask: Callable[[HttpRequest, float | None], Steps[Response]] = ask,
+    listen: Callable[[], Listen | None] = lambda: None,
+) -> Steps[T]:
+    """Turn a flow into what a loop has to do: pauses, and what `ask` makes of each request.
+
+    `listen` is asked before each pause that may end early.
+    """
     with closing(flow):
-        step = _Step(flow)
-        while step.call is not None:
-            left = None if deadline is None else deadline - clock.now()
-            pause = pause_before(step.call, left, clock)
-            if pause is None:
-                step.throw(_out_of_time())
-                continue
-            if pause:
-                await clock.nap(pause)
-            budget = None if left is None else left - pause
+        try:
+            call = next(flow)
+            while True:
+                left = None if deadline is None else deadline - clock.now()
+                pause = pause_before(call, left, clock)
+                if pause is None:
+                    call = flow.throw(out_of_time())
+                    continue
+                if pause:
+                    yield Wait(pause, listen() if call.early else None)
+                try:
+                    response = yield from ask(call.request, None if left is None else left - pause)
+                except TransportError as loss:
+                    call = flow.throw(loss)
+                else:
+                    call = flow.send(response)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+
+def run(steps: Steps[T], send: Send, clock: Clock = WALL) -> T:
+    """Take the steps in this thread, and return what they come to."""
+    reply: Response | TransportError | None = None
+    with closing(steps):
+        while True:
             try:
-                response = await send(step.call.request, budget)
+                step = take(steps, reply)
+            except StopIteration as done:
+                result: T = done.value
+                return result
+            reply = None
+            if isinstance(step, Wait):
+                clock.sleep(step.seconds, step.listen)
+                continue
+            try:
+                reply = send(step.request, step.budget)
             except TransportError as loss:
-                step.throw(loss)
-            else:
-                step.send(response)
-        return step.result()
+                reply = loss
+
+
+async def run_async(steps: Steps[T], send: AsyncSend, clock: Clock = WALL) -> T:
+    """Take the steps on the running event loop, and return what they come to."""
+    reply: Response | TransportError | None = None
+    with closing(steps):
+        while True:
+            try:
+                step = take(steps, reply)
+            except StopIteration as done:
+                result: T = done.value
+                return result
+            reply = None
+            if isinstance(step, Wait):
+                await clock.sleep_async(step.seconds, step.listen)
+                continue
+            try:
+                reply = await send(step.request, step.budget)
+            except TransportError as loss:
+                reply = loss
+
+
+def take(steps: Steps[T], reply: Response | TransportError | None) -> Wait | Exchange:
+    """Hand in what came of the last step, and return the next one; raises `StopIteration` with the result."""
+    return steps.throw(reply) if isinstance(reply, TransportError) else steps.send(reply)
 
 
 def pause_before(call: Call, left: float | None, clock: Clock) -> float | None:
@@ -129,30 +218,11 @@ def pause_before(call: Call, left: float | None, clock: Clock) -> float | None:
     return left - rest if call.early and rest >= SHORTEST_LOOK else None
 
 
-class _Step(Generic[T]):
-    """Where a flow stands: its next call, or its result."""
-
-    def __init__(self, flow: Flow[T]) -> None:
-        self._flow = flow
-        self.call: Call | None = None
-        self._result: list[T] = []
-        self._advance(lambda: next(flow))
-
-    def send(self, response: Response) -> None:
-        self._advance(lambda: self._flow.send(response))
-
-    def throw(self, error: Exception) -> None:
-        self._advance(lambda: self._flow.throw(error))
-
-    def result(self) -> T:
-        return self._result[0]
-
-    def _advance(self, move: Callable[[], Call]) -> None:
-        try:
-            self.call = move()
-        except StopIteration as done:
-            self.call, self._result = None, [done.value]
-
-
-def _out_of_time() -> TaskTimeoutError:
+def out_of_time() -> TaskTimeoutError:
+    """Make the error of a call that cannot begin before the deadline."""
     return TaskTimeoutError("The deadline passed before the image was there.")
+
+
+def time_of_day(seconds: float) -> str:
+    """Name the time of day that is so many seconds from now, in UTC."""
+    return time.strftime("%H:%M:%S UTC", time.gmtime(time.time() + seconds))

@@ -1,14 +1,14 @@
-"""Everything that fluxwerk raises, as a tree.
+"""Every exception that fluxwerk raises, as a tree.
 
 FluxwerkError:
-    ├── InvalidUsageError          the caller's mistake, found before anything was sent; `faults` names every field
-    │   ├── UnknownModelError      the name is in no row of the catalogue
-    │   ├── UnknownPriceError      the price of this model is not public, so nothing can be estimated
+    ├── InvalidUsageError          wrong arguments, found before anything was sent; `faults` names every field
+    │   ├── UnknownModelError      the catalogue has no model of this name
+    │   ├── UnknownPriceError      the price of this model is not public, so there is no estimate
     │   └── MissingKeyError        no API key was given
-    ├── TransportError             no answer arrived
-    │   ├── ConnectionFailedError  nothing was sent: always safe to repeat
-    │   └── NoResponseError        sent, no reply
-    ├── InDoubtError               a submit left and its answer is unknown: it may have been charged
+    ├── TransportError             no response arrived
+    │   ├── ConnectionFailedError  nothing was sent: safe to repeat
+    │   └── NoResponseError        sent, without a complete response
+    ├── InDoubtError               a submit was sent and its response is unknown: it may have been charged
     ├── APIStatusError             the service answered with an error status
     │   ├── AuthenticationError    401, 403, or 422 for a malformed key
     │   ├── InsufficientCreditsError  402
@@ -17,15 +17,15 @@ FluxwerkError:
     ├── TaskFailedError            the task ended without an image
     │   ├── ModerationError        `stage` is "request" or "content", with `reasons`
     │   └── TaskNotFoundError      the service does not know the task
-    ├── UntrustedURLError          a response named a URL that must not be followed
-    ├── InvalidSignatureError      a webhook does not prove that the service sent it
-    ├── InvalidWebhookError        a webhook is proven and still cannot be read: too large, not JSON, without a task
-    ├── LinkExpiredError           the link died, and a fresh one died as well
+    ├── UntrustedURLError          a response holds a URL that must not be followed
+    ├── InvalidSignatureError      the signature of a webhook is missing or wrong
+    ├── InvalidWebhookError        a webhook cannot be read: too large, not JSON, without a task
+    ├── LinkExpiredError           the delivery link expired, and so did a new one
     ├── TaskTimeoutError           the deadline passed, also a `TimeoutError`; the task may still finish
-    ├── ConflictError              another process has moved the job on; nothing was written
-    └── StorageError               the ledger or the storage cannot be written: a full disk, a lost right or network
+    ├── ConflictError              another process has changed the job; nothing was written
+    └── StorageError               the ledger or the storage cannot be written: disk full, permission or network lost
 
-Each carries the `task` if there is one, because the task is what was paid for.
+Each carries the `task` it concerns, if there is one, because the task is paid for.
 
 """
 
@@ -42,11 +42,13 @@ if TYPE_CHECKING:
     from fluxwerk.types import Json, Task
 
 SHOWN = 60
+# A task's id and URL come from outside: longer ones, in characters, stay out of messages.
+LONGEST_ADDRESS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong with a request: the field, its value as far as it can be shown, and what is allowed."""
+    """One wrong field of a request: its name, its value, what is allowed, and a hint what to do next."""
 
     field: str
     value: Json
@@ -54,25 +56,27 @@ class Fault:
     hint: str = ""
 
     def __str__(self) -> str:
-        """Read as one line of an error message."""
+        """Format the fault as one line of an error message."""
         shown = "" if self.value is None else f" = {shorten(self.value)}"
         return f"{self.field}{shown}: {self.allowed}" + (f" ({self.hint})" if self.hint else "")
 
 
 def shorten(value: Json) -> str:
-    """Show a value in an error without repeating an image or a novel."""
+    """Format a value for an error, cut to a short length."""
     text = repr(value)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def collect_later(task: Task) -> str:
-    """Say how a person gets the image of a task that nobody waited for."""
-    # The service chose both words, and a person will paste them into a shell.
+    """Return the advice to download the image of a task later, as a command where it is short enough."""
+    if len(task.id) + len(task.polling_url) > LONGEST_ADDRESS:
+        return "collect it later with the `task` of this error: its id and its polling_url."
+    # Both values come from the service and are pasted into a shell, so they are quoted.
     return f"collect it later with `fluxwerk wait {quote(task.id)} --polling-url {quote(task.polling_url)}`."
 
 
 class FluxwerkError(Exception):
-    """Anything that fluxwerk raises; `task` is the paid task it concerns, if any."""
+    """The base of every exception; `task` is the paid task it concerns, if any."""
 
     def __init__(self, message: str = "", *, task: Task | None = None) -> None:
         super().__init__(message)
@@ -80,11 +84,12 @@ class FluxwerkError(Exception):
 
 
 class InvalidUsageError(FluxwerkError):
-    """The caller's mistake, found before anything was sent."""
+    """Wrong arguments, found before anything was sent; `faults` names every field."""
 
     def __init__(self, message: str = "", *, faults: Iterable[Fault] = ()) -> None:
         self.faults = tuple(faults)
-        lines = [message, *(f"  {fault}" for fault in self.faults)]
+        indent = "  " if message or len(self.faults) > 1 else ""
+        lines = [message, *(f"{indent}{fault}" for fault in self.faults)]
         super().__init__("\n".join(line for line in lines if line))
 
     def __reduce__(self) -> tuple[type[InvalidUsageError], tuple[str], dict[str, object]]:
@@ -93,7 +98,7 @@ class InvalidUsageError(FluxwerkError):
 
 
 class UnknownModelError(InvalidUsageError):
-    """The name is in no row of the catalogue."""
+    """The catalogue has no model of this name."""
 
 
 class UnknownPriceError(InvalidUsageError):
@@ -105,19 +110,23 @@ class MissingKeyError(InvalidUsageError):
 
 
 class TransportError(FluxwerkError):
-    """No answer arrived."""
+    """No response arrived; `permanent` says that a repetition fails in the same way until a person mends the cause."""
+
+    def __init__(self, message: str = "", *, permanent: bool = False, task: Task | None = None) -> None:
+        super().__init__(message, task=task)
+        self.permanent = permanent
 
 
 class ConnectionFailedError(TransportError):
-    """Nothing was sent, so it is always safe to repeat."""
+    """Nothing was sent, so repeating is safe."""
 
 
 class NoResponseError(TransportError):
-    """The HTTP request left and no whole reply came back."""
+    """The HTTP request was sent, and no complete response arrived."""
 
 
 class InDoubtError(FluxwerkError):
-    """A submit left and its answer is unknown: it may have been charged, and it is not repeated."""
+    """A submit was sent and its response is unknown: it may have been charged, so it is not repeated."""
 
 
 class APIStatusError(FluxwerkError):
@@ -147,7 +156,7 @@ class InsufficientCreditsError(APIStatusError):
 
 
 class InvalidRequestError(APIStatusError):
-    """The service found the request wrong; `faults` names the fields."""
+    """The service refused the request as invalid; `faults` names the fields."""
 
 
 class RateLimitError(APIStatusError):
@@ -155,7 +164,7 @@ class RateLimitError(APIStatusError):
 
 
 class TaskFailedError(FluxwerkError):
-    """The task ended without an image; `details` is what the service said about it, `cost` its charge in credits."""
+    """The task ended without an image; `details` holds the reasons of the service, `cost` its charge in credits."""
 
     def __init__(
         self, message: str = "", *, details: Json = None, task: Task | None = None, cost: Decimal | None = None
@@ -166,7 +175,7 @@ class TaskFailedError(FluxwerkError):
 
 
 class ModerationError(TaskFailedError):
-    """Moderation stopped the task at the `stage` "request" (what went in) or "content" (what came out)."""
+    """Moderation stopped the task at the `stage` "request" (the input) or "content" (the output)."""
 
     def __init__(
         self,
@@ -184,37 +193,37 @@ class ModerationError(TaskFailedError):
 
 
 class TaskNotFoundError(TaskFailedError):
-    """The service does not know the task: a wrong id, another region's cluster, or too long ago."""
+    """The service does not know the task: wrong id, other region, or task too old."""
 
 
 class UntrustedURLError(FluxwerkError):
-    """A response named a URL that must not be followed."""
+    """A response holds a URL that must not be followed."""
 
 
 class InvalidSignatureError(FluxwerkError):
-    """A webhook does not prove that the service sent it: its signature is missing or wrong."""
+    """The signature of a webhook is missing or wrong."""
 
 
 class InvalidWebhookError(FluxwerkError):
-    """A webhook says nothing that can be read: too large, no JSON, no task or no status."""
+    """A webhook cannot be read: too large, not JSON, without a task or a status."""
 
 
 class LinkExpiredError(FluxwerkError):
-    """The delivery link died before the image was fetched, and so did a fresh one."""
+    """The delivery link expired before the download, and so did a new one."""
 
 
 class TaskTimeoutError(FluxwerkError, TimeoutError):
-    """Patience ran out; what was submitted may still finish and can be collected with its `task`."""
+    """The deadline passed; a submitted task may still finish and can be downloaded with its `task`."""
 
     def __str__(self) -> str:
-        """Say how to collect later what has been paid for."""
+        """Append the command that downloads the image later."""
         text = super().__str__()
-        return f"{text} The task goes on: {collect_later(self.task)}" if self.task else text
+        return f"{text} The task may still finish: {collect_later(self.task)}" if self.task else text
 
 
 class ConflictError(FluxwerkError):
-    """Another process has moved the job on, so this move was not written."""
+    """Another process has changed the job, so this transition was not written."""
 
 
 class StorageError(FluxwerkError):
-    """The ledger or the storage takes nothing now: its disk is full, read-only or gone."""
+    """The ledger or the storage cannot be written: its disk is full, read-only or missing."""

@@ -5,6 +5,8 @@ Pure Python over PNG, JPEG and WebP headers, so that an image is measured before
 
 from __future__ import annotations
 
+import base64
+import binascii
 import struct
 import zlib
 from collections.abc import Iterator
@@ -20,6 +22,10 @@ EXIF = b"Exif\0\0"
 ORIENTATION = 0x0112
 LYING = range(5, 9)
 WEBP_HEADERS = {b"VP8X": 30, b"VP8L": 25, b"VP8 ": 30}
+WHITE_SPACE = b" \t\n\r\v\f"
+DATA_URI = "data:"
+# No media type with its parameters is longer; what follows is not searched for the comma.
+LONGEST_DATA_URI_HEAD = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,28 @@ class Raster:
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         return self.width, self.height
+
+
+def is_data_uri(text: str) -> bool:
+    """Whether a text starts as a data URI does, in any case and behind white space."""
+    return text.lstrip()[: len(DATA_URI)].lower() == DATA_URI
+
+
+def read_base64(text: str) -> bytes:
+    """Decode base64 or a base64 data URI; white space around it, and the line breaks of many tools, are left out.
+
+    Raises `ValueError` with a sentence that says what is wrong, and never with the text.
+    """
+    if is_data_uri(text):
+        text = text.lstrip()
+        head, comma, rest = text[:LONGEST_DATA_URI_HEAD].partition(",")
+        if not comma or not "".join(head.lower().split()).endswith(";base64"):
+            raise ValueError("a data URI must be base64: data:image/png;base64,…")
+        text = rest + text[LONGEST_DATA_URI_HEAD:]
+    try:
+        return base64.b64decode(text.encode("ascii").translate(None, WHITE_SPACE), validate=True)
+    except (UnicodeEncodeError, binascii.Error):
+        raise ValueError("the text is not base64") from None
 
 
 def measure(data: bytes) -> Raster | None:

@@ -33,7 +33,7 @@ def test_a_webhook_settles_the_doubt_and_the_image_is_collected_without_a_second
     lost = FaultRule(on="submit", do="reset", accepted=True, first=1)
     late = FaultRule(on="webhook", do="delay", seconds=1.5)
     with (
-        loopback(books=books, trouble=[lost, late]) as base,
+        loopback(accounts=books, trouble=[lost, late]) as base,
         subprocess.Popen(
             [*listen, "--ledger", str(file)],
             env=environment,

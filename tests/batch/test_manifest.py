@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxwerk import catalog
 from fluxwerk.batch import plan
 from fluxwerk.batch.manifest import ManifestLine, fingerprint, read_manifest
 from fluxwerk.batch.row import Defaults, Rows, request_hash
@@ -348,21 +347,12 @@ def test_faults_of_input_images_name_the_line_and_the_file(tmp_path: Path):
 
 
 def test_a_price_that_is_not_public_is_said_and_may_be_assumed(tmp_path: Path):
-    path = write(tmp_path, "a.csv", "prompt,model\nfox,flux-dev\n")
-    unpriced = next(
-        (name for name, row in catalog.list_models().items() if row.price is None and _takes_prompt(row)), None
-    )
-    if unpriced is None:
-        pytest.skip("every model of the catalogue has a price")
-    path = write(tmp_path, "a.csv", f"prompt,model\nfox,{unpriced}\n")
+    (tmp_path / "fox.png").write_bytes(blank(64, 64))
+    path = write(tmp_path, "a.csv", "image,model\nfox.png,flux-tools-deblur\n")
     [bill] = plan(ledger_with(0), path).bills
     assert (bill.unpriced, bill.credits) == (1, 0)
     [bill] = plan(ledger_with(0), path, assume_price=Decimal(9)).bills
     assert (bill.unpriced, bill.credits) == (0, 9)
-
-
-def _takes_prompt(model) -> bool:
-    return {option.name for option in model.options.values() if option.required} <= {"prompt"}
 
 
 @given(st.dictionaries(st.text(min_size=1), st.none() | st.integers() | st.text(), max_size=5))

@@ -95,6 +95,43 @@ def test_a_service_that_cannot_be_reached_for_long_ends_the_run_with_its_reason(
     assert site.count(Stage.PLANNED) == 5
 
 
+def test_a_refused_certificate_stops_the_run_at_once_with_nothing_in_doubt(site: Site):
+    site.meddle = first_times(1000, ConnectionFailedError("its certificate was refused", permanent=True))
+    with pytest.raises(ConnectionFailedError, match="certificate was refused"):
+        site.run()
+    assert (site.count(Stage.PLANNED), site.count(Stage.DOUBTFUL)) == (5, 0)
+    assert len(site.submits) <= 5
+
+
+@pytest.mark.parametrize(("part", "stage"), [("get_result", Stage.SUBMITTED), ("/results/", Stage.READY)])
+def test_a_refused_certificate_on_the_way_to_an_image_keeps_what_was_paid_for(site: Site, part: str, stage: Stage):
+    def refused(request: HttpRequest, answer: Callable[[], Response]) -> Response:
+        if part in request.url:
+            raise ConnectionFailedError("its certificate was refused", permanent=True)
+        return answer()
+
+    site.meddle = refused
+    with pytest.raises(ConnectionFailedError, match="certificate was refused"):
+        site.run()
+    assert site.count(stage) > 0
+    assert site.count(Stage.FAILED) == 0
+    site.meddle = honest
+    site.run()
+    assert (site.count(Stage.SAVED), len(site.submits)) == (5, 5)
+
+
+def test_an_image_above_the_size_limit_fails_its_job_at_once(site: Site):
+    def huge(request: HttpRequest, answer: Callable[[], Response]) -> Response:
+        if "/results/" in request.url:
+            raise NoResponseError("the answer is larger than 134217728 bytes", permanent=True)
+        return answer()
+
+    site.meddle = huge
+    site.run()
+    assert site.count(Stage.FAILED) == 5
+    assert all("larger than 134217728 bytes" in row["reason"] for row in site.ledger.rows())
+
+
 def test_a_submit_that_was_not_answered_is_never_repeated(site: Site):
     site.meddle = first_times(2, NoResponseError("cut off"))
     site.run()
@@ -387,7 +424,7 @@ def test_stopping_twice_ends_at_once_and_loses_nothing(tmp_path: Path):
     site.run()
     assert site.count(Stage.SUBMITTED) >= 1
     site.on_told = lambda _: None
-    judge.settle_by_the_books(site.ledger, site.accepted)
+    judge.settle_by_the_accounts(site.ledger, site.accepted)
     site.run()
     assert site.count(Stage.SAVED) == 40
     judge.judge(site.ledger, site.accepted)
@@ -482,7 +519,7 @@ def test_a_worker_that_was_declared_dead_goes_on_under_a_new_name(tmp_path: Path
 
     site.on_told = bury
     site.run()
-    judge.settle_by_the_books(site.ledger, site.accepted)
+    judge.settle_by_the_accounts(site.ledger, site.accepted)
     site.run()
     assert site.count(Stage.SAVED) == 30
     judge.judge(site.ledger, site.accepted)
@@ -560,7 +597,7 @@ def test_results_come_as_they_finish_and_leaving_early_loses_nothing(tmp_path: P
             return {result.job.id async for result in batch.results()}
 
     assert asyncio.run(first()) == "saved"
-    judge.settle_by_the_books(site.ledger, site.accepted)
+    judge.settle_by_the_accounts(site.ledger, site.accepted)
     others = asyncio.run(rest())
     assert site.count(Stage.SAVED) == 40
     assert len(others) >= 1
@@ -712,13 +749,13 @@ def test_a_task_that_never_ends_is_given_up_after_the_patience_and_collected_on_
 
 
 def test_a_batch_learns_how_long_its_tasks_take_for_each_size_as_a_client_does(tmp_path):
-    experience = PollingHistory()
+    history = PollingHistory()
     rows = [{"prompt": "a fox", "width": side, "height": side, "seed": side} for side in (64, 1024)]
     with loopback() as base:
-        client = AsyncClient(KEY, base_url=base, experience=experience)
+        client = AsyncClient(KEY, base_url=base, history=history)
         batch = Batch(tmp_path / "a.ledger", output=tmp_path / "images", client=client)
         batch.plan(rows)
         batch.run()
         asyncio.run(client.close())
 
-    assert repr(experience).startswith("Experience(2 kinds")
+    assert repr(history).startswith("PollingHistory(2 kinds")

@@ -43,6 +43,17 @@ PER_IMAGE = {
     "flux-dev": "2.5",
     "flux-2-dev": "0",
 }
+# Credits for the first output megapixel and for each further one, whatever is sent in.
+BY_OUTPUT = {
+    "flux-tools-erase": ("3", "0.4"),
+    "flux-tools-vto-v1": ("3.75", "0.5"),
+    "flux-tools-vto-v2": ("3.75", "0.5"),
+}
+BY_RESOLUTION = {
+    "flux-3-image": {"768sq": "4.1", "1k": "4.8", "1.5k": "7", "2k": "10", "4k": "60.7"},
+    "flux-3-image-klein": {"768sq": "0.9", "1k": "0.9", "1.5k": "1.4", "2k": "1.4", "4k": "3.6"},
+}
+LORAS = {name: name.removesuffix("-finetuned") for name in list_models() if name.endswith("-finetuned")}
 SIDES = st.integers(64, 4096)
 SIZES = st.tuples(SIDES, SIDES)
 
@@ -71,11 +82,46 @@ def test_a_price_by_image_does_not_depend_on_its_size(name, cost):
 def test_every_model_has_a_price_or_says_that_it_has_none():
     unknown = {name for name, model in list_models().items() if model.price is None}
 
-    assert set(list_models()) - unknown == set(GUIDE) | set(PER_IMAGE) | {
-        "flux-2-klein-9b-preview",
-        "flux-2-pro-preview",
-    }
+    assert unknown == {"flux-tools-outpainting", "flux-tools-deblur"}
     assert all("price" in get_model(name).unconfirmed for name in unknown)
+
+
+@pytest.mark.parametrize(("name", "columns"), BY_OUTPUT.items())
+def test_a_tool_is_priced_by_the_megapixels_it_makes(name, columns):
+    first, more = map(Decimal, columns)
+
+    assert estimate(name, inputs=[ONE]) == first
+    assert estimate(name, inputs=[(2048, 1024), (4096, 4096)]) == first + more
+
+
+@pytest.mark.parametrize("shape", ["1:1", "21:9", "9:21", "4:3", "auto"])
+@pytest.mark.parametrize(
+    ("name", "tier", "cost"), [(name, *tier) for name, tiers in BY_RESOLUTION.items() for tier in tiers.items()]
+)
+def test_flux_3_is_priced_by_its_resolution_in_any_shape(name, tier, cost, shape):
+    request = Request(name, {"prompt": "x", "resolution": tier, "aspect_ratio": shape}, (ONE,))
+
+    assert estimate_request(request) == Decimal(cost)
+
+
+@pytest.mark.parametrize(
+    ("size", "cost"),
+    [((64, 64), "0.9"), (ONE, "0.9"), ((1600, 1024), "1.4"), ((2048, 2049), "1.4"), ((8192, 8192), "3.6")],
+)
+def test_an_exact_size_is_priced_as_the_resolution_that_holds_it(size, cost):
+    assert estimate("flux-3-image-klein", *size) == Decimal(cost)
+
+
+def test_flux_3_without_a_resolution_is_priced_at_1k():
+    assert (estimate("flux-3-image"), estimate("flux-3-image-klein")) == (Decimal("4.8"), Decimal("0.9"))
+
+
+@pytest.mark.parametrize(("name", "base"), LORAS.items())
+def test_a_lora_is_billed_as_the_model_below_it(name, base):
+    known = {"flux-2-klein-9b-kv", "flux-2-klein-9b-kv-bf16", "flux-2-klein-base-9b"}
+    base = "flux-2-klein-9b" if base in known else base.replace("base-", "")
+
+    assert get_model(name).price == get_model(base).price
 
 
 @given(st.sampled_from(sorted(GUIDE)), SIZES, st.lists(SIZES, max_size=8))
@@ -140,8 +186,8 @@ def test_a_model_by_hand_is_priced_by_its_own_price():
 
 
 def test_a_price_that_is_not_public_is_not_guessed():
-    with pytest.raises(UnknownPriceError, match=r"of flux-tools-erase is not public.*reseller"):
-        estimate("erase")
+    with pytest.raises(UnknownPriceError, match=r"of flux-tools-deblur is not public"):
+        estimate("deblur")
     with pytest.raises(UnknownPriceError, match=r"estimated\.$"):
         estimate(Model("new", "/v1/new"))
 

@@ -14,14 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxwerk.catalog import rows
-from fluxwerk.catalog.rows import KINDS, Model, Option, check, get_model, list_models, ratio, refuse
+from fluxwerk.catalog.rows import KINDS, Model, Option, check, get_model, list_models, ratio, refuse, takes_webhooks
 from fluxwerk.errors import InvalidUsageError, UnknownModelError
 
 PRO, ULTRA = get_model("pro"), get_model("ultra")
 NAMES = sorted(list_models())
 VENDOR = json.loads((Path(__file__).parents[1] / "data" / "bfl-openapi-2026-04-29.json").read_text(encoding="utf-8"))
 
-# Path, references, slots, and price as (first, more) or (image,) or none.
+OCTOBER = json.loads((Path(__file__).parents[1] / "data" / "bfl-fields-2026-10.json").read_text(encoding="utf-8"))
+
+# Path, references, slots, and price as (first, more), (image,), by resolution, or none.
 ROWS = {
     "flux-2-klein-4b": ("/v1/flux-2-klein-4b", 4, 24, ("1.4", "0.1")),
     "flux-2-klein-9b": ("/v1/flux-2-klein-9b", 4, 24, ("1.5", "0.2")),
@@ -30,6 +32,12 @@ ROWS = {
     "flux-2-pro-preview": ("/v1/flux-2-pro-preview", 8, 24, ("3", "1.5")),
     "flux-2-max": ("/v1/flux-2-max", 8, 24, ("7", "3")),
     "flux-2-flex": ("/v1/flux-2-flex", 8, 24, ("5", "5")),
+    "flux-2-klein-4b-finetuned": ("/v1/flux-2-klein-4b-finetuned", 4, 24, ("1.4", "0.1")),
+    "flux-2-klein-9b-finetuned": ("/v1/flux-2-klein-9b-finetuned", 4, 24, ("1.5", "0.2")),
+    "flux-2-klein-9b-kv-finetuned": ("/v1/flux-2-klein-9b-kv-finetuned", 4, 24, ("1.5", "0.2")),
+    "flux-2-klein-9b-kv-bf16-finetuned": ("/v1/flux-2-klein-9b-kv-bf16-finetuned", 4, 24, ("1.5", "0.2")),
+    "flux-2-klein-base-4b-finetuned": ("/v1/flux-2-klein-base-4b-finetuned", 4, 24, ("1.4", "0.1")),
+    "flux-2-klein-base-9b-finetuned": ("/v1/flux-2-klein-base-9b-finetuned", 4, 24, ("1.5", "0.2")),
     "flux-2-dev": ("/v1/flux-2-dev", 6, 24, ("0",)),
     "flux-kontext-pro": ("/v1/flux-kontext-pro", 4, 24, ("4",)),
     "flux-kontext-max": ("/v1/flux-kontext-max", 4, 6, ("8",)),
@@ -40,11 +48,12 @@ ROWS = {
     "flux-pro-1.0-fill": ("/v1/flux-pro-1.0-fill", 0, 24, ("5",)),
     "flux-pro-1.0-expand": ("/v1/flux-pro-1.0-expand", 0, 24, ("5",)),
     "flux-tools-outpainting": ("/v1/flux-tools/outpainting-v1", 0, 24, ()),
-    "flux-tools-erase": ("/v1/flux-tools/erase-v1", 0, 24, ()),
+    "flux-tools-erase": ("/v1/flux-tools/erase-v1", 0, 24, ("3", "0.4")),
     "flux-tools-deblur": ("/v1/flux-tools/deblur-v1", 0, 24, ()),
-    "flux-tools-vto-v1": ("/v1/flux-tools/vto-v1", 0, 24, ()),
-    "flux-tools-vto-v2": ("/v1/flux-tools/vto-v2", 0, 24, ()),
-    "flux-3-image": ("/v1/flux-3-image", 10, 5, ()),
+    "flux-tools-vto-v1": ("/v1/flux-tools/vto-v1", 0, 24, ("3.75", "0.5")),
+    "flux-tools-vto-v2": ("/v1/flux-tools/vto-v2", 0, 24, ("3.75", "0.5")),
+    "flux-3-image": ("/v1/flux-3-image", 10, 5, ("768sq: 4.1", "1k: 4.8", "1.5k: 7", "2k: 10", "4k: 60.7")),
+    "flux-3-image-klein": ("/v1/flux-3-image-klein", 10, 5, ("1k: 0.9", "2k: 1.4", "4k: 3.6")),
 }
 # Where the catalogue and the OpenAPI of 29 April 2026 differ, and why; "*" stands for every model.
 DIFFERENCES = {
@@ -134,11 +143,55 @@ def test_every_image_model_that_the_service_publishes_has_a_row():
     assert paths == {get_model(name).path for name in PUBLISHED}
 
 
+@pytest.mark.parametrize("path", OCTOBER["paths"])
+def test_every_row_has_the_fields_of_october_and_no_others(path):
+    published = OCTOBER["models"][OCTOBER["paths"][path]]
+    [model] = [model for model in list_models().values() if model.path == path and not model.sends]
+    internal = {name for name in ("input_image_blob_path",) if name in published["optional"]}
+
+    assert set(model.options) == {*published["required"], *published["optional"]} - internal
+    assert {name for name, option in model.options.items() if option.required} == set(published["required"])
+
+
+@pytest.mark.parametrize(
+    ("name", "absent"),
+    [
+        ("flux-tools-outpainting", {"seed", "webhook_url", "webhook_secret"}),
+        ("flux-3-image", {"user", "webhook_url", "webhook_secret"}),
+    ],
+)
+def test_a_strict_model_refuses_what_the_live_service_refuses(name, absent):
+    model = get_model(name)
+    given = dict.fromkeys(absent, "https://a")
+    named = {fault.field for fault in check(model, given) if "no such option" in fault.allowed}
+
+    assert model.strict
+    assert named == absent
+
+
+def test_a_model_that_takes_no_webhook_is_known_by_its_row():
+    assert not any(takes_webhooks(name) for name in ("flux-tools-outpainting", "flux-3-image"))
+    assert all(takes_webhooks(name) for name in ("flux-2-pro", "newer-than-the-catalogue"))
+    assert takes_webhooks(Model("new", "/v1/new"))
+
+
+def test_klein_of_flux_3_says_that_it_is_unconfirmed():
+    assert {"path", "price", "safety_tolerance"} <= set(get_model("flux-3-image-klein").unconfirmed)
+
+
+def test_a_safety_tolerance_of_7_is_passed_on_to_flux_3():
+    assert all(
+        check(get_model(name), {"prompt": "x", "safety_tolerance": 7}) == [] for name in ("flux-3", "flux-3-klein")
+    )
+
+
 def test_there_are_these_models_and_no_others():
     def price(model):
         known = model.price
         if known is None:
             return ()
+        if known.resolution:
+            return tuple(f"{name}: {cost}" for name, cost in known.resolution.items())
         return tuple(map(str, (known.image,) if known.image is not None else (known.first, known.more)))
 
     assert {name: (m.path, m.references, m.slots, price(m)) for name, m in list_models().items()} == ROWS
@@ -192,7 +245,7 @@ def test_the_paths_of_the_guide_and_of_the_service_are_both_there():
     paths = {path for model in list_models().values() for path in model.paths()}
 
     assert {"/v1/flux-kontext", "/v1/flux-kontext-pro", "/v1/flux-fill", "/v1/flux-pro-1.0-fill"} <= paths
-    assert {"/v1/flux-pro-1.1-raw", "/v1/flux-pro-1.1-ultra"} <= paths
+    assert {"/v1/flux-pro-1.1-raw", "/v1/flux-pro-1.1-ultra", "/v1/flux-pro"} <= paths
 
 
 def test_only_the_weights_that_are_run_at_home_are_not_hosted():
@@ -264,7 +317,7 @@ def test_what_fits_has_no_faults():
         (PRO, "width", 0.0, "a whole number"),
         (PRO, "safety_tolerance", 6, "from 0 to 5"),
         (ULTRA, "safety_tolerance", 7, "from 0 to 6"),
-        (get_model("flux-3"), "safety_tolerance", 5, "from 0 to 4"),
+        (get_model("flux-3"), "safety_tolerance", 8, "from 0 to 7"),
         (PRO, "output_format", "gif", "one of jpeg, png, webp"),
         (PRO, "output_format", ["png"], "one of jpeg, png, webp"),
         (PRO, "disable_pup", 1, "true or false"),
@@ -331,7 +384,7 @@ def test_an_image_of_more_than_four_megapixels_is_refused_as_a_whole():
     assert check(PRO, {"prompt": "a fox", "width": 2048, "height": 2048}) == []
     [fault] = check(PRO, {"prompt": "a fox", "width": 2049, "height": 2048})
 
-    assert str(fault) == "width × height = '2049×2048': at most 4194304 pixels, 2048×2048"
+    assert str(fault) == "width × height = '2049×2048': must be at most 4194304 pixels, such as 2048×2048"
 
 
 def test_faults_are_raised_all_at_once_and_none_raise_nothing():

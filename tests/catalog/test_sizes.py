@@ -139,6 +139,13 @@ def test_flux_3_left_to_itself_follows_the_first_image_in_shape():
     assert output_size(get_model("flux-3"), {"resolution": "2k"}, [(600, 300)]) == (2896, 1456)
 
 
+def test_klein_of_flux_3_makes_an_exact_size_on_the_grid_and_else_its_resolution():
+    klein = get_model("flux-3-klein")
+
+    assert output_size(klein, {"width": 1000, "height": 600, "resolution": "4k"}) == (992, 592)
+    assert output_size(klein, {"width": 1000, "resolution": "2k"}) == (2048, 2048)
+
+
 @given(SIZES)
 def test_a_tool_that_repairs_keeps_the_size_of_its_image(size):
     assert output_size(FILL, {"width": 64}, [size]) == size

@@ -86,7 +86,7 @@ def pace() -> list[float]:
 @pytest.fixture
 def shell(tmp_path: Path, books: Accounts, pace: list[float], monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
     monkeypatch.chdir(tmp_path)
-    with loopback(Blank(), books=books, pace=lambda _: pace[0]) as base:
+    with loopback(Blank(), accounts=books, pace=lambda _: pace[0]) as base:
         yield Shell(tmp_path, base, books)
 
 
@@ -254,10 +254,10 @@ def test_a_prompt_that_a_spreadsheet_would_run_is_made_harmless(shell: Shell):
 def test_the_account_and_the_ledger_are_compared(shell: Shell):
     shell.run()
     said = shell("costs", "--reconcile", "--base-url", shell.base).output
-    assert "the account lost 7.4 credits ($0.074) and the ledger booked 7.4 credits ($0.074): they agree." in said
+    assert "the balance fell by 7.4 credits ($0.074) and the ledger recorded 7.4 credits ($0.074): they agree." in said
     shell.books.account(KEY).spent += 5
     said = shell("costs", "--reconcile", "--base-url", shell.base).output
-    assert "5 credits ($0.05) apart" in said
+    assert "They differ by 5 credits ($0.05)." in said
     told = shell("costs", "--reconcile", "--json", "--base-url", shell.base).stdout.splitlines()
     assert json.loads(told[-1])["difference"] == 5
 
@@ -268,8 +268,8 @@ def test_doubts_explain_why_the_account_lost_less_than_the_ledger_booked(shell: 
     in_doubt(shell)
     shell.run(code=7)
     said = shell("costs", "--reconcile", "--base-url", shell.base).output
-    assert "in doubt: 3 credits ($0.03) apart" in said
-    assert "were not charged would explain it: settle them." in said
+    assert "in doubt. They differ by 3 credits ($0.03)." in said
+    assert "Jobs in doubt that were not charged can explain the difference" in said
 
 
 def in_doubt(shell: Shell) -> None:
@@ -333,13 +333,13 @@ def test_an_origin_without_a_prompt_or_with_local_images_cannot_be_sent(shell: S
     (shell.folder / "a.png").write_bytes(b"")
     facts: dict[str, Any] = {"fluxwerk": 1, "model": "flux-2-pro", "request": {}}
     (shell.folder / "a.png.json").write_text(json.dumps(facts))
-    assert "without its prompt" in shell("replay", "a.png", "-o", "b.png", code=2).stderr
+    assert "was not recorded" in shell("replay", "a.png", "-o", "b.png", code=2).stderr
     facts["request"] = {"prompt": "a", "input_image": "sha256:" + "a" * 64}
     (shell.folder / "a.png.json").write_text(json.dumps(facts))
     assert "only their hashes" in shell("replay", "a.png", "-o", "b.png", code=2).stderr
     facts["request"] = {"prompt": "a", "images": ["https://example.com/a.png?…"]}
     (shell.folder / "a.png.json").write_text(json.dumps(facts))
-    assert "queries were not kept" in shell("replay", "a.png", "-o", "b.png", code=2).stderr
+    assert "queries were not recorded" in shell("replay", "a.png", "-o", "b.png", code=2).stderr
 
 
 def test_which_ledger_is_meant_has_to_be_clear(shell: Shell):
@@ -511,7 +511,7 @@ def test_a_killed_run_goes_on_where_it_stopped(shell: Shell):
 
     with shell.ledger() as ledger:
         judge.judge(ledger, shell.accepted)
-        if judge.settle_by_the_books(ledger, shell.accepted):
+        if judge.settle_by_the_accounts(ledger, shell.accepted):
             shell.run()
         assert ledger.budget.sums().count(Stage.SAVED) == 80
         assert ledger.budget.sums().spent == judge.charged(shell.accepted) == 240

@@ -49,7 +49,7 @@ def look(name):
         return opened
 
 
-def picture(name, size=(256, 256), colour="red"):
+def draw(name, size=(256, 256), colour="red"):
     Image.new("RGB", size, colour).save(name)
     return name
 
@@ -71,7 +71,7 @@ def test_the_examples_of_a_command_stand_in_its_help_as_they_are_typed(name):
     assert all(f"  {line}\n" in shown for line in examples)
 
 
-def test_whoever_reads_only_the_first_lines_gets_no_complaint():
+def test_a_closed_pipe_ends_without_a_message():
     command = [sys.executable, "-m", "fluxwerk", "models", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         running.stdout.close()
@@ -95,7 +95,7 @@ def test_help_and_version_load_neither_a_client_nor_a_server():
     assert done.stderr.strip() == "[]"
 
 
-def test_the_version_is_told():
+def test_the_version_is_printed():
     assert fluxwerk("--version").output.startswith("fluxwerk ")
 
 
@@ -148,8 +148,8 @@ def test_progress_goes_to_stderr_and_the_result_to_stdout(on_server):
 
 
 def test_images_are_edited_in_their_order(on_server):
-    picture("one.png", colour="red")
-    picture("two.png", colour="blue")
+    draw("one.png", colour="red")
+    draw("two.png", colour="blue")
     done = on_server(
         "edit", "image 1 beside image 2", "-i", "one.png", "-i", "two.png", "--width", 512, "--height", 256
     )
@@ -157,7 +157,7 @@ def test_images_are_edited_in_their_order(on_server):
 
 
 def test_only_what_the_mask_covers_is_repainted(on_server):
-    picture("photo.png", (256, 256), "red")
+    draw("photo.png", (256, 256), "red")
     mask = Image.new("L", (256, 256), 0)
     mask.paste(255, (128, 0, 256, 256))
     mask.save("mask.png")
@@ -171,7 +171,7 @@ def test_only_what_the_mask_covers_is_repainted(on_server):
 
 
 def test_a_dry_run_shows_request_and_price_and_sends_nothing(own_folder):
-    picture("photo.png")
+    draw("photo.png")
     done = fluxwerk("edit", "x", "-i", "photo.png", "--dry-run", "--no-upsampling")
     assert done.exit_code == 0
     assert "POST /v1/flux-2-pro" in done.stdout
@@ -189,15 +189,15 @@ def test_a_dry_run_shows_no_secret(how):
 
 
 def test_a_dry_run_for_machines_is_json_and_an_unknown_price_is_null(own_folder):
-    picture("photo.png")
-    done = fluxwerk("fill", "-m", "erase", "-i", "photo.png", "--mask", "photo.png", "--dry-run", "--json")
+    draw("photo.png")
+    done = fluxwerk("edit", "-m", "deblur", "-i", "photo.png", "--dry-run", "--json")
     shown = json.loads(done.stdout)
-    assert (shown["path"], shown["estimated_cost"]) == ("/v1/flux-tools/erase-v1", None)
-    assert set(shown["body"]) == {"image", "mask"}
+    assert (shown["path"], shown["estimated_cost"]) == ("/v1/flux-tools/deblur-v1", None)
+    assert set(shown["body"]) == {"image"}
 
 
 def test_a_prompt_for_a_model_that_takes_none_is_named(own_folder):
-    picture("photo.png")
+    draw("photo.png")
     assert fluxwerk("edit", "-m", "deblur", "-i", "photo.png", "--dry-run").exit_code == 0
     assert "no such option" in fluxwerk("edit", "x", "-m", "deblur", "-i", "photo.png", "--dry-run").stderr
 
@@ -221,7 +221,7 @@ def test_a_misspelled_model_gets_a_suggestion(own_folder):
     assert (done.exit_code, "did you mean 'flux-2-pro'" in done.stderr) == (2, True)
 
 
-def test_without_a_key_the_way_to_one_is_told(own_folder):
+def test_without_a_key_the_message_says_how_to_get_one(own_folder):
     done = fluxwerk("generate", "x", BFL_API_KEY="")
     assert done.exit_code == 3
     for part in ("dashboard.bfl.ai", "BFL_API_KEY", "--offline"):
@@ -244,7 +244,7 @@ def test_offline_does_not_go_with_another_address(own_folder):
 
 def test_a_format_that_contradicts_the_file_is_refused_before_anything_is_paid(own_folder):
     done = fluxwerk("generate", "x", "--format", "png", "-o", "a.jpg", "--offline")
-    assert (done.exit_code, "does not go with a.jpg" in done.stderr) == (2, True)
+    assert (done.exit_code, "contradicts the file name a.jpg" in done.stderr) == (2, True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -261,13 +261,13 @@ def test_a_file_in_the_place_of_a_folder_is_refused_before_anything_is_paid(own_
 
 
 def test_a_wrong_key_ends_with_the_code_for_authentication(own_folder):
-    with loopback(books=Accounts(["the-right-one"])) as base:
+    with loopback(accounts=Accounts(["the-right-one"])) as base:
         done = fluxwerk("credits", "--base-url", base, BFL_API_KEY="a-wrong-one")
     assert (done.exit_code, "a-wrong-one" in done.output) == (3, False)
 
 
 def test_an_empty_account_ends_with_the_code_for_credits(own_folder):
-    with loopback(books=Accounts(credit=0)) as base:
+    with loopback(accounts=Accounts(credit=0)) as base:
         done = fluxwerk("generate", "x", "--base-url", base, BFL_API_KEY=KEY)
     assert (done.exit_code, "Insufficient credits" in done.stderr) == (4, True)
 
@@ -331,7 +331,7 @@ def test_the_balance_is_shown_with_its_dollars(on_server):
 
 
 def test_a_price_is_estimated_from_sizes_and_files(own_folder):
-    picture("photo.png", (1024, 1024))
+    draw("photo.png", (1024, 1024))
     assert "about 4.5 credits ($0.045)" in fluxwerk("price", "flux-2-pro", "--width", 1920, "--height", 1080).stdout
     assert "about 10 credits ($0.10)" in fluxwerk("price", "max", "-i", "photo.png").stdout
     many = json.loads(fluxwerk("price", "klein-4b", "-i", "1024x1024", "-n", 10, "--json").stdout)
@@ -340,7 +340,7 @@ def test_a_price_is_estimated_from_sizes_and_files(own_folder):
 
 
 def test_an_unknown_price_is_refused_and_never_zero(own_folder):
-    done = fluxwerk("price", "erase")
+    done = fluxwerk("price", "deblur")
     assert (done.exit_code, "not public" in done.stderr, done.stdout) == (2, True, "")
 
 

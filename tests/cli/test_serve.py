@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from fluxwerk.cli.group import group
 from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.server import app as application
-from fluxwerk.server.router import Service
 from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.state import ServerState
 from support.asking import PRO
 from support.process import process
 
@@ -34,7 +34,7 @@ def refused(*options: object) -> str:
         (("--credits", "many"), "--credits"),
         (("--allow-network", "here"), "--allow-network"),
         (("--keys", "none.json"), "fluxwerk keys add NAME --file none.json"),
-        (("--key", "a", "--keys", "none.json"), "not both"),
+        (("--key", "a", "--keys", "none.json"), "exclude each other"),
         (("--trouble", "none.toml"), "cannot be read"),
         (("--dialect", "latin"), "--dialect"),
         (("--keep", "0"), "--keep"),
@@ -51,8 +51,8 @@ def test_a_host_that_may_get_webhooks_by_plain_http_may_be_written_in_any_case()
             assert httpx2.post(base + PRO, json={**SMALL, "webhook_url": url}, headers=KEY).status_code == status
 
 
-def test_a_port_that_is_taken_is_said(fluxwerk_server):
-    assert "cannot be listened at" in refused("--port", fluxwerk_server.rpartition(":")[2])
+def test_a_port_that_is_taken_is_named(fluxwerk_server):
+    assert "cannot listen on" in refused("--port", fluxwerk_server.rpartition(":")[2])
 
 
 def test_the_guides_dialect_trouble_and_keys_of_a_file(tmp_path):
@@ -100,7 +100,7 @@ def test_a_mistake_of_the_server_is_a_500_in_json_that_tells_nothing():
             raise RuntimeError("CANARY")
 
     async def ask() -> httpx2.Response:
-        app = application.build(Service(Spilt(), lambda: 0.0), OfflineEngine())
+        app = application.build(ServerState(Spilt(), lambda: 0.0), OfflineEngine())
         transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
         async with httpx2.AsyncClient(transport=transport, base_url="http://fluxwerk.test") as http:
             return await http.get("/v1/credits", headers=KEY)
@@ -112,10 +112,16 @@ def test_a_mistake_of_the_server_is_a_500_in_json_that_tells_nothing():
 
 def test_a_body_that_announces_too_much_is_refused_before_it_is_read():
     async def ask(length: str) -> httpx2.Response:
-        app = application.build(Service(Accounts(), lambda: 0.0), OfflineEngine())
+        app = application.build(ServerState(Accounts(), lambda: 0.0), OfflineEngine())
         transport = httpx2.ASGITransport(app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://fluxwerk.test") as http:
             return await http.post(PRO, content=json.dumps(SMALL), headers={**KEY, "content-length": length})
 
     for length in (str(301 * 2**20), "9" * 5000):
         assert asyncio.run(ask(length)).status_code == 413
+
+
+def test_a_strict_server_refuses_a_misspelt_field():
+    with process("--strict") as (base, _):
+        answer = httpx2.post(base + PRO, json={**SMALL, "sed": 1}, headers=KEY)
+    assert (answer.status_code, answer.json()["detail"][0]["type"]) == (422, "unknown_field")

@@ -53,18 +53,18 @@ def test_without_a_secret_nothing_is_signed_and_the_variable_is_named():
     assert "--secret" in done.stderr
 
 
-def test_listen_shows_what_is_proven_and_what_is_not_and_shows_no_secret():
+def test_listen_shows_what_is_verified_and_shows_no_secret():
     with listening(count=4) as (url, process):
         answers = [post(url), post(url, headers={}), post(url, headers={SIGNATURE: sign(b"x", KEY)}), post(url, b"[]")]
         shown = process.stdout.read()
         assert process.wait() == 0
     assert [answer.status_code for answer in answers] == [200, 401, 401, 400]
-    proven, missing, wrong, garbled = shown.splitlines()
-    assert "verdict: proven  task: t1  status: Ready  image: https://delivery-eu1.bfl.ai/x?…" in proven
-    assert "not proven" in missing
+    verified, missing, wrong, garbled = shown.splitlines()
+    assert "verdict: verified  task: t1  status: Ready  image: https://delivery-eu1.bfl.ai/x?…" in verified
+    assert "not verified" in missing
     assert "no X-BFL-Signature" in missing
-    assert "does not fit its body" in wrong
-    assert "proven, but unreadable" in garbled
+    assert "does not match its body" in wrong
+    assert "verified, but unreadable" in garbled
     assert "CANARY" not in shown + "".join(answer.text for answer in answers)
 
 
@@ -72,22 +72,22 @@ def test_listen_speaks_json_and_keeps_the_bodies(tmp_path):
     with listening("--json", "--save", str(tmp_path / "hooks"), "--accept-secret-header") as (url, process):
         assert post(url, headers={"x-webhook-secret": KEY}).status_code == 200
         facts = json.loads(process.stdout.read())
-    assert (facts["verdict"], facts["task"], facts["status"]) == ("proven", "t1", "Ready")
+    assert (facts["verdict"], facts["task"], facts["status"]) == ("verified", "t1", "Ready")
     assert (tmp_path / "hooks" / "webhook-1.json").read_bytes() == BODY
 
 
-def test_listen_forwards_what_is_proven_byte_for_byte_and_nothing_else():
+def test_listen_forwards_what_is_verified_byte_for_byte_and_nothing_else():
     with listening(count=2) as (behind, receiver):
         with listening("--forward", behind, count=4) as (url, front):
             answers = [post(url), post(url, headers={}), post(url)]
             receiver.wait()
             answers.append(post(url))
             shown = front.stdout.read().splitlines()
-        assert receiver.stdout.read().count("verdict: proven") == 2
+        assert receiver.stdout.read().count("verdict: verified") == 2
     assert [answer.status_code for answer in answers] == [200, 401, 200, 502]
     assert "forwarded: answered 200 after" in shown[0]
     assert "forwarded" not in shown[1]
-    assert "forwarded: lost" in shown[3]
+    assert "forwarded: failed (" in shown[3]
 
 
 @pytest.mark.parametrize(("length", "status"), [("262145", 413), ("9" * 30, 413), ("-1", 413), (None, 411)])
@@ -106,7 +106,7 @@ def test_ctrl_c_ends_listening_with_a_count():
     with listening(count=9) as (url, process):
         post(url)
         process.send_signal(signal.SIGINT)
-        assert "1 webhooks were heard." in process.stderr.read()
+        assert "1 webhook received." in process.stderr.read()
         assert process.wait() == 0
 
 
@@ -116,4 +116,4 @@ def test_an_address_that_is_taken_is_named():
             group, ["webhook", "listen", "--port", url.rpartition(":")[2]], env={"BFL_WEBHOOK_SECRET": KEY}
         )
     assert done.exit_code == 2
-    assert "cannot be listened at" in done.stderr
+    assert "cannot listen on" in done.stderr

@@ -39,8 +39,13 @@ from fluxwerk import (
 )
 from fluxwerk.catalog import rows, sizes
 from fluxwerk.client import transport
-from fluxwerk.testing import loopback
-from fluxwerk.types import HttpRequest
+from fluxwerk.engines.offline import OfflineEngine
+from fluxwerk.server.app import build
+from fluxwerk.server.fetch import Guard
+from fluxwerk.server.router import Service
+from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.testing import PretendClock, loopback
+from fluxwerk.types import Event, HttpRequest, Outcome, Pool, Response, Status
 from support import images
 
 KEY = "a-secret-key"
@@ -424,7 +429,8 @@ def test_an_answer_that_stalls_behind_a_proxy_is_given_up_at_the_deadline(monkey
     with host(late) as base:
         monkeypatch.setenv("http_proxy", base)
         monkeypatch.setenv("no_proxy", "")
-        assert_given_up_in_time(blocking, blocking.client(base_url=base), base)
+        elsewhere = "http://service.invalid"
+        assert_given_up_in_time(blocking, blocking.client(base_url=elsewhere), elsewhere)
 
 
 def test_without_a_deadline_a_body_may_take_its_time(asked):
@@ -539,7 +545,7 @@ def needs(model: catalog.Model) -> dict[str, object]:
             wanted[option.name] = 128
     if "width" in model.options and model.output == "size":
         wanted |= {"width": 256, "height": 288}
-    return wanted
+    return wanted | ({"finetune_id": "mine"} if "finetune_id" in model.options else {})
 
 
 @pytest.mark.parametrize("model", catalog.list_models().values(), ids=lambda model: model.name)
@@ -650,3 +656,83 @@ def test_many_at_once_open_no_more_connections_than_they_are():
 
     assert sum(one.image is not None for one in made) == 40
     assert counter.connections <= 6 + 16
+
+
+class Recorded:
+    """A transport of one's own: a conversation without a network."""
+
+    def __init__(self):
+        self.sent, self.closed = [], False
+
+    def answer(self, credentials, request, budget):
+        self.sent.append((request.method, credentials.headers(request).get("x-key"), budget))
+        if request.method == "POST":
+            return Response(200, {}, json.dumps(TASK).encode())
+        return Response(200, {}, json.dumps(READY).encode() if "get_result" in request.url else PICTURE)
+
+
+class Wire(Recorded):
+    def send(self, credentials, request, budget):
+        return self.answer(credentials, request, budget)
+
+    def close(self):
+        self.closed = True
+
+
+class AsyncWire(Recorded):
+    async def send(self, credentials, request, budget):
+        return self.answer(credentials, request, budget)
+
+    async def close(self):
+        self.closed = True
+
+
+def test_a_transport_replaces_the_network_and_is_closed_with_its_client(asked):
+    wire, clock = AsyncWire() if asked.is_async else Wire(), PretendClock(0.0)
+    image = asked.do(asked.client(transport=wire, clock=clock, timeout=50), "generate", "a fox")
+    assert image.data == PICTURE
+    assert [(method, key) for method, key, _ in wire.sent] == [("POST", KEY), ("GET", KEY), ("GET", None)]
+    assert wire.sent[0][2] == 50
+    assert wire.sent[2][2] == 50 - clock.now() < 50
+    assert wire.closed
+
+
+def test_a_transport_and_an_http_client_are_one_too_many(asked):
+    with pytest.raises(InvalidUsageError, match="http_client and transport"):
+        asked.client(conversation(), transport=Wire())
+
+
+def test_events_are_for_observers_and_change_no_slot(asked):
+    heard = []
+
+    def deaf(event):
+        heard.append(event.kind)
+
+    of = asked.client(
+        transport=AsyncWire() if asked.is_async else Wire(), clock=PretendClock(0.0), on_event=deaf, slots=1
+    )
+    task = Task("1", TASK["polling_url"])
+    session = of._session()
+    session.claim = of.slots.ask(Pool("standard", 1))
+    session.tell(Event("submitted", task))
+    assert of.slots.age(task) is None
+    session.submitted(task)
+    session.tell(Event("polled", task, 1, Status(task, "Ready", Outcome.READY)))
+    assert of.slots.age(task) == 0
+    session.ended(task)
+    assert of.slots.age(task) is None
+    assert heard == ["submitted", "polled"]
+
+
+def test_an_application_in_this_process_is_reached_without_a_socket():
+    service = Service(Accounts(), time.time, engine="offline", pace=lambda _: 0.0)
+    app = build(service, OfflineEngine(), Guard(()))
+
+    async def run():
+        async with (
+            app.router.lifespan_context(app),
+            AsyncClient(KEY, base_url="http://fluxwerk.test", transport=transport.ASGITransport(app)) as of,
+        ):
+            return await of.generate("a fox", width=64, height=64)
+
+    assert asyncio.run(run()).width == 64

@@ -55,12 +55,13 @@ def test_an_option_may_be_none_where_some_model_allows_it():
     assert {name for name in nullable & set(kinds) if not kinds[name].endswith("| None")} == set()
 
 
-def test_beside_options_there_are_four_words():
+def test_beside_options_there_are_five_words():
     assert set(RequestOptions.__annotations__) - set(ModelOptions.__annotations__) == {
         "model",
         "images",
         "extra",
         "timeout",
+        "allow_empty_prompt",
     }
 
 
@@ -134,7 +135,7 @@ def test_an_attached_image_does_not_show_its_bytes():
         ("no/such/fox.png", "there is no such file"),
         ("data:image/png,abc", "must be base64"),
         ("data:image/png;base64", "must be base64"),
-        ("data:image/png;base64,!", "is no file, no URL, no data URI and no base64"),
+        ("data:image/png;base64,!", "the text is not base64"),
         ("füchse", "is no file"),
         ("", "it is empty"),
         (b"", "it is empty"),
@@ -337,3 +338,11 @@ def test_a_url_that_is_none_of_ours_is_told_without_its_query(url):
         compose(get_model("flux-2-pro"), "a fox", images=[url])
     assert "c" in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n"])
+def test_a_blank_prompt_is_refused_where_the_model_needs_one(prompt):
+    with pytest.raises(InvalidUsageError, match="at least one word"):
+        compose(PRO, prompt)
+    assert compose(PRO, prompt, allow_empty_prompt=True).fields == {"prompt": prompt}
+    assert compose(ULTRA, prompt).fields == {"prompt": prompt}

@@ -62,7 +62,7 @@ def books():
 
 def serving(books, quick=0):
     """A server that lets the submits after the `quick` ones wait for their answers."""
-    return loopback(books=books, trouble=[FaultRule(on="submit", do="delay", seconds=0.4, after=quick)])
+    return loopback(accounts=books, trouble=[FaultRule(on="submit", do="delay", seconds=0.4, after=quick)])
 
 
 def test_whoever_leaves_a_client_in_the_middle_of_many_knows_every_task_that_was_bought(books, heard):
@@ -132,7 +132,7 @@ def test_a_cancelled_submit_whose_answer_never_comes_is_told_as_in_doubt(books, 
             with pytest.raises(asyncio.CancelledError):
                 await submitting
 
-    with loopback(books=books, trouble=[FaultRule(on="submit", do="stall")]) as base:
+    with loopback(accounts=books, trouble=[FaultRule(on="submit", do="stall")]) as base:
         asyncio.run(run(base))
     gc.collect()
     assert [event.kind for event in heard] == ["failed"]
@@ -147,7 +147,7 @@ def test_a_doubt_that_comes_when_nobody_listens_to_many_any_more_is_in_the_log(h
     books = Door()
     stall = [FaultRule(on="submit", do="stall", after=1)]
     with (
-        loopback(books=books, trouble=stall) as base,
+        loopback(accounts=books, trouble=stall) as base,
         Client("k", base_url=base, slots=1, timeout=2, on_event=heard.append) as client,
     ):
         for made in client.generate_many(FOXES[:2], **SMALL):

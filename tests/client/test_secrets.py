@@ -5,24 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
+import socket
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import httpx2
 import pytest
 
 from fluxwerk import AsyncClient, Client, FluxwerkError, Task
-from fluxwerk.server.router import Service
 from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.state import ServerState
 from fluxwerk.testing import FaceToFace, loopback
 from fluxwerk.types import HttpRequest
+from support import images
 
 KEY = "CANARY-key-8c1f"
 SIGNATURE = "CANARYsig"
 BFL = "https://api.bfl.ai"
 SAMPLE = f"https://delivery-eu1.bfl.ai/results/x/sample.png?se=2026&sig={SIGNATURE}"
 TASK = {"id": "1", "polling_url": f"{BFL}/v1/get_result?id=1"}
+IMAGE = images.png(64, 64)
 READY = {"id": "1", "status": "Ready", "result": {"sample": SAMPLE}}
 
 
@@ -77,20 +82,74 @@ def test_a_whole_conversation_over_http_leaves_no_trace_in_the_logs(fluxwerk_ser
     assert_clean(repr(events))
 
 
-def test_the_http_librarys_own_words_are_redacted(heard):
-    Client(KEY)
-    logging.getLogger("httpx2").info("HTTP Request: GET %s", SAMPLE)
-    logging.getLogger("httpcore2.http11").debug("complete return_value=[(b'Location', b'%s')]", SAMPLE)
-    logging.getLogger("httpcore2.http2").debug("started headers=[(b'x-key', b'%s')]", KEY)
+def test_a_client_changes_no_logger_of_a_library():
+    libraries = ("httpx2", "httpcore2", "httpcore2.http11", "httpcore2.http2", "hpack.hpack", "hpack.table")
+    before = [list(logging.getLogger(name).filters) for name in libraries]
+    with Client(KEY, http_client=httpx2.Client(transport=httpx2.MockTransport(serving))) as client:
+        client.generate("x")
+    assert [list(logging.getLogger(name).filters) for name in libraries] == before
+
+
+def test_a_redirected_delivery_is_logged_without_its_signature(fluxwerk_server, heard):
+    class Redirecting:
+        """Answers every download by a redirect to a signed link, as a plain HTTP server."""
+
+        def __init__(self, listening: socket.socket) -> None:
+            self.listening = listening
+
+        def serve(self) -> None:
+            with suppress(OSError):
+                while True:
+                    line, _ = self.listening.accept()
+                    with line:
+                        line.recv(65536)
+                        line.sendall(f"HTTP/1.1 302 Found\r\nLocation: {SAMPLE}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=Redirecting(listening).serve, daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/sample.png?sig={SIGNATURE}"
+        for answer in both(lambda client: client.send(HttpRequest("GET", url), 5.0), base_url=fluxwerk_server):
+            assert answer.headers["location"] == SAMPLE
+        lent = httpx2.Client()
+        with lent, Client(KEY, http_client=lent, base_url=fluxwerk_server) as client:
+            assert client.send(HttpRequest("GET", url), 5.0).status == 302
+        listening.shutdown(socket.SHUT_RDWR)
+    text = heard()
+    assert "receive_response_headers.complete return_value='…'" in text
+    assert "HTTP Request: GET http://127.0.0.1" in text
+    assert_clean(text)
+
+
+def test_a_given_client_sends_the_whole_url_that_its_log_does_not_show(heard):
+    seen: list[httpx2.URL] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request.url)
+        return serving(request)
+
+    with Client(KEY, http_client=httpx2.Client(transport=httpx2.MockTransport(answer))) as client:
+        client.generate("x")
+    assert seen[-1].query == SAMPLE.partition("?")[2].encode()
+    assert [str(url) for url in seen] == [f"{BFL}/v1/flux-2-pro", TASK["polling_url"], f"{SAMPLE.partition('?')[0]}?…"]
     assert_clean(heard())
-    assert "https://delivery-eu1.bfl.ai/results/x/sample.png" in heard()
 
 
-def test_the_log_filter_is_installed_once_however_many_clients_there_are():
-    for _ in range(3):
-        Client(KEY)
-    for name in ("httpx2", "httpcore2.http11"):
-        assert len([one for one in logging.getLogger(name).filters if callable(one)]) == 1
+def test_the_log_of_packed_headers_is_kept_free_of_the_key(heard):
+    with Client(KEY, http_client=httpx2.Client(transport=httpx2.MockTransport(serving))) as client:
+        client.generate("x")
+    logging.getLogger("hpack.hpack").debug("Adding %s to the header table", (b"x-key", KEY.encode()))
+    logging.getLogger("hpack.hpack").debug("Adding %s to the header table", (b"accept", b"*/*"))
+    assert "accept" in heard()
+    assert_clean(heard())
+    for name in ("hpack.hpack", "hpack.table"):
+        logging.getLogger(name).filters.clear()
+
+
+def serving(request: httpx2.Request) -> httpx2.Response:
+    """Answer a whole conversation."""
+    if request.method == "POST":
+        return httpx2.Response(200, json=TASK)
+    return httpx2.Response(200, json=READY) if "get_result" in request.url.path else httpx2.Response(200, content=IMAGE)
 
 
 def refusing(request: httpx2.Request) -> httpx2.Response:
@@ -154,7 +213,7 @@ def test_a_secret_option_is_not_repeated_when_it_is_wrong():
 
 
 def test_the_server_logs_no_key_and_no_signature_either(heard):
-    with loopback(books=Accounts([KEY])) as base, Client(KEY, base_url=base) as client:
+    with loopback(accounts=Accounts([KEY])) as base, Client(KEY, base_url=base) as client:
         client.generate("x", width=64, height=64)
         with pytest.raises(FluxwerkError):
             client.submit("x", images=[f"{base}/nothing?sig={SIGNATURE}"], model="flux-2-pro")
@@ -170,7 +229,7 @@ def test_the_log_of_requests_is_redacted_for_whoever_listens_to_it(fluxwerk_serv
 
 
 def test_the_server_keeps_no_key():
-    service = Service(Accounts([KEY]), lambda: 0.0)
+    service = ServerState(Accounts([KEY]), lambda: 0.0)
     service.books.account(KEY)
     assert_clean(repr(vars(service)) + repr(vars(service.books)))
 

@@ -6,10 +6,13 @@ import asyncio
 
 import pytest
 
+from fluxwerk import catalog
 from fluxwerk.client.session import Session
 from fluxwerk.client.slots import ClientSlots
 from fluxwerk.client.wakeup import Wakeup
-from fluxwerk.drive import WALL, drive, drive_async
+from fluxwerk.drive import WALL
+from fluxwerk.drive import run as run_steps
+from fluxwerk.drive import run_async as run_steps_async
 from fluxwerk.testing import FaceToFace, PretendClock
 from fluxwerk.types import Call, HttpRequest, Response, Task, silence
 
@@ -21,46 +24,39 @@ AGES = 60.0
 class Hooks:
     """Where webhooks come in."""
 
-    def __init__(self, bell):
-        self.bell = bell
+    def __init__(self, wakeup):
+        self.wakeup = wakeup
         self.options = {}
 
     def expect(self, task):
         pass
 
 
-class Silence(Wakeup):
-    """A bell on a pretend clock that nobody rings."""
-
-    def __init__(self, clock):
-        super().__init__()
-        self.clock = clock
-
-    def nap(self, task_id, seconds):
-        self.clock.sleep(seconds)
-
-
 def rung():
-    bell = Wakeup()
-    bell.ring(TASK.id)
-    return Hooks(bell)
+    wakeup = Wakeup()
+    wakeup.notify(TASK.id)
+    return Hooks(wakeup)
 
 
 def flow(early):
     yield Call(HTTP, AGES, early=early)
 
 
+def session(clock):
+    return Session("https://api.bfl.ai", clock, ClientSlots(clock.now), silence, rung(), TASK)
+
+
 def blocking(early, clock):
-    with Session(clock, ClientSlots(clock.now), silence, rung(), TASK) as talk:
-        drive(flow(early), lambda *_: Response(200), clock=talk.clock)
+    with session(clock) as one:
+        run_steps(one.steps(flow(early), None), lambda *_: Response(200), clock)
 
 
 def on_asyncio(early, clock):
     async def send(*_):
         return Response(200)
 
-    with Session(clock, ClientSlots(clock.now), silence, rung(), TASK) as talk:
-        asyncio.run(drive_async(flow(early), send, clock=talk.clock))
+    with session(clock) as one:
+        asyncio.run(run_steps_async(one.steps(flow(early), None), send, clock))
 
 
 BOTH = pytest.mark.parametrize("run", [blocking, on_asyncio])
@@ -87,7 +83,7 @@ def test_a_webhook_does_not_end_a_pause_that_the_service_asked_for(run):
 @pytest.mark.parametrize("seconds", [1, 17, 19.4, 59])
 def test_a_lost_webhook_changes_nothing_near_the_deadline(seconds):
     face = FaceToFace(seconds=seconds)
-    face.webhook = Hooks(Silence(face.clock))
+    face.webhook = Hooks(Wakeup())
 
     assert face.generate("a fox", timeout=seconds + 0.6).width
 
@@ -97,6 +93,25 @@ def test_a_task_that_is_ready_is_collected_however_little_time_there_is(ago):
     face = FaceToFace()
     task = face.submit("a fox")
     face.clock.sleep(ago)
-    face.webhook = Hooks(Silence(face.clock))
+    face.webhook = Hooks(Wakeup())
 
     assert face.download(task, timeout=0.5).width
+
+
+def test_webhooks_that_never_come_cost_their_pause_only_three_times():
+    face = FaceToFace(seconds=1.0)
+    face.webhook = Hooks(Wakeup())
+    took = []
+    for _ in range(8):
+        began = face.clock.now()
+        face.generate("a fox")
+        took.append(face.clock.now() - began)
+
+    assert all(seconds >= 3.0 for seconds in took[:3])
+    assert max(took[3:]) < 1.5
+
+
+def test_webhooks_are_waited_for_where_the_model_sends_them():
+    for model in catalog.list_models().values():
+        assert catalog.takes_webhooks(model.name) is ("webhook_url" in model.options)
+    assert catalog.takes_webhooks("newer-than-the-catalogue")

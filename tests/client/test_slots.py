@@ -5,10 +5,12 @@ import threading
 
 import pytest
 
-from fluxwerk import AsyncClient, Client, ConnectionFailedError, InvalidUsageError, TaskTimeoutError
-from fluxwerk.client.slots import ClientSlots
+from fluxwerk import AsyncClient, Client, ConnectionFailedError, InvalidUsageError, RateLimitError, TaskTimeoutError
+from fluxwerk.client.slots import LOOK_AROUND, ClientSlots
+from fluxwerk.protocol import retry
+from fluxwerk.server.faults.rules import FaultRule
 from fluxwerk.server.state.accounts import Accounts
-from fluxwerk.testing import PretendClock, loopback
+from fluxwerk.testing import FaceToFace, PretendClock, loopback
 from fluxwerk.testing.face_to_face import blank
 from fluxwerk.types import Outcome, Pool, Status, Task
 
@@ -181,6 +183,78 @@ def test_a_probe_that_is_lost_lets_the_next_one_try(slots, clock):
     assert second.granted
 
 
+def test_a_cool_down_lasts_at_most_what_a_refused_submit_would_wait_for(slots, clock):
+    slots.give_back(slots.ask(TWO), cool=3600, asked=3600)
+    waiting = slots.ask(TWO)
+    assert slots.cool_down(TWO) == (retry.LONGEST_RETRY_AFTER, 3600)
+    clock.sleep(retry.LONGEST_RETRY_AFTER)
+    slots.nudge(TWO)
+    assert waiting.granted
+    assert slots.cool_down(TWO) is None
+
+
+def test_what_waits_looks_again_in_a_second_at_the_end_of_a_cool_down_or_at_its_deadline(slots, clock):
+    held = [slots.ask(OTHER) for _ in range(1)]
+    patient, hurried = slots.ask(OTHER), slots.ask(OTHER, until=0.25)
+    assert (slots.next_timeout(patient), slots.next_timeout(hurried)) == (LOOK_AROUND, 0.25)
+    slots.give_back(held[0], cool=0.125)
+    assert (slots.next_timeout(patient), slots.next_timeout(hurried)) == (0.125, 0.125)
+    clock.sleep(0.25)
+    assert (slots.next_timeout(patient), slots.next_timeout(hurried)) == (LOOK_AROUND, None)
+
+
+def test_a_cool_down_wakes_at_once_what_would_wait_for_it_in_vain(slots):
+    woken = []
+    refused = slots.ask(OTHER)
+    slots.ask(OTHER, lambda: woken.append("patient"), until=100)
+    slots.ask(OTHER, lambda: woken.append("hurried"), until=3)
+    slots.give_back(refused, cool=5)
+    assert woken == ["hurried"]
+
+
+def test_a_claim_that_is_returned_twice_frees_one_slot(slots):
+    claims = [slots.ask(TWO) for _ in range(2)]
+    slots.give_back(claims[0])
+    slots.give_back(claims[0])
+    assert [slots.ask(TWO).granted for _ in range(2)] == [True, False]
+
+
+def test_a_pause_of_an_hour_holds_others_back_for_two_minutes_and_says_so():
+    hour = FaultRule(on="submit", do="status", status=429, retry_after=3600, nth=1)
+    face = FaceToFace(trouble=[hour])
+    with pytest.raises(RateLimitError):
+        face.generate("a fox")
+    began = face.clock.now()
+    asked = r"asked for a pause until \d\d:\d\d:\d\d UTC\. The next submit leaves in 120 s"
+    with pytest.raises(RateLimitError, match=asked) as caught:
+        face.generate("a fox", timeout=60)
+    assert face.clock.now() == began
+    assert caught.value.retry_after == retry.LONGEST_RETRY_AFTER
+    assert face.generate("a fox").cost == 3
+    assert face.clock.now() - began == pytest.approx(retry.LONGEST_RETRY_AFTER, abs=1)
+
+
+def submits(base):
+    with Client("k", base_url=base) as client:
+        yield client.submit
+        yield client.submit
+
+
+def submits_on_loop(base):
+    client = AsyncClient("k", base_url=base)
+    for _ in range(2):
+        yield lambda prompt, **how: asyncio.run(client.submit(prompt, **how))
+
+
+@pytest.mark.parametrize("kind", [submits, submits_on_loop])
+def test_a_caller_whose_deadline_ends_before_a_cool_down_is_refused_at_once(kind):
+    hour = FaultRule(on="submit", do="status", status=429, retry_after=3600, nth=1)
+    with loopback(trouble=[hour]) as base:
+        for submit, expected in zip(kind(base), ("429", "The next submit leaves in 1"), strict=True):
+            with pytest.raises(RateLimitError, match=expected):
+                submit("a fox", width=64, height=64, timeout=60)
+
+
 class Crowd(Accounts):
     """Books that remember the largest number of tasks in flight, and refuse no one."""
 
@@ -194,7 +268,7 @@ class Crowd(Accounts):
 
 def test_no_number_of_threads_puts_more_tasks_in_flight_than_there_are_slots():
     books = Crowd()
-    with loopback(books=books, pace=lambda _: 0.2) as base, Client("k", base_url=base) as client:
+    with loopback(accounts=books, pace=lambda _: 0.2) as base, Client("k", base_url=base) as client:
         made = list(client.generate_many([f"fox {n}" for n in range(20)], model="flux-kontext-max"))
     assert all(one.image for one in made)
     assert {one.request for one in made} == {f"fox {n}" for n in range(20)}
@@ -209,7 +283,7 @@ def test_no_number_of_coroutines_puts_more_tasks_in_flight_than_there_are_slots(
             prompts = [f"fox {n}" for n in range(9)]
             return [one async for one in client.generate_many(prompts, width=64, height=64)]
 
-    with loopback(books=books, pace=lambda _: 0.1) as base:
+    with loopback(accounts=books, pace=lambda _: 0.1) as base:
         made = asyncio.run(run(base))
     assert all(one.image for one in made)
     assert books.most == 3
@@ -226,9 +300,10 @@ def test_one_failure_among_many_stops_no_other(fluxwerk_server):
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_one_prompt_where_many_are_asked_for_is_not_taken_letter_by_letter(kind):
     of = kind("k")
-    for one in ("a fox", of.request("a fox")):
-        with pytest.raises(InvalidUsageError, match="brackets"):
-            of.generate_many(one)
+    with pytest.raises(InvalidUsageError, match=r"must be an iterable of prompts; got one string\. Use \[prompt\]\."):
+        of.generate_many("a fox")
+    with pytest.raises(InvalidUsageError, match=r"got one Request\. Use \[request\]\."):
+        of.generate_many(of.request("a fox"))
 
 
 @pytest.mark.parametrize("slots", [0, -1])
@@ -239,9 +314,11 @@ def test_a_client_without_any_slot_is_refused(slots):
 
 def test_whoever_finds_no_slot_in_time_is_told_that_nothing_was_sent():
     books = Accounts()
-    with loopback(books=books, pace=lambda _: 60.0) as base, Client("k", base_url=base, slots=1) as client:
+    with loopback(accounts=books, pace=lambda _: 60.0) as base, Client("k", base_url=base, slots=1) as client:
         client.submit("first", width=64, height=64)
-        with pytest.raises(TaskTimeoutError, match=r"of standard 1 may be in flight at once\. Nothing was sent"):
+        with pytest.raises(
+            TaskTimeoutError, match=r"No slot became free in 0\.3\d* s\. .* 'standard': 1, .* Nothing was sent"
+        ):
             client.submit("second", width=64, height=64, timeout=0.3)
     assert len(books.jobs) == 1
 
@@ -289,7 +366,7 @@ def test_after_a_refusal_all_waiting_submits_share_one_cool_down():
                 return False
             return True
 
-    with loopback(books=Full()) as base, Client("k", base_url=base, slots=1) as client:
+    with loopback(accounts=Full()) as base, Client("k", base_url=base, slots=1) as client:
         made = list(client.generate_many(["a", "b", "c", "d"], width=64, height=64))
     assert all(one.image for one in made)
     assert len(refused) == 3
@@ -297,7 +374,7 @@ def test_after_a_refusal_all_waiting_submits_share_one_cool_down():
 
 def test_whoever_stops_listening_to_many_stops_buying():
     books = Accounts()
-    with loopback(books=books, pace=lambda _: 0.1) as base:
+    with loopback(accounts=books, pace=lambda _: 0.1) as base:
         client = Client("k", base_url=base, slots=1, timeout=20)
         for _ in client.generate_many((f"fox {n}" for n in range(40)), width=64, height=64):
             break

@@ -3,7 +3,7 @@
 import pytest
 
 from fluxwerk import InsufficientCreditsError, ModerationError
-from fluxwerk.client.telemetry import REMEMBERED, Spans
+from fluxwerk.client.telemetry import OPEN_SPANS, Spans
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.testing import FaceToFace
 from fluxwerk.types import Event, Response, Task
@@ -78,7 +78,7 @@ def test_a_bad_ending_is_an_error_with_its_type(spans, exporter):
 
 def test_a_submit_that_is_refused_is_a_span_of_its_own(spans, exporter):
     with pytest.raises(InsufficientCreditsError):
-        face(spans, books=Accounts(credit=0)).generate(PROMPT)
+        face(spans, accounts=Accounts(credit=0)).generate(PROMPT)
 
     (span,) = exporter.get_finished_spans()
     assert span.attributes["error.type"] == "InsufficientCreditsError"
@@ -92,7 +92,7 @@ def test_events_are_passed_on_to_whoever_else_listens(exporter):
 
 
 def test_tasks_that_are_never_collected_here_do_not_pile_up(spans, exporter):
-    for number in range(REMEMBERED + 5):
+    for number in range(OPEN_SPANS + 5):
         spans(Event("submitted", Task(str(number), ""), 1))
     assert len(exporter.get_finished_spans()) == 5
 

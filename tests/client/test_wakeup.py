@@ -1,4 +1,4 @@
-"""A bell shortens naps: from any thread, on any loop, and never by more than it was rung."""
+"""A wakeup shortens waits: from any thread, on any loop, and never without a notification."""
 
 from __future__ import annotations
 
@@ -14,136 +14,136 @@ from fluxwerk.client.wakeup import Wakeup
 AGES = 1000.0
 
 
-def awaiting(bell: Wakeup, task_id: str) -> None:
-    """Come back when somebody naps for the task."""
-    while task_id not in bell._nappers:
+def awaiting(wakeup: Wakeup, task_id: str) -> None:
+    """Come back when somebody waits for the task."""
+    while task_id not in wakeup._waiting:
         threading.Event().wait(0.001)
 
 
-def test_a_ring_ends_a_nap_in_another_thread():
-    bell, began = Wakeup(), time.monotonic()
-    napper = threading.Thread(target=bell.nap, args=("a", AGES))
-    napper.start()
-    awaiting(bell, "a")
+def test_a_ring_ends_a_wait_in_another_thread():
+    wakeup, began = Wakeup(), time.monotonic()
+    waiter = threading.Thread(target=wakeup.wait, args=("a", AGES))
+    waiter.start()
+    awaiting(wakeup, "a")
 
-    bell.ring("a")
+    wakeup.notify("a")
 
-    napper.join()
+    waiter.join()
     assert time.monotonic() - began < AGES / 2
 
 
-def test_a_ring_that_came_before_the_nap_is_remembered_once():
-    bell = Wakeup()
-    bell.ring("a")
-    bell.ring("a")
-    bell.nap("a", AGES)
+def test_a_ring_that_came_before_the_wait_is_remembered_once():
+    wakeup = Wakeup()
+    wakeup.notify("a")
+    wakeup.notify("a")
+    wakeup.wait("a", AGES)
 
-    bell.nap("a", 0.0)
-    assert repr(bell) == "Wakeup(0 tasks waited for, 0 rings remembered)"
+    wakeup.wait("a", 0.0)
+    assert repr(wakeup) == "Wakeup(0 tasks waited for, 0 notifications remembered)"
 
 
 def test_a_ring_is_for_one_task_alone():
-    bell = Wakeup()
-    bell.ring("b")
-    bell.nap("a", 0.001)
-    assert repr(bell) == "Wakeup(0 tasks waited for, 1 rings remembered)"
+    wakeup = Wakeup()
+    wakeup.notify("b")
+    wakeup.wait("a", 0.001)
+    assert repr(wakeup) == "Wakeup(0 tasks waited for, 1 notifications remembered)"
 
 
-def test_everybody_who_naps_for_a_task_is_woken():
-    bell = Wakeup()
-    nappers = [threading.Thread(target=bell.nap, args=("a", AGES)) for _ in range(5)]
-    for napper in nappers:
-        napper.start()
-    while len(bell._nappers.get("a", ())) < len(nappers):
+def test_everybody_who_waits_for_a_task_is_woken():
+    wakeup = Wakeup()
+    waiters = [threading.Thread(target=wakeup.wait, args=("a", AGES)) for _ in range(5)]
+    for waiter in waiters:
+        waiter.start()
+    while len(wakeup._waiting.get("a", ())) < len(waiters):
         threading.Event().wait(0.001)
 
-    bell.ring("a")
+    wakeup.notify("a")
 
-    for napper in nappers:
-        napper.join()
-    assert repr(bell) == "Wakeup(0 tasks waited for, 0 rings remembered)"
-
-
-def test_a_nap_that_was_never_rung_for_ends_by_itself_and_leaves_nothing_behind():
-    bell = Wakeup()
-    bell.nap("a", 0.001)
-    asyncio.run(bell.nap_async("a", 0.001))
-    assert repr(bell) == "Wakeup(0 tasks waited for, 0 rings remembered)"
+    for waiter in waiters:
+        waiter.join()
+    assert repr(wakeup) == "Wakeup(0 tasks waited for, 0 notifications remembered)"
 
 
-def test_a_ring_on_the_loop_ends_a_nap_on_the_loop():
-    bell = Wakeup()
+def test_a_wait_that_was_never_rung_for_ends_by_itself_and_leaves_nothing_behind():
+    wakeup = Wakeup()
+    wakeup.wait("a", 0.001)
+    asyncio.run(wakeup.wait_async("a", 0.001))
+    assert repr(wakeup) == "Wakeup(0 tasks waited for, 0 notifications remembered)"
+
+
+def test_a_ring_on_the_loop_ends_a_wait_on_the_loop():
+    wakeup = Wakeup()
 
     async def run() -> None:
-        napper = asyncio.create_task(bell.nap_async("a", AGES))
+        waiter = asyncio.create_task(wakeup.wait_async("a", AGES))
         await asyncio.sleep(0)
-        bell.ring("a")
-        await napper
-        bell.ring("a")
-        await bell.nap_async("a", AGES)
+        wakeup.notify("a")
+        await waiter
+        wakeup.notify("a")
+        await wakeup.wait_async("a", AGES)
 
     asyncio.run(run())
-    assert repr(bell) == "Wakeup(0 tasks waited for, 0 rings remembered)"
+    assert repr(wakeup) == "Wakeup(0 tasks waited for, 0 notifications remembered)"
 
 
-def test_a_ring_from_a_thread_ends_a_nap_on_the_loop():
-    bell = Wakeup()
+def test_a_ring_from_a_thread_ends_a_wait_on_the_loop():
+    wakeup = Wakeup()
 
     def ring() -> None:
-        awaiting(bell, "a")
-        bell.ring("a")
+        awaiting(wakeup, "a")
+        wakeup.notify("a")
 
     ringer = threading.Thread(target=ring)
     ringer.start()
-    asyncio.run(bell.nap_async("a", AGES))
+    asyncio.run(wakeup.wait_async("a", AGES))
     ringer.join()
-    assert repr(bell) == "Wakeup(0 tasks waited for, 0 rings remembered)"
+    assert repr(wakeup) == "Wakeup(0 tasks waited for, 0 notifications remembered)"
 
 
-def test_a_cancelled_nap_is_forgotten():
-    bell = Wakeup()
+def test_a_cancelled_wait_is_forgotten():
+    wakeup = Wakeup()
 
     async def run() -> None:
-        napper = asyncio.create_task(bell.nap_async("a", AGES))
+        waiter = asyncio.create_task(wakeup.wait_async("a", AGES))
         await asyncio.sleep(0)
-        napper.cancel()
+        waiter.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await napper
+            await waiter
 
     asyncio.run(run())
-    assert repr(bell) == "Wakeup(0 tasks waited for, 0 rings remembered)"
+    assert repr(wakeup) == "Wakeup(0 tasks waited for, 0 notifications remembered)"
 
 
 def test_a_ring_after_the_end_of_the_loop_harms_nobody():
-    bell, loop = Wakeup(), asyncio.new_event_loop()
-    napper = loop.create_task(bell.nap_async("a", AGES))
+    wakeup, loop = Wakeup(), asyncio.new_event_loop()
+    waiter = loop.create_task(wakeup.wait_async("a", AGES))
     loop.run_until_complete(asyncio.sleep(0))
-    woken = list(bell._nappers["a"])
-    napper.cancel()
+    woken = list(wakeup._waiting["a"])
+    waiter.cancel()
     with pytest.raises(asyncio.CancelledError):
-        loop.run_until_complete(napper)
+        loop.run_until_complete(waiter)
     loop.close()
-    bell._nappers["a"] = woken
+    wakeup._waiting["a"] = woken
 
-    bell.ring("a")
+    wakeup.notify("a")
 
 
 def test_rings_that_nobody_hears_do_not_fill_the_memory():
-    bell = Wakeup(remembered=100)
+    wakeup = Wakeup(remembered=100)
     for number in range(1000):
-        bell.ring(str(number))
-    assert repr(bell) == "Wakeup(0 tasks waited for, 100 rings remembered)"
-    bell.nap("999", AGES)
-    bell.nap("0", 0.0)
+        wakeup.notify(str(number))
+    assert repr(wakeup) == "Wakeup(0 tasks waited for, 100 notifications remembered)"
+    wakeup.wait("999", AGES)
+    wakeup.wait("0", 0.0)
 
 
-def test_a_napper_that_gives_up_leaves_the_others_listening():
-    bell = Wakeup()
-    patient = threading.Thread(target=bell.nap, args=("a", 60.0))
+def test_a_waiter_that_gives_up_leaves_the_others_listening():
+    wakeup = Wakeup()
+    patient = threading.Thread(target=wakeup.wait, args=("a", 60.0))
     patient.start()
-    while "1 tasks waited for" not in repr(bell):
+    while "1 tasks waited for" not in repr(wakeup):
         pass
-    bell.nap("a", 0.001)
-    bell.ring("a")
+    wakeup.wait("a", 0.001)
+    wakeup.notify("a")
     patient.join(30)
     assert not patient.is_alive()

@@ -77,7 +77,7 @@ class House:
 
     def assert_all_is_well_after_settling(self) -> int:
         judge.judge(self.ledger, self.accepted)
-        doubts = judge.settle_by_the_books(self.ledger, self.accepted)
+        doubts = judge.settle_by_the_accounts(self.ledger, self.accepted)
         if doubts:
             self.finish()
         judge.judge(self.ledger, self.accepted)
@@ -90,7 +90,7 @@ class House:
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, Accounts]]:
     books = Accounts()
-    with loopback(Blank(), books=books) as base:
+    with loopback(Blank(), accounts=books) as base:
         yield base, books
 
 

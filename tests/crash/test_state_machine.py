@@ -45,7 +45,7 @@ PLACES = st.integers(0, 1)
 TROUBLES = ("none", "lost", "unreachable", "server error", "busy", "refused")
 
 
-class Late(Exception):
+class LateError(Exception):
     """The submit was refused for now, or never left."""
 
 
@@ -53,7 +53,7 @@ class LedgerAgainstServer(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         # A server that forgets nothing, so that its books can be read at the end.
-        self.face = FaceToFace(seconds=2.0, books=Accounts(keep=1e12))
+        self.face = FaceToFace(seconds=2.0, accounts=Accounts(keep=1e12))
         self.clock = self.face.clock
         self.skew = 0.0
         self.ledger = Ledger.open(":memory:", clock=lambda: self.clock.now() + self.skew)
@@ -238,10 +238,10 @@ class LedgerAgainstServer(RuleBasedStateMachine):
         return [job for job in self.held[worker] if job.stage is stage]
 
     def _accepted(self) -> list[Accepted]:
-        return list(self.face.service.books.jobs.values())
+        return list(self.face.state.accounts.jobs.values())
 
     def _charged(self) -> Decimal:
-        account = self.face.service.books.account(KEY)
+        account = self.face.state.accounts.account(KEY)
         assert account
         return Decimal(1_000_000) - account.credits
 
@@ -257,12 +257,12 @@ class LedgerAgainstServer(RuleBasedStateMachine):
     def _submit(self, worker: str, job: Job, trouble: str) -> None:
         def send(request: HttpRequest, _budget: float | None) -> Response:
             if trouble in ("unreachable", "busy"):
-                raise Late
+                raise LateError
             if trouble == "refused":
                 return wire.write_refusal(422, "no", error="no", message="no")
             response = self.face.send(request)
             if response.status == 429:
-                raise Late
+                raise LateError
             if trouble == "lost":
                 raise NoResponseError("dropped on purpose")
             oops = wire.write_refusal(500, "oops", error="oops", message="oops")
@@ -271,7 +271,7 @@ class LedgerAgainstServer(RuleBasedStateMachine):
         model = catalog.get_model(job.model)
         try:
             task = drive(flow.submit(model, job.request, BASE), send, None, self.clock)
-        except Late:
+        except LateError:
             self._replace(worker, job, lambda: self.ledger.withdrawn(job, "busy"))
         except InDoubtError:
             self._replace(worker, job, lambda: self.ledger.doubted(job, "lost"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from support import coverage_table
 
 
@@ -9,14 +11,32 @@ def test_the_page_is_what_the_two_specifications_say():
     assert coverage_table.PAGE.read_text(encoding="utf-8") == coverage_table.page()
 
 
-def test_only_fine_tuning_and_what_is_internal_are_missing_and_nothing_is_stricter():
-    rows = [line.split(" | ") for line in coverage_table.page().splitlines() if line.startswith("| `")]
-    assert {row[4].strip(" |") for row in rows if row[3] == "missing"} <= {
-        "fine-tuning is not served",
+def test_only_fine_tuning_and_internals_are_missing_and_nothing_is_stricter():
+    rows = coverage_table.compare()
+    assert {row.why for row in rows if "missing" in (row.april, row.october)} <= {
+        coverage_table.NOT_SERVED,
         coverage_table.LEFT_OUT["input_image_blob_path"],
     }
-    assert not [row for row in rows if row[3] == "stricter"]
-    assert len(rows) > 250
+    assert not [row for row in rows if "stricter" in (row.april, row.october)]
+    assert len(rows) > 400
+
+
+def test_a_strict_endpoint_takes_no_field_that_october_lacks():
+    assert [row for row in coverage_table.compare() if "extra" in (row.april, row.october)] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict"),
+    [
+        ({}, ("missing", "")),
+        ({"seed": {"required": True}}, ("stricter", "required")),
+        ({"seed": {"required": False}}, ("same", "")),
+    ],
+)
+def test_a_difference_from_october_would_be_seen(given, verdict):
+    assert coverage_table._compare_name("seed", {"seed": False}, given) == verdict
+    assert coverage_table._compare_name("seed", {}, {"seed": {}}) == ("extra", "")
+    assert coverage_table._compare_name("seed", {"seed": True}, {"seed": {}}) == ("wider", "not required")
 
 
 def test_a_difference_would_be_seen():

@@ -13,8 +13,8 @@ from fluxwerk import AsyncClient
 from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.server.app import build
 from fluxwerk.server.loopback import listen
-from fluxwerk.server.router import Service
 from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.state import ServerState
 from interop import peer
 
 pytestmark = peer.group
@@ -46,7 +46,7 @@ def test_many_images_share_one_connection_of_http_2(tmp_path):
             port, config, enough = listening.getsockname()[1], Config(), asyncio.Event()
             config.bind = [f"fd://{listening.detach()}"]
             config.certfile = config.keyfile = str(tmp_path / "localhost.pem")
-            app = build(Service(Accounts(), time.time), OfflineEngine())
+            app = build(ServerState(Accounts(), time.time), OfflineEngine())
             serving = asyncio.create_task(hypercorn.serve(app, config, shutdown_trigger=enough.wait))
             try:
                 return await talk(port)

@@ -5,6 +5,7 @@ Answers are literal responses played to a flow by hand; the longer talks are fac
 
 from __future__ import annotations
 
+import base64
 import json
 import pickle
 from decimal import Decimal
@@ -742,3 +743,119 @@ def test_a_glance_that_sees_nothing_says_so(seen):
     talk = Talk(flow.glance(TASK, BASE), seen)
 
     assert (talk.result, talk.error, talk.goes_on) == (None, None, False)
+
+
+REFUSED = ConnectionFailedError("its certificate was refused", permanent=True)
+HUGE = NoResponseError("the answer is larger than 134217728 bytes", permanent=True)
+
+
+@pytest.mark.parametrize("play", [submitting, waiting, downloading, asking])
+def test_what_only_a_person_can_mend_ends_every_step_at_once(play):
+    talk = play(REFUSED)
+
+    assert talk.error is REFUSED
+    assert len(talk.calls) == 1
+
+
+@pytest.mark.parametrize("play", [waiting, downloading, asking])
+def test_an_answer_above_the_size_limit_ends_a_step_at_once(play):
+    talk = play(HUGE)
+
+    assert talk.error is HUGE
+    assert len(talk.calls) == 1
+
+
+def test_an_answer_above_the_size_limit_leaves_a_submit_in_doubt():
+    talk = submitting(HUGE)
+
+    assert type(talk.error) is InDoubtError
+    assert "larger than 134217728 bytes" in str(talk.error)
+
+
+def test_what_only_a_person_can_mend_keeps_the_task_that_was_paid_for():
+    assert waiting(ConnectionFailedError("refused", permanent=True)).error.task == TASK
+
+
+@pytest.mark.parametrize("result", [None, {"sample": None}, {}, "https://a/b.png", {"sample": ["https://a"]}])
+def test_ready_without_an_image_ends_after_five_polls_with_what_came(result):
+    talk = waiting(*[told("Ready", result=result)] * 9)
+
+    assert type(talk.error) is TaskFailedError
+    assert len(talk.calls) == 5
+    assert talk.error.task == TASK
+    assert f"its result is {json.dumps(result) if not isinstance(result, str) else result}" in str(talk.error)
+    assert sum(talk.pauses) < 10
+
+
+def test_ready_without_an_image_shows_no_signed_link():
+    talk = waiting(*[told("Ready", result={"sample": [LINK], "more": "x" * 5000})] * 5)
+
+    assert "sig=secret" not in str(talk.error)
+    assert len(str(talk.error)) < 450
+
+
+def test_a_link_that_comes_a_few_polls_after_ready_is_followed():
+    empty = told("Ready", result=None)
+
+    assert waiting(empty, empty, empty, ready()).result == READY
+    assert waiting(*[empty] * 4, told("Pending"), *[empty] * 4, ready()).result == READY
+
+
+def test_a_word_that_is_not_known_is_named_when_time_is_up():
+    talk = waiting(told("Paused"), TaskTimeoutError("Too late."))
+
+    assert str(talk.error).startswith("Too late. The last status was 'Paused', which this release does not know. The ")
+    assert talk.error.task == TASK
+    assert talk.error.__suppress_context__
+
+
+def test_the_last_trouble_is_named_when_time_is_up():
+    talk = waiting(told("Paused"), says({"detail": "oops"}, 500), TaskTimeoutError("Too late."))
+
+    assert "Too late. The last poll failed: The service answered 500: oops." in str(talk.error)
+
+
+def test_a_known_word_needs_no_mention_when_time_is_up():
+    talk = waiting(LOST, told("Paused"), told("Pending"), TaskTimeoutError("Too late."))
+
+    assert str(talk.error).startswith("Too late. The task goes on: collect it later")
+
+
+def test_an_endless_word_is_cut_when_time_is_up():
+    talk = waiting(told("x" * 5000), TaskTimeoutError("Too late."))
+
+    assert len(str(talk.error)) < 500
+
+
+@pytest.mark.parametrize("head", ["data:image/png;base64,", ""])
+def test_an_image_in_the_result_itself_is_taken_without_a_call(head):
+    sample = head + base64.b64encode(PNG).decode()
+    status = waiting(told("Ready", result={"sample": sample})).result
+
+    talk = downloading(status=status)
+
+    assert talk.result == PNG
+    assert talk.calls == []
+
+
+def test_a_broken_image_in_the_result_is_asked_for_once_more():
+    broken = f"data:image/png;base64,{base64.b64encode(PNG[:-9]).decode()}"
+    whole = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    status = Status(TASK, "Ready", Outcome.READY, broken)
+
+    assert downloading(ready(whole), status=status).result == PNG
+    assert downloading(ready(LINK), IMAGE, status=status).result == PNG
+    talk = downloading(ready(broken), status=status)
+    assert type(talk.error) is TaskFailedError
+    assert "cut off or damaged" in str(talk.error)
+    assert talk.error.task == TASK
+
+
+def test_no_message_repeats_more_than_200_characters_of_a_url():
+    endless = "https://evil.example/" + "x" * 5000
+
+    assert len(str(waiting(task=Task("abc", endless)).error)) < 350
+    assert len(str(downloading(status=Status(TASK, "Ready", Outcome.READY, "ftp://" + "x" * 5000)).error)) < 350
+    late = waiting(TaskTimeoutError("Too late."), task=Task("abc", f"{BASE}/v1/get_result?id=" + "x" * 5000))
+    assert "its id and its polling_url" in str(late.error)
+    assert len(str(late.error)) < 350

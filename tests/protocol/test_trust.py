@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from fluxwerk.errors import InvalidUsageError, UntrustedURLError
 from fluxwerk.protocol import trust
-from fluxwerk.protocol.trust import base_url, check_delivery, check_polling, may_carry_key, redact
+from fluxwerk.protocol.trust import (
+    base_url,
+    check_delivery,
+    check_polling,
+    explain_refusal,
+    may_carry_key,
+    redact,
+)
 
 BFL = "https://api.bfl.ai"
 LOCAL = "http://127.0.0.1:8000"
@@ -221,20 +228,96 @@ def test_a_given_address_loses_only_its_last_slash():
     assert base_url(None, "http://127.0.0.1:8000/flux/") == "http://127.0.0.1:8000/flux"
 
 
+@pytest.mark.parametrize(("region", "given"), [("eu", BFL), ("mars", None)])
+def test_a_region_that_makes_no_sense_is_refused(region, given):
+    with pytest.raises(InvalidUsageError, match=r"not both|There is no region 'mars'; the regions are global, eu, us"):
+        base_url(region, given)
+
+
 @pytest.mark.parametrize(
-    ("region", "given"),
+    ("given", "taken"),
     [
-        ("eu", BFL),
-        ("mars", None),
-        (None, "api.bfl.ai"),
-        (None, "https://a?b"),
-        (None, "https://a#b"),
-        (None, "ftp://a"),
+        ("localhost:8000", "http://localhost:8000"),
+        ("127.0.0.1", "http://127.0.0.1"),
+        ("127.0.0.1:8000/", "http://127.0.0.1:8000"),
+        ("[::1]:8000", "http://[::1]:8000"),
+        (" http://localhost:8000\n", "http://localhost:8000"),
     ],
 )
-def test_an_address_that_makes_no_sense_is_refused(region, given):
-    with pytest.raises(InvalidUsageError):
-        base_url(region, given)
+def test_a_bare_host_of_this_machine_is_taken_as_http(given, taken):
+    assert base_url(None, given) == taken
+
+
+FORM = "a base URL has the form https://api.bfl.ai or http://127.0.0.1:8000"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("http://host/v1", "the client adds /v1 and the model's path itself. Write http://host."),
+        ("http://host:8000/v1/", "Write http://host:8000."),
+        ("https://api.bfl.ai/v1/flux-2-pro", "Write https://api.bfl.ai."),
+        ("http://gateway/bfl/v1/get_result?id=7", "Write http://gateway/bfl."),
+        ("localhost:8000/v1", "Write http://localhost:8000."),
+        ("api.bfl.ai", "the scheme is missing. Write https://api.bfl.ai."),
+        ("flux.local:8000", "Write https://flux.local:8000, or http://flux.local:8000 within your own network."),
+        ("https://a?b", "it has no query and no fragment. Write https://a."),
+        ("https://a/b#c", "Write https://a/b."),
+        ("https://docs.bfl.ai/flux_2", "docs.bfl.ai is a website of BFL, not its API. Write https://api.bfl.ai."),
+        ("http://api.bfl.ai", "plain http would show the key to the network. Write https://api.bfl.ai."),
+        ("ftp://a", FORM),
+        ("htp://a", FORM),
+        ("http:/host", FORM),
+        ("http//host", FORM),
+        ("https://", FORM),
+        ("http:host", FORM),
+        ("https://a:port", FORM),
+        ("https://me:secret@a", FORM),
+    ],
+)
+def test_a_near_miss_of_a_base_url_is_answered_with_the_right_form(given, said):
+    with pytest.raises(InvalidUsageError) as caught:
+        base_url(None, given)
+
+    assert " is not a base URL" in str(caught.value)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("given", ["https://me:CANARY@a", "https://a/?key=CANARY", "https://" + "CANARY" * 100 + " "])
+def test_a_refused_base_url_is_shown_without_secrets_and_in_short(given):
+    with pytest.raises(InvalidUsageError) as caught:
+        base_url(None, given)
+
+    assert len(str(caught.value)) < 250
+    assert given.count("CANARY") > 1 or "CANARY" not in str(caught.value)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_base_url_or_refused(text):
+    try:
+        taken = base_url(None, text)
+    except InvalidUsageError:
+        return
+    assert taken.lower().startswith(("http://", "https://"))
+    assert may_carry_key(f"{taken}/v1/flux-2-pro", taken)
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "said"),
+    [
+        (404, "", "http://host/v1/flux-2-pro was asked. Check the base URL"),
+        (405, "", "http://host/v1/flux-2-pro was asked. Check the base URL"),
+        (301, "https://host/v1/flux-2-pro?sig=CANARY", "http://host/v1/flux-2-pro redirects to https://host, and"),
+        (308, "elsewhere", "http://host/v1/flux-2-pro redirects, and"),
+        (422, "", ""),
+        (304, "", ""),
+    ],
+)
+def test_a_refusal_that_hints_at_a_wrong_base_url_says_what_was_asked(status, location, said):
+    told = explain_refusal(status, "http://host/v1/flux-2-pro", location)
+
+    assert (said in told) if said else not told
+    assert "CANARY" not in told
 
 
 LEGAL = st.text("abcXYZ019-._~!$&'()*+,;=:@/?%", min_size=1, max_size=40)

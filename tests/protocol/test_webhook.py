@@ -69,7 +69,7 @@ def test_any_changed_byte_of_the_body_is_refused(data, body, secret):
     place = data.draw(st.integers(0, len(body) - 1))
     change = data.draw(st.integers(1, 255))
     changed = bytes([*body[:place], body[place] ^ change, *body[place + 1 :]])
-    with pytest.raises(InvalidSignatureError, match="does not fit its body"):
+    with pytest.raises(InvalidSignatureError, match="does not match its body"):
         verify(changed, {SIGNATURE: sign(body, secret)}, secret)
 
 
@@ -109,7 +109,7 @@ def test_the_header_is_found_however_a_framework_writes_it(name):
 
 
 def test_a_webhook_without_a_signature_is_refused_and_says_what_is_missing():
-    with pytest.raises(InvalidSignatureError, match="no X-BFL-Signature: it may be anyone's") as refused:
+    with pytest.raises(InvalidSignatureError, match="no X-BFL-Signature: anyone may have sent it") as refused:
         verify(b"{}", {}, KEY)
     assert "webhook_secret" in str(refused.value)
 
@@ -136,7 +136,7 @@ def test_a_wrong_signature_is_not_made_good_by_the_secret_beside_it():
 
 def test_an_empty_secret_is_a_mistake_and_not_an_open_door():
     for headers in ({SIGNATURE: sign(b"{}", "")}, {"x-webhook-secret": ""}, {}):
-        with pytest.raises(InvalidUsageError, match="secret is needed"):
+        with pytest.raises(InvalidUsageError, match="secret is empty"):
             verify(b"{}", headers, "", accept_secret_header=True)
 
 
@@ -191,16 +191,16 @@ def test_a_webhook_about_another_task_is_refused():
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"", "no JSON"),
-        (b"not json", "no JSON"),
-        (b"\xff\xfe", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
-        (b"[]", "no JSON object"),
+        (b"", "not JSON"),
+        (b"not json", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "not a JSON object"),
         (b"{}", "names no task"),
-        (b'{"id": 7, "status": "Ready"}', "is no id"),
-        (b'{"id": "", "status": "Ready"}', "is no id"),
-        (b'{"id": "a\\nb", "status": "Ready"}', "is no id"),
-        (raw({"id": "x" * 257, "status": "Ready"}), "is no id"),
+        (b'{"id": 7, "status": "Ready"}', "is not an id"),
+        (b'{"id": "", "status": "Ready"}', "is not an id"),
+        (b'{"id": "a\\nb", "status": "Ready"}', "is not an id"),
+        (raw({"id": "x" * 257, "status": "Ready"}), "is not an id"),
         (b'{"id": "a", "task_id": "b", "status": "Ready"}', "names two tasks"),
         (b'{"id": "a"}', "names no status"),
         (b'{"id": "a", "status": 7}', "names no status"),

@@ -194,7 +194,7 @@ def test_a_cost_that_is_no_number_is_no_cost(written, read):
     assert wire.read_task(answer({"id": "a", "cost": written}), "m", BASE).cost == read
 
 
-@pytest.mark.parametrize("word", ["Pending", "Reasoning", "Generating", "Queued", "ready", "SUCCESS"])
+@pytest.mark.parametrize("word", ["Pending", "Reasoning", "Generating", "Queued", "Paused", "readying"])
 def test_a_word_that_is_not_known_counts_as_still_running(word):
     assert poll({"status": word}).outcome is Outcome.RUNNING
 
@@ -213,6 +213,61 @@ def test_every_word_of_the_service_has_its_meaning():
         "Failed": "failed",
         "Task not found": "missing",
     }
+
+
+@pytest.mark.parametrize(
+    ("written", "word"),
+    [
+        ("ready", "Ready"),
+        ("READY", "Ready"),
+        ("SUCCESS", "Ready"),
+        ("succeeded", "Ready"),
+        ("content_moderated", "Content Moderated"),
+        ("ContentModerated", "Content Moderated"),
+        ("request-moderated", "Request Moderated"),
+        ("Input Moderated", "Request Moderated"),
+        ("error", "Error"),
+        ("FAILURE", "Failed"),
+        ("task_not_found", "Task not found"),
+        (" pending ", "Pending"),
+    ],
+)
+def test_a_word_in_another_spelling_is_read_as_the_services_own(written, word):
+    status = poll({"status": written, "result": {"sample": "https://a"}})
+
+    assert (status.word, status.outcome) == (word, wire.OUTCOMES[word])
+
+
+def test_an_error_page_in_another_spelling_is_believed_only_about_its_task():
+    with pytest.raises(ValueError, match="nothing of the task"):
+        poll({"status": "error", "message": "no such route"}, 404)
+    assert poll({"status": "error", "id": "abc"}, 404).outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize(
+    "complaint",
+    [
+        {"error": "content_policy_violation", "message": "No."},
+        {"error": "CONTENT-POLICY-VIOLATION"},
+        {"details": {"error": "content_policy_violation"}},
+        {"error": "content_policy_violation", "details": {"Moderation Reasons": ["Violence"]}},
+        {"message": "content_policy_violation: no"},
+    ],
+)
+@pytest.mark.parametrize("word", ["Error", "Failed", "error"])
+def test_a_content_policy_violation_is_moderation(complaint, word):
+    status = poll({"status": word, **complaint})
+    ending = wire.read_ending(status)
+
+    assert status.outcome is Outcome.MODERATED
+    assert isinstance(ending, ModerationError)
+    assert ending.stage == "request"
+
+
+def test_a_content_policy_violation_names_the_stage_that_its_message_names():
+    status = poll({"status": "Error", "error": "content_policy_violation", "message": "Content Moderated"})
+
+    assert wire.read_ending(status).stage == "content"
 
 
 @pytest.mark.parametrize("code", [202, 404, 422, 500, 503])
@@ -416,3 +471,25 @@ def test_a_signed_link_in_an_error_is_not_repeated():
 
     assert "secret" not in str(wire.read_refusal(answer({"detail": f"cannot fetch {link}"}, 400)))
     assert "secret" not in str(wire.read_ending(poll({"status": "Error", "details": {"url": link}})))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"detail": "x" * 5000},
+        {"detail": [{"loc": ["body", "y" * 500], "msg": "x" * 5000}] * 50},
+        {"error": "e" * 5000, "message": "m" * 5000},
+        {"error": "e", "details": {f"field{number}": "x" * 500 for number in range(50)}},
+        b"<html>" + b"x" * 5000,
+    ],
+)
+def test_a_refusal_repeats_at_most_200_characters_of_what_came(body):
+    assert len(str(wire.read_refusal(answer(body, 422)))) <= len("The service answered 422: .") + 200
+
+
+@pytest.mark.parametrize("word", ["Error", "Content Moderated", "Request Moderated", "Task not found"])
+def test_an_ending_repeats_at_most_200_characters_of_what_came(word):
+    task = Task("t" * 5000, "https://a")
+    body = {"status": word, "details": {"Moderation Reasons": ["x" * 5000]}, "error": "e" * 5000, "message": "m" * 5000}
+
+    assert len(str(wire.read_ending(wire.read_status(answer(body), task)))) < 330

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import socket
 import struct
 import threading
@@ -25,8 +26,8 @@ from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.server import app as application
 from fluxwerk.server.fetch import Guard
 from fluxwerk.server.loopback import listen
-from fluxwerk.server.router import Service
 from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.state import ServerState
 from fluxwerk.testing import loopback
 from fluxwerk.testing.face_to_face import Blank
 from support import images
@@ -130,7 +131,7 @@ def test_the_picture_with_a_bomb_in_its_text_fails_alone():
 
 def test_all_images_of_a_submit_are_fetched_within_one_bound_so_that_no_client_fears_that_it_has_paid():
     app = application.build(
-        Service(Accounts(), lambda: 0.0, engine="blank"), Blank(), Guard(["127.0.0.0/8"]), fetching=0
+        ServerState(Accounts(), lambda: 0.0, engine="blank"), Blank(), Guard(["127.0.0.0/8"]), fetching=0
     )
 
     async def send() -> httpx2.Response:
@@ -153,7 +154,7 @@ def test_a_body_without_end_is_refused():
             yield part
 
     async def send() -> tuple[httpx2.Response, str]:
-        app = application.build(Service(Accounts(), lambda: 0.0), OfflineEngine())
+        app = application.build(ServerState(Accounts(), lambda: 0.0), OfflineEngine())
         transport = httpx2.ASGITransport(app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://fluxwerk.test", headers=KEY) as http:
             await http.get("/v1/credits")
@@ -287,8 +288,17 @@ def test_the_live_services_paths_are_all_served(spec):
     assert set(LIVE["paths"]) <= set(spec["paths"])
 
 
-def test_the_docs_page_is_there(http):
-    assert "swagger" in http.get("/docs").text.lower()
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_the_documentation_pages_need_no_internet(http, page):
+    text = http.get(page).text
+    loaded = re.findall(r"""(?:src|href)=["']([^"']+)["']""", text)
+    assert loaded
+    assert not [url for url in loaded if not url.startswith("/")]
+    answers = {url: http.get(url) for url in loaded}
+    assert {answer.status_code for answer in answers.values()} == {200}
+    scripts = [answer for url, answer in answers.items() if url.endswith(".js")]
+    assert [len(script.content) > 500_000 for script in scripts] == [True]
+    assert "https://" not in text.replace("https://www.w3.org", "")
 
 
 def test_an_answer_fits_its_published_schema(http, spec):
@@ -305,7 +315,7 @@ def test_an_answer_fits_its_published_schema(http, spec):
 
 
 def test_the_application_can_be_built_without_a_guard_or_threads():
-    service = Service(Accounts(), lambda: 0.0)
+    service = ServerState(Accounts(), lambda: 0.0)
     assert application.build(service, OfflineEngine()).title == "fluxwerk"
 
 

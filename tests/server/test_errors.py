@@ -18,7 +18,7 @@ def guide(**how):
 
 
 def poor(of):
-    of.service.books = Accounts(credit=Decimal(1))
+    of.state.accounts = Accounts(credit=Decimal(1))
     return post(of, {"prompt": "x"})
 
 
@@ -88,7 +88,7 @@ def test_every_case_of_the_table_can_be_written(case, dialect):
 
 
 def test_an_unknown_dialect_of_keys_is_told_the_same_way():
-    known = guide(books=Accounts(["known"]))
+    known = guide(accounts=Accounts(["known"]))
     assert post(known, {"prompt": "x"}, key="unknown").status == 401
     assert post(known, {"prompt": "x"}, key="known").status == 200
 

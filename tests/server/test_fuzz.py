@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 
 from fluxwerk.server import app as application
-from fluxwerk.server.router import Service
 from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.state import ServerState
 from fluxwerk.testing.face_to_face import Blank
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed: pip install 'fluxwerk[test]'")
@@ -22,7 +22,7 @@ EXAMPLES = 12
 
 
 def operations() -> Iterator[object]:
-    app = application.build(Service(Accounts(), lambda: 0.0, engine="blank"), Blank())
+    app = application.build(ServerState(Accounts(), lambda: 0.0, engine="blank"), Blank())
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     for found in schema.get_all_operations():
         yield found.ok()

@@ -2,17 +2,51 @@
 
 from __future__ import annotations
 
+import base64
 import io
 
 import pytest
 from PIL import Image
 
 from fluxwerk import catalog
+from fluxwerk.client.inputs import attach
 from fluxwerk.engines.offline import OfflineEngine
 from support.asking import ask, face, fault, poll, post, said, size_of
 from support.images import jpeg, png, text
 
 FILL = "/v1/flux-pro-1.0-fill"
+
+
+def wrapped(data: bytes, end: str) -> str:
+    """Base64 as mail and many tools wrap it."""
+    return base64.encodebytes(data).decode().replace("\n", end)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda data: wrapped(data, "\n"),
+        lambda data: wrapped(data, "\r\n"),
+        lambda data: f" \n{text(data)} \t",
+        lambda data: "data:image/png;base64," + wrapped(data, "\r\n"),
+        lambda data: "\nData:image/png;base64,\n" + wrapped(data, "\n"),
+    ],
+    ids=["LF", "CRLF", "blanks", "wrapped data URI", "data URI behind a line break"],
+)
+def test_base64_that_the_client_takes_is_taken_by_the_server_too(write):
+    of, source = face(), write(png(64, 96))
+
+    assert size_of(of, post(of, {"prompt": "x", "input_image": source})) == (64, 96)
+    assert attach(source, "input_image", catalog.get_model("pro")).size == (64, 96)
+
+
+def test_a_url_with_blanks_around_it_is_fetched():
+    of = face(urls={"https://host.test/x.png": png(64, 96)})
+
+    assert size_of(of, post(of, {"prompt": "x", "input_image": " https://host.test/x.png\n"})) == (64, 96)
+    assert (
+        attach(" https://host.test/x.png\n", "input_image", catalog.get_model("pro")).text == "https://host.test/x.png"
+    )
 
 
 def lying(width: int, height: int) -> bytes:
@@ -45,7 +79,7 @@ def test_a_mask_of_another_size_is_refused_with_both_sizes(path):
     assert (status, place) == (422, ["body", "mask"])
     assert "256×256" in message
     assert "300×256" in message
-    assert of.service.books.jobs == {}
+    assert of.state.accounts.jobs == {}
 
 
 def rgba(width: int, height: int, hole: tuple[int, int, int, int]) -> bytes:
@@ -80,14 +114,14 @@ def test_without_a_mask_the_images_own_alpha_says_what_is_repainted():
 def test_a_model_takes_so_many_references_and_leaves_the_others_out(path, most):
     of = face()
     fields = {f"input_image_{n}" if n > 1 else "input_image": text(jpeg(64 + n, 64)) for n in range(1, 12)}
-    job = of.service.books.jobs[said(post(of, {"prompt": "x", **fields}, path))["id"]]
+    job = of.state.accounts.jobs[said(post(of, {"prompt": "x", **fields}, path))["id"]]
     assert len(job.order.references) == most
 
 
 def test_flux_3_takes_ten_and_leaves_the_eleventh_out():
     of = face()
     answer = post(of, {"prompt": "x", "images": [text(png(256, 256))] * 11}, "/v1/flux-3-image")
-    assert len(of.service.books.jobs[said(answer)["id"]].order.references) == 10
+    assert len(of.state.accounts.jobs[said(answer)["id"]].order.references) == 10
 
 
 RANGES = [
@@ -103,8 +137,9 @@ RANGES = [
 @pytest.mark.parametrize(("path", "name", "bound"), RANGES)
 def test_every_bound_is_taken_and_what_lies_beyond_is_refused(path, name, bound):
     of = face()
-    option = of.service.models[path].options[name]
+    option = of.state.models[path].options[name]
     needed = {"prompt": "x", "image": text(png(256, 256)), "mask": text(png(256, 256))}
+    needed["finetune_id"] = "my-lora"
     needed |= dict.fromkeys(("person", "garment"), text(png(256, 256)))
     beyond = float(bound) + (-0.5 if bound == option.minimum else 0.5)
     beyond = round(beyond + (-0.5 if bound == option.minimum else 0.5)) if option.type == "integer" else beyond
@@ -118,8 +153,8 @@ def test_safety_tolerance_and_format_have_the_models_own_bounds_and_defaults(mod
     tolerance = model.options["safety_tolerance"]
     assert (tolerance.minimum, tolerance.default) == (0, 2)
     family = model.family
-    assert tolerance.maximum == {"flux-2": 5, "flux-tools": 5, "flux-3": 4}.get(family, 6)
-    wanted = "png" if family == "flux-kontext" or model.name in PNG_TOOLS else "jpeg"
+    assert tolerance.maximum == {"flux-2": 5, "flux-2-lora": 5, "flux-tools": 5, "flux-3": 7}.get(family, 6)
+    wanted = "png" if family in ("flux-kontext", "flux-3") or model.name in PNG_TOOLS else "jpeg"
     assert "output_format" not in model.options or model.options["output_format"].default == wanted
 
 

@@ -54,7 +54,7 @@ def test_the_reset_is_the_moment_at_which_a_slot_is_free_and_now_when_none_is_ta
 def reading(of: FaceToFace, url: str) -> Flow[Response]:
     """Begin a submit that waits for its image."""
     body = json.dumps({"prompt": "x", "input_image": url}).encode()
-    flow = of.service.answer(HttpRequest("POST", BASE + "/v1/flux-kontext-max", body, headers={"x-key": "key"}))
+    flow = of.router.answer(HttpRequest("POST", BASE + "/v1/flux-kontext-max", body, headers={"x-key": "key"}))
     assert next(flow).request.url == url
     return flow
 
@@ -77,16 +77,16 @@ def test_submits_that_wait_for_their_images_hold_slots_and_give_them_back_when_r
 def test_a_submit_whose_images_arrive_when_the_server_closes_is_not_accepted():
     of = face()
     flow = reading(of, "https://slow.example/1.png")
-    of.service.closing = True
+    of.state.close()
     with pytest.raises(StopIteration) as ended:
         flow.send(Response(200, body=png(64, 64)))
     assert ended.value.value.status == 503
-    assert of.service.books.jobs == {}
+    assert of.state.accounts.jobs == {}
 
 
 @pytest.mark.parametrize("key", [None, "a b", "another"])
 def test_strangers_are_told_nothing(key):
-    of = face(books=Accounts(["known"]))
+    of = face(accounts=Accounts(["known"]))
     submitted = post(of, {"prompt": "x"}, key="known")
     assert "x-ratelimit-limit" not in ask(of, "GET", said(submitted)["polling_url"], key=key).headers
     assert poll(of, submitted)["status"] == "Ready"
@@ -96,4 +96,4 @@ def test_a_poll_with_an_unknown_key_opens_no_account():
     of = face()
     submitted = post(of, {"prompt": "x"})
     poll(of, submitted, "never seen".replace(" ", "-"))
-    assert len(of.service.books._accounts) == 1
+    assert len(of.state.accounts._accounts) == 1

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from fluxwerk.errors import NoResponseError
 from fluxwerk.protocol import webhook
 from fluxwerk.server.faults.rules import FaultRule
-from fluxwerk.server.webhooks import PAUSES, OutgoingWebhook, WebhookPolicy
+from fluxwerk.server.state.outgoing import PAUSES, OutgoingWebhook
+from fluxwerk.server.state.webhooks import WebhookPolicy
 from fluxwerk.types import HttpRequest, Response
 from support.asking import ask, face, fault, post, said
 
@@ -240,7 +241,7 @@ def test_plain_http_goes_only_where_the_operator_allows(url, policy, may):
     assert answer.status == (200 if may else 422)
     if not may:
         assert fault(answer)[1] == ["body", "webhook_url"]
-        assert of.service.books.jobs == {}
+        assert of.state.accounts.jobs == {}
 
 
 @given(st.lists(st.sampled_from([200, 204, 301, 404, 500]), min_size=1, max_size=6))

@@ -30,7 +30,7 @@ def ask(
     data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     headers |= {} if key is None else {"x-key": key}
     request = HttpRequest(method, url if "://" in url else BASE + url, data, headers=headers)
-    return drive(of.service.answer(request), of._fetch, clock=of.clock)
+    return drive(of.router.answer(request), of._fetch, clock=of.clock)
 
 
 def post(of: FaceToFace, body: object, path: str = PRO, key: str | None = "key") -> Response:
@@ -51,7 +51,7 @@ def fault(response: Response) -> tuple[int, list, str]:
 
 
 def size_of(of: FaceToFace, submitted: Response) -> tuple[int, int]:
-    order = of.service.books.jobs[said(submitted)["id"]].order
+    order = of.state.accounts.jobs[said(submitted)["id"]].order
     return order.width, order.height
 
 

@@ -1,4 +1,4 @@
-"""The server's books as the judge over a ledger: what was charged, what was bought twice, what was lost."""
+"""The server's accounts as the judge over a ledger: what was charged, what was bought twice, what was lost."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def judge(ledger: Ledger, accepted: list[Accepted]) -> None:
     assert_sums(ledger)
 
 
-def settle_by_the_books(ledger: Ledger, accepted: list[Accepted]) -> int:
+def settle_by_the_accounts(ledger: Ledger, accepted: list[Accepted]) -> int:
     """Settle every doubt truthfully, as a person would who looks at the account; returns how many there were."""
     tasks = {job.order.prompt: job.task.id for job in accepted}
     doubts = list(ledger.rows(Stage.DOUBTFUL))

@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from fluxwerk.engines.local.sample import Sample
 
 
-# A tick without drafts costs nothing.
+# A tick without samples costs nothing.
 MOST_PASSES = 1000
 
 
 def paint(family: Family, order: Order) -> Image.Image:
-    """Return the picture of one order."""
-    return pictures(finish(Loop(), family.admit(1, order)))[0]
+    """Return the image of one order."""
+    return images(finish(Loop(), family.prepare(1, order)))[0]
 
 
-def finish(loop: Loop, *drafts: Sample) -> list[Sample]:
-    """Run passes until all of these drafts are done."""
-    for draft in drafts:
-        loop.add(draft)
+def finish(loop: Loop, *samples: Sample) -> list[Sample]:
+    """Run passes until all of these samples are done."""
+    for sample in samples:
+        loop.add(sample)
     for _ in range(MOST_PASSES):
         loop.tick()
-    assert not len(loop.drafts), "the loop does not come to an end"
-    return list(drafts)
+    assert not len(loop.samples), "the loop does not come to an end"
+    return list(samples)
 
 
-def pictures(drafts: list[Sample]) -> list[Image.Image]:
-    """Return the pictures of finished drafts."""
+def images(samples: list[Sample]) -> list[Image.Image]:
+    """Return the images of finished samples."""
     with torch.no_grad():
-        return [draft.family.picture(draft) for draft in drafts]
+        return [sample.family.finish(sample) for sample in samples]

@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-from fluxwerk.engines.local.message import Broken, Came, Cancel, Done, Paint, Ready, RenderFailed, Setup
+from fluxwerk.engines.local.message import Broken, Cancel, Done, Progressed, Ready, Render, RenderFailed, Setup
 
 
 def main() -> None:
@@ -33,11 +33,11 @@ def main() -> None:
             return
         if isinstance(asked, Cancel):
             say(Done(asked.number + 1, b"cancelled"))
-        if isinstance(asked, Paint):
+        if isinstance(asked, Render):
             obey(asked, setup)
 
 
-def obey(asked: Paint, setup: Setup) -> None:
+def obey(asked: Render, setup: Setup) -> None:
     """Do what the prompt says."""
     word, _, rest = asked.order.prompt.partition(" ")
     if word == "die":
@@ -45,7 +45,7 @@ def obey(asked: Paint, setup: Setup) -> None:
     if word == "die-once" and not Path(rest).exists():
         Path(rest).touch()
         os._exit(9)
-    say(Came(asked.number, 0.5))
+    say(Progressed(asked.number, 0.5))
     if word == "fail":
         say(RenderFailed(asked.number, "OutOfMemory", rest))
     elif word != "wait":

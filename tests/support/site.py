@@ -47,7 +47,7 @@ class Site:
     """A ledger, a folder, and a server in the same thread that can be meddled with."""
 
     def __init__(self, folder: Path, jobs: int = 0, books: Accounts | None = None, **options: Any) -> None:
-        self.face = FaceToFace(books=books)
+        self.face = FaceToFace(accounts=books)
         self.path = folder / "a.ledger"
         self.ledger = Ledger.open(self.path)
         self.keep: Any = Saver(Folder(folder / "images"))
@@ -98,7 +98,7 @@ class Site:
 
     @property
     def accepted(self) -> list[Any]:
-        return list(self.face.service.books.jobs.values())
+        return list(self.face.state.accounts.jobs.values())
 
 
 def first_times(count: int, response: Response | Exception) -> Meddle:

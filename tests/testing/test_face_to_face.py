@@ -84,13 +84,13 @@ def test_every_job_of_many_is_paid_once_and_never_more_than_24_are_in_flight(cou
     def watch(_: HttpRequest, response: Response) -> Response:
         nonlocal most
         now = face.clock.now()
-        most = max(most, sum(not job.has_ended(now) for job in face.service.books.jobs.values()))
+        most = max(most, sum(not job.has_ended(now) for job in face.state.accounts.jobs.values()))
         return response
 
     face = FaceToFace(seconds=seconds, meddle=watch)
     results = face.together(face.begin("x") for _ in range(count))
     assert all(isinstance(result, Image) for result in results)
-    assert len(face.service.books.jobs) == count
+    assert len(face.state.accounts.jobs) == count
     assert most <= 24
 
 
@@ -102,7 +102,7 @@ def test_a_deadline_for_many_ends_those_that_are_late():
 
 
 def test_empty_pockets_end_at_once():
-    face = FaceToFace(books=Accounts(credit=Decimal(2)))
+    face = FaceToFace(accounts=Accounts(credit=Decimal(2)))
     with pytest.raises(InsufficientCreditsError, match=r"costs 3(\.0)?, 2 are left.*Add credits"):
         face.generate("x")
     assert posts(face) == 1
@@ -115,7 +115,7 @@ def test_a_broken_engine_costs_nothing():
         def render(self, _):
             raise RuntimeError("no paint left")
 
-    face = FaceToFace(engine=Broken(), books=Accounts(credit=Decimal(3)))
+    face = FaceToFace(engine=Broken(), accounts=Accounts(credit=Decimal(3)))
     with pytest.raises(TaskFailedError, match="no paint left"):
         face.generate("x")
     assert face.credits() == 3
@@ -275,8 +275,8 @@ def test_learned_polls_use_the_slots_better_than_unlearned_ones_and_no_more_poll
     dice = random.Random(4)
     drawn = [dice.lognormvariate(-0.125, 0.5) for _ in range(150)]
 
-    def play(experience, rounds):
-        pair = FaceToFace(seconds=lambda order: drawn[order.seed], experience=experience)
+    def play(history, rounds):
+        pair = FaceToFace(seconds=lambda order: drawn[order.seed], history=history)
         for _ in range(rounds):
             began, before = pair.clock.now(), len(pair.journal)
             wanted = [pair.request("a fox", width=64, height=64, seed=number) for number in range(150)]

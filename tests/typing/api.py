@@ -115,7 +115,7 @@ def own_connections() -> None:
 
 
 def for_tests() -> Generator[Any]:
-    face = FaceToFace(seconds=5, books=Accounts(["key"]))
+    face = FaceToFace(seconds=5, accounts=Accounts(["key"]))
     assert_type(face.clock, PretendClock)
     assert_type(face.generate("x"), Image)
     with loopback() as base:
@@ -130,9 +130,9 @@ async def hooked(client: AsyncClient, headers: dict[str, str]) -> None:
     receiver = Receiver(
         "secret", on_status, client=client, url="https://your.host/hooks", find={"id": Task("id", "")}.get
     )
-    Receiver("secret", print, client=Client(), bell=Wakeup())
+    Receiver("secret", print, client=Client(), wakeup=Wakeup())
     receiver.expect(await client.submit("a fox", **receiver.options))
-    await receiver.bell.nap_async("id", 30)
+    await receiver.wakeup.wait_async("id", 30)
     verify(b"{}", headers, "secret", accept_secret_header=True)
     verify(b"{}", httpx2.Headers(headers), "secret")
     assert_type(read(b"{}"), Status)

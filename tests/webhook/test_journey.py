@@ -48,7 +48,7 @@ def test_whoever_naps_is_woken_and_whoever_listens_hears_of_each_task_once(clien
     for task in tasks:
         receiver.expect(task)
     for task in tasks:
-        receiver.bell.nap(task.id, AGES)
+        receiver.wakeup.wait(task.id, AGES)
     statuses = [heard.get(timeout=AGES) for _ in tasks]
 
     assert {status.task for status in statuses} == set(tasks)
@@ -83,17 +83,17 @@ def test_a_coroutine_that_listens_polls_once_and_at_the_end(receiver):
     assert [event.kind for event in events] == ["submitted", "polled", "ready", "downloaded"]
 
 
-def test_a_forged_ring_costs_a_poll_and_changes_nothing_else(receiver):
+def test_a_forged_notification_costs_a_poll_and_changes_nothing_else(receiver):
     events = []
 
-    def ring(event):
+    def notify(event):
         events.append(event)
         if event.kind == "submitted":
-            receiver.bell.ring(event.task.id)
+            receiver.wakeup.notify(event.task.id)
 
     with (
         loopback(pace=lambda _: 0.4) as base,
-        Client("a-key", base_url=base, webhook=receiver, on_event=ring) as client,
+        Client("a-key", base_url=base, webhook=receiver, on_event=notify) as client,
     ):
         assert client.generate("a fox", width=64, height=64).width == 64
 

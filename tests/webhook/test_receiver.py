@@ -108,7 +108,7 @@ def test_a_forged_webhook_is_refused_and_nobody_hears_of_it(body, client, heard)
     for headers in ({}, {SIGNATURE: sign(body, "another")}, {SIGNATURE: "sha256="}, {"x-webhook-secret": KEY}):
         assert post(receiver, body, headers=headers) == [401]
     assert heard == client.waited == []
-    assert "0 rings" in repr(receiver.bell)
+    assert "0 notifications" in repr(receiver.wakeup)
 
 
 def test_the_secret_itself_is_taken_where_that_was_chosen(client, heard):
@@ -246,7 +246,7 @@ def test_the_answer_does_not_wait_for_whoever_acts(client):
             assert answer.status_code == 200
             assert answer.json() == {"received": True}
             await asyncio.to_thread(begun.wait, AGES)
-            assert "1 webhooks being acted upon" in repr(receiver)
+            assert "1 webhooks in progress" in repr(receiver)
             may_go.set()
             await receiver.settle()
 
@@ -257,7 +257,7 @@ def test_the_answer_does_not_wait_for_whoever_acts(client):
 def test_too_many_at_once_are_asked_to_come_again(client):
     may_go = threading.Event()
     receiver = Receiver(KEY, lambda _: may_go.wait(AGES), client=client)
-    receiver._inbox = Inbox(receiver.bell, lambda _: may_go.wait(AGES), client, most=2)
+    receiver._inbox = Inbox(receiver.wakeup, lambda _: may_go.wait(AGES), client, most=2)
     tasks = [client.submit("x") for _ in range(3)]
     for task in tasks:
         receiver.expect(task)
@@ -276,20 +276,20 @@ def test_too_many_at_once_are_asked_to_come_again(client):
     assert answers[2].headers["retry-after"] == "5"
 
 
-def test_the_bell_is_rung_once_for_each_task_even_if_nobody_else_acts():
+def test_a_task_is_notified_once_even_if_nothing_else_acts():
     receiver = Receiver(KEY)
     assert post(receiver, ready("a"), ready("a"), ready("b")) == [200] * 3
-    assert "2 rings remembered" in repr(receiver.bell)
-    receiver.bell.nap("a", AGES)
-    receiver.bell.nap("b", AGES)
-    assert "0 rings remembered" in repr(receiver.bell)
+    assert "2 notifications remembered" in repr(receiver.wakeup)
+    receiver.wakeup.wait("a", AGES)
+    receiver.wakeup.wait("b", AGES)
+    assert "0 notifications remembered" in repr(receiver.wakeup)
 
 
-def test_a_bell_can_be_shared():
-    bell = Wakeup()
-    post(Receiver(KEY, bell=bell), ready("a"))
-    bell.nap("a", AGES)
-    assert "0 rings remembered" in repr(bell)
+def test_a_wakeup_can_be_shared():
+    wakeup = Wakeup()
+    post(Receiver(KEY, wakeup=wakeup), ready("a"))
+    wakeup.wait("a", AGES)
+    assert "0 notifications remembered" in repr(wakeup)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "OPTIONS"])
@@ -439,7 +439,7 @@ def test_a_websocket_is_shown_out():
 def test_acting_without_a_client_is_refused_when_it_is_set_up():
     with pytest.raises(InvalidUsageError, match="needs client="):
         Receiver(KEY, print)
-    with pytest.raises(InvalidUsageError, match="secret is needed"):
+    with pytest.raises(InvalidUsageError, match="secret is empty"):
         Receiver("")
 
 
@@ -454,7 +454,7 @@ def test_the_memory_is_bounded(client):
 
     asyncio.run(run())
     assert [len(memory._entries) for memory in (inbox._expected, inbox._early)] == [10, 10]
-    assert len(inbox._heard._entries) <= 10
+    assert len(inbox._accepted._entries) <= 10
 
 
 def test_no_log_record_repr_or_answer_shows_a_secret(client, heard, caplog):
@@ -487,4 +487,4 @@ def test_no_log_record_repr_or_answer_shows_a_secret(client, heard, caplog):
         f"{record.getMessage()} {record.exc_text}" for record in caplog.records if "httpx" not in record.name
     )
     assert "ZeroDivisionError" in records
-    assert "CANARY" not in f"{records} {said} {receiver!r} {receiver._inbox!r} {receiver.bell!r}"
+    assert "CANARY" not in f"{records} {said} {receiver!r} {receiver._inbox!r} {receiver.wakeup!r}"

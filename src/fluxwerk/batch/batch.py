@@ -117,7 +117,7 @@ class Batch:
             self._saver,
             self._options,
             self._on_progress,
-            client.experience,
+            client.history,
         )
         for _ in range(self._stops):
             self._worker.stop()
@@ -128,7 +128,7 @@ class Batch:
                 await self._note_balance(client)
             return end
         finally:
-            client.experience.save()
+            client.history.save()
             if self._client is None:
                 await client.close()
 

@@ -18,6 +18,7 @@ from fluxwerk.errors import (
     FluxwerkError,
     InvalidUsageError,
     LinkExpiredError,
+    NoResponseError,
     StorageError,
     TaskFailedError,
     TaskTimeoutError,
@@ -92,7 +93,10 @@ class Downloader:
             # The image is there; a run with a good key collects it.
             run.stop("the service refuses the key", refusal)
             self._done()
-        except (LinkExpiredError, TaskFailedError, UntrustedURLError, APIStatusError) as error:
+        except ConnectionFailedError as lost:
+            run.stop("the images cannot be reached", lost)
+            self._done()
+        except (LinkExpiredError, TaskFailedError, UntrustedURLError, APIStatusError, NoResponseError) as error:
             await self._fail(job, error)
         else:
             run.release("download")
@@ -109,7 +113,12 @@ class Downloader:
     async def _fail(
         self,
         job: Job,
-        error: LinkExpiredError | TaskFailedError | InvalidUsageError | UntrustedURLError | APIStatusError,
+        error: LinkExpiredError
+        | TaskFailedError
+        | InvalidUsageError
+        | UntrustedURLError
+        | APIStatusError
+        | NoResponseError,
     ) -> None:
         run = self._run
         try:

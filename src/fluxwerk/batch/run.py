@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias, TypeVar
 
 from fluxwerk.catalog.rows import Model
 from fluxwerk.drive import AsyncSend
-from fluxwerk.errors import FluxwerkError, InDoubtError, StorageError
+from fluxwerk.errors import FluxwerkError, InDoubtError, StorageError, TransportError
 from fluxwerk.ledger.failure import FailureKind
 from fluxwerk.ledger.job import Job
 from fluxwerk.ledger.leases import LEASE_SECONDS
@@ -172,7 +172,9 @@ class Run:
         if what not in self.holds:
             self.holds[what] = Hold(time.monotonic(), str(error))
             self.report(RunProgress("held", text=f"Submitting is paused. {error}"))
-        if time.monotonic() - self.holds[what].since >= self.options.endurance:
+        if isinstance(error, TransportError) and error.permanent:
+            self.stop("the service cannot be reached", error)
+        elif time.monotonic() - self.holds[what].since >= self.options.endurance:
             self.stop(f"the {what} did not recover in {self.options.endurance:g} s", error)
 
     def release(self, what: str) -> None:

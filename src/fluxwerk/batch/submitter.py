@@ -21,6 +21,7 @@ from fluxwerk.errors import (
     InsufficientCreditsError,
     InvalidUsageError,
     LinkExpiredError,
+    NoResponseError,
     RateLimitError,
     TaskFailedError,
     TaskTimeoutError,
@@ -96,7 +97,7 @@ class Submitter:
         prepare = self._run.prepare
         model, request = await asyncio.to_thread(prepare, job) if needs_files(job) else prepare(job)
         options = self._run.options
-        if options.webhook and job.token:
+        if options.webhook and job.token and catalog.takes_webhooks(model):
             hook = {"webhook_url": address(options.webhook, job.token)}
             proof = {"webhook_secret": options.webhook_secret} if options.webhook_secret else {}
             request = Request(request.model, {**request.fields, **hook, **proof})
@@ -165,7 +166,10 @@ class Submitter:
             # The task is paid for and runs on; a later run asks for it again.
             run.stop("the service refuses to be polled", refusal)
             return None
-        except (*TASK_ENDED, APIStatusError) as error:
+        except ConnectionFailedError as lost:
+            run.stop("the service cannot be reached", lost)
+            return None
+        except (*TASK_ENDED, APIStatusError, NoResponseError) as error:
             if isinstance(error, TaskTimeoutError) and run.is_silent(began):
                 run.stop("the service cannot be reached", ConnectionFailedError(NO_POLL_ANSWERED))
                 return None

@@ -31,7 +31,7 @@ LONGEST_SIDE_OF_RATIO = 5
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What one field of a request may hold; bounds are in the field's own unit, lengths in characters."""
+    """The values that one field of a request may have; bounds are in the field's unit, lengths in characters."""
 
     name: str
     type: str
@@ -45,11 +45,10 @@ class Option:
     minimum_length: int | None = None
     maximum_length: int | None = None
     zero_is_auto: bool = False
-    also: str = ""
     note: str = ""
 
     def allowed(self) -> str:
-        """Say in words what may be given."""
+        """Describe the allowed values in words."""
         words = "one of " + ", ".join(self.choices) if self.choices else KINDS[self.type][1]
         if self.minimum is not None and self.maximum is not None:
             words += f" from {self.minimum} to {self.maximum}"
@@ -64,19 +63,24 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a model costs in credits: by megapixel (`first`, `more`) or by image, whatever its size."""
+    """What a model costs in credits: by megapixel (`first`, `more`), by image, or by image and its resolution.
+
+    Without `inputs` the megapixels of the images in the request are not billed.
+    """
 
     first: Decimal | None = None
     more: Decimal | None = None
     image: Decimal | None = None
+    resolution: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
+    inputs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
     """One row of the catalogue; build one by hand to use a model that is newer than this release.
 
-    `slots` is how many of its pool's tasks an account may have in flight, `grid` the step of width and height in
-    pixels, `references` how many images it takes, `sends` what is always added to the body.
+    `slots` is the number of tasks of its pool that an account may have in flight, `grid` the step of width and height
+    in pixels, `references` the number of images it takes, `sends` what every request body also contains.
     """
 
     name: str
@@ -107,7 +111,7 @@ class Model:
     checked: date | None = None
 
     def reference_names(self) -> tuple[str, ...]:
-        """Name the fields that carry reference images, in their order."""
+        """Return the names of the fields for reference images, in order."""
         if not self.references:
             return ()
         if self.reference_field == "images":
@@ -116,17 +120,17 @@ class Model:
         return (self.reference_field, *rest)
 
     def paths(self) -> tuple[str, ...]:
-        """Every path at which the guide or the service offers this model."""
+        """Return every path at which the guide, the service or a public client expects this model."""
         return (*self.also, self.path) if not self.sends else self.also
 
 
 def list_models() -> dict[str, Model]:
-    """Every model of the catalogue by its name, in the order of the file."""
+    """Return every model of the catalogue by name, in the order of the file."""
     return dict(_rows())
 
 
 def get_model(name: str | Model) -> Model:
-    """Look a model up by name or alias, or pass one through that was built by hand.
+    """Look up a model by name or alias; a `Model` is returned as it is.
 
     Raises `UnknownModelError` with the nearest names.
     """
@@ -137,12 +141,18 @@ def get_model(name: str | Model) -> Model:
     if row is None:
         hint = did_you_mean(wanted, _names()) or "`fluxwerk models` lists them"
         newer = "for a model newer than this release pass fluxwerk.Model(name=..., path=...)"
-        raise UnknownModelError(f"There is no model {name!r} in the catalogue ({hint}); {newer}.")
+        raise UnknownModelError(f"The catalogue has no model {name!r} ({hint}); {newer}.")
     return row
 
 
+def takes_webhooks(model: str | Model) -> bool:
+    """Whether a submit to this model may name a webhook; a model that is not in the catalogue may."""
+    row = model if isinstance(model, Model) else _names().get(model)
+    return row is None or not row.options or "webhook_url" in row.options
+
+
 def did_you_mean(word: str, known: Mapping[str, object]) -> str:
-    """Suggest the nearest known word, or nothing."""
+    """Suggest the nearest known word, or return an empty string."""
     from difflib import get_close_matches  # noqa: PLC0415  (only a mistake pays for it)
 
     near = get_close_matches(word, list(known), n=1, cutoff=0.6)
@@ -150,7 +160,7 @@ def did_you_mean(word: str, known: Mapping[str, object]) -> str:
 
 
 def check(model: Model, given: Mapping[str, Json]) -> list[Fault]:
-    """Name everything that is wrong with these fields for this model; a hand-made model without options takes all."""
+    """Return every fault of these fields for this model; a model without options, built by hand, takes any field."""
     if not model.options:
         return []
     faults = [
@@ -169,13 +179,13 @@ def check(model: Model, given: Mapping[str, Json]) -> list[Fault]:
 
 
 def refuse(model: Model, faults: list[Fault]) -> None:
-    """Raise `InvalidUsageError` with every fault, if there are any."""
+    """Raise `InvalidUsageError` with all faults if there are any."""
     if faults:
         raise InvalidUsageError(f"The request does not fit {model.name}; nothing was sent:", faults=faults)
 
 
 def ratio(text: str) -> Decimal | None:
-    """Read "16:9" as width over height, or `None` if it is no such thing or beyond 21:9 either way."""
+    """Read "16:9" as width over height; `None` for any other text and for ratios beyond 21:9 or 9:21."""
     width, colon, height = text.partition(":")
     if not (colon and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
         return None
@@ -221,7 +231,13 @@ def _check_area(model: Model, given: Mapping[str, Json]) -> list[Fault]:
     if width * height <= model.maximum_pixels:
         return []
     side = int(model.maximum_pixels**0.5)
-    return [Fault("width × height", f"{width}×{height}", f"at most {model.maximum_pixels} pixels, {side}×{side}")]
+    return [
+        Fault(
+            "width × height",
+            f"{width}×{height}",
+            f"must be at most {model.maximum_pixels} pixels, such as {side}×{side}",
+        )
+    ]
 
 
 @cache
@@ -246,7 +262,7 @@ def _row(name: str, row: dict[str, Any], data: dict[str, Any]) -> Model:
     merged["slots"] = data["pool"][merged["pool"]]["slots"]
     merged["options"] = _options(Model(name, "", **_references(merged)), family, row, data["option"])
     if "price" in row:
-        merged["price"] = Price(**{key: Decimal(value) for key, value in row["price"].items()})
+        merged["price"] = _price(row["price"])
     for key in ("also", "aliases", "unconfirmed"):
         merged[key] = tuple(merged.get(key, ()))
     known = {column.name for column in fields(Model)} | {"without"}
@@ -255,6 +271,12 @@ def _row(name: str, row: dict[str, Any], data: dict[str, Any]) -> Model:
         raise ValueError(f"models.toml: {name} has unknown columns {sorted(strange)}")
     merged.pop("without", None)
     return Model(**merged)
+
+
+def _price(columns: dict[str, Any]) -> Price:
+    exact = {key: Decimal(columns[key]) for key in ("first", "more", "image") if key in columns}
+    tiers = {name: Decimal(value) for name, value in columns.get("resolution", {}).items()}
+    return Price(**exact, resolution=tiers, inputs=columns.get("inputs", True))
 
 
 def _references(merged: dict[str, Any]) -> dict[str, Any]:

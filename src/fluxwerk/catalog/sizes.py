@@ -1,4 +1,4 @@
-"""How large the image becomes: the size that follows from a request and the images in it, in pixels."""
+"""Output sizes in pixels: what follows from a request and the images in it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Size = tuple[int, int]
 
 MEGAPIXEL = 1024 * 1024
 SQUARE = (1024, 1024)
-# FLUX.2 shrinks larger inputs to four megapixels before it looks at them, keeping their ratio.
+# FLUX.2 shrinks larger inputs to four megapixels before use, keeping their ratio.
 LARGEST_REFERENCE = 4 * MEGAPIXEL
 SMALLEST_SIDE = 64
-# The sizes at which Kontext works, all about one megapixel.
+# The output sizes of Kontext, all about one megapixel.
 KONTEXT_SIZES = (
     (672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328), (832, 1248), (880, 1184), (944, 1104),
     (1024, 1024),
@@ -26,15 +26,14 @@ RESOLUTIONS = {"768sq": 768, "1k": 1024, "1.5k": 1536, "2k": 2048, "4k": 4096}
 
 
 def output_size(model: Model, given: Mapping[str, Json], inputs: Sequence[Size | None] = ()) -> Size:
-    """Say how large the delivered image is; an input whose size is unknown counts as 1024 by 1024."""
+    """Return the size of the delivered image; an input of unknown size counts as 1024 by 1024."""
     first = (inputs[0] or SQUARE) if inputs else None
     if model.output == "ratio-1mp":
         return _nearest_kontext(_shape(model, given, first))
     if model.output == "ratio-4mp":
         return _by_area(_shape(model, given, None), 4 * MEGAPIXEL, 32, ROUND_CEILING)
     if model.output == "resolution":
-        side = RESOLUTIONS.get(str(given.get("resolution")), 1024)
-        return _by_area(_shape(model, given, first), side * side, model.grid, ROUND_HALF_EVEN)
+        return _by_resolution(model, given, first)
     if model.output == "source":
         return first or SQUARE
     if model.output == "margins":
@@ -43,7 +42,7 @@ def output_size(model: Model, given: Mapping[str, Json], inputs: Sequence[Size |
 
 
 def requested_size(model: Model, given: Mapping[str, Json], inputs: Sequence[Size | None] = ()) -> Size:
-    """Say which size is billed: the requested one, the first input's where none is requested, else the default."""
+    """Return the billed size: the requested one, else that of the first input, else the model's default."""
     if model.output not in ("size", "canvas"):
         return output_size(model, given, inputs)
     width, height = given.get("width") or 0, given.get("height") or 0
@@ -53,19 +52,19 @@ def requested_size(model: Model, given: Mapping[str, Json], inputs: Sequence[Siz
 
 
 def floored(size: Size, grid: int) -> Size:
-    """Cut a size down to the grid, as FLUX.2 does, but never below one side of 64 pixels."""
+    """Round a size down to the grid, as FLUX.2 does, with at least 64 pixels a side."""
     width, height = (max(SMALLEST_SIDE, side // grid * grid) for side in size)
     return width, height
 
 
 def placed(wanted: tuple[int | None, int | None], middle: tuple[int, int]) -> tuple[int, int]:
-    """Place a source where it was wanted, or in the middle along an axis that was left open."""
+    """Return the offset of a source: the wanted one, or along an axis without one the middle."""
     x, y = wanted
     return middle[0] if x is None else x, middle[1] if y is None else y
 
 
 def shrunk(size: Size, most: int) -> Size:
-    """Shrink a size to at most so many pixels, keeping its ratio."""
+    """Shrink a size to at most `most` pixels, keeping its ratio."""
     width, height = size
     if width * height <= most:
         return size
@@ -87,6 +86,15 @@ def _shape(model: Model, given: Mapping[str, Json], first: Size | None) -> Decim
     if value is not None:
         return value
     return Decimal(first[0]) / first[1] if first else Decimal(1)
+
+
+def _by_resolution(model: Model, given: Mapping[str, Json], first: Size | None) -> Size:
+    """Return the exact size where both sides are given, else the area of the resolution in the wanted shape."""
+    width, height = int(given.get("width") or 0), int(given.get("height") or 0)
+    if width and height:
+        return floored((width, height), model.grid)
+    side = RESOLUTIONS.get(str(given.get("resolution")), RESOLUTIONS["1k"])
+    return _by_area(_shape(model, given, first), side * side, model.grid, ROUND_HALF_EVEN)
 
 
 def _nearest_kontext(shape: Decimal) -> Size:

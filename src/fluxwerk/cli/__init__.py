@@ -1,4 +1,4 @@
-"""The command line: the words of the library, one file per command, each loaded when it is called."""
+"""The command line: one file per command, each loaded when it is called."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; without the extra `cli` it says how to install it."""
+    """Run the command line; without the extra `cli` print how to install it."""
     try:
         from fluxwerk.cli.group import group  # noqa: PLC0415  (click is an extra)
     except ModuleNotFoundError as missing:
         if missing.name != "click":
             raise
-        sys.exit("The command line needs one more package: pip install 'fluxwerk[cli]'")
+        sys.exit("The command line needs the package click. Install it: pip install 'fluxwerk[cli]'")
     group(prog_name="fluxwerk")

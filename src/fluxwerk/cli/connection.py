@@ -1,4 +1,4 @@
-"""Where a command's requests go: the BFL service, another address, or a server that lives as long as the command."""
+"""Where a command sends its requests: the BFL service, another server, or an offline server of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OFFLINE_KEY = "offline"
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What the common options say."""
+    """The values of the connection options; `timeout` in seconds."""
 
     region: str | None
     base_url: str | None
@@ -32,7 +32,7 @@ class Connection:
 
 
 def connection_options(command: F) -> F:
-    """Add the options that every command with a server shares, as one argument `connection`."""
+    """Add the connection options; the command receives them as one argument `connection`."""
     return _with_options(command, _TIMEOUT)
 
 
@@ -54,17 +54,23 @@ def _with_options(command: F, timeout: Callable[[Any], Any]) -> F:
 
 
 _OPTIONS = (
-    click.option("--offline", is_flag=True, help="Let a renderer on this machine make a placeholder: no key, no bill."),
-    click.option("--region", type=click.Choice(["global", "eu", "us"]), help="Which of the service's endpoints."),
-    click.option("--base-url", metavar="URL", help="Another server that speaks the same API."),
+    click.option(
+        "--offline", is_flag=True, help="Use the offline engine of this machine: placeholder images, no key, no charge."
+    ),
+    click.option("--region", type=click.Choice(["global", "eu", "us"]), help="Region of the BFL service."),
+    click.option("--base-url", metavar="URL", help="Address of another server with the same API."),
     click.option(
         "--env-file",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="Where to look for BFL_API_KEY if it is not set; .env in this folder by default.",
+        help="File with BFL_API_KEY, read if the variable is not set; .env in this folder by default.",
     ),
 )
 _TIMEOUT = click.option(
-    "--timeout", type=click.FloatRange(min=0.1), default=600.0, show_default=True, help="Seconds in all."
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    default=600.0,
+    show_default=True,
+    help="Deadline of the whole command, in seconds.",
 )
 _RUN_TIMEOUT = click.option(
     "--timeout",
@@ -76,15 +82,16 @@ _RUN_TIMEOUT = click.option(
 
 @contextmanager
 def connected(connection: Connection, on_event: Tell = silence) -> Generator[Any]:
-    """Yield a client, with a server of its own behind it when the command runs offline."""
-    from fluxwerk.client.client import Client  # noqa: PLC0415  (only commands that send pay for it)
+    """Yield a client; with --offline it is connected to an offline server that ends with the command."""
+    from fluxwerk.client.client import Client  # noqa: PLC0415  (slow to import, and only needed to send)
 
+    history = _history()
     if connection.offline:
         if connection.region or connection.base_url:
-            raise InvalidUsageError("--offline brings its own server; leave out --region and --base-url.")
+            raise InvalidUsageError("--offline starts its own server; leave out --region and --base-url.")
         with (
             _loopback() as base,
-            Client(OFFLINE_KEY, base_url=base, timeout=connection.timeout, on_event=on_event) as c,
+            Client(OFFLINE_KEY, base_url=base, timeout=connection.timeout, on_event=on_event, history=history) as c,
         ):
             yield c
         return
@@ -95,23 +102,38 @@ def connected(connection: Connection, on_event: Tell = silence) -> Generator[Any
         base_url=connection.base_url,
         timeout=connection.timeout,
         on_event=on_event,
+        history=history,
     ) as client:
         yield client
 
 
 @contextmanager
 def connected_async(connection: Connection) -> Generator[Any]:
-    """Yield an `AsyncClient`, with a server of its own behind it when the command runs offline."""
+    """Yield an `AsyncClient`; with --offline it is connected to an offline server that ends with the command."""
     from fluxwerk.client.client import AsyncClient  # noqa: PLC0415
 
+    history = _history()
     if connection.offline:
         if connection.region or connection.base_url:
-            raise InvalidUsageError("--offline brings its own server; leave out --region and --base-url.")
+            raise InvalidUsageError("--offline starts its own server; leave out --region and --base-url.")
         with _loopback() as base:
-            yield AsyncClient(OFFLINE_KEY, base_url=base, timeout=connection.timeout)
+            yield AsyncClient(OFFLINE_KEY, base_url=base, timeout=connection.timeout, history=history)
         return
     key = os.environ.get("BFL_API_KEY") or _key_from_file(connection.env_file)
-    yield AsyncClient(key, region=connection.region, base_url=connection.base_url, timeout=connection.timeout)
+    yield AsyncClient(
+        key,
+        region=connection.region,
+        base_url=connection.base_url,
+        timeout=connection.timeout,
+        history=history,
+    )
+
+
+def _history() -> Any:
+    """Return what this user's earlier commands learned about how long tasks take: a command is one short process."""
+    from fluxwerk.polling.history import PollingHistory, user_file  # noqa: PLC0415
+
+    return PollingHistory(user_file())
 
 
 def _loopback() -> Any:
@@ -121,7 +143,7 @@ def _loopback() -> Any:
         return loopback()
     except ModuleNotFoundError as missing:
         raise InvalidUsageError(
-            f"--offline needs one more package ({missing.name}): pip install 'fluxwerk[all]'"
+            f"--offline needs the package {missing.name}. Install it: pip install 'fluxwerk[all]'"
         ) from None
 
 

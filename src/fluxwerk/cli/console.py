@@ -1,4 +1,4 @@
-"""What a person sees: progress on stderr, results on stdout, JSON for machines."""
+"""The output of the commands: progress on stderr, results on stdout, JSON with --json."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def money(credit: Decimal) -> str:
-    """Write credits with their dollars: 4.5 credits ($0.045)."""
+    """Format credits and their price in dollars: 4.5 credits ($0.045)."""
     plain = f"{credit.normalize():f}"
     dollars = (credit / 100).normalize()
     cents = f"{dollars:.2f}" if -dollars.as_tuple().exponent < 2 else f"{dollars:f}"  # type: ignore[operator]  # noqa: PLR2004
@@ -34,19 +34,24 @@ def put_json(value: Mapping[str, Json]) -> None:
 
 
 class ProgressLine:
-    """Follows one task: a live line on a terminal, a few plain ones elsewhere; remembers what is paid for."""
+    """Shows progress: one live line on a terminal, plain lines elsewhere; `tasks` are paid for and not saved yet."""
 
     def __init__(self, *, offline: bool, quiet: bool) -> None:
-        self.task: Task | None = None
+        self.tasks: dict[str, Task] = {}
         self._offline = offline
         self._quiet = quiet
         self._show: Callable[[str], None] = lambda _: None
-        # What a conversation warns of is said by the command itself, and once is enough.
+        # The command prints these warnings itself.
         logging.getLogger("fluxwerk.client.session").addHandler(logging.NullHandler())
 
-    def hear(self, event: Event) -> None:
-        """Take the client's event."""
-        self.task = event.task or self.task
+    def show(self, text: str) -> None:
+        """Show a line of progress."""
+        self._show(text)
+
+    def on_event(self, event: Event) -> None:
+        """Receive an event of the client."""
+        if event.task:
+            self.tasks[event.task.id] = event.task
         if event.kind == "submitted" and event.task:
             self._show(f"submitted as {event.task.id}")
         elif event.kind == "polled" and event.status and event.status.outcome is Outcome.RUNNING:
@@ -59,7 +64,7 @@ class ProgressLine:
 
     @contextmanager
     def live(self, what: str) -> Generator[None]:
-        """Show progress while something is made; on Ctrl-C say how to collect what is paid for."""
+        """Show progress while a command waits; on Ctrl-C print how to collect what is paid for."""
         try:
             with self._line(what):
                 yield
@@ -75,7 +80,7 @@ class ProgressLine:
             self._show = _plain()
             yield
         else:
-            from rich.console import Console  # noqa: PLC0415  (only a terminal pays for it)
+            from rich.console import Console  # noqa: PLC0415  (slow to import, and only needed on a terminal)
             from rich.markup import escape  # noqa: PLC0415
 
             with Console(stderr=True).status(escape(what)) as status:
@@ -84,14 +89,14 @@ class ProgressLine:
 
     def _consequence(self) -> str:
         if self._offline:
-            return "Nothing was charged; the offline server is gone with this command."
-        if self.task:
-            return f"The image is paid for; {collect_later(self.task)}"
-        return "Nothing was answered yet: if the submit had left, it may have been charged; look at your usage."
+            return "Nothing was charged; the offline server has ended with this command."
+        if self.tasks:
+            return "\n".join(f"The image is paid for; {collect_later(task)}" for task in self.tasks.values())
+        return "No answer had arrived. If the request was already sent, it may have been charged; check your usage at https://dashboard.bfl.ai."
 
 
 def _plain() -> Callable[[str], None]:
-    """Print only what is new, so that a log is not filled by polls."""
+    """Print each kind of line once, so that polls do not fill a log."""
     seen: set[str] = set()
 
     def show(text: str) -> None:
@@ -104,7 +109,7 @@ def _plain() -> Callable[[str], None]:
 
 
 def summary(image: Image, file: str, estimate: Decimal | None, began: float, *, offline: bool) -> dict[str, Json]:
-    """Say what was made, for machines."""
+    """Describe a saved image as JSON."""
     return {
         "file": file,
         "model": image.model,
@@ -123,7 +128,7 @@ def summary(image: Image, file: str, estimate: Decimal | None, began: float, *, 
 
 
 def sentence(facts: Mapping[str, Json]) -> str:
-    """Say what was made, for people, on one line."""
+    """Describe a saved image in one line."""
     estimate = facts["estimated_cost"]
     price = f"estimated {money(estimate)}" if estimate is not None else "price not public"
     if not facts["charged"]:

@@ -1,4 +1,4 @@
-"""`fluxwerk costs`: what a ledger has cost, by day, model or tag, and whether the account agrees."""
+"""`fluxwerk costs`: the costs of a ledger by day, model or tag, compared with the account on request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fluxwerk.batch.report import csv_lines
 from fluxwerk.cli.batch.place import file_argument, ledger_option, open_ledger
 from fluxwerk.cli.connection import Connection, connected, connection_options
 from fluxwerk.cli.console import money, put_json
-from fluxwerk.cli.making import json_option
+from fluxwerk.cli.creation import json_option
 from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.types import Json
 
@@ -25,9 +25,11 @@ ALL = "in all"
 @click.command("costs")
 @file_argument
 @ledger_option
-@click.option("--by", type=click.Choice(["day", "model", "tag"]), default="day", show_default=True, help="What to add.")
-@click.option("--csv", "as_csv", is_flag=True, help="Answer with CSV on stdout.")
-@click.option("--reconcile", is_flag=True, help="Ask for the account's balance and compare.")
+@click.option(
+    "--by", type=click.Choice(["day", "model", "tag"]), default="day", show_default=True, help="How to group the costs."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV on stdout.")
+@click.option("--reconcile", is_flag=True, help="Compare with the balance of the account.")
 @json_option
 @connection_options
 def command(
@@ -40,9 +42,9 @@ def command(
     reconcile: bool,
     as_json: bool,
 ) -> None:
-    """Add up what the jobs of a ledger have cost; what is in doubt counts as spent.
+    """Show what the jobs of a ledger have cost; jobs in doubt count as spent.
 
-    A day is that of a job's last move, in UTC.
+    With --by day a job counts on the day of its last transition, in UTC.
     """
     with open_ledger(file, ledger) as opened:
         rows = list(_rows(opened, by))
@@ -63,12 +65,12 @@ def command(
 
 def _rows(ledger: Ledger, by: str) -> Iterator[dict[str, Json]]:
     for label, jobs, credit, doubtful in ledger.budget.costs(by):
-        told = f"{EPOCH + timedelta(days=label):%Y-%m-%d}" if isinstance(label, int) else label
-        yield {by: told, "jobs": jobs, "credits": credit, "in_doubt": doubtful}
+        shown = f"{EPOCH + timedelta(days=label):%Y-%m-%d}" if isinstance(label, int) else label
+        yield {by: shown, "jobs": jobs, "credits": credit, "in_doubt": doubtful}
 
 
 def _reconcile(ledger: Ledger, connection: Connection) -> dict[str, Json]:
-    """Compare what the account has lost since the first run with what the ledger has booked since then."""
+    """Compare the change of the balance since the first run with the costs in the ledger since then."""
     with connected(connection) as client:
         ledger.budget.note_balance(client.credits())
     readings = ledger.budget.readings()
@@ -85,16 +87,18 @@ def _reconcile(ledger: Ledger, connection: Connection) -> dict[str, Json]:
 
 def _verdict(compared: dict[str, Json]) -> str:
     text = (
-        f"Since {compared['since']} the account lost {money(compared['account'])} "
-        f"and the ledger booked {money(compared['ledger'])}"
+        f"Since {compared['since']} the balance fell by {money(compared['account'])} "
+        f"and the ledger recorded {money(compared['ledger'])}"
     )
     if not compared["difference"]:
         return f"{text}: they agree."
     doubt = f", {money(compared['in_doubt'])} of it in doubt" if compared["in_doubt"] else ""
-    hint = "Other work on the same account, or credits that were added, would explain it."
+    hint = "Other requests of the same account, or credits that were bought, can explain the difference."
     if -compared["in_doubt"] <= compared["difference"] < 0:
-        hint = "Submits in doubt that were not charged would explain it: settle them."
-    return f"{text}{doubt}: {money(abs(compared['difference']))} apart. {hint}"
+        hint = (
+            "Jobs in doubt that were not charged can explain the difference; settle them with `fluxwerk batch settle`."
+        )
+    return f"{text}{doubt}. They differ by {money(abs(compared['difference']))}. {hint}"
 
 
 def _show(rows: list[dict[str, Json]], by: str) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from fluxwerk.cli.connection import Connection, connection_options
-from fluxwerk.cli.making import make, making_options
+from fluxwerk.cli.creation import creation_options, make
+from fluxwerk.cli.usage import PromptCommand
 from fluxwerk.client.base import DEFAULT_MODEL
 
 
-@click.command("edit")
+@click.command("edit", cls=PromptCommand)
 @click.argument("prompt", required=False)
 @click.option(
     "-i",
@@ -20,16 +21,18 @@ from fluxwerk.client.base import DEFAULT_MODEL
     multiple=True,
     required=True,
     metavar="FILE|URL",
-    help="An image to change or to refer to as image 1, image 2 …; may be repeated.",
+    help="Image to change, or to call image 1, image 2 … in the prompt; may be repeated.",
 )
-@click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, help="`fluxwerk models` lists them.")
-@click.option("--width", type=int, help="In pixels; by default that of the first image.")
-@click.option("--height", type=int, help="In pixels; by default that of the first image.")
-@click.option("--aspect-ratio", metavar="W:H", help="For the models that take a ratio instead of a size.")
-@making_options
+@click.option(
+    "-m", "--model", default=DEFAULT_MODEL, show_default=True, help="Name of the model; `fluxwerk models` lists them."
+)
+@click.option("--width", type=int, help="Width of the image in pixels; by default that of the first input image.")
+@click.option("--height", type=int, help="Height of the image in pixels; by default that of the first input image.")
+@click.option("--aspect-ratio", metavar="W:H", help="Aspect ratio, for the models that take one instead of a size.")
+@creation_options
 @connection_options
 def command(prompt: str | None, model: str, connection: Connection, **given: Any) -> None:
-    """Change one or several images by a PROMPT.
+    """Change one or more images by a PROMPT.
 
     \b
     fluxwerk edit "Change the background to a sunset" -i photo.jpg -o sunset.png

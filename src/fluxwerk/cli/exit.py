@@ -1,4 +1,4 @@
-"""How a command ends: a message on stderr that says what to do next, and a number for scripts."""
+"""How a command ends: one `Error: …` on stderr that says what to do next, and an exit code for scripts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import click
 
 from fluxwerk import errors
+from fluxwerk.cli.usage import explain_usage
 
 USAGE, AUTHENTICATION, CREDITS, MODERATION, TIMEOUT, IN_DOUBT, SERVICE, INTERRUPTED = 2, 3, 4, 5, 6, 7, 8, 130
 EXITS = (
@@ -22,7 +23,7 @@ EXITS = (
     (SERVICE, "service or network"),
     (INTERRUPTED, "interrupted"),
 )
-# The first kind that fits decides.
+# The first class that matches decides.
 CODES: tuple[tuple[type[errors.FluxwerkError], int], ...] = (
     (errors.MissingKeyError, AUTHENTICATION),
     (errors.AuthenticationError, AUTHENTICATION),
@@ -39,21 +40,32 @@ CODES: tuple[tuple[type[errors.FluxwerkError], int], ...] = (
 
 @contextmanager
 def explained() -> Generator[None]:
-    """Print what was raised as a message, not as a traceback, and exit with its number."""
+    """Print an error as a message instead of a traceback, and exit with its code."""
     try:
         yield
+    except click.UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            # Not a mistake: click shows the help of a group that was called without a command.
+            raise
+        click.echo(f"Error: {explain_usage(error)}", err=True)
+        sys.exit(USAGE)
     except errors.FluxwerkError as error:
-        click.echo(f"{type(error).__name__}: {error}", err=True)
-        if error.task and not isinstance(error, errors.TaskTimeoutError | errors.TaskFailedError):
-            click.echo(f"The task is paid for: {errors.collect_later(error.task)}", err=True)
-        sys.exit(code_of(error))
+        sys.exit(report(error))
     except BrokenPipeError:
-        # Whoever reads has read enough, as `| head` does; click ends quietly.
+        # The reader has closed the pipe, as `| head` does; click ends quietly.
         raise
     except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        click.echo(f"{error.strerror or error}{place}", err=True)
+        place = f"{error.filename}: " if error.filename else ""
+        click.echo(f"Error: {place}{error.strerror or error}.", err=True)
         sys.exit(1)
+
+
+def report(error: errors.FluxwerkError) -> int:
+    """Print an error and how to collect what is paid for; return the exit code."""
+    click.echo(f"Error: {error}", err=True)
+    if error.task and not isinstance(error, errors.TaskTimeoutError | errors.TaskFailedError):
+        click.echo(f"The task is paid for: {errors.collect_later(error.task)}", err=True)
+    return code_of(error)
 
 
 def code_of(error: errors.FluxwerkError) -> int:

@@ -1,44 +1,46 @@
-"""The list of commands, so that `--help` need not load any of them."""
+"""The table of commands; `--help` reads it without loading any of them."""
 
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import click
 
 from fluxwerk.cli.exit import EXITS, explained
+from fluxwerk.cli.usage import Group
 
 # name: (module, one line of help)
 COMMANDS = {
     "generate": ("generate", "Make an image from a prompt."),
-    "edit": ("edit", "Change one or several images by a prompt."),
+    "edit": ("edit", "Change one or more images by a prompt."),
     "fill": ("fill", "Repaint what a mask covers."),
     "wait": ("wait", "Collect the image of a task that was submitted before."),
-    "batch": ("batch", "Make many images from a file, whatever happens on the way."),
-    "costs": ("costs", "Add up what a batch has cost."),
-    "replay": ("replay", "Rebuild the request that an image came from."),
-    "models": ("models", "List the models, or show what one of them takes."),
-    "price": ("price", "Estimate what images will cost; asks nobody."),
+    "batch": ("batch", "Make many images from a manifest; a crash loses none."),
+    "costs": ("costs", "Show what a batch has cost."),
+    "replay": ("replay", "Rebuild the request of an image."),
+    "models": ("models", "List the models, or show the options of one."),
+    "price": ("price", "Estimate what images will cost; sends nothing."),
     "credits": ("credits", "Show the account's balance."),
-    "serve": ("serve", "Run the same API on this machine."),
-    "webhook": ("webhook", "Show and verify webhooks by hand; sign one to try a receiver."),
-    "keys": ("keys", "Make, list and revoke the keys of a server of your own."),
+    "serve": ("serve", "Run the BFL API on this machine."),
+    "webhook": ("webhook", "Receive, verify and sign webhooks by hand."),
+    "keys": ("keys", "Create, list and revoke the keys of your own server."),
 }
 EPILOG = "Exit codes: 0 done, " + ", ".join(f"{code} {words}" for code, words in EXITS) + "."
 
 
-class Commands(click.Group):
-    """A group that knows its commands by name and loads the one that is called."""
+class Commands(Group):
+    """A group that loads only the command that is called."""
 
     package = "fluxwerk.cli"
     table = COMMANDS
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name the commands in the order of their use."""
+        """Return the names in the order of the table."""
         return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Load one command, or none by that name."""
+        """Load one command; return `None` for an unknown name."""
         if cmd_name not in self.table:
             return None
         module = import_module(f"{self.package}.{self.table[cmd_name][0]}")
@@ -47,12 +49,19 @@ class Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list from the table above."""
+        """Write the list of commands from the table."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, words) for name, (_, words) in self.table.items()])
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the options of the group; a mistake in them ends with a message and an exit code."""
+        with explained():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command and turn what it raises into one message and an exit code."""
+        """Run a command; an error becomes one message and an exit code."""
         with explained():
             return super().invoke(ctx)
 
@@ -71,16 +80,16 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option(
-    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the release."
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the version."
 )
 def group() -> None:
-    """FLUX in production: generate images, price them, serve them.
+    """Run FLUX in production: generate images, estimate their price, serve the API.
 
     \b
     fluxwerk generate "A serene mountain landscape at sunset" -o sunset.png --offline
     fluxwerk edit "Change the background to a sunset" -i photo.jpg -o out.png
     fluxwerk price flux-2-pro --width 1920 --height 1080
 
-    With a key in BFL_API_KEY the BFL service makes the images; with --offline a renderer on this machine makes
-    placeholders, without a key and without a bill.
+    With a key in BFL_API_KEY the BFL service makes the images. With --offline a renderer on this machine makes
+    placeholders: no key is needed and nothing is charged.
     """  # noqa: D301  (\b is click's, and keeps the lines as they are)

@@ -1,4 +1,4 @@
-"""`fluxwerk models`: the catalogue as a table, or one row of it."""
+"""`fluxwerk models`: the catalogue as a table, or one model of it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from decimal import Decimal
 import click
 
 from fluxwerk import catalog
-from fluxwerk.catalog.rows import Model, Option
+from fluxwerk.catalog.rows import Model, Option, Price
 from fluxwerk.cli.console import put_json
-from fluxwerk.cli.making import json_option
+from fluxwerk.cli.creation import json_option
 from fluxwerk.types import Json
 
-# For pipes and files, which have none of their own.
+# Columns of text where the output is not a terminal.
 WIDTH = 120
 
 
@@ -20,7 +20,7 @@ WIDTH = 120
 @click.argument("model", required=False)
 @json_option
 def command(model: str | None, *, as_json: bool) -> None:
-    """List the models, or show what one MODEL takes."""
+    """List the models, or show the options of one MODEL."""
     rows = [catalog.get_model(model)] if model else list(catalog.list_models().values())
     if as_json:
         for row in rows:
@@ -32,20 +32,23 @@ def command(model: str | None, *, as_json: bool) -> None:
 
 
 def price_of(model: Model) -> str:
-    """Say a model's price in credits, in a few characters."""
+    """Format the price of a model in credits, in a few characters."""
     price = model.price
     if price is None:
         return "not public"
     doubt = " ?" if "price" in model.unconfirmed else ""
     if price.image is not None:
         return (f"{_plain(price.image)} an image" if price.image else "free, local") + doubt
+    if price.resolution:
+        costs = [_plain(cost) for cost in price.resolution.values()]
+        return f"{costs[0]} to {costs[-1]} an image{doubt}"
     assert price.first is not None
     assert price.more is not None
     return f"{_plain(price.first)} + {_plain(price.more)}/MP{doubt}"
 
 
 def facts(model: Model) -> dict[str, Json]:
-    """Turn a row into JSON."""
+    """Describe a model as JSON."""
     price = model.price
     return {
         "name": model.name,
@@ -56,12 +59,22 @@ def facts(model: Model) -> dict[str, Json]:
         "hosted": model.hosted,
         "slots": model.slots,
         "references": model.references,
-        "price": None if price is None else {"first": price.first, "more": price.more, "image": price.image},
+        "price": None if price is None else _price_facts(price),
         "options": {name: option.allowed() for name, option in model.options.items()},
         "unconfirmed": list(model.unconfirmed),
         "note": model.note,
         "source": model.source,
         "checked": str(model.checked),
+    }
+
+
+def _price_facts(price: Price) -> dict[str, Json]:
+    return {
+        "first": price.first,
+        "more": price.more,
+        "image": price.image,
+        "resolution": dict(price.resolution),
+        "inputs": price.inputs,
     }
 
 
@@ -108,12 +121,12 @@ def _show(model: Model) -> None:
             click.echo(f"{name:12} {text}")
     click.echo("options")
     for option in model.options.values():
-        told = "; ".join(part for part in (_default(option), option.note) if part)
-        click.echo(f"  {option.name:24} {option.allowed()}" + (f" ({told})" if told else ""))
+        notes = "; ".join(part for part in (_default(option), option.note) if part)
+        click.echo(f"  {option.name:24} {option.allowed()}" + (f" ({notes})" if notes else ""))
 
 
 def _default(option: Option) -> str:
     if option.required or option.default in (None, ""):
         return "required" if option.required else ""
-    # As it goes over the wire, and as the command line takes it.
+    # JSON spelling, which the command line takes as well.
     return f"default {str(option.default).lower() if isinstance(option.default, bool) else option.default}"

@@ -1,4 +1,4 @@
-"""Amounts of credits as they are typed, read exactly."""
+"""Amounts of credits on the command line, read as exact decimals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fluxwerk price`: what images will cost, without asking anyone."""
+"""`fluxwerk price`: an estimate of what images will cost, without a request."""
 
 from __future__ import annotations
 
@@ -10,24 +10,35 @@ from fluxwerk import catalog, imagefile
 from fluxwerk.catalog import prices
 from fluxwerk.catalog.sizes import Size
 from fluxwerk.cli.console import money, put_json
-from fluxwerk.cli.making import json_option
+from fluxwerk.cli.creation import json_option
 from fluxwerk.errors import Fault, InvalidUsageError
 
-# Enough of a file to find its size in, whatever metadata comes first.
+# Bytes that are read of a file to find its size behind the metadata.
 HEAD = 1024 * 1024
 
 
 @click.command("price")
 @click.argument("model")
-@click.option("--width", type=click.IntRange(min=1), help="In pixels; 1024 or the first image's by default.")
-@click.option("--height", type=click.IntRange(min=1), help="In pixels; 1024 or the first image's by default.")
-@click.option("-i", "--image", "images", multiple=True, metavar="FILE|WxH", help="A reference, as a file or its size.")
-@click.option("-n", "--count", type=click.IntRange(min=1), default=1, show_default=True, help="How many images.")
+@click.option(
+    "--width", type=click.IntRange(min=1), help="In pixels; by default that of the first input image, or 1024."
+)
+@click.option(
+    "--height", type=click.IntRange(min=1), help="In pixels; by default that of the first input image, or 1024."
+)
+@click.option(
+    "-i",
+    "--image",
+    "images",
+    multiple=True,
+    metavar="FILE|WxH",
+    help="Input image, as a file or as its size; may be repeated.",
+)
+@click.option("-n", "--count", type=click.IntRange(min=1), default=1, show_default=True, help="Number of images.")
 @json_option
 def command(
     model: str, width: int | None, height: int | None, images: tuple[str, ...], count: int, *, as_json: bool
 ) -> None:
-    """Estimate what images of a MODEL will cost; the service's own figure is what is paid."""
+    """Estimate what images of a MODEL will cost; the service decides what is charged."""
     row = catalog.get_model(model)
     one = prices.estimate(row, width, height, [_size(text) for text in images])
     total = one * count
@@ -49,5 +60,5 @@ def _size(text: str) -> Size:
     with file.open("rb") as opened:
         found = imagefile.measure(opened.read(HEAD))
     if found is None:
-        raise InvalidUsageError("", faults=[Fault("--image", text, "is no PNG, JPEG or WebP")])
+        raise InvalidUsageError("", faults=[Fault("--image", text, "must be a PNG, JPEG or WebP file")])
     return found.size

@@ -1,4 +1,4 @@
-"""`fluxwerk replay`: from an image back to the request it came from, and on to the image again."""
+"""`fluxwerk replay`: rebuild the request of an image, and make the image again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from fluxwerk.batch.provenance import is_cut, read_origin
 from fluxwerk.cli.connection import Connection, connection_options
 from fluxwerk.cli.console import put_json
-from fluxwerk.cli.making import make
+from fluxwerk.cli.creation import make
 from fluxwerk.errors import InvalidUsageError
 from fluxwerk.ledger.inputs import is_mark
 from fluxwerk.types import Json
@@ -20,14 +20,17 @@ from fluxwerk.types import Json
 @click.command("replay")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Make the image again, into this."
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Make the image again and write it to this file.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @connection_options
 def command(file: Path, output: Path | None, connection: Connection, *, as_json: bool) -> None:
-    """Rebuild the request that an image FILE came from; with -o it is sent, and costs what an image costs.
+    """Rebuild the request of the image FILE; with -o the request is sent again, and charged.
 
-    The origin is read from the file itself or from the JSON beside it.
+    The request is read from the file itself, or from the JSON file beside it.
     """
     facts = read_origin(file)
     fields = _fields(facts)
@@ -50,10 +53,16 @@ def _check(file: Path, fields: Mapping[str, Json]) -> None:
     inputs = [name for name, value in fields.items() if is_mark(value)]
     if inputs:
         raise InvalidUsageError(
-            f"{file} was made from local images ({', '.join(inputs)}); only their hashes were kept."
+            f"{file} was made from local images ({', '.join(inputs)}), and only their hashes were recorded. "
+            "Make it again with `fluxwerk edit` and the images."
         )
     cut = [name for name, value in fields.items() if name != "prompt" and is_cut(value)]
     if cut:
-        raise InvalidUsageError(f"{file} was made from links ({', '.join(cut)}) of which the queries were not kept.")
+        raise InvalidUsageError(
+            f"{file} was made from URLs ({', '.join(cut)}) whose queries were not recorded. "
+            "Make it again with `fluxwerk edit` and the URLs."
+        )
     if "prompt" not in fields:
-        raise InvalidUsageError(f"The origin of {file} was kept without its prompt.")
+        raise InvalidUsageError(
+            f"The prompt of {file} was not recorded. Make it again with `fluxwerk generate` and the prompt."
+        )

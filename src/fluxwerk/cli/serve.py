@@ -1,4 +1,4 @@
-"""`fluxwerk serve`: the same API on this machine."""
+"""`fluxwerk serve`: the BFL API on this machine."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from fluxwerk.engines import LiveEngine
     from fluxwerk.server.faults.rules import Faults
     from fluxwerk.server.fetch import Guard
-    from fluxwerk.server.router import Service
     from fluxwerk.server.state.accounts import Accounts
+    from fluxwerk.server.state.state import ServerState
     from fluxwerk.server.state.store import DiskStore
 
 PACKAGES = "pip install 'fluxwerk[server]'"
@@ -29,42 +29,72 @@ PACKAGES = "pip install 'fluxwerk[server]'"
 
 @click.command("serve")
 @click.option(
-    "--engine", type=click.Choice(["offline", "diffusers"]), default="offline", show_default=True, help="Who paints."
+    "--engine", type=click.Choice(["offline", "diffusers"]), default="offline", show_default=True, help="Image engine."
 )
-@click.option("--weights", metavar="DIR|TOML", help="diffusers: a folder of weights, or a weights.toml.")
-@click.option("--device", metavar="NAME,...", help="diffusers: such as cuda:0,cuda:1; every GPU by default.")
-@click.option("--compile", "compiled", is_flag=True, help="diffusers: compile the transformer; minutes at the start.")
-@click.option("--quantize", type=click.Choice(["fp8"]), help="diffusers: make the transformer's weights smaller.")
-@click.option("--previews", is_flag=True, help="diffusers: show in each poll what can be seen so far.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
-@click.option("--key", "keys", multiple=True, envvar="FLUXWERK_KEYS", help="An x-key to accept; any if none is given.")
-@click.option("--keys", "keyring", type=click.Path(dir_okay=False), help="A file made by `fluxwerk keys add`.")
-@click.option("--credits", "credit", default="1000000", show_default=True, help="What each --key starts with.")
-@click.option("--state", type=click.Path(file_okay=False), help="A folder in which tasks survive a restart.")
+@click.option("--weights", metavar="DIR|TOML", help="diffusers: folder of weights, or a weights.toml.")
+@click.option("--device", metavar="NAME,...", help="diffusers: devices such as cuda:0,cuda:1; by default every GPU.")
 @click.option(
-    "--keep", type=click.FloatRange(min=1), default=3600.0, show_default=True, help="Seconds images are kept."
+    "--compile", "compiled", is_flag=True, help="diffusers: compile the transformer; the start takes minutes."
 )
-@click.option("--seconds", type=click.FloatRange(min=0), default=0.0, help="How long a task takes at least.")
-@click.option("--drain", type=click.FloatRange(min=0), default=60.0, help="How long SIGTERM waits for running tasks.")
+@click.option("--quantize", type=click.Choice(["fp8"]), help="diffusers: quantize the weights of the transformer.")
+@click.option("--previews", is_flag=True, help="diffusers: send a preview of the image with each poll.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port to listen on; 0 chooses a free one.",
+)
+@click.option(
+    "--key", "keys", multiple=True, envvar="FLUXWERK_KEYS", help="API key to accept; without one any key is accepted."
+)
+@click.option(
+    "--keys", "keyring", type=click.Path(dir_okay=False), help="File of keys, created by `fluxwerk keys add`."
+)
+@click.option(
+    "--credits", "credit", default="1000000", show_default=True, help="Balance of each --key at the start, in credits."
+)
+@click.option(
+    "--state", type=click.Path(file_okay=False), help="Folder for tasks and images, so that they survive a restart."
+)
+@click.option(
+    "--keep", type=click.FloatRange(min=1), default=3600.0, show_default=True, help="Time to keep images, in seconds."
+)
+@click.option("--seconds", type=click.FloatRange(min=0), default=0.0, help="Shortest duration of a task, in seconds.")
+@click.option(
+    "--drain",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    help="Longest wait for running tasks after SIGTERM, in seconds.",
+)
 @click.option(
     "--dialect",
     type=click.Choice(["live", "guide"]),
     default="live",
     show_default=True,
-    help="Errors as the live service words them (403, 422), or as its guide does (401, 400).",
+    help="Errors of the live service (403, 422) or of its guide (401, 400).",
 )
-@click.option("--trouble", type=click.Path(dir_okay=False), help="A TOML file that says how to misbehave, for tests.")
-@click.option("--magic/--no-magic", default=True, help="Whether prompts such as fluxwerk:error choose an ending.")
+@click.option(
+    "--strict", is_flag=True, help="Refuse unknown fields, surplus references and sizes off the grid with 422."
+)
+@click.option("--trouble", type=click.Path(dir_okay=False), help="TOML file of faults to inject, for tests.")
+@click.option("--magic/--no-magic", default=True, help="Let prompts such as fluxwerk:error choose how a task ends.")
 @click.option(
     "--allow-network",
     "networks",
     multiple=True,
     metavar="CIDR",
-    help="A private network from which input images may be fetched, and to which webhooks may go.",
+    help="Private network that input images may come from and webhooks may go to; may be repeated.",
 )
-@click.option("--allow-http-webhook", "hosts", multiple=True, metavar="HOST", help="May get webhooks by plain http.")
-@click.option("--webhook-secret-header", is_flag=True, help="Send X-Webhook-Secret beside the signature.")
+@click.option(
+    "--allow-http-webhook",
+    "hosts",
+    multiple=True,
+    metavar="HOST",
+    help="Host that may receive webhooks over plain http; may be repeated.",
+)
+@click.option("--webhook-secret-header", is_flag=True, help="Also send the secret itself as X-Webhook-Secret.")
 def command(
     engine: str,
     weights: str | None,
@@ -83,6 +113,7 @@ def command(
     seconds: float,
     drain: float,
     dialect: str,
+    strict: bool,
     trouble: str | None,
     magic: bool,
     networks: tuple[str, ...],
@@ -99,16 +130,16 @@ def command(
     try:
         from fluxwerk.server.app import build  # noqa: PLC0415
         from fluxwerk.server.loopback import config_of  # noqa: PLC0415
-        from fluxwerk.server.router import Service  # noqa: PLC0415
-        from fluxwerk.server.webhooks import WebhookPolicy  # noqa: PLC0415
+        from fluxwerk.server.state.state import ServerState  # noqa: PLC0415
+        from fluxwerk.server.state.webhooks import WebhookPolicy  # noqa: PLC0415
     except ModuleNotFoundError as missing:
-        raise InvalidUsageError(f"The server needs one more package ({missing.name}): {PACKAGES}") from None
+        raise InvalidUsageError(f"The server needs the package {missing.name}. Install it: {PACKAGES}") from None
     painter = _painter(engine, weights, device, quantize, compiled=compiled, previews=previews)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read
     guard, script, disk = _guard(networks, hosts), _script(trouble), _disk(state)
-    service = Service(
-        _books(keys, keyring, credit, keep, disk),
+    serving = ServerState(
+        _accounts(keys, keyring, credit, keep, disk),
         time.time,
         engine=engine,
         abilities=painter,
@@ -118,13 +149,14 @@ def command(
         policy=WebhookPolicy(frozenset(hosts), networks, webhook_secret_header),
         trouble=script,
         magic=magic,
+        strict=strict,
     )
-    app = build(service, painter, guard)
+    app = build(serving, painter, guard)
     config = config_of(app, breakable=bool(script.rules), log_level="warning", timeout_graceful_shutdown=10)
     with _listen(host, port) as listening, suppress(KeyboardInterrupt), closing(disk or _Nothing()):
         who = "only known keys are accepted" if keys or keyring else "any x-key is accepted"
         _announce(_address(host, listening), f"engine {engine}, {who}", networks, len(script.rules))
-        _run(config, service, drain, listening)
+        _run(config, serving, drain, listening)
 
 
 class _Nothing:
@@ -146,10 +178,10 @@ def _announce(address: str, what: str, networks: tuple[str, ...], rules: int) ->
         click.echo(f"Trouble on demand: {rules} rule{'' if rules == 1 else 's'}.", err=True)
 
 
-def _run(config: uvicorn.Config, service: Service, drain: float, listening: socket.socket) -> None:
+def _run(config: uvicorn.Config, state: ServerState, drain: float, listening: socket.socket) -> None:
     from fluxwerk.server.drain import Draining  # noqa: PLC0415
 
-    Draining(config, service, drain).run([listening])
+    Draining(config, state, drain).run([listening])
 
 
 def _guard(networks: tuple[str, ...], hosts: tuple[str, ...]) -> Guard:
@@ -159,7 +191,7 @@ def _guard(networks: tuple[str, ...], hosts: tuple[str, ...]) -> Guard:
         return Guard(networks, plain=hosts)
     except ValueError as fault:
         raise InvalidUsageError(
-            "", faults=[Fault("--allow-network", ", ".join(networks), f"{fault}; try 127.0.0.0/8")]
+            "", faults=[Fault("--allow-network", ", ".join(networks), f"{fault}", "such as 127.0.0.0/8")]
         ) from None
 
 
@@ -178,7 +210,7 @@ def _painter(
 def _diffusers(
     weights: str | None, device: str | None, quantize: str | None, *, compiled: bool, previews: bool
 ) -> LiveEngine:
-    """Set the engine up and say under which licences it works."""
+    """Create the local engine and print the licences of its weights."""
     from fluxwerk.engines.local import LocalEngine  # noqa: PLC0415  (no torch: its processes load that)
     from fluxwerk.engines.local.engine import check_packages, find_devices, licences  # noqa: PLC0415
     from fluxwerk.engines.local.weights import read  # noqa: PLC0415
@@ -191,14 +223,14 @@ def _diffusers(
     devices = find_devices(device)
     for line in licences(table):
         click.echo(line, err=True)
-    click.echo(f"The weights are loaded on {', '.join(devices)}; GET /healthz tells when they are ready.", err=True)
+    click.echo(f"The weights are loaded on {', '.join(devices)}; GET /healthz reports when they are ready.", err=True)
     return LocalEngine(table, devices, compiled=compiled, previews=previews)
 
 
 def _refuse_all(**given: object) -> None:
     """Refuse options that the offline engine would ignore."""
     faults = [
-        Fault(f"--{name}", None, "is for --engine diffusers")
+        Fault(f"--{name}", None, "needs --engine diffusers")
         for name, value in given.items()
         if value not in (None, False)
     ]
@@ -206,15 +238,18 @@ def _refuse_all(**given: object) -> None:
         raise InvalidUsageError("", faults=faults)
 
 
-def _books(keys: tuple[str, ...], keyring: str | None, credit: str, keep: float, disk: DiskStore | None) -> Accounts:
+def _accounts(keys: tuple[str, ...], keyring: str | None, credit: str, keep: float, disk: DiskStore | None) -> Accounts:
     from fluxwerk.server.state.accounts import Accounts  # noqa: PLC0415
     from fluxwerk.server.state.keys import Keyring  # noqa: PLC0415
 
     if keys and keyring:
-        raise InvalidUsageError("Give either --key or --keys, not both.")
+        raise InvalidUsageError("--key and --keys exclude each other; use one of them.")
     if keyring and not Path(keyring).exists():
         raise InvalidUsageError(
-            "", faults=[Fault("--keys", keyring, "is not there", f"fluxwerk keys add NAME --file {keyring}")]
+            "",
+            faults=[
+                Fault("--keys", keyring, "does not exist", f"create it with fluxwerk keys add NAME --file {keyring}")
+            ],
         )
     grants = Keyring(keyring).granted if keyring else None
     return Accounts(keys, credit_of("--credits", credit), keep, grants=grants, store=disk)
@@ -253,5 +288,10 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return listen(host, port)
     except OSError as trouble:
-        hint = Fault("--port", port, f"{host}:{port} cannot be listened at: {trouble.strerror}", "try another, or 0")
+        hint = Fault(
+            "--port",
+            port,
+            f"cannot listen on {host}:{port}: {trouble.strerror}",
+            "choose another port, or 0 for a free one",
+        )
         raise InvalidUsageError("", faults=[hint]) from None

@@ -1,4 +1,4 @@
-"""What `Client` and `AsyncClient` say in the same way: everything but driving."""
+"""What `Client` and `AsyncClient` share: everything but driving."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from fluxwerk import catalog
 from fluxwerk.catalog import prices
 from fluxwerk.catalog.rows import Model
-from fluxwerk.client import logs
 from fluxwerk.client.credentials import read_credentials
 from fluxwerk.client.image import Image, develop
 from fluxwerk.client.inputs import RequestOptions, compose
-from fluxwerk.client.many import Many, may_buy
-from fluxwerk.client.session import Session, WebhookListener
+from fluxwerk.client.many import Many
+from fluxwerk.client.session import ALWAYS_ON, TOO_MANY_REQUESTS, Session, Switch, WebhookListener
 from fluxwerk.client.slots import ClientSlots
-from fluxwerk.drive import WALL, Clock
-from fluxwerk.errors import InvalidUsageError, TaskTimeoutError
+from fluxwerk.drive import Clock
+from fluxwerk.errors import InvalidUsageError, TaskFailedError
 from fluxwerk.polling.history import PollingHistory, shared
+from fluxwerk.polling.reliability import WebhookReliability
 from fluxwerk.protocol import flow, retry
-from fluxwerk.types import Flow, HttpRequest, Pool, Request, Response, Status, Task, Tell
+from fluxwerk.types import Flow, HttpRequest, Request, Response, Status, Task, Tell
 
 if TYPE_CHECKING:
     from typing import Unpack
 
+T = TypeVar("T")
+Begin: TypeAlias = Callable[[Session], Flow[T]]
 DEFAULT_MODEL = "flux-2-pro"
-NOT_OPTIONS = frozenset({"model", "images", "extra", "timeout"})
-TOO_MANY = 429
-# `generate_many` carries so many requests beyond the slots, or half as many as those: some are prepared and wait for a
-# slot, some have left theirs and are downloaded.
+NOT_OPTIONS = frozenset({"model", "images", "extra", "timeout", "allow_empty_prompt"})
+# `generate_many` works on this many requests beyond the slots, or on half as many as those: some are prepared and wait
+# for a slot, some have left theirs and are downloaded.
 SLOTS, AHEAD = 24, 16
 
 
@@ -45,23 +46,23 @@ class BaseClient:
         base_url: str | None,
         timeout: float,
         on_event: Tell,
-        slots: int | None = None,
-        webhook: WebhookListener | None = None,
-        clock: Clock = WALL,
-        experience: PollingHistory | None = None,
+        slots: int | None,
+        webhook: WebhookListener | None,
+        history: PollingHistory | None,
+        clock: Clock,
     ) -> None:
         self.webhook = webhook
-        self.experience = experience or shared()
+        self._reliability = WebhookReliability()
+        self.history = history or shared()
         self.access = read_credentials(api_key, region, base_url)
         self.timeout = timeout
         self.on_event = on_event
         self.clock = clock
         if slots is not None and slots < 1:
-            raise InvalidUsageError(f"slots = {slots}: at least one task must be allowed in flight.")
+            raise InvalidUsageError(f"slots = {slots}: must be at least 1, the number of tasks in flight at once.")
         self.slots = ClientSlots(clock.now, slots)
         self._at_a_time = (slots or SLOTS) + max(AHEAD, (slots or SLOTS) // 2)
         self._closed = threading.Event()
-        logs.keep_urls_out_of_logs()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self.access.base!r})"
@@ -80,55 +81,60 @@ class BaseClient:
         """Estimate one image in credits without asking the service; raises `UnknownPriceError`."""
         return prices.estimate(model, width, height, inputs)
 
-    def _generating(self, tell: Tell, prompt: str | Request | None, wanted: RequestOptions) -> Flow[Image]:
-        task = yield from self._submitting(tell, prompt, wanted)
-        return (yield from self._downloading(tell, task, 0.0))
+    def _beginning(self, prompt: str | Request | None, wanted: RequestOptions) -> Begin[Image]:
+        return lambda session: self._generating(session, prompt, wanted)
 
-    def _submitting(self, tell: Tell, prompt: str | Request | None, wanted: RequestOptions) -> Flow[Task]:
+    def _generating(self, session: Session, prompt: str | Request | None, wanted: RequestOptions) -> Flow[Image]:
+        task = yield from self._submitting(session, prompt, wanted)
+        return (yield from self._downloading(session, task, 0.0))
+
+    def _submitting(self, session: Session, prompt: str | Request | None, wanted: RequestOptions) -> Flow[Task]:
         model, request = _compose(prompt, wanted)
-        if self.webhook and (not model.options or "webhook_url" in model.options):
+        if self.webhook and catalog.takes_webhooks(model):
             request = replace(request, fields={**self.webhook.options, **request.fields})
-        return flow.submit(model, request, self.access.base, tell, self.access.others)
+        task = yield from flow.submit(model, request, self.access.base, session.tell, self.access.others)
+        session.submitted(task)
+        return task
 
-    def _waiting(self, tell: Tell, task: Task, age: float | None = None) -> Flow[Status]:
-        plan = self.experience.plan(
+    def _waiting(self, session: Session, task: Task, age: float | None = None) -> Flow[Status]:
+        plan = self.history.plan(
             task,
             self.clock.now,
             self.slots.age(task) if age is None else age,
             crowded=lambda: self.slots.is_crowded(task),
-            hooked=self.webhook is not None,
+            webhook=self._reliability if self.webhook and catalog.takes_webhooks(task.model) else None,
         )
-        return flow.wait(task, self.access.base, tell, plan)
+        try:
+            status = yield from flow.wait(task, self.access.base, session.tell, plan)
+        except TaskFailedError:
+            session.ended(task)
+            raise
+        session.ended(task)
+        return status
 
-    def _downloading(self, tell: Tell, ready: Status | Task, age: float | None = None) -> Flow[Image]:
-        status = (yield from self._waiting(tell, ready, age)) if isinstance(ready, Task) else ready
-        return develop(status, (yield from flow.download(status, self.access.base, tell)))
+    def _downloading(self, session: Session, ready: Status | Task, age: float | None = None) -> Flow[Image]:
+        status = (yield from self._waiting(session, ready, age)) if isinstance(ready, Task) else ready
+        return develop(status, (yield from flow.download(status, self.access.base, session.tell)))
 
-    def _heard(self, request: HttpRequest, response: Response) -> Response:
+    def _note(self, request: HttpRequest, response: Response) -> Response:
         """Pass an answer on; a poll that is refused speaks for all of them."""
-        if response.status == TOO_MANY and request.method == "GET" and request.keyed:
+        if response.status == TOO_MANY_REQUESTS and request.method == "GET" and request.keyed:
             asked = retry.retry_after(response.headers) or retry.FIRST_BACKOFF
-            self.experience.refused(self.clock.now(), min(asked, retry.LONGEST_RETRY_AFTER))
+            self.history.refused(self.clock.now(), min(asked, retry.LONGEST_RETRY_AFTER))
         return response
 
-    def _conversation(self, task: Task | None) -> Session:
-        return Session(self.clock, self.slots, self.on_event, self.webhook, task)
+    def _session(self, task: Task | None = None, switch: Switch = ALWAYS_ON) -> Session:
+        return Session(self.access.base, self.clock, self.slots, self.on_event, self.webhook, task, switch)
 
-    def _series(self, requests: object) -> Many:
+    def _many(self, requests: object) -> Many:
         if isinstance(requests, str | Request):
-            raise InvalidUsageError("Many are asked for, and one was given: put brackets around it.")
+            one = "string" if isinstance(requests, str) else "Request"
+            form = "[prompt]" if isinstance(requests, str) else "[request]"
+            raise InvalidUsageError(f"requests must be an iterable of prompts; got one {one}. Use {form}.")
         return Many(self._at_a_time, self._closed)
 
-    def _no_slot(self, pool: Pool) -> TaskTimeoutError:
-        if not may_buy():
-            return TaskTimeoutError("Nobody listens any more, or the client was closed. Nothing was sent.")
-        most = self.slots.most(pool)
-        return TaskTimeoutError(
-            f"No slot became free: of {pool.name} {most} may be in flight at once. Nothing was sent."
-        )
-
     def _settle(self, wake: Callable[[], object]) -> None:
-        """Let the series under way send nothing more, and call `wake` once no submit is on its way."""
+        """Let every `generate_many` under way send nothing more, and call `wake` once no submit is on its way."""
         closed, self._closed = self._closed, threading.Event()
         closed.set()
         self.slots.settle(wake)
@@ -155,9 +161,10 @@ def _compose(prompt: str | Request | None, wanted: RequestOptions) -> tuple[Mode
     images, extra = wanted.get("images", ()), wanted.get("extra")
     if not isinstance(prompt, Request):
         model = catalog.get_model(wanted.get("model", DEFAULT_MODEL))
-        return model, compose(model, prompt, images=images, options=options, extra=extra)
+        blank = wanted.get("allow_empty_prompt", False)
+        return model, compose(model, prompt, images=images, options=options, extra=extra, allow_empty_prompt=blank)
     if options or images or extra:
         raise InvalidUsageError(
-            f"A request is complete: give {', '.join(options) or 'images and extra'} when it is made."
+            f"{', '.join(options) or 'images and extra'}: a request is complete. Give the options to client.request()."
         )
     return catalog.get_model(wanted.get("model", prompt.model)), prompt

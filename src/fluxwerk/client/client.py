@@ -1,25 +1,24 @@
-"""`Client` and `AsyncClient`: the same words, driven in this thread or on an event loop."""
+"""`Client` and `AsyncClient`: the same methods, driven in this thread or on an event loop."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fluxwerk.client import transport
-from fluxwerk.client.base import BaseClient, of_each
+from fluxwerk.client import transport as transports
+from fluxwerk.client.base import BaseClient, Begin, of_each
 from fluxwerk.client.image import Image
 from fluxwerk.client.inputs import RequestOptions
-from fluxwerk.client.many import Result, may_buy, may_send
-from fluxwerk.client.session import Session, WebhookListener
-from fluxwerk.client.slots import SlotClaim
-from fluxwerk.drive import drive, drive_async
-from fluxwerk.errors import ConnectionFailedError, TaskTimeoutError
+from fluxwerk.client.many import Result
+from fluxwerk.client.session import ALWAYS_ON, Session, Switch, WebhookListener
+from fluxwerk.drive import WALL, Clock, run, run_async
+from fluxwerk.errors import InvalidUsageError
 from fluxwerk.polling.history import PollingHistory
 from fluxwerk.protocol import flow
-from fluxwerk.types import Flow, HttpRequest, Pool, Request, Response, Status, Task, Tell, silence
+from fluxwerk.types import HttpRequest, Request, Response, Status, Task, Tell, silence
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,22 +27,21 @@ if TYPE_CHECKING:
     import httpx2
 
 T = TypeVar("T")
-# Large images at 50 steps take minutes when the service is busy.
-PATIENCE = 600.0
-# While it waits for a slot, a submit looks this often whether a task that nobody waits for has ended.
-LOOK_AROUND = 1.0
-# For so many seconds a client that is closed waits for the answers to its submits.
+# Seconds: large images at 50 steps take minutes when the service is busy.
+DEFAULT_TIMEOUT = 600.0
+# A client that is closed waits up to this many seconds for the answers to its submits.
 LINGER = 20.0
 
 
 class Client(BaseClient):
     """The blocking client; safe to share between threads.
 
-    `timeout` is the deadline in seconds for everything a method does.  `on_event` hears what happens on the way.
-    `slots` replaces the catalogue's number of tasks in flight, for a server of your own.  `webhook` is where webhooks
-    come in: then polls are few, and a webhook that is lost, forged or late changes nothing but speed.  `http_client`
-    is your own httpx2 client, with its proxies and certificates.  `experience` knows how long tasks take; by default
-    it is one for all clients of this user.
+    `timeout` is the deadline in seconds for everything a method does.  `on_event` is called with what happens on the
+    way.  `slots` replaces the catalogue's number of tasks in flight, for a server of your own.  `webhook` is where
+    webhooks come in: then polls are few, and a webhook that is lost, forged or late changes nothing but speed.
+    `http_client` is your own httpx2 client, with its proxies and certificates; `transport` replaces the network
+    altogether, and is closed with the client.  `history` knows how long tasks take: by default all clients of the
+    process share one in memory, which is kept in a file only if FLUXWERK_CACHE names its folder.  `clock` is for tests.
     """
 
     def __init__(
@@ -52,41 +50,49 @@ class Client(BaseClient):
         *,
         region: str | None = None,
         base_url: str | None = None,
-        timeout: float = PATIENCE,
+        timeout: float = DEFAULT_TIMEOUT,
         on_event: Tell = silence,
         slots: int | None = None,
         webhook: WebhookListener | None = None,
         http_client: httpx2.Client | None = None,
-        experience: PollingHistory | None = None,
+        transport: transports.Transport | None = None,
+        history: PollingHistory | None = None,
+        clock: Clock = WALL,
     ) -> None:
-        super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook, experience=experience)
-        self._line = transport.open_transport(http_client)
+        super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook, history, clock)
+        _check_either(http_client, transport)
+        self._transport = transport or transports.open_transport(http_client)
 
     def generate(self, prompt: str | Request | None = None, **wanted: Unpack[RequestOptions]) -> Image:
         """Submit, wait and download: one paid image, from a prompt with options or from a request made before."""
-        return self._drive(lambda tell: self._generating(tell, prompt, wanted), wanted.get("timeout"))
+        return self._drive(lambda session: self._generating(session, prompt, wanted), wanted.get("timeout"))
 
     def generate_many(self, requests: Iterable[Request | str], **wanted: Unpack[RequestOptions]) -> Iterator[Result]:
         """Make many images at once and yield each as it finishes, with its request; one failure stops no other.
 
         `requests` are requests or prompts, which share the options given here.  They are read as slots become free, so
-        there may be endlessly many.  Whoever stops listening lets what is in flight finish unseen, until the client is
-        closed.
+        there may be endlessly many.  When the iterator is closed, what is in flight finishes unseen, until the client
+        is closed.
         """
-        series = self._series(requests)
-        return series.on_threads(lambda one: self.generate(one, **of_each(one, wanted)), requests)
+        many = self._many(requests)
+
+        def make(one: Request | str) -> Image:
+            begin = self._beginning(one, of_each(one, wanted))
+            return self._drive(begin, wanted.get("timeout"), switch=many)
+
+        return many.on_threads(make, requests)
 
     def submit(self, prompt: str | Request | None = None, **wanted: Unpack[RequestOptions]) -> Task:
-        """Ask for one image and return its task, a plain value to store; raises `InDoubtError` if nobody answered."""
-        return self._drive(lambda tell: self._submitting(tell, prompt, wanted), wanted.get("timeout"))
+        """Ask for one image and return its task, a plain value to store; raises `InDoubtError` if no answer came."""
+        return self._drive(lambda session: self._submitting(session, prompt, wanted), wanted.get("timeout"))
 
     def wait(self, task: Task, *, timeout: float | None = None) -> Status:
         """Poll until the task is ready; raises how it ended otherwise, and `TaskTimeoutError` with the task."""
-        return self._drive(lambda tell: self._waiting(tell, task), timeout, task)
+        return self._drive(lambda session: self._waiting(session, task), timeout, task)
 
     def download(self, ready: Status | Task, *, timeout: float | None = None) -> Image:
         """Fetch the image of a ready task; a bare task is waited for first."""
-        return self._drive(lambda tell: self._downloading(tell, ready), timeout, _task_of(ready))
+        return self._drive(lambda session: self._downloading(session, ready), timeout, _task_of(ready))
 
     def credits(self, *, timeout: float | None = None) -> Decimal:
         """Ask for the account's balance in credits."""
@@ -100,8 +106,8 @@ class Client(BaseClient):
         settled = threading.Event()
         self._settle(settled.set)
         settled.wait(LINGER)
-        self.experience.save()
-        self._line.close()
+        self.history.save()
+        self._transport.close()
 
     def __enter__(self) -> Self:
         return self
@@ -110,53 +116,12 @@ class Client(BaseClient):
         self.close()
 
     def send(self, request: HttpRequest, budget: float | None = None) -> Response:
-        """Carry one HTTP request, for whoever drives flows step by step; `budget` in seconds; raises `Lost`."""
-        return self._heard(request, self._line.send(self.access, request, budget))
+        """Send one HTTP request, for code that drives flows itself; `budget` in seconds; raises `TransportError`."""
+        return self._note(request, self._transport.send(self.access, request, budget))
 
-    def _drive(self, begin: Callable[[Tell], Flow[T]], timeout: float | None, task: Task | None = None) -> T:
-        with self._conversation(task) as talk:
-            deadline = self._deadline(timeout)
-            return drive(begin(talk.tell), lambda request, left: self._send(talk, request, left), deadline, talk.clock)
-
-    def _send(self, talk: Session, request: HttpRequest, budget: float | None) -> Response:
-        if request.pool is None:
-            _check_open(talk)
-            return self.send(request, budget)
-        began = self.clock.now()
-        talk.seat = self._take_seat(request.pool, budget)
-        left = None if budget is None else budget - (self.clock.now() - began)
-        try:
-            response = self.send(request, left)
-        except ConnectionFailedError:
-            talk.withdraw()
-            raise
-        talk.answered(response)
-        return response
-
-    def _take_seat(self, pool: Pool, budget: float | None) -> SlotClaim:
-        granted = threading.Event()
-        seat = self.slots.ask(pool, granted.set)
-        until = None if budget is None else self.clock.now() + budget
-        try:
-            while not seat.granted:
-                left = LOOK_AROUND if until is None else until - self.clock.now()
-                if left <= 0 or not may_buy():
-                    raise self._no_slot(pool)
-                if not granted.wait(min(left, LOOK_AROUND)):
-                    self._look_around(pool, left)
-            if not may_buy():
-                raise self._no_slot(pool)
-        except BaseException:
-            self.slots.give_back(seat)
-            raise
-        return seat
-
-    def _look_around(self, pool: Pool, left: float) -> None:
-        task = self.slots.unattended(pool)
-        if task:
-            look = flow.glance(task, self.access.base)
-            self.slots.looked(task, drive(look, self.send, self.clock.now() + left, self.clock))
-        self.slots.nudge(pool)
+    def _drive(self, begin: Begin[T], timeout: float | None, task: Task | None = None, switch: Switch = ALWAYS_ON) -> T:
+        with self._session(task, switch) as session:
+            return run(session.steps(begin(session), self._deadline(timeout)), self.send, self.clock)
 
 
 class AsyncClient(BaseClient):
@@ -168,23 +133,27 @@ class AsyncClient(BaseClient):
         *,
         region: str | None = None,
         base_url: str | None = None,
-        timeout: float = PATIENCE,
+        timeout: float = DEFAULT_TIMEOUT,
         on_event: Tell = silence,
         slots: int | None = None,
         webhook: WebhookListener | None = None,
         http_client: httpx2.AsyncClient | None = None,
-        experience: PollingHistory | None = None,
+        transport: transports.AsyncTransport | None = None,
+        history: PollingHistory | None = None,
+        clock: Clock = WALL,
     ) -> None:
-        super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook, experience=experience)
-        self._lent = http_client
+        super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook, history, clock)
+        _check_either(http_client, transport)
+        self._http_client = http_client
+        self._transport = transport
         self._opened: dict[
-            asyncio.AbstractEventLoop, tuple[transport.AsyncTransport, AsyncGenerator[transport.AsyncTransport]]
+            asyncio.AbstractEventLoop, tuple[transports.AsyncTransport, AsyncGenerator[transports.AsyncTransport]]
         ] = {}
         self._abandoned: set[asyncio.Future[Any]] = set()
 
     async def generate(self, prompt: str | Request | None = None, **wanted: Unpack[RequestOptions]) -> Image:
         """Submit, wait and download: one paid image, from a prompt with options or from a request made before."""
-        return await self._drive(lambda tell: self._generating(tell, prompt, wanted), wanted.get("timeout"))
+        return await self._drive(lambda session: self._generating(session, prompt, wanted), wanted.get("timeout"))
 
     def generate_many(
         self, requests: Iterable[Request | str], **wanted: Unpack[RequestOptions]
@@ -193,22 +162,27 @@ class AsyncClient(BaseClient):
 
         `requests` are requests or prompts, which share the options given here.  They are read as slots become free, so
         there may be endlessly many.  Closing the iterator cancels the waiting, not the tasks.  A submit that has left
-        is paid for: as with any coroutine that is cancelled, its answer is read all the same and its task told.
+        is paid for: as with any coroutine that is cancelled, its answer is read all the same and its task reported.
         """
-        series = self._series(requests)
-        return series.on_loop(lambda one: self.generate(one, **of_each(one, wanted)), requests)
+        many = self._many(requests)
+
+        async def make(one: Request | str) -> Image:
+            begin = self._beginning(one, of_each(one, wanted))
+            return await self._drive(begin, wanted.get("timeout"), switch=many)
+
+        return many.on_loop(make, requests)
 
     async def submit(self, prompt: str | Request | None = None, **wanted: Unpack[RequestOptions]) -> Task:
-        """Ask for one image and return its task, a plain value to store; raises `InDoubtError` if nobody answered."""
-        return await self._drive(lambda tell: self._submitting(tell, prompt, wanted), wanted.get("timeout"))
+        """Ask for one image and return its task, a plain value to store; raises `InDoubtError` if no answer came."""
+        return await self._drive(lambda session: self._submitting(session, prompt, wanted), wanted.get("timeout"))
 
     async def wait(self, task: Task, *, timeout: float | None = None) -> Status:
         """Poll until the task is ready; raises how it ended otherwise, and `TaskTimeoutError` with the task."""
-        return await self._drive(lambda tell: self._waiting(tell, task), timeout, task)
+        return await self._drive(lambda session: self._waiting(session, task), timeout, task)
 
     async def download(self, ready: Status | Task, *, timeout: float | None = None) -> Image:
         """Fetch the image of a ready task; a bare task is waited for first."""
-        return await self._drive(lambda tell: self._downloading(tell, ready), timeout, _task_of(ready))
+        return await self._drive(lambda session: self._downloading(session, ready), timeout, _task_of(ready))
 
     async def credits(self, *, timeout: float | None = None) -> Decimal:
         """Ask for the account's balance in credits."""
@@ -226,10 +200,12 @@ class AsyncClient(BaseClient):
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER):
                 await settled.wait()
-        self.experience.save()
+        self.history.save()
         opened = self._opened.pop(loop, None)
         if opened:
             await opened[1].aclose()
+        if self._transport:
+            await self._transport.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -238,19 +214,21 @@ class AsyncClient(BaseClient):
         await self.close()
 
     async def send(self, request: HttpRequest, budget: float | None = None) -> Response:
-        """Carry one HTTP request, for whoever drives flows step by step; `budget` in seconds; raises `Lost`."""
-        return self._heard(request, await (await self._open()).send(self.access, request, budget))
+        """Send one HTTP request, for code that drives flows itself; `budget` in seconds; raises `TransportError`."""
+        return self._note(request, await (await self._open()).send(self.access, request, budget))
 
-    async def _drive(self, begin: Callable[[Tell], Flow[T]], timeout: float | None, task: Task | None = None) -> T:
+    async def _drive(
+        self, begin: Begin[T], timeout: float | None, task: Task | None = None, switch: Switch = ALWAYS_ON
+    ) -> T:
         import asyncio  # noqa: PLC0415
 
-        talk = self._conversation(task)
-        driving = asyncio.ensure_future(self._converse(talk, begin, self._deadline(timeout)))
+        session = self._session(task, switch)
+        driving = asyncio.ensure_future(self._run(session, begin, self._deadline(timeout)))
         try:
             return await asyncio.shield(driving)
         except asyncio.CancelledError:
-            if talk.abandon(driving.cancel):
-                # A loop does not keep its coroutines alive, and this one hears of a task that is paid for.
+            if session.abandon(driving.cancel):
+                # A loop does not keep its coroutines alive, and this one waits for a task that is paid for.
                 self._abandoned.add(driving)
                 driving.add_done_callback(self._forget)
             else:
@@ -260,87 +238,41 @@ class AsyncClient(BaseClient):
     def _forget(self, driving: asyncio.Future[Any]) -> None:
         self._abandoned.discard(driving)
         if not driving.cancelled():
-            # It was told and logged; asked for, it is no complaint of the event loop.
+            # It was reported and logged; an exception that is asked for is not one that the event loop complains of.
             driving.exception()
 
-    async def _converse(self, talk: Session, begin: Callable[[Tell], Flow[T]], deadline: float) -> T:
-        async def send(request: HttpRequest, left: float | None) -> Response:
-            return await self._send(talk, request, left)
+    async def _run(self, session: Session, begin: Begin[T], deadline: float) -> T:
+        with session:
+            return await run_async(session.steps(begin(session), deadline), self.send, self.clock)
 
-        with talk:
-            return await drive_async(begin(talk.tell), send, deadline, talk.clock)
-
-    async def _send(self, talk: Session, request: HttpRequest, budget: float | None) -> Response:
-        if request.pool is None:
-            _check_open(talk)
-            return await self.send(request, budget)
-        began = self.clock.now()
-        talk.seat = await self._take_seat(request.pool, budget)
-        left = None if budget is None else budget - (self.clock.now() - began)
-        try:
-            response = await self.send(request, left)
-        except ConnectionFailedError:
-            talk.withdraw()
-            raise
-        talk.answered(response)
-        return response
-
-    async def _take_seat(self, pool: Pool, budget: float | None) -> SlotClaim:
-        import asyncio  # noqa: PLC0415
-
-        granted, loop = asyncio.Event(), asyncio.get_running_loop()
-        seat = self.slots.ask(pool, lambda: loop.call_soon_threadsafe(granted.set))
-        until = None if budget is None else self.clock.now() + budget
-        try:
-            while not seat.granted:
-                left = LOOK_AROUND if until is None else until - self.clock.now()
-                if left <= 0 or not may_buy():
-                    raise self._no_slot(pool)
-                try:
-                    async with asyncio.timeout(min(left, LOOK_AROUND)):
-                        await granted.wait()
-                except TimeoutError:
-                    await self._look_around(pool, left)
-            if not may_buy():
-                raise self._no_slot(pool)
-        except BaseException:
-            self.slots.give_back(seat)
-            raise
-        return seat
-
-    async def _look_around(self, pool: Pool, left: float) -> None:
-        task = self.slots.unattended(pool)
-        if task:
-            look = flow.glance(task, self.access.base)
-            self.slots.looked(task, await drive_async(look, self.send, self.clock.now() + left, self.clock))
-        self.slots.nudge(pool)
-
-    async def _open(self) -> transport.AsyncTransport:
+    async def _open(self) -> transports.AsyncTransport:
         """Find the connections of this event loop: a pool belongs to the loop it was opened on."""
+        if self._transport:
+            return self._transport
         import asyncio  # noqa: PLC0415
 
         loop = asyncio.get_running_loop()
         if loop not in self._opened:
             for ended in [other for other in list(self._opened) if other.is_closed()]:
                 self._opened.pop(ended, None)
-            holding = _hold(self._lent)
+            holding = _hold(self._http_client)
             self._opened[loop] = await anext(holding), holding
         return self._opened[loop][0]
 
 
-async def _hold(lent: httpx2.AsyncClient | None) -> AsyncGenerator[transport.AsyncTransport]:
+async def _hold(http_client: httpx2.AsyncClient | None) -> AsyncGenerator[transports.AsyncTransport]:
     """Hold connections open until closed; a loop that ends closes its generators, and so these, by itself."""
-    line = transport.open_async_transport(lent)
+    opened = transports.open_async_transport(http_client)
     try:
-        yield line
+        yield opened
     finally:
-        await line.close()
+        await opened.close()
+
+
+def _check_either(http_client: object, transport: object) -> None:
+    if http_client and transport:
+        raise InvalidUsageError("http_client and transport: give only one of them; both say how requests leave.")
 
 
 def _task_of(ready: Status | Task) -> Task:
     return ready if isinstance(ready, Task) else ready.task
-
-
-def _check_open(talk: Session) -> None:
-    if not may_send():
-        raise TaskTimeoutError("The client was closed before the image was there.", task=talk.task)

@@ -1,4 +1,4 @@
-"""Where the requests go and whose key they carry."""
+"""The base URL of the service and the account's key."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fluxwerk.types import HttpRequest
 
 @dataclass(frozen=True)
 class Credentials:
-    """The base URL of the service and the account's key; `others` are the regions that a submit may fail over to."""
+    """Base URL, API key, and the `others`: regions to which a submit may fail over."""
 
     base: str
     key: str = field(repr=False)
     others: tuple[str, ...] = ()
 
     def headers(self, request: HttpRequest) -> dict[str, str]:
-        """Add the key to those requests that want it and whose host may see it."""
+        """Return the headers of a request, with the key if it is keyed and its host may receive the key."""
         headers = {"user-agent": self._user_agent, **request.headers}
         if request.keyed and trust.may_carry_key(request.url, self.base):
             headers["x-key"] = self.key
@@ -34,7 +34,10 @@ class Credentials:
 
 
 def read_credentials(api_key: str | None, region: str | None, base: str | None) -> Credentials:
-    """Find address and key in the arguments, or else in BFL_BASE_URL and BFL_API_KEY; raises `MissingKeyError`."""
+    """Read base URL and key from the arguments, or else from BFL_BASE_URL and BFL_API_KEY.
+
+    Raises `MissingKeyError`, and `InvalidUsageError` for a base URL that cannot be right.
+    """
     key = (api_key or os.environ.get("BFL_API_KEY", "")).strip()
     if not key:
         raise MissingKeyError(
@@ -43,7 +46,7 @@ def read_credentials(api_key: str | None, region: str | None, base: str | None) 
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise MissingKeyError(
-            "The API key holds white space or characters that no key has; copy it again from the dashboard."
+            "The API key contains white space or characters that no key has. Copy it again from the dashboard."
         )
     if not (base or region):
         base = os.environ.get("BFL_BASE_URL")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import logging
 import os
@@ -38,6 +37,7 @@ ImageInput: TypeAlias = "str | bytes | os.PathLike[str] | BinaryIO | PilImage | 
 # The service takes 20 MB or 20 megapixels an image, by its documentation.
 LARGEST_BYTES = 20 * 1024 * 1024
 LONGEST_PATH = 4096
+LONGEST_DATA_URI_SHOWN = 100
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"})
 # What an image field says about the sizes that count for the price: masks do not.
 UNPRICED = frozenset({"mask"})
@@ -90,19 +90,23 @@ class ModelOptions(TypedDict, total=False):
     user: str | None
     webhook_url: str | None
     webhook_secret: str | None
+    finetune_id: str
+    finetune_strength: float
 
 
 class RequestOptions(ModelOptions, total=False):
     """What `generate` and `submit` take beside the prompt.
 
     `images` go into the model's image fields in order; `extra` is sent unchecked, for what is newer than this release;
-    `timeout` is the deadline in seconds for the whole method.
+    `timeout` is the deadline in seconds for the whole method; `allow_empty_prompt` lets a blank prompt pass, which
+    costs what any other does.
     """
 
     model: str | Model
     images: Sequence[ImageInput]
     extra: Mapping[str, Json]
     timeout: float | None
+    allow_empty_prompt: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,7 @@ def compose(
     images: Sequence[ImageInput] = (),
     options: Mapping[str, Json] | None = None,
     extra: Mapping[str, Json] | None = None,
+    allow_empty_prompt: bool = False,
 ) -> Request:
     """Build a request, or raise `InvalidUsageError` with every fault in it; reads files, sends nothing.
 
@@ -144,18 +149,27 @@ def compose(
     broken = {fault.field for fault in faults}
     faults += [fault for fault in catalog.check(model, given) if fault.field not in broken]
     faults += _check_mask(measured)
+    if not allow_empty_prompt:
+        faults += _check_prompt(model, given)
     catalog.refuse(model, faults)
     if extra:
         log.warning("sent unchecked to %s: %s", model.name, ", ".join(sorted(extra)))
     return Request(model.name, {**given, **(extra or {})}, tuple(sizes))
 
 
+def _check_prompt(model: Model, given: Mapping[str, Json]) -> Iterator[Fault]:
+    """Refuse a blank prompt where the model needs one: the image would be paid for and show anything."""
+    option, prompt = model.options.get("prompt"), given.get("prompt")
+    if option and option.required and isinstance(prompt, str) and not prompt.strip():
+        yield Fault("prompt", prompt, "must hold at least one word", "in Python allow_empty_prompt=True sends it")
+
+
 def attach(source: ImageInput, name: str, model: Model) -> EncodedImage | Fault:
     """Read one image and measure it against what the model takes; the fault says what is wrong with it."""
     if isinstance(source, EncodedImage):
         return source
-    if isinstance(source, str) and source.startswith(("http://", "https://")):
-        return EncodedImage(source)
+    if isinstance(source, str) and source.lstrip().startswith(("http://", "https://")):
+        return EncodedImage(source.strip())
     data = _read(source, name)
     if isinstance(data, Fault):
         return data
@@ -255,11 +269,11 @@ def _read(source: Json, name: str) -> bytes | Fault:
 
 def _read_text(text: str, name: str) -> bytes | Fault:
     """Tell a data URI, a path and base64 apart; base64 is what remains."""
-    head, comma, tail = text.partition(",")
-    if head.startswith("data:"):
-        if not comma or not head.endswith(";base64"):
-            return Fault(name, head, "a data URI must be base64: data:image/png;base64,…")
-        return _decode(tail, name)
+    if imagefile.is_data_uri(text):
+        try:
+            return imagefile.read_base64(text)
+        except ValueError as wrong:
+            return Fault(name, redact(text.lstrip().partition(",")[0][:LONGEST_DATA_URI_SHOWN]), str(wrong))
     if len(text) <= LONGEST_PATH and (_is_file(text) or Path(text).suffix.lower() in IMAGE_SUFFIXES):
         return _read_file(Path(text), name)
     return _decode(text, name)
@@ -283,9 +297,8 @@ def _read_file(path: Path, name: str) -> bytes | Fault:
 
 def _decode(text: str, name: str) -> bytes | Fault:
     try:
-        # Many tools break the lines of what they encode.
-        return base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)
-    except (binascii.Error, ValueError):
+        return imagefile.read_base64(text)
+    except ValueError:
         return Fault(name, redact(text), "is no file, no URL, no data URI and no base64")
 
 

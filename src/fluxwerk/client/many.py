@@ -1,4 +1,4 @@
-"""A series: many requests at once, each result as it comes, and nothing bought for listeners who have left."""
+"""Many requests at once, each result as it comes; when they are no longer read, nothing more is bought."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import logging
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from concurrent import futures
-from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TypeVar
 
 from fluxwerk.client.image import Image
 from fluxwerk.errors import FluxwerkError, InDoubtError
 from fluxwerk.types import Request
+
+T = TypeVar("T")
 
 log = logging.getLogger("fluxwerk")
 
@@ -28,38 +30,45 @@ class Result:
 class Many:
     """One `generate_many`, `width` requests at a time; `closed` is set when its client is.
 
-    When nobody listens any more nothing more is bought, and what is in flight finishes unseen; when the client is
-    closed nothing more is sent at all.
+    When its results are no longer read nothing more is bought, and what is in flight finishes unseen; when the client
+    is closed nothing more is sent at all.
     """
 
     def __init__(self, width: int, closed: threading.Event) -> None:
         self._width = width
-        self.closed = closed
-        self.unheard = threading.Event()
+        self._closed = closed
+        self._unread = threading.Event()
+
+    @property
+    def may_buy(self) -> bool:
+        """Whether a submit may leave."""
+        return not (self._unread.is_set() or self._closed.is_set())
+
+    @property
+    def may_send(self) -> bool:
+        """Whether anything may leave."""
+        return not self._closed.is_set()
 
     def on_threads(
         self, make: Callable[[Request | str], Image], requests: Iterable[Request | str]
     ) -> Generator[Result]:
         """Make images in threads and yield each as it finishes."""
 
-        def carry(request: Request | str) -> Result:
-            _mine.set(self)
+        def work(request: Request | str) -> Result:
             try:
                 return Result(request, make(request))
             except FluxwerkError as error:
                 return self._failed(request, error)
 
         pool = futures.ThreadPoolExecutor(self._width, thread_name_prefix="fluxwerk")
+        running: set[futures.Future[Result]] = set()
         try:
-            running: set[futures.Future[Result]] = set()
-            for request in requests:
-                running.add(pool.submit(carry, request))
-                if len(running) >= self._width:
-                    done, running = futures.wait(running, return_when=futures.FIRST_COMPLETED)
-                    yield from (one.result() for one in done)
-            yield from (one.result() for one in futures.as_completed(running))
+            for _ in self._keep_busy(running, requests, lambda request: pool.submit(work, request)):
+                done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
+                running -= done
+                yield from (one.result() for one in done)
         finally:
-            self.unheard.set()
+            self._unread.set()
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def on_loop(
@@ -68,8 +77,7 @@ class Many:
         """Make images on the running event loop and yield each as it finishes."""
         import asyncio  # noqa: PLC0415  (a blocking client never needs it)
 
-        async def carry(request: Request | str) -> Result:
-            _mine.set(self)
+        async def work(request: Request | str) -> Result:
             try:
                 return Result(request, await make(request))
             except FluxwerkError as error:
@@ -77,39 +85,29 @@ class Many:
 
         running: set[asyncio.Task[Result]] = set()
         try:
-            for request in requests:
-                running.add(asyncio.create_task(carry(request)))
-                if len(running) >= self._width:
-                    done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                    for one in done:
-                        yield one.result()
-            while running:
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for _ in self._keep_busy(running, requests, lambda request: asyncio.create_task(work(request))):
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                running -= done
                 for one in done:
                     yield one.result()
         finally:
-            self.unheard.set()
+            self._unread.set()
             for one in running:
                 one.cancel()
 
+    def _keep_busy(
+        self, running: set[T], requests: Iterable[Request | str], start: Callable[[Request | str], T]
+    ) -> Generator[None]:
+        """Start requests, and yield whenever one that runs has to end first; what has ended is taken out meanwhile."""
+        for request in requests:
+            running.add(start(request))
+            if len(running) >= self._width:
+                yield
+        while running:
+            yield
+
     def _failed(self, request: Request | str, error: FluxwerkError) -> Result:
-        if isinstance(error, InDoubtError) and self.unheard.is_set():
-            # Nobody is there to see it, and it is about money.
+        if isinstance(error, InDoubtError) and self._unread.is_set():
+            # The result is no longer read, and it is about money.
             log.warning("%s", error)
         return Result(request, error=error)
-
-
-# The series for which this thread or coroutine makes an image, if it is one of many.
-_mine: ContextVar[Many | None] = ContextVar("series", default=None)
-
-
-def may_buy() -> bool:
-    """Whether a submit may leave: not for a series that nobody listens to any more."""
-    series = _mine.get()
-    return series is None or not (series.unheard.is_set() or series.closed.is_set())
-
-
-def may_send() -> bool:
-    """Whether anything may leave: not for a series whose client is closed."""
-    series = _mine.get()
-    return series is None or not series.closed.is_set()

@@ -1,33 +1,41 @@
-"""One drive of a flow, as a client sees it: what is told of it, whose slot it takes, and what may end its pauses."""
+"""One drive of a flow, as a client sees it: its events, the slot that its submit takes, and what ends its pauses."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from math import inf
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from fluxwerk import drive
 from fluxwerk.client.slots import ClientSlots, SlotClaim
 from fluxwerk.client.wakeup import Wakeup
-from fluxwerk.drive import Clock
-from fluxwerk.errors import FluxwerkError, InDoubtError, TaskFailedError
+from fluxwerk.drive import Clock, Listen, Steps, Wait
+from fluxwerk.errors import (
+    ConnectionFailedError,
+    FluxwerkError,
+    InDoubtError,
+    RateLimitError,
+    TaskTimeoutError,
+)
 from fluxwerk.protocol import flow, retry
-from fluxwerk.types import Call, Event, Json, Outcome, Response, Task, Tell
+from fluxwerk.types import Event, Flow, HttpRequest, Json, Pool, Response, Task, Tell
 
 if TYPE_CHECKING:
     from typing import Self
 
-RUNNING = frozenset({Outcome.RUNNING, Outcome.MISSING})
+T = TypeVar("T")
+TOO_MANY_REQUESTS = 429
 
 log = logging.getLogger("fluxwerk.client.session")
 
 
 class WebhookListener(Protocol):
-    """Where webhooks come in: a `fluxwerk.webhook.Receiver`, or anything else that rings a bell for a task's end."""
+    """Where webhooks come in: a `fluxwerk.webhook.Receiver`, or anything else that notifies of a task's end."""
 
     @property
-    def bell(self) -> Wakeup:
-        """What is rung when a webhook has come."""
+    def wakeup(self) -> Wakeup:
+        """What is notified when a webhook has come."""
         ...
 
     @property
@@ -36,85 +44,175 @@ class WebhookListener(Protocol):
         ...
 
     def expect(self, task: Task) -> None:
-        """Hear of a task that was submitted."""
+        """Take note of a task that was submitted."""
         ...
 
 
+class Switch(Protocol):
+    """What may end a session from outside: of the many images of `generate_many`, or the client that is closed."""
+
+    @property
+    def may_buy(self) -> bool:
+        """Whether a submit may leave."""
+        ...
+
+    @property
+    def may_send(self) -> bool:
+        """Whether anything may leave."""
+        ...
+
+
+class AlwaysOn:
+    """The switch of a session that runs to its end."""
+
+    may_buy = may_send = True
+
+
+ALWAYS_ON = AlwaysOn()
+
+
 class Session:
-    """One drive of a flow: tells what happens, and holds the slot of the task that comes of it."""
+    """One drive of a flow: reports what happens, and holds the slot of the task that comes of it.
+
+    The slots follow from HTTP answers and from what flows return; events are for observers alone.
+    """
 
     def __init__(
         self,
+        base: str,
         clock: Clock,
         slots: ClientSlots,
         on_event: Tell,
         webhook: WebhookListener | None = None,
         task: Task | None = None,
+        switch: Switch = ALWAYS_ON,
     ) -> None:
+        self._base = base
         self._clock = clock
         self._slots = slots
         self._on_event = on_event
         self._webhook = webhook
+        self._switch = switch
         self._began = clock.now()
         # The task that comes of it, as soon as it is known.
         self.task = task
         self._stop: Callable[[], object] | None = None
         # What a submit that is on its way holds; its answer turns it into a task's slot or gives it back.
-        self.seat: SlotClaim | None = None
+        self.claim: SlotClaim | None = None
 
-    @property
-    def clock(self) -> Clock:
-        """The clock to drive by: with webhooks one whose pauses end early when the task's bell rings."""
-        return _Listening(self._clock, self._webhook.bell, lambda: self.task) if self._webhook else self._clock
+    def steps(self, flow: Flow[T], deadline: float | None) -> Steps[T]:
+        """Turn a flow into steps: a submit waits for its slot, and a webhook ends the pauses that may end early."""
+        return drive.steps(flow, deadline, self._clock, self._ask, self._listen)
 
     def tell(self, event: Event) -> None:
-        """Pass an event on, with its seconds, and keep the books of the slots."""
-        if event.kind == "submitted" and event.task:
-            self._submitted(event.task)
-        if event.kind == "polled" and event.status and event.status.outcome not in RUNNING:
-            self._slots.ended(event.status.task)
-        told = replace(event, seconds=self._clock.now() - self._began)
-        log.debug("%s %s", told.kind, told.task.id if told.task else told.reason)
-        self._on_event(told)
-        if event.kind == "submitted":
-            self._answered()
+        """Pass an event on to the observer, with its seconds."""
+        seconds = self._clock.now() - self._began
+        timed = Event(event.kind, event.task, event.attempt, event.status, event.reason, seconds)
+        log.debug("%s %s", timed.kind, timed.task.id if timed.task else timed.reason)
+        self._on_event(timed)
 
-    def _submitted(self, task: Task) -> None:
+    def submitted(self, task: Task) -> None:
+        """Let the task that a submit has become keep its slot."""
         self.task = task
         if self._webhook:
             self._webhook.expect(task)
-        if self.seat:
-            self._slots.hold(self.seat, task)
-            self.seat = None
+        if self.claim:
+            self._slots.hold(self.claim, task)
+            self.claim = None
+        self._settled()
 
-    def withdraw(self) -> None:
-        """Give the slot back after a submit that never left; it is asked for anew."""
-        if self.seat:
-            self._slots.give_back(self.seat)
-            self.seat = None
-        self._answered()
-
-    def answered(self, response: Response) -> None:
-        """Give the slot back after a submit that was refused; one that is too busy cools the whole pool down."""
-        if self.seat and response.status not in flow.OK:
-            busy = response.status in flow.BUSY
-            asked = retry.retry_after(response.headers) or retry.FIRST_BACKOFF
-            self._slots.give_back(self.seat, min(asked, retry.LONGEST_RETRY_AFTER) if busy else None)
-            self.seat = None
-            self._answered()
+    def ended(self, task: Task) -> None:
+        """Free the slot of a task that a poll has shown to be over."""
+        self._slots.ended(task)
 
     def abandon(self, stop: Callable[[], object]) -> bool:
-        """Stop since nobody waits any more: at once, or as soon as the submit that is on its way has been answered.
+        """Stop: at once, or as soon as the submit that is on its way has been answered.
 
-        Returns whether there is such a submit.  Its task is told, and holds its slot.
+        Returns whether there is such a submit.  Its task is reported, and holds its slot.
         """
-        if self.seat is None:
+        if self.claim is None:
             stop()
             return False
         self._stop = stop
         return True
 
-    def _answered(self) -> None:
+    def _listen(self) -> Listen | None:
+        return self._webhook.wakeup.listen(self.task.id) if self._webhook and self.task else None
+
+    def _ask(self, request: HttpRequest, budget: float | None) -> Steps[Response]:
+        if request.pool is None:
+            if not self._switch.may_send:
+                raise TaskTimeoutError("The client was closed before the image was there.", task=self.task)
+            return (yield from drive.ask(request, budget))
+        until = inf if budget is None else self._clock.now() + budget
+        self.claim = yield from self._take_slot(request.pool, until)
+        left = None if budget is None else until - self._clock.now()
+        try:
+            response = yield from drive.ask(request, left)
+        except ConnectionFailedError:
+            # It never left: its slot is asked for anew.
+            self._give_back(self.claim)
+            raise
+        if response.status not in flow.OK:
+            self._refused(self.claim, response)
+        return response
+
+    def _take_slot(self, pool: Pool, until: float) -> Steps[SlotClaim]:
+        claim, began = self._slots.ask(pool, until=until), self._clock.now()
+        try:
+            while self._switch.may_buy and not claim.granted:
+                timeout = self._slots.next_timeout(claim)
+                if timeout is None:
+                    raise self._no_slot(pool, self._clock.now() - began)
+                yield Wait(timeout, claim.listen)
+                if not claim.granted:
+                    yield from self._look_around(pool, until)
+            if not self._switch.may_buy:
+                raise TaskTimeoutError("The client was closed, or its results are no longer read. Nothing was sent.")
+        except BaseException:
+            self._slots.give_back(claim)
+            raise
+        return claim
+
+    def _look_around(self, pool: Pool, until: float) -> Steps[None]:
+        """Poll a task that the client left: if it has ended, its slot is free."""
+        task = self._slots.unattended(pool)
+        if task:
+            look = flow.glance(task, self._base)
+            self._slots.looked(task, (yield from drive.steps(look, until, self._clock)))
+        self._slots.nudge(pool)
+
+    def _no_slot(self, pool: Pool, waited: float) -> FluxwerkError:
+        cool_down, most = self._slots.cool_down(pool), self._slots.most(pool)
+        if cool_down is None:
+            return TaskTimeoutError(
+                f"No slot became free in {waited:.3g} s. Slots in the pool {pool.name!r}: {most}, each held by a task "
+                "in flight or by a submit before this one. Nothing was sent. Give a longer timeout, or wait for some "
+                "of the tasks first."
+            )
+        asked = cool_down.asked
+        pause = f" and asked for a pause until {drive.time_of_day(asked)}" if asked is not None else ""
+        return RateLimitError(
+            f"The service is too busy: it refused a submit{pause}. The next submit leaves in {cool_down.left:.3g} s, "
+            "which is after the deadline of this call. Nothing was sent. Call again then, or give a longer timeout.",
+            status=TOO_MANY_REQUESTS,
+            retry_after=cool_down.left,
+        )
+
+    def _refused(self, claim: SlotClaim, response: Response) -> None:
+        """Give the slot back after a submit that was refused; one that is too busy cools the whole pool down."""
+        asked = retry.retry_after(response.headers)
+        if response.status in flow.BUSY:
+            self._give_back(claim, retry.FIRST_BACKOFF if asked is None else asked, asked)
+        else:
+            self._give_back(claim)
+
+    def _give_back(self, claim: SlotClaim, cool: float | None = None, asked: float | None = None) -> None:
+        self._slots.give_back(claim, cool, asked)
+        self.claim = None
+        self._settled()
+
+    def _settled(self) -> None:
         if self._stop:
             self._stop()
 
@@ -122,53 +220,22 @@ class Session:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
-        if self.seat:
-            self._slots.give_back(self.seat)
+        if self.claim:
+            self._slots.give_back(self.claim)
             if error and not isinstance(error, FluxwerkError):
                 self._tell_doubt(error)
-        if isinstance(error, TaskFailedError) and error.task:
-            self._slots.ended(error.task)
-        elif self.task:
+        if self.task:
             self._slots.leave(self.task)
         if isinstance(error, InDoubtError) and self._stop:
-            # Nobody is there to catch it, and it is about money.
+            # The caller has left, and it is about money.
             log.warning("%s", error)
         if isinstance(error, FluxwerkError):
             self.tell(Event("failed", error.task, reason=f"{type(error).__name__}: {error}"))
 
     def _tell_doubt(self, cut: BaseException) -> None:
-        """Say what an interruption would hide: a submit had left when it came."""
+        """Report what an interruption would hide: a submit had left when it came."""
         doubt = f"A submit had left and may have been charged; its answer was cut off ({type(cut).__name__}). "
         doubt += "Look at your account's usage before you send it again."
         cut.add_note(doubt)
         log.warning("%s", doubt)
         self.tell(Event("failed", reason=f"InDoubtError: {doubt}"))
-
-
-class _Listening:
-    """A clock whose pauses end early, if they may, when the bell rings for the task that is waited for."""
-
-    def __init__(self, clock: Clock, bell: Wakeup, task: Callable[[], Task | None]) -> None:
-        self._clock = clock
-        self._bell = bell
-        self._task = task
-        self._early = False
-        self.now = clock.now
-
-    def stretch(self, call: Call) -> float:
-        self._early = call.early
-        return self._clock.stretch(call)
-
-    def sleep(self, seconds: float) -> None:
-        task = self._task() if self._early else None
-        if task:
-            self._bell.nap(task.id, seconds)
-        else:
-            self._clock.sleep(seconds)
-
-    async def nap(self, seconds: float) -> None:
-        task = self._task() if self._early else None
-        if task:
-            await self._bell.nap_async(task.id, seconds)
-        else:
-            await self._clock.nap(seconds)

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import select
 import time
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from typing import Self
+
     import httpcore2
 
-# When the request that this thread is sending must be over, on the monotonic clock.
-deadline: ContextVar[float] = ContextVar("deadline", default=float("inf"))
+
+class TimeLimit(float):
+    """The seconds that one read or write may take, and `until` when, on the monotonic clock, the whole request may.
+
+    A stream is handed nothing of its request but this timeout, so the deadline rides in it.
+    """
+
+    until: float
+
+    def __new__(cls, seconds: float, until: float) -> Self:
+        """Make a timeout of so many seconds."""
+        limit = super().__new__(cls, seconds)
+        limit.until = until
+        return limit
 
 
 def blocking() -> httpcore2.NetworkBackend:
-    """Make sockets that know the deadline of the thread that reads them: a stalled answer is given up in time."""
+    """Make sockets that know the deadline of the request that they carry: a stalled answer is given up in time."""
     import httpcore2  # noqa: PLC0415  (only senders pay for it)
 
     class Stream(httpcore2.NetworkStream):
@@ -61,7 +74,12 @@ def on_loop() -> httpcore2.AsyncNetworkBackend:
                 self._poll.register(inner.get_extra_info("socket"), select.POLLIN)
 
         async def start_tls(self, *rest: Any, **named: Any) -> httpcore2.AsyncNetworkStream:
-            return Stream(await self._inner.start_tls(*rest, **named))
+            try:
+                return Stream(await self._inner.start_tls(*rest, **named))
+            except BaseException:
+                # The library leaves the socket open when a handshake is cancelled at the deadline.
+                await self._inner.aclose()
+                raise
 
         def get_extra_info(self, info: str) -> Any:
             if info == "is_readable" and self._poll:
@@ -80,7 +98,9 @@ def on_loop() -> httpcore2.AsyncNetworkBackend:
 
 
 def _left(timeout: float | None, late: type[Exception]) -> float | None:
-    left = deadline.get() - time.monotonic()
+    if not isinstance(timeout, TimeLimit):
+        return timeout
+    left = timeout.until - time.monotonic()
     if left <= 0:
         raise late("the deadline has passed")
-    return left if timeout is None else min(timeout, left)
+    return min(timeout, left)

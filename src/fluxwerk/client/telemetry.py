@@ -15,15 +15,15 @@ from fluxwerk.types import Event, Tell, silence
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
-# Tasks that were submitted here and are collected elsewhere: the oldest spans end without their image.
-REMEMBERED = 10_000
+# Tasks may be submitted here and collected elsewhere: beyond this number the oldest spans end without their image.
+OPEN_SPANS = 10_000
 OPERATION = "generate_image"
 PROVIDER = "black_forest_labs"
 NANO = 1_000_000_000
 
 
 class Spans:
-    """An `on_event` that writes spans: `Client(on_event=Spans())`; `then` hears every event as well.
+    """An `on_event` that writes spans: `Client(on_event=Spans())`; `then` is called with every event as well.
 
     Attributes follow the semantic conventions where there is one (`gen_ai.*`, `http.request.resend_count`,
     `error.type`); `fluxwerk.cost` is in credits.
@@ -66,7 +66,7 @@ class Spans:
         span = self._open.get(event.task.id)
         if span is None:
             span = self._open[event.task.id] = self._start(event)
-            if len(self._open) > REMEMBERED:
+            if len(self._open) > OPEN_SPANS:
                 self._open.popitem(last=False)[1].end()
         return span
 

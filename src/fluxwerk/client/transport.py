@@ -1,28 +1,28 @@
 """The one seam through which HTTP requests leave: the HTTP library's side of it.
 
-Our own connections are httpcore2's, the engine room of httpx2: a request costs a third less than through httpx2, and
-its sockets can be told the deadline.  A client that was handed in, and one for a proxy, is httpx2's own.
-Nothing of either passes upwards: their exceptions become `Lost`.
+Our own connections are httpcore2's, the lower half of httpx2: a request costs a third less than through httpx2, and
+its sockets know the deadline.  A client that was handed in, and one for a proxy, is httpx2's own.
+Nothing of either passes upwards: their exceptions become `TransportError`.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import aclosing, closing
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
-from fluxwerk.client import sockets
+from fluxwerk.client import logs, sockets
 from fluxwerk.client.credentials import Credentials
-from fluxwerk.errors import ConnectionFailedError, FluxwerkError, NoResponseError, TransportError
-from fluxwerk.protocol import trust
+from fluxwerk.client.losses import Departure, Losses, check_certificate_store
+from fluxwerk.client.proxy import find_proxies, is_direct, open_proxied
+from fluxwerk.errors import NoResponseError
 from fluxwerk.types import HttpRequest, Response
 
 if TYPE_CHECKING:
-    from typing import Self
-
     import httpx2
 
 # No single read may hang longer than this, even when the deadline is far.  A submit is given more time than a poll or a
@@ -36,18 +36,6 @@ LARGEST_BODY = 128 * 1024 * 1024
 KEPT_ALIVE = 64
 # Servers close idle lines after five seconds and more: a submit that met the closing would be in doubt.
 KEPT_SECONDS = 3.0
-NEVER_LEFT = frozenset(
-    {
-        "ConnectError",
-        "ConnectTimeout",
-        "PoolTimeout",
-        "ProxyError",
-        "UnsupportedProtocol",
-        "InvalidURL",
-        "UnicodeEncodeError",
-        "UnicodeError",
-    }
-)
 # What a URL may hold as it stands; anything else is written in percent.
 PLAIN = "%/:=&?~#+!$,;'@()*[]"
 
@@ -55,8 +43,8 @@ PLAIN = "%/:=&?~#+!$,;'@()*[]"
 class Transport(Protocol):
     """Connections of a blocking client."""
 
-    def send(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
-        """Send a request and read its answer within `budget` seconds; raises `Lost`."""
+    def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
+        """Send a request and read its answer within `budget` seconds; raises `TransportError`."""
         ...
 
     def close(self) -> None:
@@ -67,8 +55,8 @@ class Transport(Protocol):
 class AsyncTransport(Protocol):
     """Connections of an asyncio client, on one event loop."""
 
-    async def send(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
-        """Send a request and read its answer within `budget` seconds; raises `Lost`."""
+    async def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
+        """Send a request and read its answer within `budget` seconds; raises `TransportError`."""
         ...
 
     async def close(self) -> None:
@@ -76,26 +64,70 @@ class AsyncTransport(Protocol):
         ...
 
 
-def open_transport(lent: httpx2.Client | None = None) -> Transport:
+def open_transport(given: httpx2.Client | None = None) -> Transport:
     """Open connections, or use those of a client that was handed in."""
-    if lent:
-        return _GivenTransport(lent, owned=False)
-    if _has_proxy():
-        import httpx2  # noqa: PLC0415  (slow to import, and only proxies need it)
-
-        return _GivenTransport(httpx2.Client(limits=_limitless()), owned=True)
-    return _OwnTransport()
+    if given:
+        return _GivenTransport(given, owned=False)
+    proxies = find_proxies()
+    return _RoutedTransport(proxies) if proxies else _OwnTransport()
 
 
-def open_async_transport(lent: httpx2.AsyncClient | None = None) -> AsyncTransport:
+def open_async_transport(given: httpx2.AsyncClient | None = None) -> AsyncTransport:
     """Open connections for the running event loop, or use those of a client that was handed in."""
-    if lent:
-        return _AsyncGivenTransport(lent, owned=False)
-    if _has_proxy():
-        import httpx2  # noqa: PLC0415
+    if given:
+        return _AsyncGivenTransport(given, owned=False)
+    proxies = find_proxies()
+    return _AsyncRoutedTransport(proxies) if proxies else _AsyncOwnTransport()
 
-        return _AsyncGivenTransport(httpx2.AsyncClient(limits=_limitless()), owned=True)
-    return _AsyncOwnTransport()
+
+class _RoutedTransport:
+    """Sends each request directly or through the proxy that serves its URL, which is opened for the first of them."""
+
+    def __init__(self, proxies: Mapping[str, str]) -> None:
+        self._proxies = proxies
+        self._direct = _OwnTransport()
+        self._lock = threading.Lock()
+        self._proxied: _GivenTransport | None = None
+
+    def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
+        chosen = self._direct if is_direct(request.url, self._proxies) else self._through_proxy()
+        return chosen.send(credentials, request, budget)
+
+    def _through_proxy(self) -> _GivenTransport:
+        with self._lock:
+            if self._proxied is None:
+                client = open_proxied(lambda http: http.Client(limits=_limitless()), self._proxies)
+                self._proxied = _GivenTransport(client, owned=True)
+            return self._proxied
+
+    def close(self) -> None:
+        self._direct.close()
+        if self._proxied:
+            self._proxied.close()
+
+
+class _AsyncRoutedTransport:
+    """Sends each request directly or through the proxy that serves its URL, which is opened for the first of them."""
+
+    def __init__(self, proxies: Mapping[str, str]) -> None:
+        self._proxies = proxies
+        self._direct = _AsyncOwnTransport()
+        self._proxied: _AsyncGivenTransport | None = None
+
+    async def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
+        chosen = self._direct if is_direct(request.url, self._proxies) else self._through_proxy()
+        return await chosen.send(credentials, request, budget)
+
+    def _through_proxy(self) -> _AsyncGivenTransport:
+        if self._proxied is None:
+            client = open_proxied(lambda http: http.AsyncClient(limits=_limitless()), self._proxies)
+            self._proxied = _AsyncGivenTransport(client, owned=True)
+        return self._proxied
+
+    async def close(self) -> None:
+        await self._direct.close()
+        if self._proxied:
+            await self._proxied.close()
 
 
 class _OwnTransport:
@@ -109,10 +141,11 @@ class _OwnTransport:
             network_backend=sockets.blocking(),
         )
 
-    def send(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
+    def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
         body = _Body(budget)
-        sockets.deadline.set(body.until)
-        with _Losses() as losses, self._pool.stream(**_core(access, request, budget)) as answer:
+        departure = _departure(request, body)
+        call = _core(credentials, request, body, departure, is_async=False)
+        with Losses(departure) as losses, self._pool.stream(**call) as answer:
             for part in answer.iter_stream():
                 body.add(part)
             return _response(answer.status, answer.headers, body)
@@ -133,12 +166,14 @@ class _AsyncOwnTransport:
             network_backend=sockets.on_loop(),
         )
 
-    async def send(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
+    async def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
         import asyncio  # noqa: PLC0415  (a blocking client never needs it)
 
         body = _Body(budget)
-        with _Losses() as losses:
-            async with asyncio.timeout(budget), self._pool.stream(**_core(access, request, budget)) as answer:
+        departure = _departure(request, body)
+        call = _core(credentials, request, body, departure, is_async=True)
+        with Losses(departure) as losses:
+            async with asyncio.timeout(budget), self._pool.stream(**call) as answer:
                 async for part in answer.aiter_stream():
                     body.add(part)
                 return _response(answer.status, answer.headers, body)
@@ -153,14 +188,19 @@ class _GivenTransport:
         self._http = http
         self._owned = owned
 
-    def send(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
-        with _Losses() as losses:
-            return _within(budget, lambda: self._read(access, request, budget))
+    def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
+        body = _Body(budget)
+        departure = _departure(request, body, certain=False)
+        with Losses(departure) as losses:
+            return _within(budget, lambda: self._read(credentials, request, body, departure))
         raise losses.loss
 
-    def _read(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
-        body = _Body(budget)
-        with self._http.stream(**_lent(access, request, budget)) as answer:
+    def _read(
+        self, credentials: Credentials, request: HttpRequest, body: _Body, departure: Departure | None
+    ) -> Response:
+        prepared = _prepare(self._http, credentials, request, body, departure, is_async=False)
+        # httpx2 would carry x-key along a redirect to another host.
+        with closing(self._http.send(prepared, stream=True, follow_redirects=False)) as answer:
             for part in answer.iter_bytes():
                 body.add(part)
             return Response(answer.status_code, dict(answer.headers), bytes(body.data))
@@ -175,15 +215,19 @@ class _AsyncGivenTransport:
         self._http = http
         self._owned = owned
 
-    async def send(self, access: Credentials, request: HttpRequest, budget: float | None) -> Response:
+    async def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
         import asyncio  # noqa: PLC0415
 
         body = _Body(budget)
-        with _Losses() as losses:
-            async with asyncio.timeout(budget), self._http.stream(**_lent(access, request, budget)) as answer:
-                async for part in answer.aiter_bytes():
-                    body.add(part)
-                return Response(answer.status_code, dict(answer.headers), bytes(body.data))
+        departure = _departure(request, body, certain=False)
+        with Losses(departure) as losses:
+            prepared = _prepare(self._http, credentials, request, body, departure, is_async=True)
+            async with asyncio.timeout(budget):
+                answer = await self._http.send(prepared, stream=True, follow_redirects=False)
+                async with aclosing(answer):
+                    async for part in answer.aiter_bytes():
+                        body.add(part)
+                    return Response(answer.status_code, dict(answer.headers), bytes(body.data))
         raise losses.loss
 
     async def close(self) -> None:
@@ -191,11 +235,23 @@ class _AsyncGivenTransport:
             await self._http.aclose()
 
 
+class ASGITransport(_AsyncGivenTransport):
+    """Reaches an ASGI application in this process, without a socket: `AsyncClient(transport=ASGITransport(app))`.
+
+    The application has to be started by the caller, since a transport does not run its lifespan.
+    """
+
+    def __init__(self, app: Callable[..., Any]) -> None:
+        import httpx2  # noqa: PLC0415
+
+        super().__init__(httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app)), owned=True)
+
+
 def _within(budget: float | None, work: Callable[[], Response]) -> Response:
     """Do blocking work and leave it alone at the deadline; raises `TimeoutError`.
 
-    Nobody can tell the sockets of a client that was handed in when to stop: each single read may take as long as there
-    was left in the beginning.  So the work has a thread of its own, which ends by those limits, and we end in time.
+    The sockets of a client that was handed in do not know the deadline: each single read may take as long as there was
+    left in the beginning.  So the work has a thread of its own, which ends by those limits, and this one ends in time.
     """
     if budget is None:
         return work()
@@ -210,14 +266,8 @@ def _within(budget: float | None, work: Callable[[], Response]) -> Response:
         except BaseException as trouble:  # noqa: BLE001  (it is raised where the work was asked for)
             done.set_exception(trouble)
 
-    threading.Thread(target=run, name="fluxwerk-line", daemon=True).start()
+    threading.Thread(target=run, name="fluxwerk-transport", daemon=True).start()
     return done.result(max(0.0, budget))
-
-
-def _has_proxy() -> bool:
-    from urllib.request import getproxies  # noqa: PLC0415
-
-    return bool(getproxies().keys() & {"http", "https", "all"})
 
 
 class _Body:
@@ -225,12 +275,13 @@ class _Body:
 
     def __init__(self, budget: float | None) -> None:
         self.data = bytearray()
+        self.budget = budget
         self.until = float("inf") if budget is None else time.monotonic() + budget
 
     def add(self, part: bytes) -> None:
         self.data += part
         if len(self.data) > LARGEST_BODY:
-            raise NoResponseError(f"the answer is larger than {LARGEST_BODY} bytes")
+            raise NoResponseError(f"the answer is larger than {LARGEST_BODY} bytes", permanent=True)
         if time.monotonic() > self.until:
             raise NoResponseError("the answer was still dripping at the deadline")
 
@@ -241,75 +292,67 @@ def _limitless() -> httpx2.Limits:
     return httpx2.Limits(max_connections=None, max_keepalive_connections=KEPT_ALIVE, keepalive_expiry=KEPT_SECONDS)
 
 
-def _limits(request: HttpRequest, budget: float | None) -> dict[str, float]:
+def _limits(request: HttpRequest, body: _Body) -> dict[str, float]:
     longest = LONGEST_READ if request.method == "GET" else LONGEST_SUBMIT
-    left = longest if budget is None else max(0.001, min(longest, budget))
+    left = longest if body.budget is None else max(0.001, min(longest, body.budget))
     # A little less than all, so that a connection that never stood is told apart from an answer that never came.
     connect = min(left * 0.9, LONGEST_CONNECT)
-    return {"connect": connect, "read": left, "write": left, "pool": connect}
+    whole = sockets.TimeLimit(left, body.until)
+    return {"connect": connect, "read": whole, "write": whole, "pool": connect}
 
 
-def _core(access: Credentials, request: HttpRequest, budget: float | None) -> dict[str, Any]:
+def _departure(request: HttpRequest, body: _Body, *, certain: bool = True) -> Departure | None:
+    # Only what is paid for has to know: the trace costs time, and anything else is repeated whether it left or not.
+    return Departure(body.until, certain=certain) if request.method != "GET" else None
+
+
+def _extensions(departure: Departure | None, *, is_async: bool) -> dict[str, Any]:
+    redacting = logs.extensions(is_async=is_async)
+    return departure.extend(redacting, is_async=is_async) if departure else redacting
+
+
+def _core(
+    credentials: Credentials, request: HttpRequest, body: _Body, departure: Departure | None, *, is_async: bool
+) -> dict[str, Any]:
+    check_certificate_store(request.url)
     url = request.url if request.url.isascii() else quote(request.url, safe=PLAIN)
     # identity: nothing that arrives has to be unpacked, and so nothing can unpack to any size.
-    headers = {"accept": "*/*", "accept-encoding": "identity", **access.headers(request)}
+    headers = {"accept": "*/*", "accept-encoding": "identity", **credentials.headers(request)}
     return {
         "method": request.method,
         "url": url,
         "headers": headers,
         "content": request.body or None,
-        "extensions": {"timeout": _limits(request, budget)},
+        "extensions": {"timeout": _limits(request, body), **_extensions(departure, is_async=is_async)},
     }
 
 
-def _lent(access: Credentials, request: HttpRequest, budget: float | None) -> dict[str, Any]:
-    limits = _limits(request, budget)
-    return {
-        "method": request.method,
-        "url": request.url,
-        "content": request.body or None,
-        "headers": access.headers(request),
-        # httpx2 would carry x-key along a redirect to another host.
-        "follow_redirects": False,
-        "timeout": (limits["connect"], limits["read"], limits["write"], limits["pool"]),
-    }
+def _prepare(
+    http: httpx2.Client | httpx2.AsyncClient,
+    credentials: Credentials,
+    request: HttpRequest,
+    body: _Body,
+    departure: Departure | None,
+    *,
+    is_async: bool,
+) -> httpx2.Request:
+    limits = _limits(request, body)
+    prepared = http.build_request(
+        request.method,
+        request.url,
+        content=request.body or None,
+        headers=credentials.headers(request),
+        timeout=(limits["connect"], limits["read"], limits["write"], limits["pool"]),
+        extensions=_extensions(departure, is_async=is_async),
+    )
+    if request.keyed:
+        logs.guard_packed_headers()
+    else:
+        # A delivery's URL is a credential.
+        prepared.url = logs.quiet_url(prepared.url)
+    return prepared
 
 
 def _response(status: int, headers: list[tuple[bytes, bytes]], body: _Body) -> Response:
     names = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
     return Response(status, names, bytes(body.data))
-
-
-class _Losses:
-    """Keeps the HTTP library's exceptions in, since they carry URLs and headers; `loss` is to be raised instead.
-
-    It is raised after the `with`, so that the library's exception does not hang on ours as its context.
-    """
-
-    loss: TransportError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _: object, trouble: BaseException | None, trace: object) -> bool:
-        if not isinstance(trouble, Exception) or isinstance(trouble, FluxwerkError):
-            return False
-        loss = _loss(trouble)
-        if loss is None:
-            return False
-        self.loss = loss
-        return True
-
-
-def _loss(trouble: Exception) -> TransportError | None:
-    kind = type(trouble).__name__
-    reason = f"{kind}: {trust.redact(str(trouble))}".rstrip(": ")
-    if kind in NEVER_LEFT:
-        return ConnectionFailedError(f"The service could not be reached ({reason}).")
-    if kind == "TimeoutError":
-        return NoResponseError("no whole answer came before the deadline")
-    # httpx2 and httpcore2 name their exceptions alike; the rest is what they let through from below.
-    library = type(trouble).__module__.partition(".")[0]
-    if library in ("httpx2", "httpcore2", "ssl", "anyio", "h11", "h2") or isinstance(trouble, OSError):
-        return NoResponseError(f"the answer was lost ({reason})")
-    return None

@@ -1,84 +1,78 @@
-"""A bell that shortens a pause: whoever waits for a task naps, and whoever hears of its end rings.
+"""What shortens a pause: one side waits for a task, and the other notifies it of the task's end.
 
-A bell carries no news, only "look now".  So a ring that is lost, forged, doubled or late can change when somebody looks
-and never what they see.
+A notification carries no news, only "look now".  So one that is lost, forged, doubled or late can change when somebody
+looks and never what they see.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from functools import partial
 
-Wake = Callable[[], object]
-# Rings that nobody was napping for; the oldest are forgotten, which costs their tasks one full pause.
-REMEMBERED = 10_000
+from fluxwerk.drive import WALL, Listen, Wake
+
+# Notifications that came before their wait; the oldest are forgotten, which costs their tasks one full pause.
+REMEMBERED_WAKEUPS = 10_000
 
 
 class Wakeup:
-    """One bell for all tasks of a process; safe between threads and event loops.
+    """Wakes what waits for a task, for all tasks of a process; safe between threads and event loops.
 
-    A ring wakes everybody who naps for that task.  If nobody does, the next nap for it returns at once.
+    A notification ends every wait for that task.  If there is none, the next wait for it ends at once.
     """
 
-    def __init__(self, remembered: int = REMEMBERED) -> None:
+    def __init__(self, remembered: int = REMEMBERED_WAKEUPS) -> None:
         self._remembered = remembered
         self._lock = threading.Lock()
-        self._rung: OrderedDict[str, None] = OrderedDict()
-        self._nappers: dict[str, list[Wake]] = {}
+        self._notified: OrderedDict[str, None] = OrderedDict()
+        self._waiting: dict[str, list[Wake]] = {}
 
     def __repr__(self) -> str:
-        return f"Wakeup({len(self._nappers)} tasks waited for, {len(self._rung)} rings remembered)"
+        return f"Wakeup({len(self._waiting)} tasks waited for, {len(self._notified)} notifications remembered)"
 
-    def ring(self, task_id: str) -> None:
-        """Wake whoever naps for this task, or let the next nap for it return at once."""
+    def notify(self, task_id: str) -> None:
+        """End every wait for this task, or let the next one end at once."""
         with self._lock:
-            nappers = self._nappers.pop(task_id, [])
-            if not nappers:
-                self._rung[task_id] = None
-                self._rung.move_to_end(task_id)
-                if len(self._rung) > self._remembered:
-                    self._rung.popitem(last=False)
-        for wake in nappers:
-            wake()
-
-    def nap(self, task_id: str, seconds: float) -> None:
-        """Block this thread for so many seconds, or until the bell is rung for this task."""
-        woken = threading.Event()
-        with self._listening(task_id, woken.set) as rung:
-            if not rung:
-                woken.wait(seconds)
-
-    async def nap_async(self, task_id: str, seconds: float) -> None:
-        """Let so many seconds pass on the running event loop, or fewer if the bell is rung for this task."""
-        import asyncio  # noqa: PLC0415  (a blocking client never needs it)
-
-        woken, loop = asyncio.Event(), asyncio.get_running_loop()
-
-        def wake() -> None:
-            # The ring may come from another thread, and later than the end of this loop.
+            waiting = self._waiting.pop(task_id, [])
+            if not waiting:
+                self._notified[task_id] = None
+                self._notified.move_to_end(task_id)
+                if len(self._notified) > self._remembered:
+                    self._notified.popitem(last=False)
+        for wake in waiting:
+            # The event loop that waits may be gone.
             with suppress(RuntimeError):
-                loop.call_soon_threadsafe(woken.set)
+                wake()
 
-        with self._listening(task_id, wake) as rung, suppress(TimeoutError):
-            if not rung:
-                await asyncio.wait_for(woken.wait(), seconds)
+    def wait(self, task_id: str, seconds: float) -> None:
+        """Block this thread for so many seconds, or until this task is notified."""
+        WALL.sleep(seconds, self.listen(task_id))
+
+    async def wait_async(self, task_id: str, seconds: float) -> None:
+        """Let so many seconds pass on the running event loop, or fewer if this task is notified."""
+        await WALL.sleep_async(seconds, self.listen(task_id))
+
+    def listen(self, task_id: str) -> Listen:
+        """Return what ends the wait of a clock when this task is notified."""
+        return partial(self._listening, task_id)
 
     @contextmanager
     def _listening(self, task_id: str, wake: Wake) -> Generator[bool]:
-        """Yield whether the bell was rung already; listen until the end of the block if not."""
+        """Yield whether the task was notified already; call `wake` if it is until the end of the block."""
         with self._lock:
-            rung = task_id in self._rung
-            self._rung.pop(task_id, None)
-            if not rung:
-                self._nappers.setdefault(task_id, []).append(wake)
+            notified = task_id in self._notified
+            self._notified.pop(task_id, None)
+            if not notified:
+                self._waiting.setdefault(task_id, []).append(wake)
         try:
-            yield rung
+            yield notified
         finally:
             with self._lock:
-                nappers = self._nappers.get(task_id, [])
-                if wake in nappers:
-                    nappers.remove(wake)
-                if not nappers:
-                    self._nappers.pop(task_id, None)
+                waiting = self._waiting.get(task_id, [])
+                if wake in waiting:
+                    waiting.remove(wake)
+                if not waiting:
+                    self._waiting.pop(task_id, None)

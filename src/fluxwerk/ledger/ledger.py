@@ -314,6 +314,7 @@ def _candidates(transaction: Transaction, slots: Mapping[str, int], most: int) -
 
 
 def _accept(transaction: Transaction, job: Job, task: Task, **columns: Any) -> Job:
+    columns.setdefault("note", f"task {task.id}")
     return apply_transition(
         transaction,
         job.id,
@@ -323,7 +324,7 @@ def _accept(transaction: Transaction, job: Job, task: Task, **columns: Any) -> J
         polling_url=task.polling_url,
         cost=to_micro(task.cost),
         submitted=transaction.now(),
-        **{"note": f"task {task.id}", **columns},
+        **columns,
     )
 
 

@@ -1,12 +1,11 @@
-"""What earlier tasks taught about how long they take, and so when the next one is worth a look.
+"""How long earlier tasks took, and so when the next one is worth a poll.
 
-One experience serves all clients of a process.  It keeps a sketch for each host, model and size, in the user's cache
-folder if it was opened there, and holds every poll of the process to one budget.
+One history serves all clients of a process.  It keeps a histogram for each host, model and size, in a file only if it
+is given one, and holds every poll of the process to one budget.
 """
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
 import os
@@ -25,26 +24,30 @@ from fluxwerk.errors import InvalidUsageError
 from fluxwerk.polling import schedule
 from fluxwerk.polling.histogram import Histogram, read_histogram, write_histogram
 from fluxwerk.polling.limiter import BUDGET, RateLimiter
+from fluxwerk.polling.reliability import WebhookReliability
 from fluxwerk.polling.schedule import Schedule
 from fluxwerk.protocol import retry
 from fluxwerk.protocol.retry import Plan
 from fluxwerk.types import Json, Outcome, Status, Task
 
-# A schedule is made anew when so much more is known, as a share and in observations.
+# A schedule is made anew when this much more is known, as a share and in observations.
 STALE = (0.05, 4)
-# So many kinds of tasks are remembered; those not seen for longest are forgotten first.
+# The number of kinds of tasks that are remembered; those not seen for longest are forgotten first.
 KINDS = 200
-# Saved after so many new observations, and when a client is closed.
+# Saved after this many new observations, and when a client is closed.
 SAVE_EVERY = 50
-# Whoever takes a task up later than this, in seconds, cannot tell when it ended.
+# A task that is first polled later than this, in seconds after its submit, does not show when it ended.
 FRESH = 1.0
 FORMAT = 1
+FILE_NAME = "history.json"
+# FLUXWERK_CACHE says so where nothing is to be kept.
+OFF = "off"
 # Megapixels: larger images are of the largest class.
 LARGEST_CLASS = 4096.0
 # Progress that grows by less than this is as good as smooth.
 LEAST_GRAIN = 0.01
 # Behind a webhook: the first poll in seconds at least, and by how much it comes later than nearly all tasks take.
-BEHIND_A_HOOK = (3.0, 30.0)
+BEHIND_A_WEBHOOK = (3.0, 30.0)
 NEARLY_ALL, LATER = 0.99, 1.5
 
 RUNNING = frozenset({Outcome.RUNNING, Outcome.MISSING})
@@ -74,7 +77,7 @@ class PollingHistory:
         self._load()
 
     def __repr__(self) -> str:
-        return f"Experience({len(self._kinds)} kinds of tasks, {len(self._watched)} watched)"
+        return f"PollingHistory({len(self._kinds)} kinds of tasks, {len(self._watched)} watched)"
 
     def plan(
         self,
@@ -83,26 +86,26 @@ class PollingHistory:
         age: float | None = None,
         *,
         crowded: Callable[[], bool] = lambda: False,
-        hooked: bool = False,
+        webhook: WebhookReliability | None = None,
     ) -> Plan:
-        """Plan the polls of a task that was submitted `age` seconds ago, or nobody knows when.
+        """Plan the polls of a task that was submitted `age` seconds ago, `None` if that is unknown.
 
         `now` tells the time in seconds.  While it is `crowded` others wait for the task's slot, and polls are denser.
-        A task that is `hooked` has a webhook coming: polls only stand behind it.
+        A task with a `webhook` is announced by it when it ends: while that is trusted, polls only stand behind it.
         """
-        watch = _Watch(self, kind_of(task), now, age, crowded, hooked=hooked)
-        if not hooked:
+        watch = _Watch(self, kind_of(task), now, age, crowded, webhook)
+        if webhook is None or not webhook.is_trusted:
             with self._lock:
                 self._watched.add(watch)
         return watch
 
     def leave(self, watch: _Watch) -> None:
-        """Hear that a task has ended, and share the budget among the others."""
+        """Note that a task has ended, and share the budget among the others."""
         with self._lock:
             self._watched.discard(watch)
 
     def refused(self, now: float, pause: float) -> None:
-        """Hear that the service refused a poll, and poll nothing for so many seconds, then half as often as before."""
+        """Note that the service refused a poll: poll nothing for `pause` seconds, then half as often as before."""
         with self._lock:
             self._gate.refuse(now, pause)
 
@@ -147,7 +150,7 @@ class PollingHistory:
             return self._gate.book(now, moment)
 
     def save(self) -> None:
-        """Write what was learned to the file, if there is one; a disk that takes nothing costs no more than this."""
+        """Write what was learned to the file, if there is one; a disk that takes nothing loses no more than this."""
         with self._lock:
             if not (self.path and self._unsaved):
                 return
@@ -165,7 +168,7 @@ class PollingHistory:
                 beside.unlink(missing_ok=True)
 
     def _used(self, kind: str) -> _Kind:
-        """Return what is known of a kind, which was seen now; so many kinds are remembered, and no more."""
+        """Return what is known of a kind, which was seen now; only the latest `KINDS` are remembered."""
         known = self._kinds.setdefault(kind, _Kind())
         known.used = time.time()
         if len(self._kinds) > KINDS:
@@ -183,7 +186,7 @@ class PollingHistory:
             newest = sorted((one for one in read if one[0] >= 0), key=lambda one: one[0])[-KINDS:]
             self._kinds = {name: _Kind(read_histogram(bins), used) for used, name, bins in newest}
         except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-            # No file, or one that is no good: everything in it can be learned again.
+            # No file, or one that cannot be read: everything in it can be learned again.
             self._kinds = {}
 
 
@@ -212,62 +215,68 @@ class _Kind:
 
 
 class _Watch:
-    """The plan of one task: it is told of every status, the last one too, and learns from it."""
+    """The plan of one task: it sees every status, the last one too, and learns from it."""
 
     def __init__(
         self,
-        experience: PollingHistory,
+        history: PollingHistory,
         kind: str,
         now: Callable[[], float],
         age: float | None,
         crowded: Callable[[], bool],
-        *,
-        hooked: bool,
+        webhook: WebhookReliability | None,
     ) -> None:
-        self._experience = experience
+        self._history = history
         self._kind = kind
         self._now = now
         self._crowded = crowded
-        self._hooked = hooked
+        self._webhook = webhook
         self._began = None if age is None else now() - age
         self._fresh = age is not None and age <= FRESH
         self._asked = 0.0
         self._low = 0.0
         self._share = 0.0
-        self._unknown = retry.geometric(*(BEHIND_A_HOOK if hooked else ()))
+        self._unknown = retry.geometric()
+        self._unknown_behind = retry.geometric(*BEHIND_A_WEBHOOK)
 
     def __call__(self, status: Status | None) -> float:
         now = self._now()
         if status is not None and status.outcome not in RUNNING:
-            self._experience.leave(self)
+            self._history.leave(self)
             self._ended(status, now)
             return 0.0
         if status is not None and self._began is not None:
             self._low = max(self._low, min(self._asked, now) - self._began)
         pause = self._pause(status, now)
-        moment = now + pause if self._hooked else self._experience.book(now, now + pause)
+        moment = now + pause if self._is_announced else self._history.book(now, now + pause)
         self._asked = moment
         return moment - now
 
+    @property
+    def _is_announced(self) -> bool:
+        return self._webhook is not None and self._webhook.is_trusted
+
     def _ended(self, status: Status, now: float) -> None:
-        ready = status.outcome is Outcome.READY
-        if not ready or self._began is None or not self._fresh or not self._experience.learning:
-            return
         # Without a webhook a pause ends early at a deadline alone, which tells nothing of the task's end.
-        rung = self._hooked and now < self._asked
+        announced = self._webhook is not None and now < self._asked
+        if self._webhook and self._fresh:
+            self._webhook.note_ending(announced=announced)
+        ready = status.outcome is Outcome.READY
+        if not ready or self._began is None or not self._fresh or not self._history.learning:
+            return
         # An answer that comes so late is that of another poll: those before it were lost.
         asked = self._asked if 0 <= now - self._asked < retry.FIRST_BACKOFF else now
         took, said = asked - self._began, status.seconds
-        exact = took if rung else said if said is not None and self._low < said <= took else None
-        self._experience.learn(self._kind, self._low, took, exact)
+        exact = took if announced else said if said is not None and self._low < said <= took else None
+        self._history.learn(self._kind, self._low, took, exact)
 
     def _pause(self, status: Status | None, now: float) -> float:
         if self._began is None:
-            return self._unknown(status)
+            return (self._unknown_behind if self._is_announced else self._unknown)(status)
         elapsed = now - self._began
-        if self._hooked:
-            return self._behind_a_hook(status, elapsed)
-        schedule = self._experience.schedule(self._kind, crowded=self._crowded())
+        if self._is_announced:
+            return self._behind_a_webhook(status, elapsed)
+        schedule = self._history.schedule(self._kind, crowded=self._crowded())
         told = self._by_progress(status)
         if told is None and schedule is None:
             return self._unknown(status)
@@ -279,15 +288,15 @@ class _Watch:
     def _by_progress(self, status: Status | None) -> float | None:
         """Pause until the end that the progress foretells, in seconds since the last poll left; `None` without any."""
         share = status.progress if status else None
-        if share is None or not 0 < share < 1 or not self._experience.learning:
+        if share is None or not 0 < share < 1 or not self._history.learning:
             return None
-        grain = self._experience.grain(self._kind, abs(share - self._share))
+        grain = self._history.grain(self._kind, abs(share - self._share))
         self._share = share
         return schedule.foresee(self._low, share, grain, schedule.CROWD_PRICE if self._crowded() else schedule.PRICE)
 
-    def _behind_a_hook(self, status: Status | None, elapsed: float) -> float:
-        usual = self._experience.usual(self._kind) if status is None else None
-        return self._unknown(status) if usual is None else max(BEHIND_A_HOOK[0], LATER * usual - elapsed)
+    def _behind_a_webhook(self, status: Status | None, elapsed: float) -> float:
+        usual = self._history.usual(self._kind) if status is None else None
+        return self._unknown_behind(status) if usual is None else max(BEHIND_A_WEBHOOK[0], LATER * usual - elapsed)
 
 
 _shared: list[PollingHistory] = []
@@ -295,11 +304,13 @@ _sharing = threading.Lock()
 
 
 def shared() -> PollingHistory:
-    """Return the experience of this process and user, which every client shares that was given none."""
+    """Return the history that all clients of this process share unless they are given one.
+
+    It is forgotten with the process, unless FLUXWERK_CACHE names the folder to keep it in.
+    """
     with _sharing:
         if not _shared:
-            _shared.append(PollingHistory(home()))
-            atexit.register(_shared[0].save)
+            _shared.append(PollingHistory(named_file()))
         return _shared[0]
 
 
@@ -308,7 +319,7 @@ def kind_of(task: Task) -> str:
     try:
         host = urlsplit(task.polling_url).hostname or ""
     except ValueError:
-        # It will not be polled, and whoever refuses it says so.
+        # It will not be polled: the check before the poll refuses it.
         host = ""
     made, given = (_class_of(size) for size in (task.output_mp, task.input_mp))
     return f"{host} {task.model} {made} {given}"
@@ -321,18 +332,21 @@ def _class_of(megapixels: Decimal | None) -> str:
     return f"{2.0 ** ceil(log2(max(0.25, min(LARGEST_CLASS, float(megapixels))))):g}"
 
 
-def home() -> Path | None:
-    """Name the file of this user: FLUXWERK_CACHE is its folder, or `off`; by default the system's cache folder."""
-    named = os.environ.get("FLUXWERK_CACHE")
-    if named == "off":
-        return None
-    if named:
-        return Path(named) / "experience.json"
-    from platformdirs import user_cache_path  # noqa: PLC0415  (only the first client pays for it)
+def named_file() -> Path | None:
+    """Return the file of a history in the folder that FLUXWERK_CACHE names, `None` if it names none or says `off`."""
+    folder = os.environ.get("FLUXWERK_CACHE", "")
+    return Path(folder) / FILE_NAME if folder and folder != OFF else None
+
+
+def user_file() -> Path | None:
+    """Return the file of this user's history, as the command line keeps it: in FLUXWERK_CACHE or the system's cache."""
+    if os.environ.get("FLUXWERK_CACHE"):
+        return named_file()
+    from platformdirs import user_cache_path  # noqa: PLC0415  (only the command line pays for it)
 
     try:
         folder = user_cache_path("fluxwerk", appauthor=False)
     except RuntimeError:
         # A user without a home, as in many containers.
         return None
-    return folder / "experience.json" if folder.is_absolute() else None
+    return folder / FILE_NAME if folder.is_absolute() else None

@@ -1,1 +1,1 @@
-"""The conversation with the service as pure functions and generators: nothing here knows a clock or a socket."""
+"""The protocol of the service as pure functions and generators, without clock, socket, disk or HTTP library."""

@@ -21,11 +21,12 @@ from fluxwerk.errors import (
     LinkExpiredError,
     NoResponseError,
     RateLimitError,
+    TaskFailedError,
     TaskTimeoutError,
     TransportError,
     UntrustedURLError,
 )
-from fluxwerk.protocol import retry, trust, wire
+from fluxwerk.protocol import retry, sample, trust, wire
 from fluxwerk.protocol.retry import Plan
 from fluxwerk.types import Call, Event, Flow, HttpRequest, Outcome, Request, Response, Status, Task, Tell, silence
 
@@ -51,7 +52,7 @@ def submit(model: Model, request: Request, base: str, tell: Tell = silence, othe
             response = yield Call(http, after, retry.JITTER)
         except ConnectionFailedError as lost:
             failures += 1
-            if failures >= retry.UNREACHABLE_SUBMITS:
+            if lost.permanent or failures >= retry.UNREACHABLE_SUBMITS:
                 raise
             after = retry.backoff(failures)
             tell(Event("retrying", attempt=attempt, reason=str(lost)))
@@ -60,7 +61,7 @@ def submit(model: Model, request: Request, base: str, tell: Tell = silence, othe
             raise _in_doubt(model, str(lost)) from lost
         if response.status in OK:
             break
-        refusal = wire.read_refusal(response)
+        refusal = _read_refusal(response, http)
         after = _pause_after_refusal(model, refusal, attempt)
         tell(Event("retrying", attempt=attempt, reason=str(refusal)))
     try:
@@ -78,30 +79,30 @@ def wait(task: Task, base: str, tell: Tell = silence, plan: Plan | None = None) 
     """
     http = wire.write_poll(task)
     plan = plan or retry.geometric()
-    after, waited, attempt, failures, refusals = plan(None), 0.0, 0, 0, 0
+    after, waited, attempt, troubles, lately = plan(None), 0.0, 0, _Troubles(), ""
     # A pause that the service asked for, or that its not knowing the task asks for, is not cut short.
     early = True
     with _about(task):
         trust.check_polling(task.polling_url, base)
         while True:
             attempt += 1
-            # A bell may have cut the pause short, unless it was not to be.
+            # A webhook may have cut the pause short, where that was allowed.
             waited += 0.0 if early else after
             try:
-                response = yield Call(http, after, retry.JITTER if failures else 0.0, early)
+                response = yield Call(http, after, retry.JITTER if troubles.in_a_row else 0.0, early)
                 status = _read_poll(response, task)
+            except TaskTimeoutError as late:
+                raise _explain(late, lately) from None
             except (NoResponseError, ConnectionFailedError, ValueError, APIStatusError) as trouble:
-                failures += 1
-                refusals = refusals + 1 if _is_final(trouble) else 0
-                if refusals >= retry.REFUSED_POLLS:
-                    raise
-                after, early = _pause_after_trouble(trouble, failures), not isinstance(trouble, RateLimitError)
+                after, early = troubles.pause(trouble), not isinstance(trouble, RateLimitError)
+                lately = f"The last poll failed: {trouble}"
                 tell(Event("retrying", task, attempt, reason=str(trouble)))
                 continue
-            failures = refusals = 0
+            troubles = _Troubles()
+            lately = "" if status.word in wire.OUTCOMES else _name_unknown(status.word)
             early = status.outcome is not Outcome.MISSING
             tell(Event("polled", task, attempt, status))
-            # The plan hears of the last status too: that is what it learns from.
+            # The plan takes in the last status too: that is what it learns from.
             after = plan(status)
             if status.outcome is Outcome.READY:
                 tell(Event("ready", task, attempt, status))
@@ -119,21 +120,22 @@ def download(status: Status, base: str, tell: Tell = silence) -> Flow[bytes]:
     task, url, failures, renewed = status.task, status.url or "", 0, False
     with _about(task):
         while True:
+            inline = sample.read_inline_image(url)
             after = retry.backoff(failures) if failures else 0.0
             try:
-                response = yield from _follow(url, base, after)
+                response = Response(200, body=inline) if inline is not None else (yield from _follow(url, base, after))
             except (NoResponseError, ConnectionFailedError) as lost:
+                if lost.permanent:
+                    raise
                 reason = str(lost)
             else:
                 fault = imagefile.fault(response.body) if response.status == 200 else f"answered {response.status}"
                 if fault is None:
                     tell(Event("downloaded", task, failures + 1, status))
                     return response.body
-                if response.status in DEAD_LINK and renewed:
-                    raise LinkExpiredError(
-                        "The delivery link was dead, and so was a fresh one; poll the task again later."
-                    )
-                if response.status in DEAD_LINK:
+                if inline is not None or response.status in DEAD_LINK:
+                    if renewed:
+                        raise _dead_twice(fault, inline)
                     url, renewed = (yield from wait(task, base)).url or "", True
                 reason = fault
             failures += 1
@@ -158,11 +160,20 @@ def ask_credits(base: str) -> Flow[Decimal]:
             response = yield Call(http, retry.backoff(failures) if failures else 0.0, retry.JITTER)
             if response.status in OK:
                 return _read_credits(response)
-            raise wire.read_refusal(response)
+            raise _read_refusal(response, http)
         except (NoResponseError, ConnectionFailedError, APIStatusError) as trouble:
             failures += 1
-            if _is_final(trouble) or failures >= retry.UNREACHABLE_SUBMITS:
+            if _is_final(trouble) or _is_permanent(trouble) or failures >= retry.UNREACHABLE_SUBMITS:
                 raise
+
+
+def _read_refusal(response: Response, http: HttpRequest) -> APIStatusError:
+    """Read a refusal, and add what was asked where the base URL may be wrong."""
+    refusal = wire.read_refusal(response)
+    hint = trust.explain_refusal(response.status, http.url, response.headers.get("location", ""))
+    if not hint:
+        return refusal
+    return type(refusal)(f"{refusal} {hint}", status=refusal.status, faults=refusal.faults)
 
 
 def _read_credits(response: Response) -> Decimal:
@@ -208,12 +219,54 @@ def _read_poll(response: Response, task: Task) -> Status:
         raise wire.read_refusal(response, task) from None
 
 
+class _Troubles:
+    """The polls that failed in a row, of each kind: how many are enough, and how long to pause before the next."""
+
+    def __init__(self) -> None:
+        self.in_a_row = 0
+        self._refusals = 0
+        self._without_result = 0
+
+    def pause(self, trouble: Exception) -> float:
+        """Count one more failed poll and return the seconds to pause after it; raises what ends the wait."""
+        self.in_a_row += 1
+        self._refusals = self._refusals + 1 if _is_final(trouble) else 0
+        self._without_result = self._without_result + 1 if isinstance(trouble, wire.MissingResultError) else 0
+        if self._refusals >= retry.REFUSED_POLLS or _is_permanent(trouble):
+            raise trouble
+        if self._without_result >= retry.POLLS_WITHOUT_RESULT:
+            raise TaskFailedError(
+                f"No image came: {self._without_result} polls in a row say that {trouble}. "
+                "The task may have been charged: give its id to the service's support."
+            ) from None
+        return _pause_after_trouble(trouble, self.in_a_row)
+
+
+def _explain(late: TaskTimeoutError, lately: str) -> TaskTimeoutError:
+    """Add what the last poll brought to the error of a deadline that passed."""
+    return TaskTimeoutError(f"{late.args[0]} {lately}", task=late.task) if lately else late
+
+
+def _name_unknown(word: str) -> str:
+    return f"The last status was {trust.quote(word)!r}, which this release does not know."
+
+
+def _dead_twice(fault: str, inline: bytes | None) -> FluxwerkError:
+    if inline is not None:
+        return TaskFailedError(f"The result holds an image that cannot be used, and so did a fresh poll: {fault}.")
+    return LinkExpiredError("The delivery link was dead, and so was a fresh one; poll the task again later.")
+
+
 def _is_final(trouble: Exception) -> bool:
     return (
         isinstance(trouble, APIStatusError)
         and trouble.status not in SERVER_ERRORS
         and not isinstance(trouble, RateLimitError)
     )
+
+
+def _is_permanent(trouble: Exception) -> bool:
+    return isinstance(trouble, TransportError) and trouble.permanent
 
 
 def _pause_after_trouble(trouble: Exception, failures: int) -> float:

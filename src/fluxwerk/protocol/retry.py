@@ -7,15 +7,17 @@ from typing import TypeAlias
 
 from fluxwerk.types import Status
 
-# Says how many seconds to pause before the next poll, given what the last one said; `None` before the first.
+# Returns the seconds to pause before the next poll, given the status of the last one, or `None` before the first.
 Plan: TypeAlias = Callable[[Status | None], float]
 
-# A service that asks for more than this is better asked again by a person.
+# A service that asks for a longer pause, in seconds, ends the call: its caller decides when to try again.
 LONGEST_RETRY_AFTER = 120.0
-# "Task not found" can appear just after a submit, before every machine of the service has heard of it.
+# "Task not found" can appear just after a submit, before every machine of the service knows the task; seconds.
 GRACE = 10.0
-# A poll that is refused outright this often in a row will not get better.
+# After this many refusals of its polls in a row a task is given up.
 REFUSED_POLLS = 3
+# The link may come a moment after the word "Ready"; after this many polls in a row, some eight seconds, it will not.
+POLLS_WITHOUT_RESULT = 5
 UNREACHABLE_SUBMITS = 5
 REDIRECTS = 3
 JITTER = 0.25
@@ -30,7 +32,7 @@ LONGEST_BACKOFF = 8.0
 
 
 def geometric(first: float = FIRST_POLL, longest: float = LONGEST_POLL) -> Plan:
-    """Plan the polls of a task about which nothing is known: from a tenth of a second, growing by half, to two."""
+    """Plan the polls of a task of unknown duration: pauses from `first`, growing by half, to `longest` seconds."""
     pause = first / POLL_GROWTH
 
     def plan(_: Status | None) -> float:
@@ -42,14 +44,14 @@ def geometric(first: float = FIRST_POLL, longest: float = LONGEST_POLL) -> Plan:
 
 
 def backoff(failures: int) -> float:
-    """Pause after so many failures in a row, doubling from half a second to eight."""
+    """Return the seconds to pause after this many failures in a row, doubling from half a second to eight."""
     return min(LONGEST_BACKOFF, FIRST_BACKOFF * BACKOFF_GROWTH ** min(failures - 1, 10))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Read Retry-After as seconds, whether it gives seconds or a date; `None` if it is missing or unreadable.
 
-    A date is measured against the response's own Date, so that no clock is needed and a wrong one does no harm.
+    A date is measured against the response's own Date, so it needs no clock and a wrong one does not matter.
     """
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.replace(".", "", 1).isdigit():

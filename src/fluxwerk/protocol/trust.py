@@ -1,6 +1,6 @@
-"""Which URL may see the key, which may be polled, which may be downloaded, and how a URL is shown.
+"""Decide which URL may receive the key, be polled or be downloaded, read base URLs, and redact URLs.
 
-A response names the URLs that are asked next, so each of them is judged here before anything is sent.
+A response names the URLs of the next requests, so each of them is checked here before anything is sent.
 """
 
 from __future__ import annotations
@@ -18,35 +18,68 @@ REGIONS = {
     "us": "https://api.us.bfl.ai",
 }
 PORTS = {"http": 80, "https": 443}
+WEBSITES = frozenset({"bfl.ai", "www.bfl.ai", "docs.bfl.ai", "dashboard.bfl.ai", "playground.bfl.ai", "help.bfl.ai"})
+FORM = "a base URL has the form https://api.bfl.ai or http://127.0.0.1:8000"
+LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
+USER = re.compile(r"//[^/@\s]*@")
+LONGEST_SHOWN = 100
+REDIRECTED = frozenset({301, 302, 303, 307, 308})
+WRONG_ADDRESS = frozenset({404, 405})
 # White space, control characters and backslashes are where URL parsers disagree about the host.
 DISPUTED = re.compile(r"[\x00-\x20\x7f\\]")
 RESIDENCE = re.compile(r"(?:^|[.-])(eu|us)\d*(?=[.-])")
 QUERY = re.compile(r"(?<=[?])[^\s\"<>]+")
+# No message repeats more characters than this of what came from outside.
+LONGEST_QUOTE = 200
 # A host with any other character is read in one way here, in another by a proxy, and not at all by the HTTP library.
 PLAIN_HOST = re.compile(r"([a-z0-9_:-]{1,63}\.)*[a-z0-9_:-]{1,63}\.?")
 
 
 def base_url(region: str | None, given: str | None) -> str:
-    """Choose the address of the service: `given`, or a region's; raises `InvalidUsageError` for anything else."""
+    """Choose the address of the service: `given`, or a region's; raises `InvalidUsageError` for anything else.
+
+    A host without a scheme is taken as http on this machine, and refused elsewhere.
+    """
     if given and region:
         raise InvalidUsageError("Give either a region or a base URL, not both.")
-    if given:
-        parts = _split(given)
-        if parts is None or parts.query or parts.fragment:
-            raise InvalidUsageError(f"{given!r} is no base URL; it should look like https://api.bfl.ai")
-        return given.rstrip("/")
-    if (region or "global") not in REGIONS:
-        raise InvalidUsageError(f"There is no region {region!r}; there are {', '.join(REGIONS)}.")
-    return REGIONS[region or "global"]
+    if not given:
+        if (region or "global") not in REGIONS:
+            raise InvalidUsageError(f"There is no region {region!r}; the regions are {', '.join(REGIONS)}.")
+        return REGIONS[region or "global"]
+    address = _with_scheme(given.strip()).rstrip("/")
+    parts = _split(address)
+    if parts is None:
+        raise InvalidUsageError(f"{_shown(given)} is not a base URL; {FORM}.")
+    mistake = _mistake(parts)
+    if mistake:
+        raise InvalidUsageError(f"{_shown(given)} is not a base URL: {mistake}.")
+    return address
+
+
+def explain_refusal(status: int, url: str, location: str = "") -> str:
+    """Say what was asked and which mistake in the base URL is likely, where a status suggests one, or nothing."""
+    if status in REDIRECTED:
+        target = _split(location)
+        where = f" to {target.scheme}://{target.netloc}" if target else ""
+        return (
+            f"{redact(url)} redirects{where}, and a key follows no redirect. "
+            "If the target is your service, give its address as the base URL."
+        )
+    if status in WRONG_ADDRESS:
+        return (
+            f"{redact(url)} was asked. Check the base URL: it is the address of a FLUX API without any path of it, "
+            "such as https://api.bfl.ai. A server may also lack this model."
+        )
+    return ""
 
 
 def fallbacks(base: str) -> tuple[str, ...]:
-    """Name the regions to which a submit may turn that could not reach `base`: none, when a region was pinned."""
+    """Return the regions to which a submit may fail over when `base` cannot be reached: none if a region is pinned."""
     return tuple(other for other in REGIONS.values() if other != base) if base == REGIONS["global"] else ()
 
 
 def residence(url: str) -> str | None:
-    """Name the region in which BFL keeps what goes to this URL, "eu" or "us", if its host is bound to one."""
+    """Return the region to which the host of this URL keeps its data, "eu" or "us", or `None` if it has none."""
     parts = _split(url)
     if parts is None or not _is_home(parts):
         return None
@@ -55,7 +88,7 @@ def residence(url: str) -> str | None:
 
 
 def may_carry_key(url: str, base: str) -> bool:
-    """Whether the account's key may ride to this URL: the base's own origin, or BFL's hosts when the base is BFL."""
+    """Whether the account's key may be sent to this URL: the base's origin, and BFL's hosts when the base is BFL's."""
     parts = _split(url)
     if parts is None:
         return False
@@ -66,7 +99,7 @@ def check_polling(url: str, base: str) -> str:
     """Return the URL if it may be polled; raises `UntrustedURLError` otherwise."""
     if not may_carry_key(url, base):
         raise UntrustedURLError(
-            f"The service named a polling URL that is not its own ({redact(url)}); it was not asked."
+            f"The service named a polling URL that is not its own ({quote(url)}); it was not asked."
         )
     return _check_residence(url, base)
 
@@ -75,20 +108,26 @@ def check_delivery(url: str, base: str) -> str:
     """Return the URL if an image may be fetched from it: any https host, or the base's own origin."""
     parts = _split(url)
     if parts is None or not (parts.scheme == "https" or _origin(parts) == _origin_of(base)):
-        raise UntrustedURLError(f"The service named a delivery URL that may not be followed ({redact(url)}).")
+        raise UntrustedURLError(f"The service named a delivery URL that may not be followed ({quote(url)}).")
     return _check_residence(url, base)
 
 
 def redact(text: str) -> str:
-    """Blank the query of every URL in a text: for ten minutes a signed query is the image's key."""
+    """Blank the query of every URL in a text: a signed query gives access to the image for ten minutes."""
     return QUERY.sub("…", text)
+
+
+def quote(text: str) -> str:
+    """Make what came from outside fit for a message: one line, no query of a URL, at most 200 characters."""
+    flat = redact(" ".join(text.split()))
+    return flat if len(flat) <= LONGEST_QUOTE else f"{flat[: LONGEST_QUOTE - 1]}…"
 
 
 def _check_residence(url: str, base: str) -> str:
     pinned = residence(base)
     if pinned and residence(url) != pinned:
         raise UntrustedURLError(
-            f"The region is pinned to {pinned}, but the service named a URL that is not bound to it ({redact(url)}). "
+            f"The region is pinned to {pinned}, but the service named a URL that is not bound to it ({quote(url)}). "
             "It was not followed; the global region would follow it."
         )
     return url
@@ -120,3 +159,38 @@ def _is_home(parts: SplitResult | None) -> bool:
     if parts is None or parts.scheme != "https" or parts.port not in (None, 443):
         return False
     return f".{parts.hostname}".endswith(HOME)
+
+
+def _with_scheme(address: str) -> str:
+    """Add http:// to a bare host of this machine; raises `InvalidUsageError` for any other bare host."""
+    if "://" in address:
+        return address
+    parts = _split(f"http://{address}")
+    if parts is None or parts.hostname in PORTS:
+        return address
+    if LOOPBACK.fullmatch(parts.hostname or ""):
+        return f"http://{address}"
+    right = f"https://{parts.netloc}"
+    own = "" if _is_home(_split(right)) else f", or http://{parts.netloc} within your own network"
+    raise InvalidUsageError(f"{_shown(address)} is not a base URL: the scheme is missing. Write {right}{own}.")
+
+
+def _mistake(parts: SplitResult) -> str:
+    """Name the likely mistake in an address that can be read, or nothing."""
+    origin, host = f"{parts.scheme}://{parts.netloc}", parts.hostname or ""
+    before, version, _ = f"{parts.path}/".partition("/v1/")
+    if version:
+        return f"the client adds /v1 and the model's path itself. Write {origin}{before}"
+    if parts.query or parts.fragment:
+        return f"it has no query and no fragment. Write {origin}{parts.path.rstrip('/')}"
+    if host in WEBSITES:
+        return f"{host} is a website of BFL, not its API. Write {REGIONS['global']}"
+    if parts.scheme == "http" and f".{host}".endswith(HOME):
+        return f"plain http would show the key to the network. Write https://{parts.netloc}"
+    return ""
+
+
+def _shown(given: str) -> str:
+    """Quote an address without what is secret in it: a password, or the query."""
+    text = redact(USER.sub("//…@", given))
+    return repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…")

@@ -24,8 +24,8 @@ from fluxwerk.errors import (
     TaskFailedError,
     TaskNotFoundError,
 )
+from fluxwerk.protocol import trust
 from fluxwerk.protocol.retry import retry_after
-from fluxwerk.protocol.trust import redact
 from fluxwerk.types import HttpRequest, Json, Outcome, Pool, Request, Response, Status, Task
 
 JSON = {"content-type": "application/json"}
@@ -41,14 +41,30 @@ OUTCOMES = {
     "Failed": Outcome.FAILED,
     "Task not found": Outcome.MISSING,
 }
+# What else is written for one of these words, by webhooks and by other servers of the same API; letters alone count.
+SYNONYMS = {
+    "success": "Ready",
+    "succeeded": "Ready",
+    "completed": "Ready",
+    "failure": "Failed",
+    "inputmoderated": "Request Moderated",
+    "outputmoderated": "Content Moderated",
+}
+# Where a failed task says why.
+COMPLAINTS = ("error", "details", "message")
+# The code of a task that moderation stopped, where its status is Error.
+POLICY_VIOLATION = "contentpolicyviolation"
 ADVICE = {
     401: "Check the key: BFL_API_KEY or api_key=; create one at https://dashboard.bfl.ai/get-started.",
     402: "Add credits at https://dashboard.bfl.ai.",
 }
-LONGEST_QUOTE = 300
 # Digits before or behind the point, more than a float has; arithmetic with much longer numbers overflows.
 MAGNITUDE = 400
 MALFORMED_KEY = "invalid api key"
+
+
+class MissingResultError(ValueError):
+    """A poll says that its task is ready and names no image; the message quotes what it names instead."""
 
 
 def write_submit(model: Model, request: Request, base: str) -> HttpRequest:
@@ -117,19 +133,23 @@ def read_status(response: Response, task: Task) -> Status:
     Failed tasks are known to poll as 404, 422 or 500 with a body that still names the status.
     """
     body = _object(response.body)
-    word = body.get("status", body.get("state"))
-    if not isinstance(word, str):
+    written = body.get("status", body.get("state"))
+    if not isinstance(written, str):
         raise ValueError("the poll names no status")  # noqa: TRY004  (what a caller repeats on)
-    if word not in OUTCOMES and response.status >= 400:
+    word = read_word(written)
+    # A gateway's own error page says "error" too, and knows nothing of the task.
+    if written not in OUTCOMES and response.status >= 400 and not (word in OUTCOMES and body.get("id") == task.id):
         raise ValueError("the error says nothing of the task")
     outcome = OUTCOMES.get(word, Outcome.RUNNING)
+    if outcome is Outcome.FAILED and any(POLICY_VIOLATION in _letters(body.get(name)) for name in COMPLAINTS):
+        outcome = Outcome.MODERATED
     result = cast("dict[str, Json]", body["result"]) if isinstance(body.get("result"), dict) else {}
     url, seed, prompt, engine = (result.get(name) for name in ("sample", "seed", "prompt", "engine"))
     if outcome is Outcome.READY and not (isinstance(url, str) and url):
-        raise ValueError("the task is ready but names no image")
+        raise MissingResultError(f"the task is ready but names no image; its result is {_text(body.get('result'))}")
     cost = body.get("cost") if body.get("cost") is not None else result.get("cost")
     progress = _decimal(body.get("progress"))
-    said = ": ".join(_text(body[name]) for name in ("error", "message") if body.get(name))
+    said = trust.quote(": ".join(_text(body[name]) for name in ("error", "message") if body.get(name)))
     return Status(
         task,
         word,
@@ -145,6 +165,20 @@ def read_status(response: Response, task: Task) -> Status:
     )
 
 
+def read_word(word: str) -> str:
+    """Return the service's own spelling of a status word, whatever its case and separators; an unknown one as it is."""
+    letters = _letters(word)
+    return SPELLINGS.get(letters) or SYNONYMS.get(letters) or word
+
+
+def _letters(value: Json) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return "".join(filter(str.isalnum, text)).lower()
+
+
+SPELLINGS = {_letters(word): word for word in OUTCOMES}
+
+
 def _seconds(result: Mapping[str, Json]) -> float | None:
     """Read how long the service worked: `duration`, or what lies between `start_time` and `end_time`."""
     said, start, end = (_decimal(result.get(name)) for name in ("duration", "start_time", "end_time"))
@@ -157,7 +191,7 @@ def read_ending(status: Status) -> FluxwerkError | None:
     """Turn a bad ending into the error to raise, or `None` while it runs or is ready."""
     said = f": {_text(status.details)}" if status.details else ""
     if status.outcome is Outcome.MODERATED:
-        stage = "request" if status.word.startswith("Request") else "content"
+        stage = "content" if "contentmoderated" in _letters([status.word, status.details]) else "request"
         what = "what was asked for" if stage == "request" else "the image that was made"
         message = f"Moderation stopped {what}{said}. Repeating it unchanged will not help."
         reasons = _reasons(status.details)
@@ -169,7 +203,8 @@ def read_ending(status: Status) -> FluxwerkError | None:
             f"The task ended without an image{said}.", details=status.details, task=status.task, cost=status.cost
         )
     if status.outcome is Outcome.MISSING:
-        message = f"The service does not know the task {status.task.id}; poll exactly the URL that the submit named."
+        known_as = trust.quote(status.task.id)
+        message = f"The service does not know the task {known_as}; poll exactly the URL that the submit named."
         return TaskNotFoundError(message, details=status.details, task=status.task, cost=status.cost)
     return None
 
@@ -212,6 +247,7 @@ def write_refusal(
 def read_refusal(response: Response, task: Task | None = None) -> APIStatusError:
     """Turn an error answer into the error to raise: `detail` first, then `error` and `message`, then the text."""
     said, faults = _complaint(response.body)
+    said = trust.quote(said)
     status = response.status
     malformed_key = status == 422 and MALFORMED_KEY in said.lower()
     kind: type[APIStatusError] = {
@@ -266,7 +302,7 @@ def _complaint(body: bytes) -> tuple[str, tuple[Fault, ...]]:
     try:
         said = _object(body)
     except ValueError:
-        return _quote(body.decode("utf-8", "replace")), ()
+        return trust.quote(body.decode("utf-8", "replace")), ()
     detail = said.get("detail")
     if isinstance(detail, list):
         faults = tuple(_fault(item) for item in cast("list[Json]", detail))
@@ -280,7 +316,7 @@ def _complaint(body: bytes) -> tuple[str, tuple[Fault, ...]]:
         faults = tuple(Fault(name, None, _text(text)) for name, text in pairs)
     words = [_text(said[name]) for name in ("error", "message") if said.get(name)]
     words += [f"{fault.field}: {fault.allowed}" for fault in faults]
-    return ": ".join(words) or _quote(body.decode("utf-8", "replace")), faults
+    return ": ".join(words) or trust.quote(body.decode("utf-8", "replace")), faults
 
 
 def _fault(item: Json) -> Fault:
@@ -301,9 +337,4 @@ def _reasons(details: Json) -> tuple[str, ...]:
 
 
 def _text(value: Json) -> str:
-    return _quote(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
-
-
-def _quote(text: str) -> str:
-    flat = redact(" ".join(text.split()))
-    return flat if len(flat) <= LONGEST_QUOTE else f"{flat[:LONGEST_QUOTE]}…"
+    return trust.quote(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))

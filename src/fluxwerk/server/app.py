@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import fastapi
 from fastapi.responses import Response as Answer
+from fastapi_offline import FastAPIOffline
 from starlette.requests import ClientDisconnect
 
 from fluxwerk.drive import WALL, drive_async
@@ -17,7 +18,8 @@ from fluxwerk.server.errors import ServerError
 from fluxwerk.server.faults.connection import FaultyResponse
 from fluxwerk.server.faults.effects import SpoiltResponse
 from fluxwerk.server.fetch import Guard
-from fluxwerk.server.router import Service
+from fluxwerk.server.router import Router
+from fluxwerk.server.state.state import ServerState
 from fluxwerk.server.workers import BackgroundWorkers
 from fluxwerk.types import HttpRequest, Response
 from fluxwerk.version import VERSION
@@ -31,7 +33,7 @@ FETCHING = 30.0
 
 
 def build(
-    service: Service,
+    state: ServerState,
     engine: Engine | LiveEngine,
     guard: Guard | None = None,
     threads: int | None = None,
@@ -43,14 +45,16 @@ def build(
     All images of a submit are fetched within `fetching` seconds.
     """
     guard = guard or Guard()
-    workshop = BackgroundWorkers(service, live(engine, threads), guard)
+    router = Router(state)
+    workers = BackgroundWorkers(state, live(engine, threads), guard)
 
     @asynccontextmanager
     async def lifespan(_: fastapi.FastAPI) -> AsyncGenerator[None]:
-        async with workshop.open():
+        async with workers.open():
             yield
 
-    app = fastapi.FastAPI(title="fluxwerk", version=VERSION, lifespan=lifespan, openapi_url="/openapi.json")
+    # FastAPI's own pages load their scripts from a CDN, and stay empty without internet.
+    app = FastAPIOffline(title="fluxwerk", version=VERSION, lifespan=lifespan, openapi_url="/openapi.json")
 
     async def carry(request: fastapi.Request) -> Answer:
         try:
@@ -60,18 +64,18 @@ def build(
             return Answer(status_code=GONE)
         if body is None:
             text = f"Body too large: at most {LARGEST_BODY // 2**20} MB are read"
-            return _to_wire(service.refuse(_read(request), ServerError("too_large", text, detail="Body too large")))
+            return _to_wire(router.refuse(_read(request), ServerError("too_large", text, detail="Body too large")))
         http = _read(request, body)
-        return _to_wire(await drive_async(service.answer(http), guard.fetch, WALL.now() + fetching))
+        return _to_wire(await drive_async(router.answer(http), guard.fetch, WALL.now() + fetching))
 
     async def stumble(request: fastapi.Request, _: Exception) -> Answer:
         # The server's own log has the rest, and nobody else is to read it.
         mistake = ServerError("internal", "The server made a mistake; its log says which.")
-        return _to_wire(service.refuse(_read(request), mistake))
+        return _to_wire(router.refuse(_read(request), mistake))
 
     async def stray(request: fastapi.Request, fault: Exception) -> Answer:
         # What no route takes is answered by the service too, so that these answers are like all others.
-        answer = _to_wire(await drive_async(service.answer(_read(request)), guard.fetch))
+        answer = _to_wire(await drive_async(router.answer(_read(request)), guard.fetch))
         if answer.status_code in NO_ROUTE:
             answer.headers.update(getattr(fault, "headers", None) or {})
         return answer
@@ -79,7 +83,7 @@ def build(
     app.add_exception_handler(Exception, stumble)
     for status in NO_ROUTE:
         app.add_exception_handler(status, stray)
-    openapi.publish(app, service.models, carry, service.abilities)
+    openapi.publish(app, state.models, carry, state.abilities)
     return app
 
 

@@ -7,7 +7,7 @@ from types import FrameType
 
 import uvicorn
 
-from fluxwerk.server.router import Service
+from fluxwerk.server.state.state import ServerState
 
 # How long a finished image waits to be collected before the server ends, in seconds.
 LINGER = 10.0
@@ -16,23 +16,23 @@ LINGER = 10.0
 class Draining(uvicorn.Server):
     """Serves until it is told to end, then refuses new tasks, and ends when nothing is left or patience is over."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, patience: float) -> None:
+    def __init__(self, config: uvicorn.Config, state: ServerState, patience: float) -> None:
         super().__init__(config)
-        self._service = service
+        self._state = state
         self._patience = patience
         self._until = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to close on the first SIGTERM, end on anything more."""
-        if sig != signal.SIGTERM or self._service.closing:
+        if sig != signal.SIGTERM or self._state.is_closing:
             super().handle_exit(sig, frame)
             return
-        self._service.closing = True
-        self._until = self._service.clock() + self._patience
+        self._state.close()
+        self._until = self._state.clock() + self._patience
 
     async def on_tick(self, counter: int) -> bool:
         """Say ten times a second whether it is time to end."""
-        if self._service.closing:
-            now = self._service.clock()
-            self.should_exit = self.should_exit or now >= self._until or self._service.books.is_quiet(now, LINGER)
+        if self._state.is_closing:
+            now = self._state.clock()
+            self.should_exit = self.should_exit or now >= self._until or self._state.accounts.is_quiet(now, LINGER)
         return await super().on_tick(counter)

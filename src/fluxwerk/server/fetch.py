@@ -19,7 +19,7 @@ import httpcore2
 from fluxwerk.client.inputs import LARGEST_BYTES
 from fluxwerk.errors import ConnectionFailedError, NoResponseError
 from fluxwerk.server.address import take_apart
-from fluxwerk.server.webhooks import PATIENCE
+from fluxwerk.server.state.webhooks import ACKNOWLEDGE_SECONDS
 from fluxwerk.types import HttpRequest, Response
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -66,7 +66,7 @@ class Guard:
         deadline: float = DEADLINE,
         *,
         plain: Iterable[str] = (),
-        patience: float = PATIENCE,
+        patience: float = ACKNOWLEDGE_SECONDS,
     ) -> None:
         networks = tuple(ipaddress.ip_network(text) for text in allow)
         self._backend = _Backend(networks, resolve or _look_up)

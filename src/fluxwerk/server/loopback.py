@@ -14,9 +14,9 @@ from fluxwerk.engines import Engine
 from fluxwerk.protocol import trust
 from fluxwerk.server.errors import Dialect
 from fluxwerk.server.faults.rules import FaultRule, Faults, scripted
-from fluxwerk.server.router import Pace, Service
 from fluxwerk.server.state.accounts import Accounts
-from fluxwerk.server.webhooks import WebhookPolicy
+from fluxwerk.server.state.state import Pace, ServerState
+from fluxwerk.server.state.webhooks import WebhookPolicy
 
 if TYPE_CHECKING:
     import fastapi
@@ -32,16 +32,18 @@ log = logging.getLogger("fluxwerk.server")
 def loopback(
     engine: Engine | None = None,
     *,
-    books: Accounts | None = None,
+    accounts: Accounts | None = None,
     pace: Pace = lambda _: 0.0,
     allow: Iterable[str] = ("127.0.0.0/8",),
     trouble: Faults | Iterable[FaultRule] = (),
     dialect: Dialect = "live",
+    strict: bool = False,
 ) -> Generator[str]:
     """Run the server in a thread and yield its base URL; the offline engine renders unless another is given.
 
     `allow` names the networks from which input images may be fetched, and to which webhooks may go by plain http,
-    beside the public ones.  `trouble` is how the server misbehaves on purpose.
+    beside the public ones.  `trouble` is how the server misbehaves on purpose.  A `strict` server
+    refuses unknown fields, surplus references and sizes off the grid, which the live service ignores.
     """
     import uvicorn  # noqa: PLC0415
 
@@ -52,17 +54,18 @@ def loopback(
     engine = engine or OfflineEngine()
     allow = tuple(allow)
     trouble = scripted(trouble)
-    service = Service(
-        books or Accounts(),
+    state = ServerState(
+        accounts or Accounts(),
         time.time,
         engine=engine.name,
         pace=pace,
         policy=WebhookPolicy(networks=allow),
         trouble=trouble,
         dialect=dialect,
+        strict=strict,
     )
     with listen(HOME, 0) as listening:
-        app = build(service, engine, Guard(allow))
+        app = build(state, engine, Guard(allow))
         server = uvicorn.Server(config_of(app, breakable=bool(trouble.rules), timeout_graceful_shutdown=5))
         thread = threading.Thread(target=server.run, args=([listening],), name="fluxwerk-server", daemon=True)
         thread.start()

@@ -1,4 +1,4 @@
-"""What the server publishes about itself: the live paths with their fields, and the extensions marked as such."""
+"""The published OpenAPI: the paths of the live service with their fields, and extensions marked as such."""
 
 from __future__ import annotations
 
@@ -58,6 +58,16 @@ SCHEMAS: dict[str, Any] = {
         "required": ["credits"],
         "properties": {"credits": {"type": "number"}},
     },
+    "MyFinetunesResponse": {
+        "type": "object",
+        "required": ["finetunes"],
+        "properties": {"finetunes": {"type": "array", "items": {}}},
+    },
+    "FinetuneDetailResponse": {
+        "type": "object",
+        "required": ["finetune_details"],
+        "properties": {"finetune_details": {"type": "object"}},
+    },
 }
 TASK: dict[str, Any] = {
     "type": "object",
@@ -80,19 +90,26 @@ BAD: dict[str, Any] = {
 LIMITS = {
     name: {"description": words, "schema": {"type": "integer"}}
     for name, words in (
-        ("X-RateLimit-Limit", "how many tasks may be in flight"),
-        ("X-RateLimit-Remaining", "how many more"),
-        ("X-RateLimit-Reset", "when the next slot may be free, in seconds since 1970"),
+        ("X-RateLimit-Limit", "tasks that may be in flight"),
+        ("X-RateLimit-Remaining", "slots that are free"),
+        ("X-RateLimit-Reset", "the time at which the next slot may be free, in seconds since 1970"),
     )
+}
+
+WARNING = {
+    "X-Fluxwerk-Warning": {
+        "description": "An extension: what in the body has no effect, such as a misspelt field",
+        "schema": {"type": "string"},
+    }
 }
 
 Carry = Callable[[fastapi.Request], Awaitable[Answer]]
 
 
 def publish(app: fastapi.FastAPI, models: Mapping[str, Model], carry: Carry, abilities: Abilities) -> None:
-    """Offer every path at the application, each with what it takes and what it answers.
+    """Add every path to the application, with its request and its responses.
 
-    The paths of models that the engine does not serve say so when they are asked, and are not published.
+    The paths of models that the engine does not serve answer with that reason and are not published.
     """
     for path, model in models.items():
         _offer_model(app, path, model, carry, shown=abilities.facts(model) is not None)
@@ -104,7 +121,11 @@ def publish(app: fastapi.FastAPI, models: Mapping[str, Model], carry: Carry, abi
 def _offer_model(app: fastapi.FastAPI, path: str, model: Model, carry: Carry, *, shown: bool) -> None:
     once = _parameter("Idempotency-Key", "header", required=False)
     once["description"] = "An extension: the same key with the same body is the same task."
-    accepted = {"anyOf": [SCHEMAS["AsyncResponse"], SCHEMAS["AsyncWebhookResponse"]]}
+    responses = _responses(
+        {"anyOf": [SCHEMAS["AsyncResponse"], SCHEMAS["AsyncWebhookResponse"]]},
+        *(400, 401, 402, 403, 409, 413, 422, 429, 503),
+    )
+    responses[200]["headers"] = LIMITS | WARNING
     app.add_api_route(
         path,
         carry,
@@ -115,9 +136,9 @@ def _offer_model(app: fastapi.FastAPI, path: str, model: Model, carry: Carry, *,
         name=path.removeprefix("/v1/"),
         include_in_schema=shown,
         operation_id="submit_" + path.removeprefix("/v1/").replace("/", "_").replace("-", "_").replace(".", "_"),
-        responses=_responses(accepted, 400, 401, 402, 403, 409, 413, 422, 429, 503),
+        responses=responses,
         openapi_extra={
-            "requestBody": _body(schema.inputs(model.name).model_json_schema()),
+            "requestBody": _body(schema.request_model(model.name).model_json_schema()),
             "parameters": [_parameter("x-key", "header", required=True), once],
         },
     )
@@ -126,9 +147,22 @@ def _offer_model(app: fastapi.FastAPI, path: str, model: Model, carry: Carry, *,
 def _offer_reads(app: fastapi.FastAPI, carry: Carry) -> None:
     task = {"parameters": [_parameter("id", "query", required=True)]}
     key = {"parameters": [_parameter("x-key", "header", required=True)]}
+    finetune = {"parameters": [_parameter("finetune_id", "query", required=True), *key["parameters"]]}
     reads = [
-        ("/v1/get_result", "ask how a task stands", _responses(SCHEMAS["ResultResponse"], 400, 422), task),
+        ("/v1/get_result", "ask for the status of a task", _responses(SCHEMAS["ResultResponse"], 400, 422), task),
         ("/v1/credits", "ask for the balance", _responses(SCHEMAS["CreditsResponse"], 401, 403, 422), key),
+        (
+            "/v1/my_finetunes",
+            "list your fine-tunes: none on this server",
+            _responses(SCHEMAS["MyFinetunesResponse"], 401, 403, 422),
+            key,
+        ),
+        (
+            "/v1/finetune_details",
+            "ask about one fine-tune",
+            _responses(SCHEMAS["FinetuneDetailResponse"], 401, 403, 404, 422),
+            finetune,
+        ),
     ]
     for path, summary, responses, extra in reads:
         app.add_api_route(
@@ -147,15 +181,15 @@ def _offer_extensions(app: fastapi.FastAPI, carry: Carry) -> None:
     refused = (400, 401, 403, 404, 422)
     offers: dict[tuple[str, str], tuple[str, dict[int | str, dict[str, Any]], dict[str, Any]]] = {
         ("/v1/tasks", "GET"): ("list your tasks, the newest first", _responses(ANY, *refused), {"parameters": some}),
-        ("/v1/tasks/{id}", "GET"): ("look at a task and its webhook", _responses(TASK, *refused), {"parameters": one}),
-        ("/v1/tasks/{id}", "DELETE"): ("give a task up", _responses(TASK, *refused), {"parameters": one}),
-        ("/v1/models", "GET"): ("ask which models are served, and what each honours", _responses(ANY), {}),
+        ("/v1/tasks/{id}", "GET"): ("show a task and its webhook", _responses(TASK, *refused), {"parameters": one}),
+        ("/v1/tasks/{id}", "DELETE"): ("cancel a task", _responses(TASK, *refused), {"parameters": one}),
+        ("/v1/models", "GET"): ("list the models that are served, and which options each honours", _responses(ANY), {}),
         ("/v1/price", "POST"): (
-            "estimate what a request would cost",
+            "estimate the cost of a request",
             _responses(ANY, 400, 413, 422),
             {"requestBody": _body(quote.Quote.model_json_schema())},
         ),
-        ("/healthz", "GET"): ("ask whether the engine is loading, ready or degraded", _responses(ANY, 503), {}),
+        ("/healthz", "GET"): ("tell whether the engine is loading, ready or degraded", _responses(ANY, 503), {}),
         ("/metrics", "GET"): ("counts for Prometheus", {200: {"content": {"text/plain": {}}}}, {}),
     }
     for path, method in extensions.ROUTES:
@@ -173,7 +207,7 @@ def _offer_extensions(app: fastapi.FastAPI, carry: Carry) -> None:
 
 
 def _responses(good: dict[str, Any], *refusals: int) -> dict[int | str, dict[str, Any]]:
-    answers: dict[int | str, dict[str, Any]] = {200: {**_content(good, "it worked"), "headers": LIMITS}}
+    answers: dict[int | str, dict[str, Any]] = {200: {**_content(good, "success"), "headers": LIMITS}}
     return answers | {status: _content(BAD, "refused") for status in refusals}
 
 

@@ -1,6 +1,6 @@
-"""What a submit may hold: one pydantic model for each row of the catalogue.
+"""The body of a submit: one pydantic model for each row of the catalogue.
 
-FastAPI publishes their JSON schemas and its 422 bodies have the shape of theirs, as those of the live service do.
+FastAPI publishes their JSON schemas, and 422 bodies have the shape of pydantic's errors, as the live service has them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import cache
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic import create_model as create
 
 from fluxwerk import catalog
@@ -32,7 +32,7 @@ TYPES: dict[str, Any] = {
 
 
 class InvalidFieldsError(Exception):
-    """The body of a submit is wrong; `detail` says where and how, in the shape of FastAPI's 422."""
+    """The body of a submit is invalid; `detail` has the shape of FastAPI's 422."""
 
     def __init__(self, detail: list[dict[str, Json]]) -> None:
         super().__init__(detail)
@@ -40,12 +40,17 @@ class InvalidFieldsError(Exception):
 
 
 def read(model: Model, body: bytes) -> dict[str, Json]:
-    """Read a submit's body into checked fields with the model's defaults; raises `InvalidFieldsError`."""
-    return _checked(inputs(model.name), parse(body))
+    """Read the body of a submit into checked fields with the model's defaults; raises `InvalidFieldsError`."""
+    return check(model, parse(body))
 
 
-def some(model: Model, given: Mapping[str, Json]) -> dict[str, Json]:
-    """Check some fields of a model; absent ones get defaults.  Raises `InvalidFieldsError`."""
+def check(model: Model, given: Json) -> dict[str, Json]:
+    """Check a parsed body and fill in the model's defaults; raises `InvalidFieldsError`."""
+    return _checked(request_model(model.name), given)
+
+
+def check_some(model: Model, given: Mapping[str, Json]) -> dict[str, Json]:
+    """Check the given fields alone, none of them required; raises `InvalidFieldsError`."""
     fields: dict[str, Any] = {name: _field(model.options[name]) for name in given}
     optional = {name: (kind, Field(None)) for name, (kind, _) in fields.items()}
     return _checked(create("Some", **cast("dict[str, Any]", optional)), dict(given))
@@ -56,13 +61,14 @@ def parse(body: bytes) -> Json:
     try:
         return json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError) as fault:
-        at, said = getattr(fault, "pos", 0), getattr(fault, "msg", str(fault))
-        entry = {"type": "json_invalid", "loc": ["body", at], "msg": "JSON decode error", "ctx": {"error": said}}
+        position, reason = getattr(fault, "pos", 0), getattr(fault, "msg", str(fault))
+        context = {"error": reason}
+        entry = {"type": "json_invalid", "loc": ["body", position], "msg": "JSON decode error", "ctx": context}
         raise InvalidFieldsError([entry]) from None
 
 
 def entries(fault: ValidationError) -> list[dict[str, Json]]:
-    """Write what pydantic found as FastAPI does, without the values themselves."""
+    """Write pydantic's errors as FastAPI does, without the values."""
     return [_entry(error) for error in fault.errors(include_url=False, include_input=False)]
 
 
@@ -79,8 +85,8 @@ def _checked(kind: type[BaseModel], given: Json) -> dict[str, Json]:
 
 
 @cache
-def inputs(name: str) -> type[BaseModel]:
-    """Build the pydantic model for the row of that name."""
+def request_model(name: str) -> type[BaseModel]:
+    """Build the pydantic model for the row with this name."""
     model = catalog.get_model(name)
     fields: dict[str, Any] = {option.name: _field(option) for option in model.options.values()}
     title = "".join(part.capitalize() for part in name.replace(".", "-").split("-")) + "Inputs"
@@ -105,13 +111,11 @@ def _field(option: Option) -> tuple[Any, Any]:
     if option.zero_is_auto:
         kind = Annotated[kind, BeforeValidator(_zero_is_auto)]
     extra: dict[str, Any] = {"description": option.note or None}
-    if option.also:
-        extra["validation_alias"] = AliasChoices(option.name, option.also)
     return kind, Field(... if option.required else option.default, **extra)
 
 
 def _number(bound: Decimal | int | None) -> float | int | None:
-    """Return a bound as JSON has it; a Decimal would be published as a text."""
+    """Return a bound as a JSON number; a Decimal would be published as a string."""
     return float(bound) if isinstance(bound, Decimal) else bound
 
 
@@ -126,7 +130,7 @@ def _ratio(value: str) -> str:
 
 
 def _is_unicode(text: str) -> bool:
-    # JSON can escape half a character, which no answer could repeat as UTF-8.
+    # JSON can escape one half of a surrogate pair, which cannot be written as UTF-8.
     try:
         text.encode()
     except UnicodeEncodeError:

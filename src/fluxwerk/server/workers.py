@@ -1,4 +1,4 @@
-"""The engine and the webhooks at work: jobs in, pictures and notices out, never in the way of an answer."""
+"""The background workers: they render accepted tasks and deliver webhooks, and never delay an answer."""
 
 from __future__ import annotations
 
@@ -9,98 +9,92 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from fluxwerk.drive import drive_async
-from fluxwerk.engines import Canvas, LiveEngine, RenderProgress
+from fluxwerk.engines import Canvas, LiveEngine
+from fluxwerk.server.faults.endings import CANCELLED
 from fluxwerk.server.fetch import Guard
-from fluxwerk.server.handlers.tasks import CANCELLED
-from fluxwerk.server.router import Service
 from fluxwerk.server.state.accounts import TaskRecord
+from fluxwerk.server.state.state import ServerState
 from fluxwerk.types import HttpRequest, Response
 
-# So many webhooks are on their way at a time; the others wait their turn.
+# At most this many webhooks are on their way at a time; the others wait.
 DELIVERIES = 32
 
 log = logging.getLogger("fluxwerk.server")
 
 
 class BackgroundWorkers:
-    """Runs the engine for each job and delivers each webhook, from the service's callbacks, until it is closed."""
+    """Runs the engine for each accepted task and delivers each webhook, until it is closed."""
 
-    def __init__(self, service: Service, engine: LiveEngine, guard: Guard) -> None:
-        self._service = service
+    def __init__(self, state: ServerState, engine: LiveEngine, guard: Guard) -> None:
+        self._state = state
         self._engine = engine
         self._guard = guard
         self._rendering: dict[str, asyncio.Task[None]] = {}
-        self._telling: set[asyncio.Task[None]] = set()
-        self._doors = asyncio.Semaphore(DELIVERIES)
+        self._delivering: set[asyncio.Task[None]] = set()
+        self._deliveries = asyncio.Semaphore(DELIVERIES)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
         """Work for as long as the context lasts, beginning with what another process left."""
         async with self._engine.open():
-            service = self._service
-            service.on_accept, service.on_cancel, service.on_end = self._render, self._give_up, self._tell
-            service.resume()
+            unsubscribe = self._state.subscribe(self)
+            self._state.resume()
             try:
                 yield
             finally:
-                service.closing = True
-                service.on_end = _nobody
-                await _stop([*self._rendering.values(), *self._telling])
+                self._state.close()
+                # Webhooks that are due now are left to the process that takes the state up.
+                unsubscribe()
+                await _stop([*self._rendering.values(), *self._delivering])
 
-    def _render(self, job: TaskRecord) -> None:
-        self._rendering[job.task.id] = asyncio.create_task(self._make(job))
+    def accepted(self, job: TaskRecord) -> None:
+        """Start rendering."""
+        self._rendering[job.task.id] = asyncio.create_task(self._render(job))
 
-    def _give_up(self, job: TaskRecord) -> None:
+    def cancelled(self, job: TaskRecord) -> None:
+        """Stop the engine, if it renders this task."""
         rendering = self._rendering.get(job.task.id)
         if rendering is not None:
             rendering.cancel()
 
-    def _tell(self, job: TaskRecord) -> None:
+    def ended(self, job: TaskRecord) -> None:
+        """Start delivering the webhook, if the submit asked for one."""
         if job.notice is not None:
             self._keep(self._deliver(job))
 
-    async def _make(self, job: TaskRecord) -> None:
-        service = self._service
+    async def _render(self, job: TaskRecord) -> None:
+        state = self._state
         try:
-            picture = await self._engine.paint(job.order, lambda progress: _advance(service, job, progress))
+            image = await self._engine.paint(job.order, lambda progress: state.advance(job, progress))
         except asyncio.CancelledError:
-            if not service.closing:
-                service.conclude(job, CANCELLED)
+            if not state.is_closing:
+                state.conclude(job, CANCELLED)
             raise
-        except Exception as trouble:
+        except Exception as error:
             log.exception("task %s failed in the engine %s", job.task.id, self._engine.name)
-            service.fail(job, f"{type(trouble).__name__}: {trouble}")
+            state.fail(job, f"{type(error).__name__}: {error}")
         else:
-            service.finish(job, picture)
-            # What went in is done with, and may be many megabytes.
+            state.finish(job, image)
+            # The inputs are not needed any more, and may be many megabytes.
             canvas = job.order.canvas and Canvas(b"", None, job.order.canvas.offset)
             job.order = replace(job.order, references=(), canvas=canvas)
         finally:
             del self._rendering[job.task.id]
 
     async def _deliver(self, job: TaskRecord) -> None:
-        await asyncio.sleep(max(0.0, (job.ready_at or 0.0) - self._service.clock()))
-        flow = self._service.tell(job)
+        await asyncio.sleep(max(0.0, (job.ready_at or 0.0) - self._state.clock()))
+        flow = self._state.delivery(job)
         if flow is not None:
             await drive_async(flow, self._post)
 
     async def _post(self, request: HttpRequest, budget: float | None) -> Response:
-        async with self._doors:
+        async with self._deliveries:
             return await self._guard.tell(request, budget)
 
     def _keep(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
-
-
-def _advance(service: Service, job: TaskRecord, progress: RenderProgress) -> None:
-    if job.ready_at is None:
-        service.advance(job, progress)
-
-
-def _nobody(_: TaskRecord) -> None:
-    """Tell nobody: whoever takes the state up will."""
+        self._delivering.add(task)
+        task.add_done_callback(self._delivering.discard)
 
 
 async def _stop(tasks: list[asyncio.Task[None]]) -> None:

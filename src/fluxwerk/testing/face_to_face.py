@@ -11,24 +11,27 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fluxwerk.client.base import BaseClient, of_each
-from fluxwerk.client.client import Client
+from fluxwerk.client.base import of_each
+from fluxwerk.client.client import DEFAULT_TIMEOUT, Client
+from fluxwerk.client.credentials import Credentials
 from fluxwerk.client.image import Image
 from fluxwerk.client.inputs import RequestOptions
 from fluxwerk.client.many import Result
-from fluxwerk.drive import drive, pause_before
+from fluxwerk.client.session import Session
+from fluxwerk.drive import Send, Steps, drive, out_of_time, pause_before
 from fluxwerk.engines import Engine, Order
-from fluxwerk.errors import ConnectionFailedError, FluxwerkError, TaskTimeoutError, TransportError
+from fluxwerk.errors import ConnectionFailedError, FluxwerkError, TransportError
 from fluxwerk.imagefile import PNG_SIGNATURE
 from fluxwerk.polling.history import PollingHistory
 from fluxwerk.server.faults.effects import SpoiltResponse
 from fluxwerk.server.faults.rules import FaultRule, Faults
-from fluxwerk.server.router import Pace, Service
+from fluxwerk.server.router import Router
 from fluxwerk.server.state.accounts import Accounts, TaskRecord
+from fluxwerk.server.state.state import Pace, ServerState
 from fluxwerk.testing.clock import PretendClock
 from fluxwerk.testing.crowd import Crowd
 from fluxwerk.testing.post import Post, suffer
-from fluxwerk.types import Event, Flow, HttpRequest, Request, Response, Task, Tell
+from fluxwerk.types import Event, Flow, HttpRequest, Request, Response
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -37,7 +40,7 @@ T = TypeVar("T")
 BASE = "http://fluxwerk.test"
 KEY = "a-key-for-tests"
 
-Fetch = Callable[[HttpRequest], Response]
+Meddle = Callable[[HttpRequest, Response], Response]
 
 
 class Blank:
@@ -50,100 +53,138 @@ class Blank:
         return blank(order.width, order.height)
 
 
+class InlineWorkers:
+    """Does the server's work at once: renders each accepted task, and hands each webhook to the post."""
+
+    def __init__(self, state: ServerState, engine: Engine, post: Post) -> None:
+        self._state = state
+        self._engine = engine
+        self._post = post
+
+    def accepted(self, job: TaskRecord) -> None:
+        """Render the image before the submit is answered."""
+        try:
+            image = self._engine.render(job.order)
+        except Exception as error:  # noqa: BLE001  (as on the server: the engine's failure is the task's ending)
+            self._state.fail(job, f"{type(error).__name__}: {error}")
+        else:
+            self._state.finish(job, image)
+
+    def cancelled(self, job: TaskRecord) -> None:
+        """Stop nothing: a task is rendered as soon as it is accepted."""
+
+    def ended(self, job: TaskRecord) -> None:
+        """Have the webhook delivered at its moment."""
+        self._post.add(job)
+
+
+class RouterTransport:
+    """The transport of a `Client` whose requests a `Router` answers in the same thread, on a pretend clock.
+
+    `journal` holds every HTTP request that reached the server.
+    """
+
+    def __init__(self, router: Router, post: Post, clock: PretendClock, fetch: Send, meddle: Meddle) -> None:
+        self.journal: list[HttpRequest] = []
+        self._router = router
+        self._post = post
+        self._clock = clock
+        self._fetch = fetch
+        self._meddle = meddle
+
+    def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
+        """Hand one HTTP request to the server and its answer back."""
+        self._post.deliver(self._clock.now())
+        self.journal.append(request)
+        arriving = HttpRequest(request.method, request.url, request.body, headers=credentials.headers(request))
+        answer = drive(self._router.answer(arriving), self._fetch, clock=self._clock)
+        if isinstance(answer, SpoiltResponse):
+            suffer(answer, self._clock, budget)
+        return self._meddle(request, answer)
+
+    def close(self) -> None:
+        """Close nothing, since nothing is open."""
+
+
 class FaceToFace(Client):
-    """A `Client` whose requests are answered by a `Service` in the same thread, on a pretend clock.
+    """A `Client` whose requests are answered by a `Router` in the same thread, on a pretend clock.
 
     `seconds` says how long a task takes, `urls` answers what the server fetches, `meddle` sees each HTTP request and
-    the answer before the client does, and may change the answer, raise `Lost`, or let seconds pass.  `trouble` is how
-    the server misbehaves on purpose, `receiver` takes its webhooks when they are due, and `settings` are those of the
-    `Service`.  Polls are planned as if nothing were known, unless there is an `experience`.  `journal` holds every HTTP
-    request that reached the server, `events` everything the client told.
+    the answer before the client does, and may change the answer, raise `TransportError`, or let seconds pass.
+    `trouble` is how the server misbehaves on purpose, `receiver` takes its webhooks when they are due, and `settings`
+    are those of the `ServerState`: with `strict=True` it refuses what the live service ignores.  Polls are planned as
+    if nothing were known, unless there is a `history`.  `journal` holds every HTTP request that reached the server,
+    `events` every event of the client.
     """
+
+    clock: PretendClock
 
     def __init__(
         self,
         *,
         seconds: float | Pace = 0.0,
-        books: Accounts | None = None,
+        accounts: Accounts | None = None,
         engine: Engine | None = None,
         urls: dict[str, bytes] | None = None,
-        meddle: Callable[[HttpRequest, Response], Response] = lambda _, response: response,
-        timeout: float = 600.0,
+        meddle: Meddle = lambda _, response: response,
+        timeout: float = DEFAULT_TIMEOUT,
         trouble: Faults | Iterable[FaultRule] = (),
         receiver: Callable[[HttpRequest], Response] = lambda _: Response(204),
-        experience: PollingHistory | None = None,
+        history: PollingHistory | None = None,
         slots: int | None = None,
         **settings: Any,
     ) -> None:
         self.events: list[Event] = []
-        clock = PretendClock()
-        experience = experience or PollingHistory(learning=False)
-        BaseClient.__init__(
-            self, KEY, None, BASE, timeout, self.events.append, slots, clock=clock, experience=experience
-        )
-        self.clock: PretendClock = clock
-        self.journal: list[HttpRequest] = []
         self.urls = {} if urls is None else urls
-        self.meddle = meddle
         self._engine = engine or Blank()
-        self._post = Post(self.clock, receiver)
-        self.service = Service(
-            books or Accounts(),
-            self.clock.now,
+        clock = PretendClock()
+        self.state = ServerState(
+            accounts or Accounts(),
+            clock.now,
             engine=self._engine.name,
             entropy=random.Random(0).randbytes,  # noqa: S311  (the same ids in every run)
             pace=seconds if callable(seconds) else lambda _: seconds,
-            on_accept=self._render,
-            on_end=self._post.hear,
             trouble=trouble,
             **settings,
         )
-        self._post.service = self.service
-
-    def send(self, request: HttpRequest, budget: float | None = None) -> Response:
-        """Carry one HTTP request to the server and its answer back."""
-        self._post.deliver(self.clock.now())
-        self.journal.append(request)
-        arriving = HttpRequest(request.method, request.url, request.body, headers=self.access.headers(request))
-        answer = drive(self.service.answer(arriving), self._fetch, clock=self.clock)
-        if isinstance(answer, SpoiltResponse):
-            suffer(answer, self.clock, budget)
-        return self.meddle(request, answer)
+        self.router = Router(self.state)
+        self._post = Post(self.state, clock, receiver)
+        self._stop_working = self.state.subscribe(InlineWorkers(self.state, self._engine, self._post))
+        transport = RouterTransport(self.router, self._post, clock, self._fetch, meddle)
+        self.journal = transport.journal
+        super().__init__(
+            KEY,
+            base_url=BASE,
+            timeout=timeout,
+            on_event=self.events.append,
+            slots=slots,
+            transport=transport,
+            history=history or PollingHistory(learning=False),
+            clock=clock,
+        )
 
     def settle(self) -> None:
         """Let the clock run until no webhook is under way any more."""
         self._post.deliver(None)
 
     def together(self, flows: Iterable[Flow[T]], timeout: float | None = None) -> list[T | FluxwerkError]:
-        """Run many flows side by side on the pretend clock; each ends in its result or its error, in their order."""
+        """Run many flows side by side on the pretend clock, without slots; each ends in its result or its error."""
         return _together(list(flows), self.send, self.clock, self.clock.now() + (timeout or self.timeout))
 
     def generate_many(self, requests: Iterable[Request | str], **wanted: Unpack[RequestOptions]) -> Iterator[Result]:
         """Make many images side by side on the pretend clock, within the slots, and yield each as it finishes."""
-        crowd = Crowd(self.clock, self.slots, self.send, self._deadline(wanted.get("timeout")))
-        return crowd.run((one, self._conversation(None), self._beginning(one, wanted)) for one in requests)
+        many, deadline = self._many(requests), self._deadline(wanted.get("timeout"))
+
+        def steps(one: Request | str) -> Steps[Image]:
+            session = self._session(switch=many)
+            flow = self._generating(session, one, of_each(one, wanted))
+            return _within(session, session.steps(flow, deadline))
+
+        return Crowd(self.clock, self.send).run((one, steps(one)) for one in requests)
 
     def begin(self, prompt: str | Request | None = None, **wanted: Unpack[RequestOptions]) -> Flow[Image]:
         """Return the flow that `generate` would run, for `together`."""
-        return self._generating(self.on_event, prompt, wanted)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def _beginning(self, request: Request | str, wanted: RequestOptions) -> Callable[[Tell], Flow[Image]]:
-        return lambda tell: self._generating(tell, request, of_each(request, wanted))
-
-    def _drive(self, begin: Callable[[Tell], Flow[T]], timeout: float | None, task: Task | None = None) -> T:
-        with self._conversation(task) as talk:
-            return drive(begin(talk.tell), self.send, self._deadline(timeout), talk.clock)
-
-    def _render(self, job: TaskRecord) -> None:
-        try:
-            picture = self._engine.render(job.order)
-        except Exception as trouble:  # noqa: BLE001  (as the server: a fault of the engine is the task's ending)
-            self.service.fail(job, f"{type(trouble).__name__}: {trouble}")
-        else:
-            self.service.finish(job, picture)
+        return self._generating(self._session(), prompt, wanted)
 
     def _fetch(self, request: HttpRequest, _budget: float | None) -> Response:
         if request.url not in self.urls:
@@ -188,7 +229,7 @@ def _together(
     while queue:
         moment, _, number, request = heappop(queue)
         if moment >= deadline:
-            advance(number, TaskTimeoutError("The deadline passed before the image was there."))
+            advance(number, out_of_time())
             continue
         clock.jump_to(moment)
         try:
@@ -196,3 +237,8 @@ def _together(
         except TransportError as loss:
             advance(number, loss)
     return [results[number] for number in range(len(flows))]
+
+
+def _within(session: Session, steps: Steps[T]) -> Steps[T]:
+    with session:
+        return (yield from steps)

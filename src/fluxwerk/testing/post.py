@@ -8,8 +8,8 @@ from itertools import count
 
 from fluxwerk.errors import NoResponseError, TransportError
 from fluxwerk.server.faults.effects import SpoiltResponse
-from fluxwerk.server.router import Service
 from fluxwerk.server.state.accounts import TaskRecord
+from fluxwerk.server.state.state import ServerState
 from fluxwerk.testing.clock import PretendClock
 from fluxwerk.types import Flow, HttpRequest, Response
 
@@ -20,15 +20,15 @@ SILENCE = 60.0
 class Post:
     """Carries the server's webhooks to a receiver, each at its moment and in the order of these moments."""
 
-    def __init__(self, clock: PretendClock, receiver: Callable[[HttpRequest], Response]) -> None:
+    def __init__(self, state: ServerState, clock: PretendClock, receiver: Callable[[HttpRequest], Response]) -> None:
+        self._state = state
         self._clock = clock
         self._receiver = receiver
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._tickets = count()
-        self.service: Service
 
-    def hear(self, job: TaskRecord) -> None:
-        """Take the news that a job has ended or will have."""
+    def add(self, job: TaskRecord) -> None:
+        """Take a task that has an ending, and deliver its webhook when it is due."""
         if job.notice is not None:
             self._later(job.ready_at or 0.0, lambda: self._begin(job))
 
@@ -40,7 +40,7 @@ class Post:
             act()
 
     def _begin(self, job: TaskRecord) -> None:
-        flow = self.service.tell(job)
+        flow = self._state.delivery(job)
         if flow is not None:
             self._step(flow, None)
 

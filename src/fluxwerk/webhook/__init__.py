@@ -1,4 +1,4 @@
-"""Webhooks in: `verify`, `read` and `sign` for any framework, and `Receiver`, an ASGI application that does it all."""
+"""Incoming webhooks: `verify`, `read` and `sign` for any framework, and `Receiver`, a complete ASGI application."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What happens to a webhook once it is proven: one ring, one reading again, one call, for each task.
+"""What happens to a webhook once it is proven: one notification, one poll, one call, for each task.
 
-A webhook is a hint.  It is believed about nothing but the moment, so that a lost, forged, doubled or late one changes
-how soon something happens and never what.
+A webhook is a hint: only its moment is trusted, and the result is read from the service again. So a webhook that is
+lost, forged, repeated or late changes when something happens, but not what happens.
 """
 
 from __future__ import annotations
@@ -25,40 +25,42 @@ if TYPE_CHECKING:
     from fluxwerk.client.client import AsyncClient, Client
 
 V = TypeVar("V")
-# A coroutine function is a function too: what it returns is awaited.
+# A function or a coroutine function; an awaitable result is awaited.
 OnStatus: TypeAlias = Callable[[Status], object]
 Find: TypeAlias = Callable[[str], object]
 
-# Seconds for asking the polling URL again; the webhook says that the task has ended, so one poll is the rule.
-LONGEST_REREAD = 120.0
-# Webhooks taken in and not yet acted upon; the next sender is asked to come again.
-MOST_AT_ONCE = 1000
-REMEMBERED = 10_000
+# Seconds for polling the task again; it has ended, so one poll is usually enough.
+POLL_TIMEOUT = 120.0
+# Webhooks in progress at a time; beyond that the sender is asked to retry.
+MOST_IN_PROGRESS = 1000
+# Tasks of which something is remembered.
+REMEMBERED_TASKS = 10_000
 
 log = logging.getLogger("fluxwerk.webhook")
 
 
 class Inbox:
-    """Takes each task's first webhook and acts on it in the background of the running event loop.
+    """Accepts the first webhook of each task and acts on it in the background of the running event loop.
 
-    At `most` so many are acted upon at a time, and of so many tasks something is `remembered`.
+    `most` limits the webhooks in progress, and `remembered` the tasks of which something is remembered.
     """
 
     def __init__(
         self,
-        bell: Wakeup,
+        wakeup: Wakeup,
         on_status: OnStatus | None = None,
         client: Client | AsyncClient | None = None,
         find: Find | None = None,
         *,
-        most: int = MOST_AT_ONCE,
-        remembered: int = REMEMBERED,
+        most: int = MOST_IN_PROGRESS,
+        remembered: int = REMEMBERED_TASKS,
     ) -> None:
         if on_status and not client:
             raise InvalidUsageError(
-                "on_status needs client=: a webhook is a hint, and the result is read again before it counts."
+                "on_status needs client=, because the result is read from the service again before it counts. "
+                "Pass client=Client() or client=AsyncClient()."
             )
-        self._bell = bell
+        self._wakeup = wakeup
         self._on_status = on_status
         self._client = client
         self._find = find
@@ -66,42 +68,42 @@ class Inbox:
         self._most = most
         self._expected = _Memory[Task](remembered)
         self._early = _Memory[Status](remembered)
-        self._heard = _Memory[bool](remembered)
+        self._accepted = _Memory[bool](remembered)
         self._acting: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
-        return f"Inbox({len(self._acting)} webhooks being acted upon)"
+        return f"Inbox({len(self._acting)} webhooks in progress)"
 
     @property
     def is_full(self) -> bool:
-        """Whether another webhook would be one too many."""
+        """Whether no further webhook can be accepted now."""
         return len(self._acting) >= self._most
 
     def take(self, hint: Status) -> None:
-        """Take in a proven webhook, unless it says that its task still runs, or comes for the second time."""
+        """Accept a verified webhook; one for a running task, or a repeated one, is ignored."""
         if OUTCOMES.get(hint.word) is Outcome.RUNNING:
             return
         with self._lock:
-            if self._heard.get(hint.task.id):
+            if self._accepted.get(hint.task.id):
                 return
-            self._heard.put(hint.task.id, value=True)
-        self._bell.ring(hint.task.id)
+            self._accepted.put(hint.task.id, value=True)
+        self._wakeup.notify(hint.task.id)
         if self._on_status:
             self._start(hint)
 
     def expect(self, task: Task) -> None:
-        """Tell of a task that was submitted; safe from any thread, and after its webhook came as well."""
+        """Register a submitted task, also after its webhook has arrived; safe from any thread."""
         with self._lock:
             self._expected.put(task.id, task)
             early, loop = self._early.pop(task.id), self._loop
         if early and loop:
-            with suppress(RuntimeError):  # The loop has ended, and with it the server that took the webhook in.
+            with suppress(RuntimeError):  # The loop has ended, and with it the server that accepted the webhook.
                 loop.call_soon_threadsafe(self.take, early)
 
     async def settle(self) -> None:
-        """Come back when every webhook that was taken in has been acted upon."""
-        import asyncio  # noqa: PLC0415  (importing the package must not load it)
+        """Return when every accepted webhook has been acted upon."""
+        import asyncio  # noqa: PLC0415  (loading asyncio would slow the import of the package)
 
         while self._acting:
             await asyncio.gather(*self._acting)
@@ -119,14 +121,16 @@ class Inbox:
         try:
             task = await self._known(hint)
             if task is None:
-                log.warning("a webhook came for task %s, of which nobody has told; it is kept in case", task_id)
+                log.warning(
+                    "A webhook arrived for the unknown task %s; it is kept until expect() names the task.", task_id
+                )
                 return
             await _run(self._on_status, await self._read_again(task))
         except Exception:
-            # It was acknowledged, so it does not come by itself again; if it does, it gets its second chance.
-            log.exception("a webhook for task %s was taken in and could not be acted upon", task_id)
+            # The sender has its 200 and does not retry by itself; a repeated webhook gets a second attempt.
+            log.exception("The webhook for task %s was accepted, but acting on it failed.", task_id)
             with self._lock:
-                self._heard.pop(task_id)
+                self._accepted.pop(task_id)
         else:
             with self._lock:
                 self._expected.pop(task_id)
@@ -139,14 +143,14 @@ class Inbox:
             task = self._expected.get(hint.task.id)
             if task is None:
                 self._early.put(hint.task.id, hint)
-                self._heard.pop(hint.task.id)
+                self._accepted.pop(hint.task.id)
             return task
 
     async def _read_again(self, task: Task) -> Status:
-        """Ask the polling URL; what raises in a waiting client is a status to whoever only listens."""
-        assert self._client is not None, "checked when the inbox was made"
+        """Poll the task again; an error of `wait` becomes a status for `on_status`."""
+        assert self._client is not None, "checked by __init__"
         try:
-            status = await _run(self._client.wait, task, timeout=LONGEST_REREAD)
+            status = await _run(self._client.wait, task, timeout=POLL_TIMEOUT)
         except ModerationError as ended:
             return Status(task, f"{ended.stage.capitalize()} Moderated", Outcome.MODERATED, details=ended.details)
         except TaskNotFoundError as ended:
@@ -158,7 +162,7 @@ class Inbox:
 
 
 class _Memory(Generic[V]):
-    """The newest entries, at most so many; its owner locks it."""
+    """The newest entries, at most `most`; its owner holds the lock."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -178,7 +182,7 @@ class _Memory(Generic[V]):
 
 
 async def _run(call: Callable[..., object] | None, *given: object, **named: object) -> object:
-    """Call what may block in a thread, and await what may be awaited, without having to know which it is."""
+    """Call a function in a thread, and await its result if it is awaitable."""
     import asyncio  # noqa: PLC0415
 
     if call is None:

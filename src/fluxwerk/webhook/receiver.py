@@ -1,4 +1,4 @@
-"""The ASGI face of the inbox: it verifies, answers within milliseconds, and lets the inbox act afterwards."""
+"""The ASGI application: it verifies a webhook, answers within milliseconds, and lets the inbox act afterwards."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-# Seconds: an honest sender's quarter of a megabyte is there long before.
-LONGEST_BODY = 10.0
+# Seconds for reading a body; a quarter of a megabyte takes far less.
+BODY_TIMEOUT = 10.0
 
 log = logging.getLogger("fluxwerk.webhook")
 
 
 class WebhookOptions(TypedDict):
-    """What a submit has to say so that its webhook comes here."""
+    """The options of a submit whose webhook is to be sent here."""
 
     webhook_url: str
     webhook_secret: str
 
 
 class Receiver:
-    """An ASGI application that takes in webhooks; mount it in FastAPI, Starlette or Django, or serve it alone.
+    """An ASGI application that receives webhooks; mount it in FastAPI, Starlette or Django, or serve it alone.
 
-    It verifies and answers at once.  Afterwards it rings `bell` for the task and, if `on_status` is given, polls the
-    task again through `client` and calls `on_status` with what the poll said, once for each task.  Either kind of
-    client will do, and `on_status` and `find` may be functions or coroutine functions.
+    It verifies and answers at once.  Afterwards it notifies `wakeup` of the task and, if `on_status` is given, polls
+    the task again through `client` and calls `on_status` with the polled status, once for each task. `client` is a
+    `Client` or an `AsyncClient`; `on_status` and `find` are functions or coroutine functions.
 
-    A task is known if `expect` told of it, or if `find`, asked for its id, returns it; a webhook that comes before its
-    `expect` is kept for it.  `url` is the address of this receiver as seen from outside, for `options`; `token` is an
-    unguessable last part of that address, without which nobody gets as far as the verification.
+    A task is known if `expect` was called with it, or if `find` returns it for its id; a webhook that arrives before
+    `expect` is kept. `url` is the public address of this receiver, for `options`; `token` is an unguessable last part
+    of that address, and requests without it are answered with 404 before any verification.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class Receiver:
         url: str = "",
         token: str = "",
         accept_secret_header: bool = False,
-        bell: Wakeup | None = None,
+        wakeup: Wakeup | None = None,
     ) -> None:
         check(secret)
-        self.bell = bell or Wakeup()
-        self._inbox = Inbox(self.bell, on_status, client, find)
+        self.wakeup = wakeup or Wakeup()
+        self._inbox = Inbox(self.wakeup, on_status, client, find)
         self._secret = secret
         self._url = url
         self._token = token
@@ -71,20 +71,18 @@ class Receiver:
 
     @property
     def options(self) -> WebhookOptions:
-        """The options of a submit whose webhook is to come here: `client.submit(prompt, **receiver.options)`."""
+        """The options of a submit whose webhook is sent here: `client.submit(prompt, **receiver.options)`."""
         if not self._url:
-            raise InvalidUsageError(
-                "The receiver does not know its address as seen from outside: give it url='https://…'."
-            )
+            raise InvalidUsageError("The receiver does not know its public address. Pass Receiver(url='https://…').")
         url = f"{self._url.rstrip('/')}/{self._token}" if self._token else self._url
         return WebhookOptions(webhook_url=url, webhook_secret=self._secret)
 
     def expect(self, task: Task) -> None:
-        """Tell of a task that was submitted; safe from any thread, and after its webhook came as well."""
+        """Register a submitted task, also after its webhook has arrived; safe from any thread."""
         self._inbox.expect(task)
 
     async def settle(self) -> None:
-        """Come back when every webhook that was taken in has been acted upon."""
+        """Return when every accepted webhook has been acted upon."""
         await self._inbox.settle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,9 +100,9 @@ class Receiver:
 
     async def _answer(self, scope: Scope, receive: Receive) -> _Answer:
         if not self._is_here(scope["path"]):
-            return _Answer(404, "There is nothing here.")
+            return _Answer(404, "Not found.")
         if scope["method"] != "POST":
-            return _Answer(405, "Webhooks are sent by POST.", {"allow": "POST"})
+            return _Answer(405, "Method not allowed; send webhooks by POST.", {"allow": "POST"})
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         body = await _body(headers, receive)
         return body if isinstance(body, _Answer) else self._judge(body, headers)
@@ -118,37 +116,37 @@ class Receiver:
             verify(body, headers, self._secret, accept_secret_header=self._accept_secret_header)
             hint = read(body)
         except (InvalidSignatureError, InvalidWebhookError) as fault:
-            log.warning("refused a webhook: %s", fault)
+            log.warning("Refused a webhook: %s", fault)
             return _Answer(401 if isinstance(fault, InvalidSignatureError) else 400, str(fault))
         if self._inbox.is_full:
-            return _Answer(503, "Too many webhooks at once.", {"retry-after": "5"})
+            return _Answer(503, "Too many webhooks are in progress; retry in 5 seconds.", {"retry-after": "5"})
         self._inbox.take(hint)
         return _Answer(200)
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        """Answer the server's own start and end; a mounted application never hears of them."""
+        """Answer the lifespan events of the server; a mounted application does not receive them."""
         while True:
-            word = (await receive())["type"]
-            if word == "lifespan.shutdown":
+            event = (await receive())["type"]
+            if event == "lifespan.shutdown":
                 await self.settle()
-            await send({"type": f"{word}.complete"})
-            if word == "lifespan.shutdown":
+            await send({"type": f"{event}.complete"})
+            if event == "lifespan.shutdown":
                 return
 
 
 class _Answer(NamedTuple):
-    """An HTTP status, what is said to the sender beside it, and headers beyond the usual ones."""
+    """An HTTP status, a message for the sender, and additional headers."""
 
     status: int
-    said: str = ""
+    message: str = ""
     extra: Mapping[str, str] = {}
 
 
-async def _body(headers: Mapping[str, str], receive: Receive, seconds: float = LONGEST_BODY) -> bytes | _Answer:
-    """Read the whole body within bounds of size and time; raises `ConnectionError` when the sender hangs up."""
-    import asyncio  # noqa: PLC0415  (importing the package must not load it)
+async def _body(headers: Mapping[str, str], receive: Receive, seconds: float = BODY_TIMEOUT) -> bytes | _Answer:
+    """Read the body within a limit of size and time; raises `ConnectionError` if the sender disconnects."""
+    import asyncio  # noqa: PLC0415  (loading asyncio would slow the import of the package)
 
-    too_large = _Answer(413, f"A webhook has at most {LARGEST} bytes.", {"connection": "close"})
+    too_large = _Answer(413, f"The body is too large; at most {LARGEST} bytes are read.", {"connection": "close"})
     length = headers.get("content-length", "")
     if length.isdecimal() and int(length[:20]) > LARGEST:
         return too_large
@@ -156,20 +154,20 @@ async def _body(headers: Mapping[str, str], receive: Receive, seconds: float = L
     try:
         async with asyncio.timeout(seconds):
             while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
+                event = await receive()
+                if event["type"] == "http.disconnect":
                     raise ConnectionError
-                body += message.get("body", b"")
+                body += event.get("body", b"")
                 if len(body) > LARGEST:
                     return too_large
-                if not message.get("more_body"):
+                if not event.get("more_body"):
                     return bytes(body)
     except TimeoutError:
-        return _Answer(408, "The body did not arrive in time.", {"connection": "close"})
+        return _Answer(408, f"The body did not arrive within {seconds:g} seconds.", {"connection": "close"})
 
 
 async def _reply(send: Send, answer: _Answer) -> None:
-    body = dump({"message": answer.said} if answer.said else {"received": True})
+    body = dump({"message": answer.message} if answer.message else {"received": True})
     headers = {"content-type": "application/json", "content-length": str(len(body)), **answer.extra}
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": answer.status, "headers": raw})

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return what builds a tiny checkpoint by its name, once."""
-    import tiny  # noqa: PLC0415  (needs torch)
+    from support import tiny  # noqa: PLC0415  (needs torch)
 
     root = tmp_path_factory.mktemp("weights")
     return cache(lambda name: tiny.build(name, root / name))

@@ -56,8 +56,8 @@ def test_what_is_honoured_passes(model: str, kind: str, references: int, options
         ("flux-2-flex", "klein", 0, {"guidance": 2.0}, "guidance", "distilled"),
         ("flux-kontext-pro", "kontext", 0, {"prompt_upsampling": True}, "prompt_upsampling", "rewrites prompts"),
         ("flux-pro-1.1-ultra", "flux1-dev", 0, {"raw": True}, "raw", "no raw mode"),
-        ("flux-tools-outpainting", "fill", 0, {"auto_crop": True}, "auto_crop", "as it is"),
-        ("flux-tools-outpainting", "fill", 0, {"mode": "fast"}, "mode", "one way"),
+        ("flux-tools-outpainting", "fill", 0, {"auto_crop": True}, "auto_crop", "not cropped"),
+        ("flux-tools-outpainting", "fill", 0, {"mode": "fast"}, "mode", "only one mode"),
     ],
 )
 def test_what_is_not_honoured_is_refused_by_its_field(

@@ -23,7 +23,7 @@ SOURCE, MASK = photo(256, 192, 5), ellipse(256, 192)
 
 
 def order(model: str, references: int = 0, **options: object) -> Order:
-    files = tuple(png(picture) for picture in REFERENCES[:references])
+    files = tuple(png(image) for image in REFERENCES[:references])
     return Order(model, "a red fox", 7, **SIZE, references=files, options=options)
 
 
@@ -33,8 +33,8 @@ def stock(checkpoint: Callable[[str], Path]) -> Callable[..., Image.Image]:
         kind = getattr(diffusers, pipeline)
         pipe = kind.from_pretrained(str(checkpoint(name)), dtype=torch.float32, local_files_only=True)
         pipe.set_progress_bar_config(disable=True)
-        chance = torch.Generator("cpu").manual_seed(7)
-        return pipe(**{"prompt": "a red fox", **SIZE, **given}, generator=chance).images[0]
+        generator = torch.Generator("cpu").manual_seed(7)
+        return pipe(**{"prompt": "a red fox", **SIZE, **given}, generator=generator).images[0]
 
     return run
 
@@ -124,10 +124,10 @@ def test_an_expanded_picture_keeps_every_pixel_of_its_source(family, name: str) 
     source = photo(150, 100, 6)
     canvas = Canvas(png(source), None, (31, 17))
     wide = Order("flux-pro-1.0-expand", "", 7, 213, 141, canvas=canvas, options={"steps": 2, "guidance": 30.0})
-    painted = paint(family(name), wide)
-    assert painted.size == (213, 141)
-    assert apart(painted.crop((31, 17, 181, 117)), source) == 0
-    assert apart(painted.crop((0, 0, 213, 17)), Image.new("RGB", (213, 17), (127, 127, 127))) > 8
+    rendered = paint(family(name), wide)
+    assert rendered.size == (213, 141)
+    assert apart(rendered.crop((31, 17, 181, 117)), source) == 0
+    assert apart(rendered.crop((0, 0, 213, 17)), Image.new("RGB", (213, 17), (127, 127, 127))) > 8
 
 
 def test_what_is_transparent_in_a_source_is_repainted(family) -> None:
@@ -135,25 +135,25 @@ def test_what_is_transparent_in_a_source_is_repainted(family) -> None:
     hollow = MASK.point(lambda level: 255 - level)
     source.putalpha(hollow)
     canvas = Canvas(png(source), None)
-    painted = paint(family("klein"), Order("flux-pro-1.0-fill", "x", 7, 256, 192, canvas=canvas))
-    assert apart(painted.crop((0, 0, 256, 40)), SOURCE.crop((0, 0, 256, 40))) == 0
-    assert apart(painted, SOURCE) > 8
+    rendered = paint(family("klein"), Order("flux-pro-1.0-fill", "x", 7, 256, 192, canvas=canvas))
+    assert apart(rendered.crop((0, 0, 256, 40)), SOURCE.crop((0, 0, 256, 40))) == 0
+    assert apart(rendered, SOURCE) > 8
 
 
 def test_a_dilated_mask_repaints_more(family) -> None:
     canvas = Canvas(png(SOURCE), png(MASK))
     plain = Order("flux-tools-erase", "", 7, 256, 192, canvas=canvas)
-    beside = (128, 36, 129, 46)
-    painted = paint(
+    reference_tokens = (128, 36, 129, 46)
+    rendered = paint(
         family("klein"), Order("flux-tools-erase", "", 7, 256, 192, canvas=canvas, options={"dilate_pixels": 25})
     )
-    assert apart(paint(family("klein"), plain).crop(beside), SOURCE.crop(beside)) == 0
-    assert apart(painted.crop(beside), SOURCE.crop(beside)) > 0
+    assert apart(paint(family("klein"), plain).crop(reference_tokens), SOURCE.crop(reference_tokens)) == 0
+    assert apart(rendered.crop(reference_tokens), SOURCE.crop(reference_tokens)) > 0
 
 
 def test_a_large_source_is_painted_small_and_kept_large(family) -> None:
     source, mask = photo(1600, 1200, 8), ellipse(1600, 1200)
     canvas = Canvas(png(source), png(mask))
-    painted = paint(family("klein", 1), Order("flux-pro-1.0-fill", "x", 7, 1600, 1200, canvas=canvas))
-    assert painted.size == (1600, 1200)
-    assert apart(painted.crop((0, 0, 1600, 300)), source.crop((0, 0, 1600, 300))) == 0
+    rendered = paint(family("klein", 1), Order("flux-pro-1.0-fill", "x", 7, 1600, 1200, canvas=canvas))
+    assert rendered.size == (1600, 1200)
+    assert apart(rendered.crop((0, 0, 1600, 300)), source.crop((0, 0, 1600, 300))) == 0

@@ -1,4 +1,4 @@
-"""Who takes the next step: shapes share passes, prices follow the arithmetic, nobody waits for ever."""
+"""Which samples step next: shapes share passes, prices follow the arithmetic, no sample waits for ever."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ class Pretend:
 
 
 def run(groups: Groups[Pretend], passes: int) -> list[list[int]]:
-    """Let drafts step, each until it has none left, and return who took part in each pass."""
+    """Let samples step, each until it has none left, and return the numbers of each pass."""
     log = []
     for _ in range(passes):
         batch = groups.pick()
-        log.append([draft.number for draft in batch])
-        for draft in batch:
-            draft.left -= 1
-            if not draft.left:
-                groups.drop(draft.number)
+        log.append([sample.number for sample in batch])
+        for sample in batch:
+            sample.left -= 1
+            if not sample.left:
+                groups.drop(sample.number)
     return log
 
 
-def of(*drafts: Pretend, budget: float = 100.0) -> Groups[Pretend]:
+def of(*samples: Pretend, budget: float = 100.0) -> Groups[Pretend]:
     groups: Groups[Pretend] = Groups(budget)
-    for draft in drafts:
-        groups.add(draft)
+    for sample in samples:
+        groups.add(sample)
     return groups
 
 
@@ -97,7 +97,7 @@ def test_a_limit_holds_for_its_group_alone() -> None:
     assert sorted(map(len, run(groups, 2))) == [2, 4]
 
 
-def test_nobody_to_step_is_no_pass() -> None:
+def test_without_samples_there_is_no_pass() -> None:
     assert of().pick() == []
 
 
@@ -105,31 +105,31 @@ DRAFTS = st.lists(st.tuples(st.sampled_from("abc"), st.floats(0.5, 50), st.integ
 
 
 @given(DRAFTS, st.floats(1, 60))
-def test_everybody_is_finished_and_no_pass_exceeds_the_budget(
-    drafts: list[tuple[str, float, int]], budget: float
+def test_every_sample_is_finished_and_no_pass_exceeds_the_budget(
+    samples: list[tuple[str, float, int]], budget: float
 ) -> None:
-    prices = {key: cost for key, cost, _ in drafts}
-    groups = of(*(Pretend(n, key, prices[key], left) for n, (key, _, left) in enumerate(drafts)), budget=budget)
-    log = run(groups, sum(left for *_, left in drafts))
+    prices = {key: cost for key, cost, _ in samples}
+    groups = of(*(Pretend(n, key, prices[key], left) for n, (key, _, left) in enumerate(samples)), budget=budget)
+    log = run(groups, sum(left for *_, left in samples))
     assert len(groups) == 0
     for batch in log:
-        keys = {drafts[number][0] for number in batch}
+        keys = {samples[number][0] for number in batch}
         assert len(keys) <= 1
         assert len(batch) <= 1 or prices[keys.pop()] * len(batch) <= budget * 1.000001
 
 
 @given(DRAFTS)
-def test_no_group_waits_longer_than_the_dearest_pass_of_every_other(drafts: list[tuple[str, float, int]]) -> None:
-    prices = {key: cost for key, cost, _ in drafts}
-    groups = of(*(Pretend(n, key, prices[key], 1000) for n, (key, _, _) in enumerate(drafts)), budget=60.0)
+def test_no_group_waits_longer_than_the_dearest_pass_of_every_other(samples: list[tuple[str, float, int]]) -> None:
+    prices = {key: cost for key, cost, _ in samples}
+    groups = of(*(Pretend(n, key, prices[key], 1000) for n, (key, _, _) in enumerate(samples)), budget=60.0)
     spent = dict.fromkeys(prices, 0.0)
     for batch in run(groups, 60):
-        spent[drafts[batch[0]][0]] += sum(prices[drafts[number][0]] for number in batch)
+        spent[samples[batch[0]][0]] += sum(prices[samples[number][0]] for number in batch)
         dearest = max(max(60.0, cost) for cost in prices.values())
         assert max(spent.values()) - min(spent.values()) <= dearest * 1.000001
 
 
-def test_kinds_of_orders_are_begun_in_turn_and_within_a_kind_whoever_came_first() -> None:
+def test_shapes_are_started_in_turn_and_the_oldest_order_of_each_first() -> None:
     line = TurnQueue()
     for number, width in enumerate([1024] * 4 + [64, 64, 512]):
         line.add(number, Order("flux-2-klein-4b", "x", 1, width, 64))

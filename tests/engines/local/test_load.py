@@ -57,8 +57,8 @@ def test_a_lora_paints_as_stock_diffusers_paints_with_it(row: Row, tmp_path, sca
     pipe.set_progress_bar_config(disable=True)
     pipe.load_lora_weights(str(file), adapter_name="style")
     pipe.set_adapters(["style"], [scale])
-    chance = torch.Generator("cpu").manual_seed(7)
-    given = {"num_inference_steps": 4, "guidance_scale": 1.0, "generator": chance}
+    generator = torch.Generator("cpu").manual_seed(7)
+    given = {"num_inference_steps": 4, "guidance_scale": 1.0, "generator": generator}
     theirs = pipe(prompt="a red fox", width=128, height=128, **given).images[0]
     assert apart(ours, theirs) <= 1
     assert apart(ours, paint(one(row), FOX)) > 1
@@ -74,7 +74,7 @@ def test_fp8_weights_paint_nearly_the_same(row: Row) -> None:
 
 def test_parts_that_wait_outside_the_device_paint_the_same(row: Row) -> None:
     offloaded = one(replace(row, offload="model"))
-    assert not offloaded.shortened
+    assert not offloaded.is_truncated
     assert apart(paint(offloaded, FOX), paint(one(row), FOX)) <= 1
 
 
@@ -104,7 +104,7 @@ def test_a_part_that_ignores_the_format_is_noticed(row: Row, tmp_path) -> None:
     pipe = diffusers.Flux2KleinPipeline.from_pretrained(row.path, local_files_only=True)
     from fluxwerk.engines.local.load import _check  # noqa: PLC0415
 
-    with pytest.raises(UnloadableError, match=r"transformer came as torch\.float32"):
+    with pytest.raises(UnloadableError, match=r"transformer was loaded as torch\.float32"):
         _check(replace(row, path=str(stubborn)), pipe, torch.bfloat16)
 
 

@@ -51,17 +51,17 @@ def test_an_order_given_while_it_loads_waits() -> None:
     async def scene() -> bytes:
         assert working.health().word == "loading"
         assert not working.health().serving
-        picture = await working.paint(order("go"), ignore)
+        image = await working.paint(order("go"), ignore)
         assert working.health().word == "ready"
-        return picture
+        return image
 
     assert during(working, scene) == b"cpu"
 
 
 def test_progress_is_reported() -> None:
-    working, told = engine(), []
-    during(working, lambda: working.paint(order("go"), told.append))
-    assert told == [RenderProgress(0.5)]
+    working, reports = engine(), []
+    during(working, lambda: working.paint(order("go"), reports.append))
+    assert reports == [RenderProgress(0.5)]
 
 
 def test_a_failure_comes_back_under_its_name() -> None:
@@ -145,7 +145,7 @@ def test_a_process_that_cannot_be_understood_is_killed_and_started_again() -> No
 def test_a_process_that_takes_no_more_messages_does_not_keep_the_server_from_ending() -> None:
     async def scene() -> int | None:
         process = Process(Setup("cpu", (ROW,)), command=PRETENDER)
-        process.goodbye = 0.1
+        process.exit_timeout = 0.1
         process.start()
         await process.paint(order("deafen"), ignore)
         # More than a pipe holds.
@@ -213,7 +213,7 @@ def test_weights_that_cannot_be_loaded_fail_orders_in_words_and_are_not_tried_ag
     assert working.processes[0].restarts == 0
 
 
-def test_a_cancelled_order_is_told_to_the_process() -> None:
+def test_a_cancelled_order_is_cancelled_in_the_process() -> None:
     working = engine()
 
     async def scene() -> bytes:
@@ -267,7 +267,7 @@ def test_a_process_that_hangs_is_killed_at_the_end(tmp_path) -> None:
 
     async def scene() -> int | None:
         process = Process(Setup("cpu", (ROW,)), command=(sys.executable, "-c", deaf, str(tmp_path / "up")))
-        process.goodbye = 0.1
+        process.exit_timeout = 0.1
         process.start()
         child = process._child
         await process.close()

@@ -97,11 +97,11 @@ def test_curl_gets_a_png_from_tiny_klein(server: str, family) -> None:
     poll = {"status": "Pending"}
     while poll["status"] == "Pending":
         poll = json.loads(curl(task["polling_url"]))
-    picture = opened(curl(poll["result"]["sample"]))
+    image = opened(curl(poll["result"]["sample"]))
     assert (poll["status"], poll["result"]["engine"]) == ("Ready", "diffusers")
     # 130 x 75 is cut down to multiples of 16, as FLUX.2 does.
-    assert picture.size == (128, 64)
-    assert apart(picture, paint(family("klein"), Order("flux-2-klein-4b", "a red fox", 7, 128, 64))) <= 1
+    assert image.size == (128, 64)
+    assert apart(image, paint(family("klein"), Order("flux-2-klein-4b", "a red fox", 7, 128, 64))) <= 1
 
 
 def test_our_client_gets_the_same_picture(client: Client, family) -> None:
@@ -121,9 +121,9 @@ def test_references_travel_to_the_weights(client: Client, family, references: in
 def test_a_mask_travels_to_the_weights_and_the_rest_comes_back_untouched(client: Client) -> None:
     source, mask = photo(256, 256, 5), ellipse(256, 256)
     given = {"image": png(source), "mask": png(mask), "seed": 7, "output_format": "png"}
-    painted = opened(client.generate("x", model="flux-pro-1.0-fill", **given).data)
-    assert apart(painted.crop((0, 0, 256, 60)), source.crop((0, 0, 256, 60))) == 0
-    assert apart(painted, source) > 8
+    rendered = opened(client.generate("x", model="flux-pro-1.0-fill", **given).data)
+    assert apart(rendered.crop((0, 0, 256, 60)), source.crop((0, 0, 256, 60))) == 0
+    assert apart(rendered, source) > 8
 
 
 @pytest.mark.parametrize("suffix", ["jpeg", "webp", "png"])
@@ -133,7 +133,7 @@ def test_the_file_has_the_format_that_was_asked_for(client: Client, suffix: str)
 
 
 def test_what_the_weights_cannot_honour_is_refused(client: Client) -> None:
-    with pytest.raises(InvalidRequestError, match=r"no weights for it here; served are flux-2-klein-4b"):
+    with pytest.raises(InvalidRequestError, match=r"no weights for it; it serves flux-2-klein-4b"):
         client.submit("x", model="flux-2-pro")
 
 
@@ -190,9 +190,9 @@ def test_the_engine_killed_at_work_is_started_again_and_paints_the_same(checkpoi
         async with asyncio.timeout(PATIENCE), engine.open():
             return await engine.paint(order, kill)
 
-    picture = opened(asyncio.run(scene()))
+    image = opened(asyncio.run(scene()))
     assert engine.processes[0].restarts == 1
-    assert apart(picture, paint(family("klein", 60), order)) <= 1
+    assert apart(image, paint(family("klein", 60), order)) <= 1
 
 
 def test_a_device_that_is_not_there_fails_orders_in_words(checkpoint) -> None:
@@ -224,7 +224,7 @@ sys.exit(bool({"torch", "diffusers", "transformers", "numpy"} & set(sys.modules)
     [
         (["--engine", "diffusers"], "--weights: is required with --engine diffusers"),
         (["--weights", "somewhere"], "--weights: is for --engine diffusers"),
-        (["--engine", "diffusers", "--weights", "/nowhere"], "holds no weights"),
+        (["--engine", "diffusers", "--weights", "/nowhere"], "contains no weights"),
     ],
 )
 def test_the_command_line_says_what_is_missing(options: list[str], said: str) -> None:

@@ -1,4 +1,4 @@
-"""The stages on their threads: whatever order things come in, each order gets its own picture or its own fault."""
+"""The stages on their threads: in any order of events, each order gets its own image or its own fault."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import torch
 
 from fluxwerk.engines import Order
 from fluxwerk.engines.local.inpaint import KleinInpaint
-from fluxwerk.engines.local.message import Came, Done, RenderFailed, Said
-from fluxwerk.engines.local.stages import ROOM, Stages
+from fluxwerk.engines.local.message import Done, Progressed, RenderFailed, Reply
+from fluxwerk.engines.local.stages import MOST_SAMPLES, Stages
 from fluxwerk.imagefile import measure
 from support.painting import paint
 from support.photos import apart, opened, photo, png
@@ -25,45 +25,45 @@ FOX = Order("flux-2-klein-4b", "a red fox", 7, 128, 128)
 PATIENCE = 60
 
 
-class Ear:
-    """Hears what the stages tell, and waits for it."""
+class Recorder:
+    """Records the replies of the stages, and waits for them."""
 
     def __init__(self) -> None:
-        self.said: list[Said] = []
+        self.replies: list[Reply] = []
         self._changed = threading.Condition()
 
-    def __call__(self, said: Said) -> None:
+    def __call__(self, reply: Reply) -> None:
         with self._changed:
-            self.said.append(said)
+            self.replies.append(reply)
             self._changed.notify_all()
 
-    def wait(self, kind: type, *numbers: int) -> list[Said]:
-        """Return what was said of that kind about these orders, once it was said of all."""
+    def wait(self, kind: type, *numbers: int) -> list[Reply]:
+        """Return the replies of a kind about these orders, once there is one for each."""
 
-        def heard() -> list[Said]:
-            return [said for said in self.said if isinstance(said, kind) and said.number in numbers]
+        def matching() -> list[Reply]:
+            return [reply for reply in self.replies if isinstance(reply, kind) and reply.number in numbers]
 
-        self.until(lambda: {said.number for said in heard()} == set(numbers))
-        return heard()
+        self.until(lambda: {reply.number for reply in matching()} == set(numbers))
+        return matching()
 
     def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until something holds."""
+        """Wait until a condition holds."""
         with self._changed:
-            assert self._changed.wait_for(holds, PATIENCE), self.said
+            assert self._changed.wait_for(holds, PATIENCE), self.replies
 
     def steps(self, number: int) -> int:
-        """Return how many steps were told of an order."""
-        return sum(isinstance(said, Came) and said.number == number for said in list(self.said))
+        """Return the number of steps that were reported for an order."""
+        return sum(isinstance(reply, Progressed) and reply.number == number for reply in list(self.replies))
 
 
 @contextmanager
-def running(family, **options: object) -> Generator[tuple[Stages, Ear]]:
-    ear = Ear()
-    stages = Stages({"flux-2-klein-4b": family}, ear, **options)
+def running(family, **options: object) -> Generator[tuple[Stages, Recorder]]:
+    recorder = Recorder()
+    stages = Stages({"flux-2-klein-4b": family}, recorder, **options)
     thread = threading.Thread(target=stages.run)
     thread.start()
     try:
-        yield stages, ear
+        yield stages, recorder
     finally:
         stages.close()
         thread.join(PATIENCE)
@@ -73,101 +73,101 @@ def running(family, **options: object) -> Generator[tuple[Stages, Ear]]:
 def test_orders_from_two_threads_all_get_their_own_pictures(family) -> None:
     klein = family("klein")
     asked = {n: replace(FOX, seed=n, prompt=f"prompt {n}", width=64 + 64 * (n % 2)) for n in range(12)}
-    with running(klein) as (stages, ear):
+    with running(klein) as (stages, recorder):
         halves = [
             threading.Thread(target=lambda half=half: [stages.submit(n, asked[n]) for n in asked if n % 2 == half])
             for half in (0, 1)
         ]
         for thread in halves:
             thread.start()
-        done = {said.number: said.picture for said in ear.wait(Done, *asked)}
+        done = {reply.number: reply.image for reply in recorder.wait(Done, *asked)}
         for thread in halves:
             thread.join()
     for number, order in asked.items():
         assert apart(opened(done[number]), paint(klein, order)) <= 1
 
 
-def test_each_step_is_told_and_the_share_only_grows(family) -> None:
-    with running(family("klein", 5)) as (stages, ear):
+def test_each_step_is_reported_and_the_share_only_grows(family) -> None:
+    with running(family("klein", 5)) as (stages, recorder):
         stages.submit(1, FOX)
-        ear.wait(Done, 1)
-    shares = [said.share for said in ear.said if isinstance(said, Came)]
+        recorder.wait(Done, 1)
+    shares = [reply.share for reply in recorder.replies if isinstance(reply, Progressed)]
     assert shares == [pytest.approx(step / 6) for step in range(1, 6)]
-    assert all(said.preview is None for said in ear.said if isinstance(said, Came))
+    assert all(reply.preview is None for reply in recorder.replies if isinstance(reply, Progressed))
 
 
 def test_previews_come_while_steps_are_left(family) -> None:
-    with running(family("klein", 40), previews=True) as (stages, ear):
+    with running(family("klein", 40), previews=True) as (stages, recorder):
         stages.submit(1, FOX)
-        (first, *_) = ear.wait(Came, 1)
-        ear.wait(Done, 1)
+        (first, *_) = recorder.wait(Progressed, 1)
+        recorder.wait(Done, 1)
     assert first.share < 1
     assert measure(first.preview).content_type == "image/jpeg"
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpeg", "webp"])
 def test_the_file_has_the_format_and_the_size_that_were_ordered(family, suffix: str) -> None:
-    with running(family("klein", 1)) as (stages, ear):
+    with running(family("klein", 1)) as (stages, recorder):
         stages.submit(1, replace(FOX, width=130, height=75, output_format=suffix))
-        (done,) = ear.wait(Done, 1)
-    found = measure(done.picture)
+        (done,) = recorder.wait(Done, 1)
+    found = measure(done.image)
     assert (found.content_type, found.size) == (f"image/{suffix}", (130, 75))
 
 
-def test_a_cancelled_order_is_never_heard_of_again(family) -> None:
-    with running(family("klein", 400)) as (stages, ear):
+def test_a_cancelled_order_gets_no_further_reply(family) -> None:
+    with running(family("klein", 400)) as (stages, recorder):
         stages.submit(1, FOX)
-        ear.wait(Came, 1)
+        recorder.wait(Progressed, 1)
         stages.submit(2, replace(FOX, seed=3, width=64, height=64))
-        ear.wait(Came, 2)
+        recorder.wait(Progressed, 2)
         stages.cancel(1)
-        before = ear.steps(1)
-        ear.until(lambda: ear.steps(2) >= 40)
-        # The pass that was running when it was cancelled may still be told.
-        assert ear.steps(1) <= before + 1
-    assert not [said for said in ear.said if isinstance(said, Done | RenderFailed) and said.number == 1]
+        before = recorder.steps(1)
+        recorder.until(lambda: recorder.steps(2) >= 40)
+        # The pass that was running when it was cancelled may still be reported.
+        assert recorder.steps(1) <= before + 1
+    assert not [reply for reply in recorder.replies if isinstance(reply, Done | RenderFailed) and reply.number == 1]
 
 
 def test_an_image_that_cannot_be_read_fails_alone(family) -> None:
-    with running(family("klein")) as (stages, ear):
+    with running(family("klein")) as (stages, recorder):
         stages.submit(1, replace(FOX, references=(b"no image",)))
         stages.submit(2, replace(FOX, references=(png(photo(64, 64)),)))
-        (failed,) = ear.wait(RenderFailed, 1)
-        ear.wait(Done, 2)
+        (failed,) = recorder.wait(RenderFailed, 1)
+        recorder.wait(Done, 2)
     assert failed.kind == "ValueError"
 
 
 def test_a_prompt_is_encoded_once(family) -> None:
     klein = family("klein", 1)
     before = klein.encoder.runs
-    with running(klein) as (stages, ear):
+    with running(klein) as (stages, recorder):
         for number in range(3):
             stages.submit(number, replace(FOX, prompt="never encoded before", seed=number))
-        ear.wait(Done, 0, 1, 2)
+        recorder.wait(Done, 0, 1, 2)
     assert klein.encoder.runs == before + 1
 
 
 def test_closing_drops_what_is_unfinished(family) -> None:
-    with running(family("klein", 5000)) as (stages, ear):
+    with running(family("klein", 5000)) as (stages, recorder):
         stages.submit(1, FOX)
-        ear.wait(Came, 1)
-    assert not [said for said in ear.said if isinstance(said, Done)]
+        recorder.wait(Progressed, 1)
+    assert not [reply for reply in recorder.replies if isinstance(reply, Done)]
 
 
 def threads_of(*stages: str) -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(stages)]
 
 
-def test_stages_that_nobody_listens_to_end_whatever_still_waits(family) -> None:
-    def tell(_: Said) -> None:
+def test_stages_end_when_their_replies_cannot_be_sent(family) -> None:
+    def tell(_: Reply) -> None:
         raise BrokenPipeError
 
     stages = Stages({"flux-2-klein-4b": family("klein")}, tell)
-    for number in range(ROOM + 8):
+    for number in range(MOST_SAMPLES + 8):
         stages.submit(number, replace(FOX, width=64, height=64))
     with pytest.raises(BrokenPipeError):
         stages.run()
-    assert threads_of("prepare", "develop", "show", "write") == []
+    assert threads_of("prepare", "decode", "show", "write") == []
 
 
 class Lost(KleinInpaint):
@@ -175,21 +175,21 @@ class Lost(KleinInpaint):
 
     at = ""
 
-    def admit(self, number: int, order: Order):
-        self._fail_at("admit")
-        return super().admit(number, order)
+    def prepare(self, number: int, order: Order):
+        self._fail_at("prepare")
+        return super().prepare(number, order)
 
-    def predict(self, drafts):
+    def predict(self, samples):
         self._fail_at("predict")
-        return super().predict(drafts)
+        return super().predict(samples)
 
-    def develop(self, draft):
-        self._fail_at("develop")
-        return super().develop(draft)
+    def decode(self, sample):
+        self._fail_at("decode")
+        return super().decode(sample)
 
-    def unpacked(self, draft, latents):
-        self._fail_at("unpacked")
-        return super().unpacked(draft, latents)
+    def unpack(self, sample, latents):
+        self._fail_at("unpack")
+        return super().unpack(sample, latents)
 
     def _fail_at(self, stage: str) -> None:
         if stage == self.at:
@@ -197,16 +197,16 @@ class Lost(KleinInpaint):
             raise kind("CUDA error: an illegal memory access was encountered")
 
 
-@pytest.mark.parametrize("stage", ["admit", "predict", "develop", "unpacked"])
+@pytest.mark.parametrize("stage", ["prepare", "predict", "decode", "unpack"])
 def test_a_lost_device_ends_the_process_and_fails_no_order(family, stage: str) -> None:
-    klein, ear = family("klein"), Ear()
+    klein, recorder = family("klein"), Recorder()
     lost = Lost(klein.pipe, klein.row, "cpu", klein.encoder)
     lost.at = stage
-    stages = Stages({"flux-2-klein-4b": lost}, ear, previews=stage == "unpacked")
+    stages = Stages({"flux-2-klein-4b": lost}, recorder, previews=stage == "unpack")
     stages.submit(1, FOX)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         stages.run()
-    assert not [said for said in ear.said if isinstance(said, RenderFailed)]
+    assert not [reply for reply in recorder.replies if isinstance(reply, RenderFailed)]
 
 
 class Slow(KleinInpaint):
@@ -217,62 +217,62 @@ class Slow(KleinInpaint):
         self.steps, self.drawn = 0, 0
         self.tenth, self.second = threading.Event(), threading.Event()
 
-    def predict(self, drafts):
+    def predict(self, samples):
         self.steps += 1
         if self.steps == 10:
             self.tenth.set()
         if self.steps == 20:
             assert self.second.wait(PATIENCE)
-        return super().predict(drafts)
+        return super().predict(samples)
 
-    def unpacked(self, draft, latents):
+    def unpack(self, sample, latents):
         self.drawn += 1
         assert self.tenth.wait(PATIENCE)
         if self.drawn == 2:
             self.second.set()
-        return super().unpacked(draft, latents)
+        return super().unpack(sample, latents)
 
 
 def test_after_a_slow_preview_the_newest_is_shown_next(family) -> None:
     klein = family("klein", 20)
-    with running(Slow(klein.pipe, klein.row, "cpu", klein.encoder), previews=True) as (stages, ear):
+    with running(Slow(klein.pipe, klein.row, "cpu", klein.encoder), previews=True) as (stages, recorder):
         stages.submit(1, FOX)
-        ear.wait(Done, 1)
-    first, second, *_ = [said.share for said in ear.said if isinstance(said, Came)]
+        recorder.wait(Done, 1)
+    first, second, *_ = [reply.share for reply in recorder.replies if isinstance(reply, Progressed)]
     assert first < 9 / 21 <= second
 
 
 class Moving(KleinInpaint):
-    """Notes whether whoever looks at latents has the parts to itself."""
+    """Records whether the thread that reads latents has the parts to itself."""
 
     turn: object
     owned: list[bool]
 
-    def unpacked(self, draft, latents):
+    def unpack(self, sample, latents):
         self.owned.append(self.turn._is_owned())
-        return super().unpacked(draft, latents)
+        return super().unpack(sample, latents)
 
 
 def test_previews_keep_away_from_parts_that_are_being_moved(family) -> None:
     klein = family("klein", 3)
     moving = Moving(klein.pipe, replace(klein.row, offload="model"), "cpu", klein.encoder)
     moving.owned = []
-    with running(moving, previews=True) as (stages, ear):
-        moving.turn = stages._turn
+    with running(moving, previews=True) as (stages, recorder):
+        moving.turn = stages._exclusive
         stages.submit(1, FOX)
-        ear.wait(Came, 1)
-        ear.wait(Done, 1)
+        recorder.wait(Progressed, 1)
+        recorder.wait(Done, 1)
     # One more is the decoding at the end.
     assert len(moving.owned) > 1
     assert all(moving.owned)
 
 
 def test_an_order_that_comes_after_a_large_job_waits_for_one_of_its_images(family) -> None:
-    with running(family("klein")) as (stages, ear):
-        large = range(ROOM + 30)
+    with running(family("klein")) as (stages, recorder):
+        large = range(MOST_SAMPLES + 30)
         for number in large:
             stages.submit(number, replace(FOX, width=64, height=64))
         stages.submit(1000, FOX)
-        ear.wait(Done, 1000, *large)
-    done = [said.number for said in ear.said if isinstance(said, Done)]
-    assert done.index(1000) < ROOM + 10
+        recorder.wait(Done, 1000, *large)
+    done = [reply.number for reply in recorder.replies if isinstance(reply, Done)]
+    assert done.index(1000) < MOST_SAMPLES + 10

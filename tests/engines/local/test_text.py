@@ -9,8 +9,7 @@ pytest.importorskip("torch", reason="open weights need torch: pip install 'fluxw
 import diffusers
 import torch
 
-from fluxwerk.engines.local.sample import Text
-from fluxwerk.engines.local.text import Encoder, shorten
+from fluxwerk.engines.local.text import Encoder, Text, truncate
 
 
 def test_only_the_latest_prompts_are_remembered() -> None:
@@ -40,7 +39,7 @@ def test_the_shortened_encoder_gives_the_same_bits(checkpoint, name: str, pipeli
     prompts = ["", "a red fox", "Ein Fuchs & 狐狸 " * 40]
     whole = [encode(prompt).embeds for prompt in prompts]
     before = sum(one.numel() for one in pipe.text_encoder.parameters())
-    assert shorten(pipe, encode)
+    assert truncate(pipe, encode)
     stack = getattr(pipe.text_encoder, "language_model", pipe.text_encoder)
     assert len(stack.layers) == layers
     assert sum(one.numel() for one in pipe.text_encoder.parameters()) < before
@@ -56,10 +55,10 @@ def test_an_encoder_whose_bits_would_change_stays_whole(checkpoint) -> None:
         return Text(embeds, None)
 
     whole = last_layer("a red fox").embeds
-    assert not shorten(pipe, last_layer)
+    assert not truncate(pipe, last_layer)
     assert torch.equal(last_layer("a red fox").embeds, whole)
 
 
 def test_t5_stays_as_it_is(family) -> None:
-    assert not family("flux1-dev").shortened
-    assert family("klein").shortened
+    assert not family("flux1-dev").is_truncated
+    assert family("klein").is_truncated

@@ -70,7 +70,7 @@ def test_two_folders_for_one_model_need_a_table(tmp_path) -> None:
     folder(tmp_path / "one")
     folder(tmp_path / "two")
     with pytest.raises(
-        InvalidUsageError, match=r"one and two would both serve flux-2-klein-4b \(say which in a weights\.toml\)"
+        InvalidUsageError, match=r"one and two both serve flux-2-klein-4b \(choose one in a weights\.toml\)"
     ):
         read(str(tmp_path))
 
@@ -115,17 +115,17 @@ def test_a_name_on_the_hub_needs_its_kind(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", r"no model is named"),
-        ("[weights", r"is no TOML"),
-        ("[engine]\nfast = true", r"engine: is no table"),
+        ("", r"names no model"),
+        ("[weights", r"is not valid TOML"),
+        ("[engine]\nfast = true", r"engine: is not a table"),
         ('[weights.flux-9]\npath = "klein"', r"flux-9"),
         ("[weights.klein-4b]", r"klein-4b\.path"),
         ('[weights.klein-4b]\npath = "nowhere"', r"model_index\.json"),
         ('[weights.klein-4b]\npath = "klein"\nspeed = 9', r"klein-4b\.speed"),
         ("weights = 3", r"weights = 3: must be a table"),
         ("[weights]\nklein-4b = 3", r"klein-4b = 3: must be a table"),
-        ('[weights.klein-4b]\npath = ""', r"is no folder"),
-        ('[weights.klein-4b]\npath = "some/where"', r"some/where is no folder, and a name on the Hub needs"),
+        ('[weights.klein-4b]\npath = ""', r"is not a folder"),
+        ('[weights.klein-4b]\npath = "some/where"', r"some/where is not a folder; a name on the Hub needs"),
         ('[weights.klein-4b]\npath = "klein"\nsteps = "many"', r"klein-4b\.steps = 'many': must be a whole number"),
         ('[weights.klein-4b]\npath = "klein"\nsteps = 0', r"klein-4b\.steps = 0"),
         ('[weights.klein-4b]\npath = "klein"\nsteps = true', r"klein-4b\.steps = True"),
@@ -134,24 +134,24 @@ def test_a_name_on_the_hub_needs_its_kind(tmp_path) -> None:
         ('[weights.klein-4b]\npath = "klein"\nguidance = 3', r"klein-4b\.guidance = 3: these weights are distilled"),
         ('[weights.klein-4b]\npath = "klein"\ndevice = 1', r"klein-4b\.device = 1: must be a text"),
         ('[weights.klein-4b]\npath = "klein"\nlicence = ""', r"klein-4b\.licence = '': must be a text"),
-        ('[weights.klein-4b]\npath = "klein"\npipeline = "dev"', r"'dev': is asked for, but klein holds a Flux2Klein"),
-        ('[weights.klein-4b]\npath = "klein"\npipeline = "sd"', r"'sd': is asked for, but klein holds a Flux2Klein"),
+        ('[weights.klein-4b]\npath = "klein"\npipeline = "dev"', r"'dev': does not match klein, which contains a Flux"),
+        ('[weights.klein-4b]\npath = "klein"\npipeline = "sd"', r"'sd': does not match klein, which contains a Flux"),
         ('[weights.klein-4b]\npath = "klein"\nloras = "a"', r"klein-4b\.loras = 'a': must be a list"),
-        ('[weights.klein-4b]\npath = "klein"\nloras = [3]', r"klein-4b\.loras = 3: is no LoRA"),
-        ('[weights.klein-4b]\npath = "klein"\nloras = [{ scale = 1 }]', r"is no LoRA"),
-        ('[weights.klein-4b]\npath = "klein"\nloras = [{ path = "a", scale = "big" }]', r"is no LoRA"),
-        ('[weights.klein-4b]\npath = "klein"\nloras = [{ path = "a", weight = 2 }]', r"is no LoRA"),
+        ('[weights.klein-4b]\npath = "klein"\nloras = [3]', r"klein-4b\.loras = 3: is not a LoRA"),
+        ('[weights.klein-4b]\npath = "klein"\nloras = [{ scale = 1 }]', r"is not a LoRA"),
+        ('[weights.klein-4b]\npath = "klein"\nloras = [{ path = "a", scale = "big" }]', r"is not a LoRA"),
+        ('[weights.klein-4b]\npath = "klein"\nloras = [{ path = "a", weight = 2 }]', r"is not a LoRA"),
         (
             '[weights.klein-4b]\npath = "klein"\n[weights.flux-2-klein-4b]\npath = "klein"',
-            r"flux-2-klein-4b is named twice",
+            r"flux-2-klein-4b is configured twice",
         ),
         ('[weights.klein-4b]\npath = "klein"\ndtype = "int4"', r"must be one of bfloat16"),
         ('[weights.klein-4b]\npath = "klein"\nloras = ["style.bin"]', r"must be a \.safetensors file"),
         ('[weights.fill]\npath = "dev"', r"Flux2Pipeline cannot serve it \(it needs one of Flux2KleinPipeline"),
         ('[weights.klein-4b]\npath = "fill"', r"FluxFillPipeline cannot serve it"),
-        ('[weights.vto]\npath = "klein"', r"no open weights do what it does"),
-        ('[weights.flux-3]\npath = "klein"', r"no open weights do what it does"),
-        ('[weights.klein-4b]\npath = "three"', r"Flux3ModularPipeline.*is not driven here"),
+        ('[weights.vto]\npath = "klein"', r"open weights for this model do not exist"),
+        ('[weights.flux-3]\npath = "klein"', r"open weights for this model do not exist"),
+        ('[weights.klein-4b]\npath = "three"', r"Flux3ModularPipeline.*is not supported"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said(tmp_path, text: str, said: str) -> None:
@@ -170,14 +170,14 @@ def test_a_table_may_say_what_a_folder_does_not_tell(tmp_path) -> None:
 
 
 def test_a_place_without_weights_is_refused(tmp_path) -> None:
-    with pytest.raises(InvalidUsageError, match="holds no weights"):
+    with pytest.raises(InvalidUsageError, match="contains no weights"):
         read(str(tmp_path))
-    with pytest.raises(InvalidUsageError, match="holds no weights"):
+    with pytest.raises(InvalidUsageError, match="contains no weights"):
         read(str(tmp_path / "missing"))
 
 
 def test_weights_that_bring_code_are_refused(tmp_path) -> None:
-    with pytest.raises(InvalidUsageError, match=r"brings code of its own \(transformer\)"):
+    with pytest.raises(InvalidUsageError, match=r"contains its own code \(transformer\)"):
         read(str(folder(tmp_path / "one", transformer=["my_model", "MyTransformer"])))
 
 
@@ -185,7 +185,7 @@ def test_weights_that_bring_code_are_refused(tmp_path) -> None:
 def test_weights_in_pickles_are_refused(tmp_path, suffix: str) -> None:
     place = folder(tmp_path / "one")
     (place / "transformer" / f"model.{suffix}").touch()
-    with pytest.raises(InvalidUsageError, match=f"holds pickles \\(model.{suffix}\\)"):
+    with pytest.raises(InvalidUsageError, match=f"contains pickles \\(model.{suffix}\\)"):
         read(str(place))
 
 

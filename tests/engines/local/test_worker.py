@@ -8,11 +8,11 @@ import pickle
 import pytest
 
 from fluxwerk.engines import Order
-from fluxwerk.engines.local.message import Cancel, Paint
+from fluxwerk.engines.local.message import Cancel, Render
 from fluxwerk.engines.local.worker import _read
 
 FOX = Order("flux-2-klein-4b", "a red fox", 7, 64, 64, references=(bytes(100),))
-ASKED = pickle.dumps(Paint(1, FOX)) + pickle.dumps(Cancel(1))
+ASKED = pickle.dumps(Render(1, FOX)) + pickle.dumps(Cancel(1))
 
 
 class Listening:

@@ -15,8 +15,8 @@ from fluxwerk import AsyncClient, Client, InDoubtError, NoResponseError, TaskTim
 from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.server import app as application
 from fluxwerk.server.faults.rules import FaultRule
-from fluxwerk.server.router import Service
 from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.state import ServerState
 from fluxwerk.testing import loopback
 
 KEY = {"x-key": "a-key"}
@@ -144,7 +144,7 @@ def test_a_stalled_download_ends_at_the_deadline():
 @pytest.mark.parametrize("deed", ["reset", "cut"])
 def test_in_process_a_broken_line_is_an_exception(deed):
     async def send() -> None:
-        service = Service(Accounts(), lambda: 0.0, trouble=[FaultRule(on="submit", do=deed)])
+        service = ServerState(Accounts(), lambda: 0.0, trouble=[FaultRule(on="submit", do=deed)])
         transport = httpx2.ASGITransport(application.build(service, OfflineEngine()))
         async with httpx2.AsyncClient(transport=transport, base_url="http://fluxwerk.test") as http:
             await http.post("/v1/flux-2-pro", json=SMALL, headers=KEY)

@@ -42,7 +42,7 @@ def test_a_moderated_task_polls_as_the_live_service_words_it():
 
 @pytest.mark.parametrize(("stage", "left"), [("request", 10), ("content", 7)])
 def test_a_refused_request_costs_nothing_and_a_refused_image_was_made(stage, left):
-    of = face(books=Accounts(credit=Decimal(10)))
+    of = face(accounts=Accounts(credit=Decimal(10)))
     body = poll(of, post(of, {"prompt": f"fluxwerk:{stage}-moderated"}))
     assert body["cost"] == 10 - left
     assert said(ask(of, "GET", "/v1/credits")) == {"credits": left}
@@ -53,7 +53,7 @@ def test_a_refused_request_costs_nothing_and_a_refused_image_was_made(stage, lef
     [("error", "internal_error"), ("timeout", "generation_timeout"), ("invalid-image", "invalid_image")],
 )
 def test_a_failing_prompt_fails_with_the_guides_code_and_costs_nothing(name, code):
-    of = FaceToFace(books=Accounts(credit=Decimal(10)))
+    of = FaceToFace(accounts=Accounts(credit=Decimal(10)))
     with pytest.raises(TaskFailedError) as caught:
         of.generate(f"fluxwerk:{name}")
     assert caught.value.details["error"] == code
@@ -78,7 +78,7 @@ def test_a_task_that_never_ends_holds_its_slot_until_it_is_forgotten():
     of = FaceToFace()
     with pytest.raises(TaskTimeoutError) as caught:
         of.generate("fluxwerk:pending-forever", timeout=600)
-    account = of.service.books.jobs[caught.value.task.id].account
+    account = of.state.accounts.jobs[caught.value.task.id].account
     assert len(account.in_flight) == 1
     of.clock.sleep(KEEP)
     with pytest.raises(TaskNotFoundError):

@@ -170,7 +170,7 @@ def test_a_busy_server_names_its_retry_after_as_it_was_told(retry_after):
     of = face(trouble=[FaultRule(on="submit", do="status", status=429, retry_after=retry_after)])
     answer = post(of, {"prompt": "x"})
     assert (answer.status, answer.headers["retry-after"]) == (429, str(retry_after))
-    assert of.service.books.jobs == {}
+    assert of.state.accounts.jobs == {}
 
 
 def test_a_busy_submit_is_repeated_after_the_pause_it_was_told():
@@ -178,7 +178,7 @@ def test_a_busy_submit_is_repeated_after_the_pause_it_was_told():
     began = of.clock.now()
     assert of.generate("x").cost == 3
     assert of.clock.now() - began >= 14
-    assert len(of.service.books.jobs) == 1
+    assert len(of.state.accounts.jobs) == 1
 
 
 @pytest.mark.parametrize("accepted", [False, True])
@@ -188,7 +188,7 @@ def test_a_submit_whose_answer_is_lost_is_in_doubt_whether_or_not_it_was_accepte
     with pytest.raises(InDoubtError):
         of.generate("x")
     assert posts(of) == 1
-    assert len(of.service.books.jobs) == accepted
+    assert len(of.state.accounts.jobs) == accepted
 
 
 @pytest.mark.parametrize("deed", ["cut", "stall"])
@@ -196,7 +196,7 @@ def test_a_submit_whose_answer_is_cut_off_was_accepted(deed):
     of = troubled(FaultRule(on="submit", do=deed))
     with pytest.raises(InDoubtError):
         of.generate("x", timeout=30)
-    assert len(of.service.books.jobs) == 1
+    assert len(of.state.accounts.jobs) == 1
 
 
 @pytest.mark.parametrize("place", ["poll", "download"])
@@ -285,7 +285,7 @@ def test_a_rule_decides_how_a_task_ends():
 
 
 def test_only_the_prompts_and_models_that_a_rule_names_suffer():
-    of = troubled(FaultRule(on="submit", do="fail", prompt="bad"), books=Accounts(credit=Decimal(100)))
+    of = troubled(FaultRule(on="submit", do="fail", prompt="bad"), accounts=Accounts(credit=Decimal(100)))
     assert of.generate("good").cost == 3
     with pytest.raises(TaskFailedError):
         of.generate("bad")

@@ -19,9 +19,10 @@ from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.engines.threads import ThreadedEngine, live
 from fluxwerk.errors import Fault
 from fluxwerk.server.app import build
-from fluxwerk.server.router import Service
+from fluxwerk.server.router import Router
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.server.state.metrics import Metrics
+from fluxwerk.server.state.state import ServerState
 from fluxwerk.testing.face_to_face import BASE, FaceToFace, blank
 from fluxwerk.types import HttpRequest, Response
 from support.asking import ask as requested
@@ -71,8 +72,10 @@ class Puppet(FullAbilities):
 
 
 @asynccontextmanager
-async def serving(puppet: Puppet, books: Accounts | None = None) -> AsyncGenerator[tuple[httpx2.AsyncClient, Service]]:
-    service = Service(books or Accounts(), lambda: 0.0, engine=puppet.name, abilities=puppet)
+async def serving(
+    puppet: Puppet, accounts: Accounts | None = None
+) -> AsyncGenerator[tuple[httpx2.AsyncClient, ServerState]]:
+    service = ServerState(accounts or Accounts(), lambda: 0.0, engine=puppet.name, abilities=puppet)
     app = build(service, puppet)
     async with app.router.lifespan_context(app):
         transport = httpx2.ASGITransport(app=app)
@@ -160,7 +163,7 @@ def test_what_the_engine_cannot_honour_is_a_422_that_names_the_field() -> None:
             assert answer.status_code == 422
             (entry,) = answer.json()["detail"]
             assert (entry["loc"], entry["msg"]) == (["body", "seed"], "must not be 13 (take 12)")
-            assert not service.books.jobs
+            assert not service.accounts.jobs
 
     asyncio.run(scene())
 
@@ -191,8 +194,7 @@ def test_health_is_503_until_the_engine_serves() -> None:
 
 @pytest.mark.parametrize(("path", "method"), [("/v1/models", "POST"), ("/v1/tasks/x", "POST")])
 def test_another_method_is_refused(path: str, method: str) -> None:
-    service = Service(Accounts(), lambda: 0.0)
-    steps = service.answer(HttpRequest(method, f"http://fluxwerk.test{path}"))
+    steps = Router(ServerState(Accounts(), lambda: 0.0)).answer(HttpRequest(method, f"http://fluxwerk.test{path}"))
     with pytest.raises(StopIteration) as done:
         next(steps)
     assert done.value.value.status in (404, 405)
@@ -211,7 +213,7 @@ def test_a_simple_engine_is_ready_and_serves_the_whole_catalogue(face_to_face: F
 
 def test_a_closing_server_accepts_nothing_and_still_answers_polls(face_to_face: FaceToFace) -> None:
     task = face_to_face.submit("a fox")
-    face_to_face.service.closing = True
+    face_to_face.state.close()
     refused = face_to_face.send(
         HttpRequest("POST", "http://fluxwerk.test/v1/flux-2-pro", b'{"prompt":"x"}', keyed=True)
     )
@@ -222,15 +224,15 @@ def test_a_closing_server_accepts_nothing_and_still_answers_polls(face_to_face: 
 
 def test_a_server_is_quiet_when_nothing_runs_and_nothing_waits_to_be_collected() -> None:
     face = FaceToFace(seconds=5.0)
-    books, now = face.service.books, face.clock.now
-    assert books.is_quiet(now(), 10)
+    accounts, now = face.state.accounts, face.clock.now
+    assert accounts.is_quiet(now(), 10)
     task = face.submit("a fox")
-    assert not books.is_quiet(now(), 10)
+    assert not accounts.is_quiet(now(), 10)
     status = face.wait(task)
-    assert not books.is_quiet(now(), 10)
-    assert books.is_quiet(now() + 11, 10)
+    assert not accounts.is_quiet(now(), 10)
+    assert accounts.is_quiet(now() + 11, 10)
     face.download(status)
-    assert books.is_quiet(now(), 10)
+    assert accounts.is_quiet(now(), 10)
 
 
 def test_a_simple_engine_becomes_live_and_a_live_one_stays() -> None:
@@ -288,7 +290,7 @@ def test_a_task_shows_what_it_was_and_how_it_ended() -> None:
 
 
 def test_a_task_that_waits_is_cancelled_and_its_credits_come_back() -> None:
-    of = FaceToFace(books=Accounts(credit=Decimal(10)))
+    of = FaceToFace(accounts=Accounts(credit=Decimal(10)))
     identity = said(post(of, {"prompt": "fluxwerk:pending-forever"}))["id"]
     answer = said(requested(of, "DELETE", f"/v1/tasks/{identity}"))
     assert (answer["cancelled"], answer["was"], answer["status"], answer["cost"]) == (True, "queued", "Error", 0)
@@ -296,7 +298,7 @@ def test_a_task_that_waits_is_cancelled_and_its_credits_come_back() -> None:
 
 
 def test_a_task_whose_image_is_held_back_is_cancelled_for_good() -> None:
-    of = FaceToFace(seconds=5, books=Accounts(credit=Decimal(10)))
+    of = FaceToFace(seconds=5, accounts=Accounts(credit=Decimal(10)))
     submitted = said(post(of, {"prompt": "x"}))
     answer = said(requested(of, "DELETE", f"/v1/tasks/{submitted['id']}"))
     assert (answer["cancelled"], answer["was"]) == (True, "running")
@@ -318,10 +320,10 @@ def test_a_cancelled_task_gives_its_slot_back() -> None:
 def test_an_engine_that_finishes_what_was_cancelled_changes_nothing() -> None:
     of = FaceToFace()
     identity = said(post(of, {"prompt": "fluxwerk:pending-forever"}))["id"]
-    job = of.service.books.jobs[identity]
+    job = of.state.accounts.jobs[identity]
     requested(of, "DELETE", f"/v1/tasks/{identity}")
-    of.service.finish(job, b"picture")
-    of.service.fail(job, "too late")
+    of.state.finish(job, b"picture")
+    of.state.fail(job, "too late")
     assert (job.word, job.details["error"], job.picture) == ("Error", "cancelled", None)
 
 
@@ -333,7 +335,10 @@ def test_an_engine_that_finishes_what_was_cancelled_changes_nothing() -> None:
         ({"model": "/v1/flux-2-max", "inputs": [[1024, 1024]]}, 10, (1024, 1024)),
         ({"model": "flux-kontext", "aspect_ratio": "16:9", "prompt": "x"}, 4, (1392, 752)),
         ({"model": "expand", "inputs": [[300, 256]], "left": 10}, 5, (310, 256)),
-        ({"model": "flux-3-image", "resolution": "2k"}, None, (2048, 2048)),
+        ({"model": "flux-3-image", "resolution": "2k"}, 10, (2048, 2048)),
+        ({"model": "flux-3-image-klein", "width": 1200, "height": 1100}, 1.4, (1200, 1088)),
+        ({"model": "erase", "inputs": [[2048, 1024]]}, 3.4, (2048, 1024)),
+        ({"model": "deblur", "inputs": [[512, 512]]}, None, (512, 512)),
     ],
 )
 def test_a_price_is_told_without_a_key_and_without_a_task(body, cost, size) -> None:
@@ -341,7 +346,7 @@ def test_a_price_is_told_without_a_key_and_without_a_task(body, cost, size) -> N
     answer = said(requested(of, "POST", "/v1/price", body, key=None))
     assert (answer["cost"], (answer["width"], answer["height"])) == (cost, size)
     assert answer["estimate"] is True
-    assert not of.service.books.jobs
+    assert not of.state.accounts.jobs
 
 
 @pytest.mark.parametrize(
@@ -374,7 +379,7 @@ def once(of: FaceToFace, body: object, name: str = "order-1", key: str = "key") 
 
 
 def test_the_same_key_and_body_is_the_same_task_and_is_paid_once() -> None:
-    of = FaceToFace(books=Accounts(credit=Decimal(10)))
+    of = FaceToFace(accounts=Accounts(credit=Decimal(10)))
     first, again = once(of, {"prompt": "x"}), once(of, {"prompt": "x"})
     assert (again.status, again.body) == (200, first.body)
     assert again.headers["idempotent-replayed"] == "true"
@@ -387,7 +392,7 @@ def test_the_same_key_with_another_body_is_refused() -> None:
     once(of, {"prompt": "x"})
     answer = once(of, {"prompt": "y"})
     assert (answer.status, said(answer)["detail"][0]["type"]) == (422, "idempotency_key_reused")
-    assert len(of.service.books.jobs) == 1
+    assert len(of.state.accounts.jobs) == 1
 
 
 def test_an_idempotency_key_is_the_accounts_own_and_a_refused_submit_does_not_use_it_up() -> None:
@@ -408,7 +413,7 @@ def test_a_submit_that_is_still_being_read_makes_its_twin_wait() -> None:
     of = FaceToFace()
     headers = {"x-key": "key", "idempotency-key": "order-1"}
     body = b'{"prompt":"x","input_image":"http://host.test/x"}'
-    reading = of.service.answer(HttpRequest("POST", BASE + "/v1/flux-2-pro", body, headers=headers))
+    reading = of.router.answer(HttpRequest("POST", BASE + "/v1/flux-2-pro", body, headers=headers))
     next(reading)
     twin = once(of, json.loads(body))
     assert (twin.status, twin.headers["retry-after"]) == (409, "1")
@@ -433,15 +438,15 @@ def test_metrics_count_what_happened_and_name_nobody() -> None:
     lines = answer.body.decode().splitlines()
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     for line in (
-        'fluxwerk_tasks{status="Ready"} 1',
-        'fluxwerk_tasks{status="Error"} 1',
-        'fluxwerk_tasks{status="Pending"} 1',
-        'fluxwerk_accepted_total{model="flux-2-pro"} 3',
-        'fluxwerk_refused_total{status="422"} 1',
-        'fluxwerk_ended_total{status="Ready"} 2',
-        "fluxwerk_in_flight 1",
-        'fluxwerk_render_seconds_bucket{le="+Inf"} 2',
-        "fluxwerk_render_seconds_count 2",
+        'fluxwerk_tasks{status="Ready"} 1.0',
+        'fluxwerk_tasks{status="Error"} 1.0',
+        'fluxwerk_tasks{status="Pending"} 1.0',
+        'fluxwerk_accepted_total{model="flux-2-pro"} 3.0',
+        'fluxwerk_refused_total{status="422"} 1.0',
+        'fluxwerk_ended_total{status="Ready"} 2.0',
+        "fluxwerk_in_flight 1.0",
+        'fluxwerk_render_seconds_bucket{le="+Inf"} 2.0',
+        "fluxwerk_render_seconds_count 2.0",
     ):
         assert line in lines
     assert "CANARY" not in answer.body.decode()
@@ -456,18 +461,18 @@ def test_metrics_are_in_prometheus_own_format() -> None:
 
 def test_a_render_is_timed_from_its_beginning() -> None:
     meter = Metrics()
-    meter.render(0.3)
-    meter.render(200.0)
+    meter.rendered(0.3)
+    meter.rendered(200.0)
     buckets = dict(meter.buckets())
     assert (buckets["0.25"], buckets["0.5"], buckets["120"], buckets["+Inf"]) == (0, 1, 1, 2)
     of = FaceToFace()
-    job = of.service.books.jobs[said(post(of, {"prompt": "fluxwerk:pending-forever"}))["id"]]
+    job = of.state.accounts.jobs[said(post(of, {"prompt": "fluxwerk:pending-forever"}))["id"]]
     of.clock.sleep(10)
-    of.service.advance(job, RenderProgress(0.0))
+    of.state.advance(job, RenderProgress(0.0))
     of.clock.sleep(3)
-    of.service.advance(job, RenderProgress(0.5))
-    of.service.finish(job, b"picture")
-    assert of.service.meter.seconds == 3
+    of.state.advance(job, RenderProgress(0.5))
+    of.state.finish(job, b"picture")
+    assert of.state.metrics.seconds == 3
 
 
 def test_a_task_that_ended_twice_is_forgotten_once() -> None:
@@ -476,4 +481,4 @@ def test_a_task_that_ended_twice_is_forgotten_once() -> None:
     requested(of, "DELETE", f"/v1/tasks/{identity}")
     of.clock.sleep(10_000)
     assert tasks(of) == []
-    assert of.service.books.by_folder == {}
+    assert of.state.accounts.by_folder == {}

@@ -61,7 +61,7 @@ def test_a_key_is_shown_once_and_kept_as_its_hash(ring, tmp_path):
 
 def test_a_key_opens_its_account_with_its_credits_and_no_other_key_does(ring):
     key = ring.add("shop", Decimal(5))
-    of = face(books=Accounts(grants=ring.granted))
+    of = face(accounts=Accounts(grants=ring.granted))
     assert said(ask(of, "GET", "/v1/credits", key=key)) == {"credits": 5}
     assert post(of, {"prompt": "x"}, key=key).status == 200
     assert post(of, {"prompt": "x"}, key=key).status == 402
@@ -70,7 +70,7 @@ def test_a_key_opens_its_account_with_its_credits_and_no_other_key_does(ring):
 
 def test_a_revoked_key_ends_at_once_and_its_task_goes_on(ring):
     key = ring.add("shop")
-    of = face(seconds=5, books=Accounts(grants=ring.granted))
+    of = face(seconds=5, accounts=Accounts(grants=ring.granted))
     submitted = said(post(of, {"prompt": "x"}, key=key))
     ring.revoke("shop")
     assert post(of, {"prompt": "x"}, key=key).status == 403
@@ -80,7 +80,7 @@ def test_a_revoked_key_ends_at_once_and_its_task_goes_on(ring):
 
 
 def test_a_running_server_hears_of_what_another_process_did_to_the_file(ring, tmp_path):
-    of = face(books=Accounts(grants=ring.granted))
+    of = face(accounts=Accounts(grants=ring.granted))
     key = Keyring(tmp_path / "keys.json").add("shop")
     assert post(of, {"prompt": "x"}, key=key).status == 200
     Keyring(tmp_path / "keys.json").revoke(key[-4:])
@@ -96,7 +96,7 @@ def test_a_file_that_is_half_written_by_hand_changes_nothing_until_it_is_whole(r
 
 def test_credits_can_be_added_in_the_file(ring, tmp_path):
     key = ring.add("shop", Decimal(3))
-    of = face(books=Accounts(grants=ring.granted))
+    of = face(accounts=Accounts(grants=ring.granted))
     post(of, {"prompt": "x"}, key=key)
     file = tmp_path / "keys.json"
     file.write_text(file.read_text().replace('"credits": "3"', '"credits": "13"'))
@@ -117,7 +117,7 @@ def test_a_sum_that_nobody_can_be_given_is_refused_in_the_file_and_on_the_comman
 
 def test_a_mistyped_key_is_told_so():
     key = keys.make()
-    answer = post(face(books=Accounts(["known"])), {"prompt": "x"}, key=key[:-1] + ("A" if key[-1] != "A" else "B"))
+    answer = post(face(accounts=Accounts(["known"])), {"prompt": "x"}, key=key[:-1] + ("A" if key[-1] != "A" else "B"))
     assert "checksum" in said(answer)["message"]
     assert said(answer)["detail"] == "Not authenticated - Invalid Authentication"
 

@@ -40,10 +40,10 @@ class Idle:
 def living(folder: Path, at: float | None = None, **how) -> Iterator[FaceToFace]:
     """A service over the folder's state; at the end its process is gone."""
     disk = DiskStore(folder)
-    face = FaceToFace(books=Accounts(store=disk), secret=disk.secret, **how)
+    face = FaceToFace(accounts=Accounts(store=disk), secret=disk.secret, **how)
     if at is not None:
         face.clock.jump_to(at)
-    face.service.resume()
+    face.state.resume()
     try:
         yield face
     finally:
@@ -51,7 +51,8 @@ def living(folder: Path, at: float | None = None, **how) -> Iterator[FaceToFace]
 
 
 def never(face: FaceToFace) -> None:
-    face.service.on_accept = lambda _: None
+    """Render nothing from now on, as a server that is killed."""
+    face._stop_working()
 
 
 def test_a_task_that_nobody_rendered_is_rendered_after_the_restart(tmp_path):
@@ -75,9 +76,9 @@ def test_references_canvas_and_options_come_through(tmp_path):
         ids = [said(post(of, {"prompt": "x", **fields}))["id"]]
         ids.append(said(post(of, fill, "/v1/flux-pro-1.0-fill"))["id"])
         ids.append(said(post(of, {"image": text(png(256, 256)), "left": 7}, "/v1/flux-pro-1.0-expand"))["id"])
-        before = [of.service.books.jobs[identity] for identity in ids]
+        before = [of.state.accounts.jobs[identity] for identity in ids]
     with living(tmp_path) as of:
-        after = [of.service.books.jobs[identity] for identity in ids]
+        after = [of.state.accounts.jobs[identity] for identity in ids]
     for old, new in zip(before, after, strict=True):
         assert old.order == new.order
         assert (old.task, old.model, old.accepted, old.folder) == (new.task, new.model, new.accepted, new.folder)
@@ -87,7 +88,7 @@ def test_an_image_and_its_link_outlive_the_process(tmp_path):
     with living(tmp_path) as of:
         submitted = post(of, {"prompt": "x"})
         link = poll(of, submitted)["result"]["sample"]
-        assert of.service.books.jobs[said(submitted)["id"]].picture is None
+        assert of.state.accounts.jobs[said(submitted)["id"]].picture is None
     with living(tmp_path) as of:
         assert ask(of, "GET", link, key=None).body == blank(1024, 1024)
         assert poll(of, submitted)["status"] == "Ready"
@@ -264,10 +265,10 @@ def test_the_state_of_another_release_is_said(tmp_path):
 def test_a_task_that_cannot_be_written_is_neither_charged_nor_there(tmp_path):
     with living(tmp_path) as of:
         assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
-        of.service.books._store._connection.execute("drop table task")
+        of.state.accounts._store._connection.execute("drop table task")
         with pytest.raises(Exception, match="no such table"):
             post(of, {"prompt": "x", "input_image": text(png(64, 64))})
-        assert of.service.books.jobs == {}
+        assert of.state.accounts.jobs == {}
         assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
     with living(tmp_path) as of:
         assert said(ask(of, "GET", "/v1/tasks"))["tasks"] == []
@@ -301,7 +302,7 @@ def test_more_accounts_than_are_remembered_come_back_whole(tmp_path):
         for key in keys * 2:
             post(of, {"prompt": "x"}, key=key)
     disk = DiskStore(tmp_path)
-    of = FaceToFace(books=Accounts(store=disk, remembered=2), secret=disk.secret)
+    of = FaceToFace(accounts=Accounts(store=disk, remembered=2), secret=disk.secret)
     for key in keys:
         assert len(said(ask(of, "GET", "/v1/tasks", key=key))["tasks"]) == 2
         assert said(ask(of, "GET", "/v1/credits", key=key)) == {"credits": 1_000_000 - 6}
@@ -313,5 +314,5 @@ def test_money_is_exact_across_restarts(tmp_path):
         with living(tmp_path) as of:
             post(of, {"prompt": "x"}, "/v1/flux-2-klein-4b")
     with living(tmp_path) as of:
-        account = of.service.books.account("key")
+        account = of.state.accounts.account("key")
         assert account.spent == Decimal("4.2")

@@ -9,7 +9,7 @@ import click
 from fluxwerk.batch.report import EXPORT_COLUMNS, csv_lines, export, exported
 from fluxwerk.cli.batch.place import file_argument, ledger_option, open_ledger
 from fluxwerk.cli.console import put_json
-from fluxwerk.cli.making import json_option
+from fluxwerk.cli.creation import json_option
 
 
 @click.command("export")

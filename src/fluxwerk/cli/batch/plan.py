@@ -14,7 +14,7 @@ import click
 from fluxwerk.batch.planner import DUPLICATES, Plan, plan
 from fluxwerk.cli.batch.place import ledger_of, ledger_option
 from fluxwerk.cli.console import money, put_json
-from fluxwerk.cli.making import json_option
+from fluxwerk.cli.creation import json_option
 from fluxwerk.cli.number import credit
 from fluxwerk.client.base import DEFAULT_MODEL
 from fluxwerk.ledger.ledger import Ledger

@@ -8,7 +8,7 @@ import click
 
 from fluxwerk.cli.batch.place import ledger_option, open_ledger
 from fluxwerk.cli.console import put_json
-from fluxwerk.cli.making import json_option
+from fluxwerk.cli.creation import json_option
 from fluxwerk.errors import InvalidUsageError
 from fluxwerk.ledger.failure import FailureKind
 from fluxwerk.ledger.job import Stage

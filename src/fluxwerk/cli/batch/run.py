@@ -22,8 +22,8 @@ from fluxwerk.cli.batch.plan import plan_into, planning_options, show
 from fluxwerk.cli.batch.retry import failed_jobs
 from fluxwerk.cli.batch.watch import BatchProgress, open_watch
 from fluxwerk.cli.connection import Connection, batch_connection_options, connected_async
+from fluxwerk.cli.creation import json_option
 from fluxwerk.cli.exit import CREDITS, IN_DOUBT, INTERRUPTED, TIMEOUT
-from fluxwerk.cli.making import json_option
 from fluxwerk.cli.number import cap
 from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.ledger.budget import Sums

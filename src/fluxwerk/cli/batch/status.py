@@ -11,7 +11,7 @@ from fluxwerk.batch.report import Rate, facts_of, rate
 from fluxwerk.cli.batch.place import file_argument, ledger_option, open_ledger
 from fluxwerk.cli.batch.table import summary_lines, table
 from fluxwerk.cli.console import put_json
-from fluxwerk.cli.making import json_option
+from fluxwerk.cli.creation import json_option
 from fluxwerk.ledger.budget import Sums
 from fluxwerk.ledger.job import Stage
 from fluxwerk.ledger.ledger import Ledger

@@ -1,13 +1,13 @@
 """The engine that runs open FLUX weights on your own GPU.
 
-`LocalEngine` lives in the server's process and knows no torch; each device has a process of its own, which does.
-What each file is for:
+`LocalEngine` is part of the server's process and does not load torch; each device has its own process, which does.
+The modules:
 
-    weights, kind, ability   which folder serves which model, what such weights can do, what they honour
-    engine, process, message the server's side: processes, restarts, what is said to them
-    worker, load, warm       the other side: from folders to pipelines that are ready
-    stages, loop, group      orders through text encoder, steps and VAE; who takes the next step
-    family, flux2, ...       what the loop asks of a pipeline, answered by each generation of FLUX
+    weights, kind, ability   which folder serves which model, what such weights can do, which options they honour
+    engine, process, message the server's side: processes, restarts, messages
+    worker, load, warm       the process on a device: load folders into pipelines, and warm them up
+    stages, loop, group      the way of an order: text encoder, steps, VAE; which samples step next
+    family, flux2, ...       what the loop needs from a pipeline, for each generation of FLUX
 """
 
 from __future__ import annotations

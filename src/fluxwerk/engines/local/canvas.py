@@ -1,4 +1,4 @@
-"""A source that is repainted in part: brought to a size that the weights like, and back without touching the rest."""
+"""Inpainting on a canvas: fit the source to a size that the weights support, and lay the result over it."""
 
 from __future__ import annotations
 
@@ -12,35 +12,33 @@ from fluxwerk.engines import Canvas, Order
 from fluxwerk.engines.codec import decode
 
 GRID = 16
-# Both inpainting pipelines were made for about one megapixel.
-LARGEST = 1024 * 1024
+# Both inpainting pipelines were trained at about one megapixel.
+CANVAS_PIXELS = 1024 * 1024
 GREY = (127, 127, 127)
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """The source as it lies on the output, and a mask that is white where to paint; both as large as the output."""
+    """The source as it lies on the output, and a mask that is white where to generate; both have the output's size."""
 
     base: Image.Image
     mask: Image.Image
 
     def at(self, size: Size) -> tuple[Image.Image, Image.Image]:
         """Return both at another size."""
-        if self.base.size == size:
-            return self.base, self.mask
-        return scaled(self.base, size), scaled(self.mask, size, Image.Resampling.BILINEAR)
+        return resized(self.base, size), resized(self.mask, size, Image.Resampling.BILINEAR)
 
-    def finish(self, painted: Image.Image) -> Image.Image:
-        """Lay what was painted upon the source, so that no pixel changes where the mask is black."""
-        return Image.composite(fitted(painted, self.base.size), self.base, self.mask)
+    def finish(self, rendered: Image.Image) -> Image.Image:
+        """Lay the rendered image over the source, so that no pixel changes where the mask is black."""
+        return Image.composite(resized(rendered, self.base.size), self.base, self.mask)
 
 
 def place(order: Order, canvas: Canvas) -> Patch:
     """Lay the source of an order upon its output."""
     source = decode(canvas.source)
     mask = _mask(canvas, source)
-    if grown := int(order.options.get("dilate_pixels") or 0):
-        mask = mask.filter(ImageFilter.MaxFilter(2 * grown + 1))
+    if margin := int(order.options.get("dilate_pixels") or 0):
+        mask = mask.filter(ImageFilter.MaxFilter(2 * margin + 1))
     size = (order.width, order.height)
     base, free = Image.new("RGB", size, GREY), Image.new("L", size, 255)
     base.paste(source.convert("RGB"), canvas.offset)
@@ -48,8 +46,8 @@ def place(order: Order, canvas: Canvas) -> Patch:
     return Patch(base, free)
 
 
-def working(size: Size, largest: int | None = None) -> Size:
-    """Return the size at which to render: shrunk to at most so many pixels, each side the next multiple of 16."""
+def working_size(size: Size, largest: int | None = None) -> Size:
+    """Return the size at which to render: at most `largest` pixels, each side a multiple of 16."""
     width, height = size
     factor = min(1.0, sqrt(largest / (width * height))) if largest else 1.0
     if factor < 1:
@@ -57,35 +55,32 @@ def working(size: Size, largest: int | None = None) -> Size:
     return -(-width // GRID) * GRID, -(-height // GRID) * GRID
 
 
-def scaled(picture: Image.Image, size: Size, how: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
-    """Return the picture at another size."""
-    # Its stubs name a type of numpy, which a machine that checks types need not have.
-    return picture.resize(size, how)  # pyright: ignore[reportUnknownMemberType]
+def resized(image: Image.Image, size: Size, how: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
+    """Return the image at a size; an image that has it already is returned as it is."""
+    if image.size == size:
+        return image
+    # Pillow's stubs name a numpy type, and a machine that checks types may not have numpy.
+    return image.resize(size, how)  # pyright: ignore[reportUnknownMemberType]
 
 
-def fitted(picture: Image.Image, size: Size) -> Image.Image:
-    """Bring a rendered picture to the size that was ordered."""
-    return picture if picture.size == size else scaled(picture, size)
-
-
-def flat(data: bytes) -> Image.Image:
-    """Decode a reference; what is transparent in it becomes white."""
-    picture = decode(data)
-    if picture.mode != "RGBA":
-        return picture
-    ground = Image.new("RGB", picture.size, (255, 255, 255))
-    ground.paste(picture, (0, 0), picture)
+def flatten(data: bytes) -> Image.Image:
+    """Decode a reference; transparent pixels become white."""
+    image = decode(data)
+    if image.mode != "RGBA":
+        return image
+    ground = Image.new("RGB", image.size, (255, 255, 255))
+    ground.paste(image, (0, 0), image)
     return ground
 
 
 def _mask(canvas: Canvas, source: Image.Image) -> Image.Image:
-    """Return the mask, else the source's own transparency, else nothing but what lies around the source."""
+    """Return the mask, or the source's transparency, or a mask that keeps the whole source."""
     if canvas.mask is not None:
-        picture = decode(canvas.mask)
-        mask = picture.convert("L")
-        if picture.mode == "RGBA":
-            mask = ImageChops.multiply(mask, picture.getchannel("A"))
-        return mask if mask.size == source.size else scaled(mask, source.size, Image.Resampling.NEAREST)
+        image = decode(canvas.mask)
+        mask = image.convert("L")
+        if image.mode == "RGBA":
+            mask = ImageChops.multiply(mask, image.getchannel("A"))
+        return resized(mask, source.size, Image.Resampling.NEAREST)
     if source.mode == "RGBA":
         return ImageChops.invert(source.getchannel("A"))
     return Image.new("L", source.size)

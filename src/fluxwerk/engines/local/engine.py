@@ -1,4 +1,4 @@
-"""Open weights as an engine of the server: one process for each device, orders to whichever has the least to do."""
+"""The local engine: one process for each device, and each order goes to the process with the fewest orders."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from fluxwerk.engines.local.weights import Weights
 from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.types import Json
 
-NEEDED = ("torch", "diffusers", "transformers", "accelerate", "safetensors")
-PROBE = """
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors")
+FIND_DEVICES = """
 import torch
 cuda = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
 mps = ["mps"] if torch.backends.mps.is_available() else []
 print(",".join(cuda or mps or ["cpu"]))
 """
-# The side of the image that is made at start: what is asked for most on a GPU, the least on a CPU.
-WARM = {"cpu": 64}
-WARM_ON_GPU = 1024
+# The side of the warm-up image: the most frequent size on a GPU, the smallest on a CPU.
+WARM_SIDES = {"cpu": 64}
+WARM_SIDE_ON_GPU = 1024
 
 
 class LocalEngine:
-    """A `LiveEngine` over open weights; this process never loads torch, its children do."""
+    """A `LiveEngine` over open weights; the child processes load torch, this process does not."""
 
     name = "diffusers"
 
@@ -54,7 +54,7 @@ class LocalEngine:
                     compiled,
                     previews,
                     budget,
-                    WARM.get(device, WARM_ON_GPU),
+                    WARM_SIDES.get(device, WARM_SIDE_ON_GPU),
                 ),
                 command=command,
             )
@@ -65,7 +65,7 @@ class LocalEngine:
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
-        """Start the processes; orders may be given at once and wait until one is ready."""
+        """Start the processes; orders are accepted at once and wait until one is ready."""
         for process in self.processes:
             process.start()
         try:
@@ -75,78 +75,81 @@ class LocalEngine:
                 await process.close()
 
     async def paint(self, order: Order, report: Report) -> bytes:
-        """Give the order to the process with the least to do, of those that hold its weights."""
+        """Render the order on the process with the fewest orders, of those that have its weights."""
         able = [process for process in self.processes if any(row.model == order.model for row in process.setup.rows)]
         usable = [process for process in able if process.state != "broken"]
         if not usable:
             raise EngineNotReadyError("; ".join(process.why for process in able))
-        # One that is loading is left alone as long as another is ready.
+        # A process that is loading gets orders only if none is ready.
         best = min(usable, key=lambda process: (process.state != "ready", process.load))
         return await best.paint(order, report)
 
     def faults(self, order: Order) -> Sequence[Fault]:
-        """Name everything in the order that the weights could not honour."""
+        """Return a fault for each field of the order that the weights cannot honour."""
         return self._ability.faults(order)
 
     def facts(self, model: Model) -> Mapping[str, Json] | None:
-        """Say what the weights honour of a model."""
+        """Return which options of a model the weights honour."""
         return self._ability.facts(model)
 
     def health(self) -> Health:
-        """Ready when every process is, loading until the first is, degraded when one died or cannot load."""
+        """Return ready if every process is, loading until the first is, degraded if one died or cannot load."""
         states = [process.state for process in self.processes]
         word = "degraded"
         if all(state == "ready" for state in states):
             word = "ready"
         elif all(state in ("ready", "loading") for state in states):
             word = "loading"
-        told: list[Json] = [
+        processes: list[Json] = [
             {"device": process.setup.device, "state": process.state, "orders": process.load}
             | {"restarts": process.restarts}
             | ({"why": process.why} if process.why else {})
             for process in self.processes
         ]
-        return Health(word, serving="ready" in states, details={"processes": told})
+        return Health(word, serving="ready" in states, details={"processes": processes})
 
 
 def check_packages() -> None:
-    """Raise `InvalidUsageError` if anything is missing that renders, without loading any of it."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
+    """Raise `InvalidUsageError` if a package of the extra is missing; loads none of them."""
+    missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
-        what = f"The engine needs more packages ({', '.join(missing)})"
         raise InvalidUsageError(
-            f"{what}: pip install 'fluxwerk[diffusers]'; on a machine without a GPU install torch's CPU build."
+            f"The diffusers engine needs packages that are not installed: {', '.join(missing)}. "
+            "Run pip install 'fluxwerk[diffusers]'; on a machine without a GPU install torch's CPU build first."
         )
 
 
 def find_devices(wanted: str | None) -> tuple[str, ...]:
-    """Return the devices named, separated by commas, or every GPU of this machine, or its CPU."""
+    """Return the named devices, separated by commas; without a name every GPU of this machine, or its CPU."""
     if wanted:
         named = tuple(part.strip() for part in wanted.split(","))
         if not all(named) or len(set(named)) < len(named):
             raise InvalidUsageError(
-                "", faults=[Fault("--device", wanted, "must name each device once", "such as cuda:0,cuda:1")]
+                "", faults=[Fault("--device", wanted, "must name each device once", "for example cuda:0,cuda:1")]
             )
         return named
-    # Asked in another process: torch is large, and the server has no other use for it.
-    found = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=False)  # noqa: S603
+    # torch is large, and the server has no other use for it, so a child process imports it.
+    found = subprocess.run([sys.executable, "-c", FIND_DEVICES], capture_output=True, text=True, check=False)  # noqa: S603
     if found.returncode:
-        last = (found.stderr.strip().splitlines() or ["no reason given"])[-1]
+        last = (found.stderr.strip().splitlines() or ["no output"])[-1]
         raise InvalidUsageError(
-            "", faults=[Fault("--device", None, f"torch cannot be asked for devices: {last}", "name one")]
+            "",
+            faults=[Fault("--device", None, f"torch cannot list them: {last}", "name one, for example cpu")],
         )
     return tuple(found.stdout.strip().split(","))
 
 
 def licences(weights: Weights) -> Iterable[str]:
-    """Say of each model whose weights serve it, and under which licence, for the terminal."""
+    """Yield a line for each model: which weights serve it, and under which licence."""
     for row in weights.rows.values():
         yield f"{row.model}: {row.label()} ({row.kind.pipeline}), licence {row.licence or 'not stated'}"
 
 
 def _check_devices(weights: Weights, devices: Sequence[str]) -> None:
-    lost = [row for row in weights.rows.values() if row.device and row.device not in devices]
-    if lost:
+    missing = [row for row in weights.rows.values() if row.device and row.device not in devices]
+    if missing:
         held = ", ".join(devices)
-        faults = [Fault(f"{row.model}.device", row.device, f"is not in use; in use are {held}") for row in lost]
+        faults = [
+            Fault(f"{row.model}.device", row.device, f"is not used here; the devices are {held}") for row in missing
+        ]
         raise InvalidUsageError("weights.toml:", faults=faults)

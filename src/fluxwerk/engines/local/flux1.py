@@ -1,4 +1,4 @@
-"""FLUX.1: dev and schnell from a prompt, Kontext from a prompt and a picture, Fill from a canvas."""
+"""FLUX.1: dev and schnell from a prompt, Kontext from a prompt and an image, Fill from a canvas."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from PIL import Image
 
 from fluxwerk.catalog.sizes import KONTEXT_SIZES
 from fluxwerk.engines import Order
-from fluxwerk.engines.local.canvas import LARGEST, flat, place, working
+from fluxwerk.engines.local.canvas import CANVAS_PIXELS, flatten, place, working_size
 from fluxwerk.engines.local.family import Family
 from fluxwerk.engines.local.foreign import Tensor, torch
-from fluxwerk.engines.local.sample import Sample, Text
+from fluxwerk.engines.local.sample import Sample
 from fluxwerk.engines.local.shift import flux1
+from fluxwerk.engines.local.text import Text
 
 
 class Flux1(Family):
-    """FluxPipeline: dev takes guidance in, schnell knows none."""
+    """FluxPipeline: dev takes guidance, schnell does not."""
 
     def encode(self, prompt: str) -> Text:
-        """Run CLIP and T5 over a prompt padded to 512 tokens, 256 with schnell; what is longer is cut off."""
+        """Run CLIP and T5 over a prompt padded to 512 tokens, 256 with schnell; the rest is cut off."""
         embeds, pooled, ids = self.pipe.encode_prompt(
             prompt=prompt,
             prompt_2=None,
@@ -28,9 +29,9 @@ class Flux1(Family):
         )
         return Text(embeds, ids, pooled)
 
-    def admit(self, number: int, order: Order) -> Sample:
-        """Make a draft of a prompt."""
-        pipe, text, size = self.own(), self.encoder(order.prompt), working((order.width, order.height))
+    def prepare(self, number: int, order: Order) -> Sample:
+        """Return the sample of a prompt."""
+        pipe, text, size = self.fresh_pipeline(), self.encoder(order.prompt), working_size((order.width, order.height))
         latents, ids = pipe.prepare_latents(
             1,
             self.transformer.config.in_channels // 4,
@@ -38,12 +39,12 @@ class Flux1(Family):
             size[0],
             text.embeds.dtype,
             torch.device(self.device),
-            self.chance(order),
+            self.generator(order),
             None,
         )
-        return self.draft(number, order, text, latents, ids, (size,), pipe.scheduler)
+        return self.sample(number, order, text, latents, ids, (size,), pipe.scheduler)
 
-    def draft(
+    def sample(
         self,
         number: int,
         order: Order,
@@ -53,89 +54,87 @@ class Flux1(Family):
         shape: tuple[tuple[int, int], ...],
         scheduler: Any,
     ) -> Sample:
-        """Put a draft together."""
+        """Return a sample with its schedule."""
         times = self.schedule(scheduler, latents.shape[1], order)
-        return Sample(number, order, self, text, latents, ids, shape, scheduler, times, self.strength(order))
+        return Sample(number, order, self, text, latents, ids, shape, scheduler, times, self.guidance_scale(order))
 
-    def develop(self, draft: Sample) -> Image.Image:
+    def decode(self, sample: Sample) -> Image.Image:
         """Decode the latents."""
-        image = self.pipe.vae.decode(self.unpacked(draft, draft.latents), return_dict=False)[0]
+        image = self.pipe.vae.decode(self.unpack(sample, sample.latents), return_dict=False)[0]
         found: Image.Image = self.pipe.image_processor.postprocess(image, output_type="pil")[0]
         return found
 
-    def unpacked(self, draft: Sample, latents: Tensor) -> Tensor:
+    def unpack(self, sample: Sample, latents: Tensor) -> Tensor:
         """Undo the packing and the scaling of the latents."""
         pipe, config = self.pipe, self.pipe.vae.config
-        width, height = draft.shape[0]
+        width, height = sample.shape[0]
         patches = pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)  # noqa: SLF001
         return patches / config.scaling_factor + config.shift_factor
 
     def shift(self, tokens: int, steps: int) -> float:  # noqa: ARG002  (FLUX.2's follows from both)
-        """Say how far the schedule is shifted."""
+        """Return how far the schedule is shifted."""
         return flux1(tokens, self.pipe.scheduler.config)
 
 
 class Kontext(Flux1):
-    """FluxKontextPipeline: one reference, brought to the nearest of the sizes that Kontext was trained on."""
+    """FluxKontextPipeline: one reference, resized to the nearest size that Kontext was trained on."""
 
-    def admit(self, number: int, order: Order) -> Sample:
-        """Make a draft of a prompt and its reference, if there is one."""
-        pipe, text, size = self.own(), self.encoder(order.prompt), working((order.width, order.height))
-        near = image = None
+    def prepare(self, number: int, order: Order) -> Sample:
+        """Return the sample of a prompt and at most one reference."""
+        pipe, text, size = self.fresh_pipeline(), self.encoder(order.prompt), working_size((order.width, order.height))
+        near = pixels = None
         if order.references:
-            picture = flat(order.references[0])
-            near = min(
-                KONTEXT_SIZES, key=lambda known: (abs(picture.width / picture.height - known[0] / known[1]), known)
-            )
-            picture = pipe.image_processor.resize(picture, near[1], near[0])
-            image = pipe.image_processor.preprocess(picture, near[1], near[0])
-        latents, beside, ids, more = pipe.prepare_latents(
-            image,
+            image = flatten(order.references[0])
+            near = min(KONTEXT_SIZES, key=lambda known: (abs(image.width / image.height - known[0] / known[1]), known))
+            image = pipe.image_processor.resize(image, near[1], near[0])
+            pixels = pipe.image_processor.preprocess(image, near[1], near[0])
+        latents, reference_tokens, ids, more = pipe.prepare_latents(
+            pixels,
             1,
             self.transformer.config.in_channels // 4,
             size[1],
             size[0],
             text.embeds.dtype,
             torch.device(self.device),
-            self.chance(order),
+            self.generator(order),
             None,
         )
         shape = (size, near) if near else (size,)
         ids = ids if more is None else torch.cat([ids, more])
-        draft = self.draft(number, order, text, latents, ids, shape, pipe.scheduler)
-        draft.beside = beside
-        return draft
+        sample = self.sample(number, order, text, latents, ids, shape, pipe.scheduler)
+        sample.reference_tokens = reference_tokens
+        return sample
 
 
 class Fill(Flux1):
-    """FluxFillPipeline: the masked picture and its mask are further channels of each token."""
+    """FluxFillPipeline: the masked image and its mask are extra channels of each token."""
 
-    def admit(self, number: int, order: Order) -> Sample:
-        """Make a draft of a canvas."""
-        assert order.canvas is not None, "Fill needs something to fill"
-        pipe, text, chance, device = (
-            self.own(),
+    def prepare(self, number: int, order: Order) -> Sample:
+        """Return the sample of a canvas."""
+        assert order.canvas is not None, "Fill needs a canvas"
+        pipe, text, generator, device = (
+            self.fresh_pipeline(),
             self.encoder(order.prompt),
-            self.chance(order),
+            self.generator(order),
             torch.device(self.device),
         )
         patch = place(order, order.canvas)
-        width, height = size = working(patch.base.size, LARGEST)
+        width, height = size = working_size(patch.base.size, CANVAS_PIXELS)
         base, mask = patch.at(size)
         image = pipe.image_processor.preprocess(base, height=height, width=width).to(dtype=torch.float32)
         channels = pipe.vae.config.latent_channels
         tokens = width * height // (pipe.vae_scale_factor * 2) ** 2
         times = self.schedule(pipe.scheduler, tokens, order)
         latents, ids = pipe.prepare_latents(
-            image, times[:1], 1, channels, height, width, text.embeds.dtype, device, chance, None
+            image, times[:1], 1, channels, height, width, text.embeds.dtype, device, generator, None
         )
         covered = pipe.mask_processor.preprocess(mask, height=height, width=width)
         masked = (image * (1 - covered)).to(device=device, dtype=text.embeds.dtype)
-        seen, source = pipe.prepare_mask_latents(
-            covered, masked, 1, channels, 1, height, width, text.embeds.dtype, device, chance
+        mask_latents, source = pipe.prepare_mask_latents(
+            covered, masked, 1, channels, 1, height, width, text.embeds.dtype, device, generator
         )
-        more = torch.cat((source, seen), dim=-1)
-        strength = self.strength(order)
+        more = torch.cat((source, mask_latents), dim=-1)
+        guidance = self.guidance_scale(order)
         return Sample(
             number,
             order,
@@ -146,7 +145,7 @@ class Fill(Flux1):
             (size,),
             pipe.scheduler,
             times,
-            strength,
-            channels=more,
+            guidance,
+            extra_channels=more,
             patch=patch,
         )

@@ -1,7 +1,7 @@
 """The libraries that run the weights, for the engine's own process only.
 
-They are `Any` here: torch and diffusers are an extra, their types differ from release to release, and a machine
-without them must be able to check this code.
+Their types are `Any`: torch and diffusers are an extra, their types change with each release, and type checking must
+also work on a machine that does not have them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from importlib import import_module
 from typing import Any, TypeAlias
 
-# A checkpoint may bring tensors and configurations, never code.
+# A checkpoint may contain tensors and configurations, but not code.
 os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "true")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")

@@ -1,4 +1,4 @@
-"""What each kind of open FLUX weights can do, as data; nothing here needs the weights themselves."""
+"""The kinds of open FLUX weights and what each can do, as data; none of it needs the weights themselves."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ APACHE = "Apache-2.0"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One pipeline class of diffusers, as far as this engine drives it.
+    """One pipeline class of diffusers, as this engine uses it.
 
-    `models` are the catalogue's names under which such weights are served if nothing else is said; `paints` means that
-    it makes an image from a prompt, `fills` that it repaints part of one; `guided` that guidance means something to it;
-    `fixed` that it was distilled for that number of steps.  Steps and guidance are those of the model cards.
+    `models` are the catalogue names that such weights serve by default; `generates` means that the pipeline makes an
+    image from a prompt, `fills` that it repaints part of one, `guided` that guidance has an effect, `fixed` that the
+    weights were distilled for that number of steps. Steps and guidance are those of the model cards.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Kind:
     steps: int
     guidance: float
     references: int = 0
-    paints: bool = True
+    generates: bool = True
     fills: bool = False
     guided: bool = True
     fixed: bool = False
@@ -87,19 +87,19 @@ _KINDS = (
         NON_COMMERCIAL,
         steps=50,
         guidance=30.0,
-        paints=False,
+        generates=False,
         fills=True,
     ),
 )
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _KINDS}
-# The joint width of klein 9B, whose licence is another than that of 4B.
+# The joint width of klein 9B, whose licence differs from that of 4B.
 WIDTH_9B = 12288
 
 
 def recognise(pipeline: str, *, distilled: bool = True, guided: bool = True) -> Kind | None:
-    """Find the kind by its pipeline class, or `None` if this engine does not drive that.
+    """Return the kind of a pipeline class, or `None` if this engine does not support it.
 
-    `distilled` is what a klein says of itself, `guided` whether a FLUX.1 transformer takes guidance.
+    `distilled` is what the `model_index.json` of a klein says, `guided` whether a FLUX.1 transformer takes guidance.
     """
     found = [kind for kind in _KINDS if kind.pipeline == pipeline]
     if len(found) > 1:

@@ -1,4 +1,4 @@
-"""FLUX.2 [klein] KV: references are read in the first step and remembered for the others."""
+"""FLUX.2 [klein] KV: the first step reads the references, and later steps reuse its cache."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from fluxwerk.engines.local.sample import Sample
 
 
 class KleinKV(Flux2):
-    """Weights that were trained for it; plain klein weights would paint something else this way."""
+    """FLUX.2 [klein] KV weights; plain klein weights would give different images this way."""
 
-    def predict(self, drafts: Sequence[Sample]) -> Tensor:
-        """Run the first step with the references and keep what was seen, the later ones with what was kept."""
-        first = drafts[0]
-        if first.beside is None:
-            return super().predict(drafts)
+    def predict(self, samples: Sequence[Sample]) -> Tensor:
+        """Run the first step with the references and keep its cache; run later steps with the cache."""
+        first = samples[0]
+        if first.reference_tokens is None:
+            return super().predict(samples)
         common = {
-            "timestep": self.times(drafts),
+            "timestep": self.times(samples),
             "guidance": None,
-            "encoder_hidden_states": torch.cat([draft.text.embeds for draft in drafts]),
+            "encoder_hidden_states": torch.cat([sample.text.embeds for sample in samples]),
             "txt_ids": first.text.ids,
             "return_dict": False,
         }
         if first.cache is None:
-            return self._read(drafts, common)
+            return self._read(samples, common)
         count = first.latents.shape[1]
         return self.transformer(
-            hidden_states=torch.cat([draft.latents for draft in drafts]).to(self.transformer.dtype),
+            hidden_states=torch.cat([sample.latents for sample in samples]).to(self.transformer.dtype),
             img_ids=first.ids[:count],
-            kv_cache=_joined([draft.cache for draft in drafts]),
+            kv_cache=_joined([sample.cache for sample in samples]),
             kv_cache_mode="cached",
             **common,
         )[0]
 
-    def _read(self, drafts: Sequence[Sample], common: dict[str, Any]) -> Tensor:
-        first = drafts[0]
-        assert first.beside is not None
+    def _read(self, samples: Sequence[Sample], common: dict[str, Any]) -> Tensor:
+        first = samples[0]
+        assert first.reference_tokens is not None
         count = first.latents.shape[1]
-        seen = [torch.cat([draft.beside, draft.latents], dim=1) for draft in drafts]
+        tokens = [torch.cat([sample.reference_tokens, sample.latents], dim=1) for sample in samples]
         velocity, cache = self.transformer(
-            hidden_states=torch.cat(seen).to(self.transformer.dtype),
+            hidden_states=torch.cat(tokens).to(self.transformer.dtype),
             img_ids=torch.cat([first.ids[count:], first.ids[:count]]),
             kv_cache_mode="extract",
-            num_ref_tokens=first.beside.shape[1],
+            num_ref_tokens=first.reference_tokens.shape[1],
             **common,
         )
-        for place, draft in enumerate(drafts):
-            draft.cache = _part(cache, place)
+        for place, sample in enumerate(samples):
+            sample.cache = _part(cache, place)
         return velocity
 
 
 def _part(cache: Any, place: int) -> Any:
-    """Cut the share of one draft out of what was kept for all."""
+    """Return the part of a shared cache that belongs to one sample."""
 
     def value(number: int, kind: str) -> Tensor:
         return getattr(_layers(cache)[number], kind)[place : place + 1].clone()
@@ -63,7 +63,7 @@ def _part(cache: Any, place: int) -> Any:
 
 
 def _joined(caches: list[Any]) -> Any:
-    """Put the shares of several drafts together for one pass."""
+    """Join the caches of several samples for one pass."""
     if len(caches) == 1:
         return caches[0]
     layers = [_layers(cache) for cache in caches]

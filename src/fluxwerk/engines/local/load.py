@@ -1,4 +1,4 @@
-"""Folders into pipelines on a device: tensors only, in the number format that was asked for, or not at all."""
+"""Load folders into pipelines on a device: only tensors, and only in the requested number format."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ log = logging.getLogger("fluxwerk.engines.local")
 
 
 class UnloadableError(Exception):
-    """The weights cannot be used, and trying again would not help."""
+    """The weights cannot be used, and another attempt would fail too."""
 
 
 def load(rows: Iterable[Row], device: str, *, compiled: bool = False) -> dict[str, Family]:
-    """Load what serves these rows, by model; rows of the same weights share them."""
+    """Return the family that serves each row, by model; rows of the same weights share one copy."""
     shared: dict[object, Family] = {}
     families: dict[str, Family] = {}
     for row in rows:
@@ -72,15 +72,15 @@ def _pipeline(row: Row, device: str) -> Pipeline:
 
 
 def _check(row: Row, pipe: Pipeline, wanted: Any) -> None:
-    """Trust no loader with the number format: some ignore it, and the weights take twice the memory."""
+    """Raise `UnloadableError` if a loader ignored the number format, which would double the memory."""
     for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
         part = getattr(pipe, name, None)
         if part is not None and part.dtype != wanted:
-            raise UnloadableError(f"{row.label()}: {name} came as {part.dtype} although {wanted} was asked for.")
+            raise UnloadableError(f"{row.label()}: {name} was loaded as {part.dtype} instead of {wanted}.")
 
 
 def _fuse(row: Row, pipe: Pipeline) -> None:
-    """Melt the LoRAs into the weights, so that they cost nothing from then on."""
+    """Fuse the LoRAs into the weights, so that they cost no time at each step."""
     if not row.loras:
         return
     try:
@@ -95,7 +95,7 @@ def _fuse(row: Row, pipe: Pipeline) -> None:
 
 
 def _compile(pipe: Pipeline) -> None:
-    """Compile the blocks that repeat; `dynamic`, since every batch and every size would be compiled anew otherwise."""
-    # Inputs of another rank or layout are another program; the limit of eight is soon reached.
+    """Compile the repeated blocks; `dynamic`, because otherwise each batch and each size is compiled again."""
+    # Each rank and layout of the inputs is a program of its own, and the default limit is eight.
     torch._dynamo.config.cache_size_limit = 64  # noqa: SLF001  (torch's own way to set it)
     pipe.transformer.compile_repeated_blocks(fullgraph=True, dynamic=True)

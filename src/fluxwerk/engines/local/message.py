@@ -1,4 +1,4 @@
-"""What the server's process and an engine's process say to each other; all of it can be pickled, none needs torch."""
+"""The messages between the server's process and an engine process; all can be pickled, and none needs torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fluxwerk.types import Json
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a process is to load, where, and how it is to work; `warm` is the side of the first image, in pixels."""
+    """What a process loads, on which device and how; `warm` is the side of the warm-up image, in pixels."""
 
     device: str
     rows: tuple[Row, ...]
@@ -24,8 +24,8 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True)
-class Paint:
-    """Please render this order."""
+class Render:
+    """Render this order."""
 
     number: int
     order: Order
@@ -33,21 +33,21 @@ class Paint:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Please give this order up."""
+    """Stop rendering this order."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The weights are loaded and warm; `facts` are for people."""
+    """The weights are loaded and warm; `facts` are for logs."""
 
     facts: Mapping[str, Json] = field(default_factory=dict[str, Json])
 
 
 @dataclass(frozen=True, slots=True)
-class Came:
-    """An order has come so far, from 0 to 1; perhaps with a small JPEG of it."""
+class Progressed:
+    """How far an order is, from 0 to 1, and a small JPEG of it if previews are on."""
 
     number: int
     share: float
@@ -56,15 +56,15 @@ class Came:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Here is the image file."""
+    """The finished image file of an order."""
 
     number: int
-    picture: bytes
+    image: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class RenderFailed:
-    """An order cannot be rendered: the name of the error and what it says."""
+    """An order cannot be rendered: the name of the error and its message."""
 
     number: int
     kind: str
@@ -73,10 +73,10 @@ class RenderFailed:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The weights cannot be loaded, and trying again would not help."""
+    """The weights cannot be loaded, and another attempt would fail too."""
 
     text: str
 
 
-Asked: TypeAlias = Paint | Cancel
-Said: TypeAlias = Ready | Came | Done | RenderFailed | Broken
+Command: TypeAlias = Render | Cancel
+Reply: TypeAlias = Ready | Progressed | Done | RenderFailed | Broken

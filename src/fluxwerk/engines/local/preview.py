@@ -1,4 +1,4 @@
-"""What can be seen of a picture before it is done: latents into colours by a fit, without the VAE."""
+"""Previews: turn latents into colours by a least-squares fit, without the VAE."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from fluxwerk.engines.local.foreign import Tensor, torch
 if TYPE_CHECKING:
     from fluxwerk.engines.local.sample import Sample
 
-SAMPLE = 256
-LONGEST_SIDE = 192
+FIT_SIDE = 256
+PREVIEW_SIDE = 192
 QUALITY = 70
 
 
-def draw(draft: Sample, estimate: Tensor) -> bytes:
-    """Return a small JPEG of what the draft is about to become, by the latents that its last step led to expect."""
+def draw(sample: Sample, estimate: Tensor) -> bytes:
+    """Return a small JPEG of the image that the latest step predicts."""
     with torch.no_grad():
-        latents = draft.family.unpacked(draft, estimate)[0].float()
-        weights = _fit(draft.family.pipe.vae)
+        latents = sample.family.unpack(sample, estimate)[0].float()
+        weights = _fit(sample.family.pipe.vae)
         colours = torch.einsum("chw,cr->hwr", latents, weights[:-1].to(latents.device)) + weights[-1].to(latents.device)
         pixels = ((colours.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    image = Image.fromarray(pixels)
+    image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=QUALITY)
+    image.save(file, "JPEG", quality=QUALITY)
     return file.getvalue()
 
 
 @cache
 def _fit(vae: Any) -> Tensor:
-    """Fit each latent's colour by least squares over a test picture: (channels and a constant, 3).
+    """Return the colour of each latent channel, fitted to a test image: (channels and a constant, 3).
 
-    So no table of factors is needed, and a new VAE brings its own.
+    The fit works for any VAE, so no table of factors is needed.
     """
-    chance = torch.Generator("cpu").manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     with torch.no_grad():
-        coarse = torch.rand((1, 3, 12, 12), generator=chance) * 2 - 1
-        picture = torch.nn.functional.interpolate(coarse, size=(SAMPLE, SAMPLE), mode="bicubic").clamp(-1, 1)
-        latents = vae.encode(picture.to(vae.device, vae.dtype)).latent_dist.mode()[0].float().cpu()
-        small = torch.nn.functional.interpolate(picture, size=latents.shape[-2:], mode="area")[0]
+        coarse = torch.rand((1, 3, 12, 12), generator=generator) * 2 - 1
+        image = torch.nn.functional.interpolate(coarse, size=(FIT_SIDE, FIT_SIDE), mode="bicubic").clamp(-1, 1)
+        latents = vae.encode(image.to(vae.device, vae.dtype)).latent_dist.mode()[0].float().cpu()
+        small = torch.nn.functional.interpolate(image, size=latents.shape[-2:], mode="area")[0]
         seen = torch.cat([latents.flatten(1), torch.ones(1, latents[0].numel())]).T
-        # A little damping keeps channels that see nothing of the test picture from being guessed at.
+        # Damping keeps the weights of channels small that the test image does not exercise.
         damped = seen.T @ seen + 1e-2 * torch.eye(seen.shape[1])
         return torch.linalg.solve(damped, seen.T @ small.flatten(1).T)

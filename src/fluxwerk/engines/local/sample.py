@@ -1,32 +1,53 @@
-"""A picture in the making: everything that belongs to one order, and to no other."""
+"""A sample: one order between its first and its last step, with everything that belongs to it alone."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
+
+from PIL import Image
 
 from fluxwerk.engines import Order
 from fluxwerk.engines.local.canvas import Patch
-from fluxwerk.engines.local.foreign import Tensor, torch
+from fluxwerk.engines.local.foreign import Pipeline, Tensor, torch
 from fluxwerk.engines.local.group import price
+from fluxwerk.engines.local.text import Text
+from fluxwerk.engines.local.weights import Row
 
-if TYPE_CHECKING:
-    from fluxwerk.engines.local.family import Family
+
+class Denoiser(Protocol):
+    """What steps a sample and decodes it: the family of weights that prepared it."""
+
+    pipe: Pipeline
+    row: Row
+    device: str
+
+    @property
+    def width(self) -> int:
+        """The width of the transformer, from which the cost of a token follows."""
+        ...
+
+    def predict(self, samples: Sequence[Sample]) -> Tensor:
+        """Return the velocities of several samples from one forward pass."""
+        ...
+
+    def advance(self, sample: Sample, velocity: Tensor) -> None:
+        """Take one step along the velocity."""
+        ...
+
+    def unpack(self, sample: Sample, latents: Tensor) -> Tensor:
+        """Return latents in the layout of the VAE."""
+        ...
+
+    def finish(self, sample: Sample) -> Image.Image:
+        """Return the finished image."""
+        ...
 
 
 @dataclass(slots=True)
-class Text:
-    """An encoded prompt: embeddings (1, tokens, width), their positions (tokens, axes), and CLIP's summary if any."""
-
-    embeds: Tensor
-    ids: Tensor
-    pooled: Tensor | None = None
-
-
-@dataclass(slots=True)
-class Kept:
-    """What of a source must stay while the rest is painted, in latents: its own, the noise upon it, and the mask."""
+class Preserved:
+    """What must stay while the rest is repainted, in latents: the source's own, the noise over it, and the mask."""
 
     latents: Tensor
     noise: Tensor
@@ -37,14 +58,14 @@ class Kept:
 class Sample:
     """One order between its first and its last step.
 
-    `latents` are (1, tokens, channels); `beside` are reference tokens that are looked at and never changed, `channels`
-    more channels of each token; `ids` are the positions of the tokens and of those beside; `shape` holds every size
-    that the positions follow from.
+    `latents` are (1, tokens, channels); `reference_tokens` are read and never changed; `extra_channels` are appended
+    to each token; `ids` are the positions of the tokens and of the reference tokens; `shape` holds every size from
+    which the positions follow.
     """
 
     number: int
     order: Order
-    family: Family
+    family: Denoiser
     text: Text
     latents: Tensor
     ids: Tensor
@@ -53,9 +74,9 @@ class Sample:
     timesteps: Tensor
     guidance: float
     negative: Text | None = None
-    beside: Tensor | None = None
-    channels: Tensor | None = None
-    kept: Kept | None = None
+    reference_tokens: Tensor | None = None
+    extra_channels: Tensor | None = None
+    preserved: Preserved | None = None
     patch: Patch | None = None
     cache: Any = None
     estimate: Tensor | None = None
@@ -65,19 +86,19 @@ class Sample:
 
     @property
     def steps(self) -> int:
-        """How many steps it takes in all."""
+        """The number of steps in all."""
         return len(self.timesteps)
 
     @property
     def is_done(self) -> bool:
-        """Whether it needs no further step, for good or for bad."""
+        """Whether it needs no further step, because it is finished or has failed."""
         return self.fault is not None or self.step >= self.steps
 
     @property
     def key(self) -> Hashable:
-        """Name the group whose drafts may share a forward pass.
+        """The key of the group whose samples may share a forward pass.
 
-        Positions are passed once for all of them, so a portrait and a landscape of as many tokens stay apart.
+        Positions are passed once for the whole group, so a portrait and a landscape with equally many tokens differ.
         """
         return (
             id(self.family),
@@ -85,24 +106,24 @@ class Sample:
             self.text.embeds.shape[1],
             self.negative is None,
             self.cache is None,
-            self.beside is None,
+            self.reference_tokens is None,
         )
 
     @property
     def tokens(self) -> int:
-        """How many tokens a forward pass sees of it."""
-        beside = 0 if self.beside is None or self.cache is not None else self.beside.shape[1]
-        return int(self.latents.shape[1] + beside + self.text.embeds.shape[1])
+        """The number of tokens in a forward pass."""
+        references = 0 if self.reference_tokens is None or self.cache is not None else self.reference_tokens.shape[1]
+        return int(self.latents.shape[1] + references + self.text.embeds.shape[1])
 
     @property
     def price(self) -> float:
-        """Say what one step of it costs, in tokens of a short sequence."""
+        """The cost of one step, in tokens of a short sequence."""
         passes = 1 if self.negative is None else 2
         return passes * price(self.tokens, self.family.width)
 
-    def seen(self) -> Tensor:
-        """Return what the transformer sees of it: (1, tokens and those beside, channels)."""
+    def model_input(self) -> Tensor:
+        """Return the transformer's input: (1, tokens and reference tokens, channels)."""
         tokens = self.latents
-        if self.beside is not None and self.cache is None:
-            tokens = torch.cat([tokens, self.beside], dim=1)
-        return tokens if self.channels is None else torch.cat([tokens, self.channels], dim=2)
+        if self.reference_tokens is not None and self.cache is None:
+            tokens = torch.cat([tokens, self.reference_tokens], dim=1)
+        return tokens if self.extra_channels is None else torch.cat([tokens, self.extra_channels], dim=2)

@@ -1,7 +1,7 @@
-"""The three stages of an image, each on threads of its own, so that they overlap between orders.
+"""The stages of an image, each on its own threads, so that the stages of several orders overlap.
 
-Preparing runs the text encoder and encodes references, stepping is the loop, developing runs the VAE and writes the
-file.  The thread that steps does nothing else.
+Preparing runs the text encoder and encodes references, stepping is the loop, decoding runs the VAE, and writing
+encodes the file. The thread that steps does nothing else.
 """
 
 from __future__ import annotations
@@ -19,78 +19,78 @@ from fluxwerk.engines.local import device, preview
 from fluxwerk.engines.local.family import Family
 from fluxwerk.engines.local.foreign import Tensor, torch
 from fluxwerk.engines.local.group import TurnQueue
-from fluxwerk.engines.local.loop import BUDGET, Loop, too_large
-from fluxwerk.engines.local.message import Came, Done, RenderFailed, Said
+from fluxwerk.engines.local.loop import PASS_BUDGET, Loop, too_large
+from fluxwerk.engines.local.message import Done, Progressed, RenderFailed, Reply
 from fluxwerk.engines.local.sample import Sample
 
 SOFTWARE = "fluxwerk diffusers engine"
-# Drafts at work at a time; more wait as orders, which take no memory of the device.
-ROOM = 64
+# Samples in progress at a time; further orders wait, because a waiting order takes no memory of the device.
+MOST_SAMPLES = 64
 WRITERS = 2
 
 log = logging.getLogger("fluxwerk.engines.local")
 
 
 class Stages:
-    """Renders orders given from any thread, and tells what becomes of them, from several threads."""
+    """Renders orders; `submit` and `cancel` may be called from any thread, and `send` is called from several."""
 
     def __init__(
         self,
         families: Mapping[str, Family],
-        tell: Callable[[Said], None],
+        send: Callable[[Reply], None],
         *,
         budget: float | None = None,
         previews: bool = False,
     ) -> None:
-        self.loop = Loop(budget or BUDGET)
+        self.loop = Loop(budget or PASS_BUDGET)
         self._families = families
-        self._tell = tell
+        self._send = send
         self._previews = previews
         self._inbox: queue.SimpleQueue[Sample | int | Exception | None] = queue.SimpleQueue()
-        self._line = TurnQueue()
+        self._queue = TurnQueue()
         self._wanted: set[int] = set()
-        self._seen: dict[int, tuple[float, Tensor]] = {}
+        self._estimates: dict[int, tuple[float, Tensor]] = {}
         self._lock = threading.Lock()
-        self._room = threading.Semaphore(ROOM)
+        self._room = threading.Semaphore(MOST_SAMPLES)
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
-        self._developing = ThreadPoolExecutor(1, thread_name_prefix="develop")
-        self._showing = ThreadPoolExecutor(1, thread_name_prefix="show")
+        self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        self._previewing = ThreadPoolExecutor(1, thread_name_prefix="show")
         self._writing = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
         offloads = any(family.row.offload for family in families.values())
-        # Parts that are moved between the GPU and the CPU while others use them would be torn.
-        self._turn: AbstractContextManager[object] = threading.RLock() if offloads else nullcontext()
+        # Offloading moves parts between GPU and CPU, so only one thread at a time may use them.
+        self._exclusive: AbstractContextManager[object] = threading.RLock() if offloads else nullcontext()
 
     def submit(self, number: int, order: Order) -> None:
-        """Take an order; returns at once."""
+        """Accept an order and return at once."""
         with self._lock:
             self._wanted.add(number)
-            self._line.add(number, order)
+            self._queue.add(number, order)
         self._preparing.submit(self._prepare)
 
     def cancel(self, number: int) -> None:
-        """Give an order up, wherever it is; nothing more is told of it."""
+        """Stop rendering an order at any stage; no further reply is sent for it."""
         if self._settle(number):
             self._inbox.put(number)
 
     def close(self) -> None:
-        """Let `run` return; what is unfinished is dropped."""
+        """Let `run` return; unfinished orders are dropped."""
         self._inbox.put(None)
 
     def run(self) -> None:
-        """Step whatever is there, until `close`, or until nobody listens or the device is lost, which is raised."""
+        """Step samples until `close`; raises what `send` raises, or the fault that lost the device."""
         try:
-            while self._take(wait=not len(self.loop.drafts)):
-                with self._turn:
+            while self._take(wait=not len(self.loop.samples)):
+                with self._exclusive:
                     stepped = self.loop.tick()
-                for draft in stepped:
-                    self._after(draft)
+                for sample in stepped:
+                    self._report(sample)
         finally:
-            for pool in (self._preparing, self._developing, self._showing, self._writing):
-                self._room.release(ROOM)
+            for pool in (self._preparing, self._decoding, self._previewing, self._writing):
+                self._room.release(MOST_SAMPLES)
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _take(self, *, wait: bool) -> bool:
-        """Take in what came; `False` means the end."""
+        """Process the inbox and return whether to go on."""
         while wait or not self._inbox.empty():
             item = self._inbox.get()
             if item is None:
@@ -104,99 +104,99 @@ class Stages:
                 self.loop.add(item)
             else:
                 self._room.release()
-            wait = not len(self.loop.drafts)
+            wait = not len(self.loop.samples)
         return True
 
     def _prepare(self) -> None:
         self._room.acquire()
         with self._lock:
-            number, order = self._line.take()
+            number, order = self._queue.take()
         if number not in self._wanted:
             self._room.release()
             return
         family = self._families[order.model]
         try:
-            with torch.no_grad(), self._turn, device.lane(family.device):
-                draft = family.admit(number, order)
-        except Exception as fault:  # noqa: BLE001  (whatever it is, it is this order's alone)
+            with torch.no_grad(), self._exclusive, device.stream(family.device):
+                sample = family.prepare(number, order)
+        except Exception as fault:  # noqa: BLE001  (any fault concerns only this order)
             self._room.release()
             self._fail(number, fault)
         else:
-            self._inbox.put(draft)
+            self._inbox.put(sample)
 
-    def _after(self, draft: Sample) -> None:
-        """Tell how far a draft has come, or hand it on."""
-        if draft.fault is not None:
+    def _report(self, sample: Sample) -> None:
+        """Report the progress of a sample, and pass a finished one to the next stage."""
+        if sample.fault is not None:
             self._room.release()
-            self._fail(draft.number, draft.fault)
+            self._fail(sample.number, sample.fault)
             return
-        # The last part stands for the VAE and the file.
-        share = draft.step / (draft.steps + 1)
+        # The last share is that of the VAE and the file.
+        share = sample.step / (sample.steps + 1)
         if self._previews:
             with self._lock:
-                # What waits to be shown gives way to what is newer, so that a slow preview keeps nothing waiting.
-                waits = draft.number in self._seen
-                self._seen[draft.number] = share, draft.estimate
+                # A newer estimate replaces one that still waits, so that slow previews do not queue up.
+                waits = sample.number in self._estimates
+                self._estimates[sample.number] = share, sample.estimate
             if not waits:
-                self._showing.submit(self._show, draft)
+                self._previewing.submit(self._preview, sample)
         else:
-            self._tell(Came(draft.number, share))
-        if draft.is_done:
-            self._developing.submit(self._develop, draft)
+            self._send(Progressed(sample.number, share))
+        if sample.is_done:
+            self._decoding.submit(self._decode, sample)
 
-    def _show(self, draft: Sample) -> None:
+    def _preview(self, sample: Sample) -> None:
         with self._lock:
-            share, estimate = self._seen.pop(draft.number)
-        if draft.number not in self._wanted:
+            share, estimate = self._estimates.pop(sample.number)
+        if sample.number not in self._wanted:
             return
-        seen = None
+        file = None
         try:
-            with self._turn, device.lane(draft.family.device):
-                seen = preview.draw(draft, estimate)
+            with self._exclusive, device.stream(sample.family.device):
+                file = preview.draw(sample, estimate)
         except Exception as fault:  # noqa: BLE001  (the image itself may still succeed)
-            log.warning("a preview cannot be drawn: %s: %s", type(fault).__name__, fault)
+            log.warning("A preview cannot be drawn: %s: %s", type(fault).__name__, fault)
             if device.is_lost(fault):
                 self._inbox.put(fault)
-        self._tell(Came(draft.number, share, seen))
+        self._send(Progressed(sample.number, share, file))
 
-    def _develop(self, draft: Sample) -> None:
-        family = draft.family
+    def _decode(self, sample: Sample) -> None:
+        family = sample.family
         try:
-            if draft.number not in self._wanted:
+            if sample.number not in self._wanted:
                 return
-            with torch.no_grad(), self._turn, device.lane(family.device):
-                picture = family.picture(draft)
+            with torch.no_grad(), self._exclusive, device.stream(family.device):
+                image = family.finish(sample)
         except Exception as fault:  # noqa: BLE001
             if isinstance(fault, torch.OutOfMemoryError):
-                device.tidy(family.device)
-                fault = too_large(draft)
-            self._fail(draft.number, fault)
+                device.free_memory(family.device)
+                fault = too_large(sample)
+            self._fail(sample.number, fault)
         else:
-            self._writing.submit(self._write, draft, picture)
+            self._writing.submit(self._write, sample, image)
         finally:
             self._room.release()
 
-    def _write(self, draft: Sample, picture: object) -> None:
-        order, row = draft.order, draft.family.row
-        about = f"model {order.model} by {row.label()}, seed {order.seed}, {draft.steps} steps"
+    def _write(self, sample: Sample, image: object) -> None:
+        order, row = sample.order, sample.family.row
+        about = f"model {order.model} by {row.label()}, seed {order.seed}, {sample.steps} steps"
         try:
-            file = encode(picture, order.output_format, SOFTWARE, about)  # type: ignore[arg-type]
+            file = encode(image, order.output_format, SOFTWARE, about)  # type: ignore[arg-type]
         except Exception as fault:  # noqa: BLE001
-            self._fail(draft.number, fault)
+            self._fail(sample.number, fault)
         else:
-            if self._settle(draft.number):
-                self._tell(Done(draft.number, file))
+            if self._settle(sample.number):
+                self._send(Done(sample.number, file))
 
     def _fail(self, number: int, fault: Exception) -> None:
         if device.is_lost(fault):
-            # It is not the order's fault; the process ends, and another one renders it.
+            # The order is not at fault: this process ends, and its successor renders the order again.
             self._inbox.put(fault)
         elif self._settle(number):
-            self._tell(RenderFailed(number, type(fault).__name__, str(fault)))
+            self._send(RenderFailed(number, type(fault).__name__, str(fault)))
 
     def _settle(self, number: int) -> bool:
-        """Stop wanting an order; `False` if nobody wanted it any more."""
+        """Mark an order as answered; `False` if it was answered or cancelled before."""
         with self._lock:
-            wanted = number in self._wanted
+            was_wanted = number in self._wanted
             self._wanted.discard(number)
-            return wanted
+            return was_wanted

@@ -1,25 +1,34 @@
-"""Prompts into embeddings: each prompt once, and through no more layers than are used."""
+"""Encode prompts: each prompt once, and through no more layers than are used."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from fluxwerk.engines.local.foreign import torch
-from fluxwerk.engines.local.sample import Text
+from fluxwerk.engines.local.foreign import Tensor, torch
 
-# A prompt takes 7.5 MiB with klein 4B and 15 MiB with dev.
-REMEMBERED = 32
-# The layers whose states diffusers takes, by the class of the text encoder; the last is the last that is needed.
+# An encoded prompt takes 7.5 MiB with klein 4B and 15 MiB with dev.
+REMEMBERED_PROMPTS = 32
+# The last layer whose states diffusers uses, by the class of the text encoder.
 LAYERS = {"Qwen3ForCausalLM": 27, "Mistral3ForConditionalGeneration": 30}
 PROBE = "A red fox on a wooden bench, 35 mm, golden hour: 1 + 1 = 2."
 
 
-class Encoder:
-    """Encodes prompts, and remembers the latest; one thread at a time may use it, since tokenizers cannot be shared."""
+@dataclass(slots=True)
+class Text:
+    """An encoded prompt: embeddings (1, tokens, width), their positions (tokens, axes), and the CLIP summary if any."""
 
-    def __init__(self, encode: Callable[[str], Text], remembered: int = REMEMBERED) -> None:
+    embeds: Tensor
+    ids: Tensor
+    pooled: Tensor | None = None
+
+
+class Encoder:
+    """Encodes prompts and remembers the latest; for one thread at a time, because tokenizers cannot be shared."""
+
+    def __init__(self, encode: Callable[[str], Text], remembered: int = REMEMBERED_PROMPTS) -> None:
         self._encode = encode
         self._remembered = remembered
         self._known: OrderedDict[str, Text] = OrderedDict()
@@ -36,10 +45,10 @@ class Encoder:
         return self._known[prompt]
 
 
-def shorten(pipe: Any, encode: Callable[[str], Text]) -> bool:
-    """Cut the text encoder behind the last layer in use, if a probe shows that not one bit changes; say whether.
+def truncate(pipe: Any, encode: Callable[[str], Text]) -> bool:
+    """Remove the layers behind the last one in use if a probe shows that no bit changes; return whether it did.
 
-    Saves a third of its work: 27 of the 36 layers of Qwen3 and no head.
+    This saves a third of the work: 27 of the 36 layers of Qwen3 run, and the head does not.
     """
     whole = pipe.text_encoder
     last = LAYERS.get(type(whole).__name__)
@@ -51,7 +60,7 @@ def shorten(pipe: Any, encode: Callable[[str], Text]) -> bool:
     layers, norm, count = stack.layers, stack.norm, stack.config.num_hidden_layers
     if len(layers) <= last:
         return False
-    # The states of the last layer come out through the final norm, which must therefore do nothing.
+    # The states of the last layer pass through the final norm, which must therefore do nothing.
     stack.layers, stack.norm, stack.config.num_hidden_layers = layers[:last], torch.nn.Identity(), last
     pipe.text_encoder = body
     if _is_same(before, encode):
@@ -65,5 +74,5 @@ def _is_same(before: Any, encode: Callable[[str], Text]) -> bool:
     try:
         return bool(torch.equal(before, encode(PROBE).embeds))
     except (AttributeError, IndexError, TypeError, KeyError, ValueError):
-        # Another release of transformers may shape its encoders otherwise; then the whole one stays.
+        # Another release of transformers may build its encoders differently; then the whole encoder stays.
         return False

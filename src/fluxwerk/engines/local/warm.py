@@ -1,4 +1,4 @@
-"""The first image, made before anyone asks: it loads kernels, compiles blocks, and shows that the weights work."""
+"""The warm-up image: it loads kernels, compiles blocks and proves that the weights work before the first order."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from fluxwerk.engines.local.loop import Loop
 
 
 def warm(families: Iterable[Family], side: int) -> None:
-    """Run one step, the VAE and the text encoder of each family at that size, in pixels."""
+    """Run the text encoder, one step and the VAE of each family, for a square image of `side` pixels."""
     for number, family in enumerate(families):
         with torch.no_grad():
-            draft = family.admit(number, _order(family, side))
+            sample = family.prepare(number, _order(family, side))
             loop = Loop()
-            loop.add(draft)
+            loop.add(sample)
             loop.tick()
-            if draft.fault is not None:
-                raise draft.fault
-            family.picture(draft)
+            if sample.fault is not None:
+                raise sample.fault
+            family.finish(sample)
 
 
 def _order(family: Family, side: int) -> Order:
-    canvas = None if family.row.kind.paints else Canvas(_grey(side // 2), None, (side // 4, side // 4))
+    canvas = None if family.row.kind.generates else Canvas(_grey(side // 2), None, (side // 4, side // 4))
     return Order(family.row.model, "", 0, side, side, canvas=canvas)
 
 

@@ -1,6 +1,6 @@
 """The process that holds a device: `python -m fluxwerk.engines.local.worker`, started by the server's process.
 
-Pickled messages come in on stdin and go out on what was stdout; whatever a library prints goes to stderr.
+Pickled commands arrive on stdin, and pickled replies leave on the original stdout; library output goes to stderr.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
-from fluxwerk.engines.local.message import Broken, Cancel, Paint, Ready, Said, Setup
+from fluxwerk.engines.local.message import Broken, Command, Ready, Render, Reply, Setup
 
 if TYPE_CHECKING:
     from fluxwerk.engines.local.stages import Stages
 
 
 def main() -> None:
-    """Load, get warm, then render until the other end hangs up."""
-    # The server decides when this ends; a Ctrl-C in the terminal reaches both.
+    """Load the weights, warm up, and render until the server closes the pipe."""
+    # The server decides when this process ends, but a Ctrl-C in the terminal reaches both.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    incoming, tell = sys.stdin.buffer, _teller(_claimed_stdout())
+    incoming, send = sys.stdin.buffer, _sender(_take_stdout())
     with contextlib.suppress(BrokenPipeError, EOFError):
         setup: Setup = pickle.load(incoming)  # noqa: S301  (from the process that started this one)
-        stages = _ready(setup, tell)
+        stages = _ready(setup, send)
         if stages is not None:
-            tell(Ready({"device": setup.device}))
+            send(Ready({"device": setup.device}))
             threading.Thread(target=_read, args=(incoming, stages), daemon=True).start()
             stages.run()
 
 
-def _ready(setup: Setup, tell: Callable[[Said], None]) -> Stages | None:
-    """Load the weights and render something small with each, or say why not."""
+def _ready(setup: Setup, send: Callable[[Reply], None]) -> Stages | None:
+    """Load the weights and render a warm-up image with each; send `Broken` and return `None` if that fails."""
     from fluxwerk.engines.local.foreign import torch  # noqa: PLC0415  (takes seconds)
     from fluxwerk.engines.local.load import UnloadableError, load  # noqa: PLC0415
     from fluxwerk.engines.local.stages import Stages  # noqa: PLC0415
@@ -48,49 +48,49 @@ def _ready(setup: Setup, tell: Callable[[Said], None]) -> Stages | None:
         families = load(setup.rows, setup.device, compiled=setup.compiled)
         warm(families.values(), setup.warm)
     except UnloadableError as fault:
-        tell(Broken(str(fault)))
+        send(Broken(str(fault)))
     except torch.OutOfMemoryError:
-        hint = 'quantize = "fp8", offload = "model" or a device of its own in weights.toml help'
-        tell(Broken(f"{setup.device} has too little memory for {names}; {hint}."))
-    except Exception as fault:  # noqa: BLE001  (a device that is not there, a compiler that is missing, ...)
+        hint = 'set quantize = "fp8", offload = "model" or another device in weights.toml'
+        send(Broken(f"{setup.device} has too little memory for {names}; {hint}."))
+    except Exception as fault:  # noqa: BLE001  (a missing device, a missing compiler, ...)
         traceback.print_exc()
-        tell(Broken(f"{names} cannot be used on {setup.device}: {type(fault).__name__}: {fault}"))
+        send(Broken(f"{names} cannot be used on {setup.device}: {type(fault).__name__}: {fault}"))
     else:
-        return Stages(families, tell, budget=setup.budget, previews=setup.previews)
+        return Stages(families, send, budget=setup.budget, previews=setup.previews)
     return None
 
 
 def _read(incoming: BinaryIO, stages: Stages) -> None:
-    """Hand on what is asked, until the other end hangs up, or dies in the middle of a message."""
+    """Pass commands to the stages until the pipe closes, which may be in the middle of a message."""
     try:
         with contextlib.suppress(EOFError, pickle.UnpicklingError):
             while True:
-                asked = pickle.load(incoming)  # noqa: S301
-                if isinstance(asked, Paint):
-                    stages.submit(asked.number, asked.order)
-                elif isinstance(asked, Cancel):
-                    stages.cancel(asked.number)
+                command: Command = pickle.load(incoming)  # noqa: S301
+                if isinstance(command, Render):
+                    stages.submit(command.number, command.order)
+                else:
+                    stages.cancel(command.number)
     finally:
-        # Whatever it was, nobody asks any more, and the device must not be held for nobody.
+        # No further command can arrive, so the device must be released, whatever the reason.
         stages.close()
 
 
-def _claimed_stdout() -> BinaryIO:
-    """Keep stdout for messages, and send to stderr what anything else prints."""
-    claimed = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+def _take_stdout() -> BinaryIO:
+    """Return the original stdout for messages, and redirect later output to stderr."""
+    original = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    return claimed
+    return original
 
 
-def _teller(outgoing: BinaryIO) -> Callable[[Said], None]:
+def _sender(outgoing: BinaryIO) -> Callable[[Reply], None]:
     lock = threading.Lock()
 
-    def tell(said: Said) -> None:
+    def send(reply: Reply) -> None:
         with lock:
-            pickle.dump(said, outgoing)
+            pickle.dump(reply, outgoing)
             outgoing.flush()
 
-    return tell
+    return send
 
 
 if __name__ == "__main__":

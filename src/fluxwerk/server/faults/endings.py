@@ -37,6 +37,7 @@ def failed(code: str = "internal_error", message: str = "asked for by the test")
     return Ending("Error", {"error": code, "message": message})
 
 
+CANCELLED = failed("cancelled", "cancelled by its owner")
 BEREFT = failed(message="the server stopped before the image was safe, and the images it was to be made of are lost")
 
 

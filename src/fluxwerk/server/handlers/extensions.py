@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from fluxwerk.protocol import wire
-from fluxwerk.server.handlers import quote, tasks
+from fluxwerk.server.handlers import metrics, quote, tasks
 from fluxwerk.server.request import ServerRequest
-from fluxwerk.server.state import metrics
+from fluxwerk.server.state.state import ServerState
 from fluxwerk.types import Json, Response
 
-if TYPE_CHECKING:
-    from fluxwerk.server.router import Service
-
-Route: TypeAlias = "Callable[[Service, ServerRequest], Response]"
+Route: TypeAlias = "Callable[[ServerState, ServerRequest], Response]"
 
 
-def models(service: Service, _: ServerRequest) -> Response:
+def models(state: ServerState, _: ServerRequest) -> Response:
     """List the models that the engine serves, with what it says of each."""
     rows: dict[str, Json] = {}
-    for model in service.models.values():
-        facts = service.abilities.facts(model)
+    for model in state.models.values():
+        facts = state.abilities.facts(model)
         if facts is not None and model.name not in rows:
             told = {"name": model.name, "title": model.title, "path": model.path, "also": list(model.also)}
-            rows[model.name] = {**told, "licence": model.licence or None, "engine": service.engine, **facts}
-    return Response(200, wire.JSON, wire.dump({"engine": service.engine, "models": list(rows.values())}))
+            rows[model.name] = {**told, "licence": model.licence or None, "engine": state.engine, **facts}
+    return Response(200, wire.JSON, wire.dump({"engine": state.engine, "models": list(rows.values())}))
 
 
-def health(service: Service, _: ServerRequest) -> Response:
+def health(state: ServerState, _: ServerRequest) -> Response:
     """Say how the engine is; 503 tells a load balancer to send nothing here."""
-    now = service.abilities.health()
-    word = "closing" if service.closing else now.word
-    body = {"status": word, "engine": service.engine, **now.details}
-    return Response(200 if now.serving and not service.closing else 503, wire.JSON, wire.dump(body))
+    now = state.abilities.health()
+    word = "closing" if state.is_closing else now.word
+    body = {"status": word, "engine": state.engine, **now.details}
+    return Response(200 if now.serving and not state.is_closing else 503, wire.JSON, wire.dump(body))
 
 
 ROUTES: Mapping[tuple[str, str], Route] = {

@@ -1,8 +1,8 @@
-"""An extension: what a request would cost here, without asking for it."""
+"""An extension: estimate the cost of a request without submitting it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,18 +14,16 @@ from fluxwerk.server import schema
 from fluxwerk.server.errors import invalid, unfit
 from fluxwerk.server.handlers.submit import check_area
 from fluxwerk.server.request import ServerRequest
+from fluxwerk.server.state.state import ServerState
 from fluxwerk.types import Json, Response
 
-if TYPE_CHECKING:
-    from fluxwerk.server.router import Service
-
 Side = Annotated[int, Field(ge=1, le=100_000)]
-# Images are not needed for a price, only their sizes.
+# A price needs the sizes of the images, not the images; at most this many.
 IMAGES = 10
 
 
 class Quote(BaseModel):
-    """A model by name or path, the sizes of its input images in pixels, and any of its own options that set a size."""
+    """A model by name or path, the sizes of its input images in pixels, and any options that set a size."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -33,9 +31,9 @@ class Quote(BaseModel):
     inputs: Annotated[list[tuple[Side, Side]], Field(max_length=IMAGES)] = []
 
 
-def price(_: Service, visit: ServerRequest) -> Response:
+def price(_: ServerState, request: ServerRequest) -> Response:
     """Estimate one request in credits; `cost` is null when the price is not public."""
-    given = _read(visit.body)
+    given = _read(request.body)
     try:
         model = catalog.get_model(given.model)
     except UnknownModelError as fault:
@@ -71,9 +69,9 @@ def _read(body: bytes) -> Quote:
 
 
 def _sizes(model: catalog.Model, extra: dict[str, Any]) -> dict[str, Json]:
-    """Check the options that set a size, as a submit does, and leave out the rest."""
+    """Check the options that set a size, as a submit does, and drop all others."""
     names = {"width", "height", "aspect_ratio", "resolution", "top", "bottom", "left", "right"} & set(model.options)
     try:
-        return schema.some(model, {name: extra[name] for name in names if name in extra})
+        return schema.check_some(model, {name: extra[name] for name in names if name in extra})
     except schema.InvalidFieldsError as unfit_:
         raise invalid(unfit_.detail) from None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import uuid
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from fluxwerk.catalog import prices, sizes
 from fluxwerk.catalog.rows import IMAGE_TYPES, Model
@@ -13,17 +14,16 @@ from fluxwerk.catalog.sizes import Size
 from fluxwerk.engines import Order
 from fluxwerk.errors import Fault, UnknownPriceError
 from fluxwerk.protocol import wire
-from fluxwerk.server import inputs, schema
+from fluxwerk.server import inputs, schema, strictness
 from fluxwerk.server.errors import ServerError, invalid, unfit
 from fluxwerk.server.faults.rules import FaultRule
 from fluxwerk.server.inputs import ReceivedImages
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state.accounts import Account, TaskRecord
-from fluxwerk.server.webhooks import OutgoingWebhook
+from fluxwerk.server.state.outgoing import OutgoingWebhook
+from fluxwerk.server.state.state import ServerState
+from fluxwerk.server.strictness import Remark
 from fluxwerk.types import Flow, Json, Response, Task
-
-if TYPE_CHECKING:
-    from fluxwerk.server.router import Service
 
 SEED_BITS = 32
 RETRY_AFTER = 1
@@ -36,23 +36,25 @@ LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
 ONCE = "idempotency-key"
 LONGEST_ONCE = 255
 
+log = logging.getLogger("fluxwerk.server")
 
-def submit(service: Service, model: Model, visit: ServerRequest, rule: FaultRule | None) -> Flow[Response]:
+
+def submit(state: ServerState, model: Model, request: ServerRequest, rule: FaultRule | None) -> Flow[Response]:
     """Accept one task and answer with it; `rule` is the trouble that its ending may have been given."""
-    account = service.account(visit)
-    _check_open(service)
-    once = _once(visit)
+    account = state.authenticate(request)
+    _check_open(state)
+    once = _once(request)
     if once is None:
-        return (yield from _accept(service, account, model, visit, rule, None))
-    known = _repeated(service, account, once)
+        return (yield from _accept(state, account, model, request, rule, None))
+    known = _repeated(state, account, once)
     if known is not None:
         return known
     waiting = account.digest, once[0]
-    service.submitting.add(waiting)
+    state.submitting.add(waiting)
     try:
-        return (yield from _accept(service, account, model, visit, rule, once))
+        return (yield from _accept(state, account, model, request, rule, once))
     finally:
-        service.submitting.discard(waiting)
+        state.submitting.discard(waiting)
 
 
 def entry(fault: Fault) -> dict[str, Json]:
@@ -71,54 +73,71 @@ def check_area(model: Model, *sizes: Size) -> None:
 
 
 def _accept(
-    service: Service,
+    state: ServerState,
     account: Account,
     model: Model,
-    visit: ServerRequest,
+    request: ServerRequest,
     rule: FaultRule | None,
     once: tuple[str, str] | None,
 ) -> Flow[Response]:
-    try:
-        fields = schema.read(model, visit.body)
-    except schema.InvalidFieldsError as unfit_:
-        raise invalid(unfit_.detail) from None
-    notice = _notice(service, fields)
-    _check_slot(service, account, model)
-    with service.books.hold(account, model):
+    fields, remarks = _read(state, model, request.body)
+    notice = _notice(state, fields)
+    _check_slot(state, account, model)
+    with state.accounts.hold(account, model):
         attached = yield from inputs.attach(model, fields)
     # Fetching took time, in which the end may have begun: what is accepted now would not be waited for.
-    _check_open(service)
-    job = _job(service, account, model, fields, attached, visit.origin)
+    _check_open(state)
+    job = _job(state, account, model, fields, attached, request.origin)
     job.notice, job.once = notice, once
-    faults = service.abilities.faults(job.order)
+    faults = state.abilities.faults(job.order)
     if faults:
         raise invalid([entry(fault) for fault in faults])
     _check_credits(account, job.task.cost)
-    service.books.accept(job)
-    service.begin(job, rule)
-    return _answer(job)
+    state.accept(job, rule)
+    for remark in remarks:
+        log.warning("%s: %s", model.name, remark)
+    answer = _answer(job)
+    return Response(answer.status, {**answer.headers, **strictness.header(remarks)}, answer.body)
+
+
+def _read(state: ServerState, model: Model, body: bytes) -> tuple[dict[str, Json], list[Remark]]:
+    """Read the fields and what there is to remark; a strict service refuses remarks beside everything else."""
+    wrong: list[dict[str, Json]] = []
+    fields: dict[str, Json] = {}
+    remarks: list[Remark] = []
+    try:
+        given = schema.parse(body)
+        remarks = strictness.remarks(model, given)
+        fields = schema.check(model, given)
+    except schema.InvalidFieldsError as unfit_:
+        wrong = unfit_.detail
+    if state.strict:
+        wrong = [*wrong, *(remark.entry() for remark in remarks)]
+    if wrong:
+        raise invalid(wrong)
+    return fields, remarks
 
 
 def _answer(job: TaskRecord) -> Response:
     return wire.write_task(job.task, {"status": "Pending", "webhook_url": job.notice.url} if job.notice else None)
 
 
-def _once(visit: ServerRequest) -> tuple[str, str] | None:
-    key = visit.headers.get(ONCE)
+def _once(request: ServerRequest) -> tuple[str, str] | None:
+    key = request.headers.get(ONCE)
     if key is None:
         return None
     if not 0 < len(key) <= LONGEST_ONCE or not key.isascii() or not key.isprintable():
         place = ["header", "Idempotency-Key"]
         text = f"Input should be 1 to {LONGEST_ONCE} printable ASCII characters"
         raise invalid([{"type": "value_error", "loc": place, "msg": text}])
-    return key, hashlib.sha256(visit.path.encode() + b"\0" + visit.body).hexdigest()
+    return key, hashlib.sha256(request.path.encode() + b"\0" + request.body).hexdigest()
 
 
-def _repeated(service: Service, account: Account, once: tuple[str, str]) -> Response | None:
-    service.books.forget(service.clock())
-    job = service.books.by_once.get((account.digest, once[0]))
+def _repeated(state: ServerState, account: Account, once: tuple[str, str]) -> Response | None:
+    state.accounts.forget(state.clock())
+    job = state.accounts.by_once.get((account.digest, once[0]))
     if job is None:
-        if (account.digest, once[0]) in service.submitting:
+        if (account.digest, once[0]) in state.submitting:
             text = "A submit with this Idempotency-Key is still being read; ask again in a moment"
             raise ServerError("conflict", text, retry_after=RETRY_AFTER)
         return None
@@ -130,23 +149,23 @@ def _repeated(service: Service, account: Account, once: tuple[str, str]) -> Resp
     return Response(answer.status, {**answer.headers, "idempotent-replayed": "true"}, answer.body)
 
 
-def _notice(service: Service, fields: Mapping[str, Json]) -> OutgoingWebhook | None:
+def _notice(state: ServerState, fields: Mapping[str, Json]) -> OutgoingWebhook | None:
     url = fields.get("webhook_url")
     if not url:
         return None
-    fault = service.policy.fault(url)
+    fault = state.policy.fault(url)
     if fault:
         raise unfit("webhook_url", fault)
     return OutgoingWebhook(url, fields.get("webhook_secret") or None)
 
 
-def _check_open(service: Service) -> None:
-    if service.closing:
+def _check_open(state: ServerState) -> None:
+    if state.is_closing:
         raise ServerError("closing", "The server is closing down and accepts nothing more.", retry_after=RETRY_AFTER)
 
 
-def _check_slot(service: Service, account: Account, model: Model) -> None:
-    if not service.books.has_slot(account, model, service.clock()):
+def _check_slot(state: ServerState, account: Account, model: Model) -> None:
+    if not state.accounts.has_slot(account, model, state.clock()):
         text = f"Too many active tasks: at most {model.slots} of {model.pool} at a time"
         raise ServerError("busy", text, retry_after=RETRY_AFTER)
 
@@ -157,7 +176,7 @@ def _check_credits(account: Account, cost: Decimal | None) -> None:
 
 
 def _job(
-    service: Service,
+    state: ServerState,
     account: Account,
     model: Model,
     fields: dict[str, Json],
@@ -172,7 +191,7 @@ def _job(
         cost = prices.estimate(model, *billed, inputs=priced)
     except UnknownPriceError:
         cost = None
-    identity = _uuid(service.entropy(16))
+    identity = str(uuid.UUID(bytes=state.entropy(16), version=4))
     task = Task(
         identity,
         f"{origin}/v1/get_result?id={identity}",
@@ -181,9 +200,9 @@ def _job(
         prices.reported_megapixels(*priced),
         prices.reported_megapixels(billed),
     )
-    order = _order(service, model, fields, attached, size)
+    order = _order(state, model, fields, attached, size)
     _check_sides(order)
-    return TaskRecord(task, account, model, order, service.clock(), folder=service.entropy(24).hex())
+    return TaskRecord(task, account, model, order, state.clock(), folder=state.entropy(24).hex())
 
 
 def _check_sides(order: Order) -> None:
@@ -194,14 +213,14 @@ def _check_sides(order: Order) -> None:
 
 
 def _order(
-    service: Service, model: Model, fields: dict[str, Json], attached: list[ReceivedImages], size: Size
+    state: ServerState, model: Model, fields: dict[str, Json], attached: list[ReceivedImages], size: Size
 ) -> Order:
     canvas = inputs.canvas(model, fields, attached, size)
     seed = fields.get("seed")
     return Order(
         model=model.name,
         prompt=fields.get("prompt", ""),
-        seed=int.from_bytes(service.entropy(SEED_BITS // 8)) if seed is None else seed,
+        seed=int.from_bytes(state.entropy(SEED_BITS // 8)) if seed is None else seed,
         width=size[0],
         height=size[1],
         output_format=fields.get("output_format") or ("png" if model.output == "resolution" else "jpeg"),
@@ -213,8 +232,3 @@ def _order(
             if name not in COLUMNS and model.options[name].type not in IMAGE_TYPES
         },
     )
-
-
-def _uuid(chance: bytes) -> str:
-    text = bytes([*chance[:6], chance[6] & 0x0F | 0x40, chance[7], chance[8] & 0x3F | 0x80, *chance[9:]]).hex()
-    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))

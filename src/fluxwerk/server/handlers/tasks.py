@@ -2,82 +2,75 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from fluxwerk.protocol import trust, wire
 from fluxwerk.server.errors import ServerError, invalid
-from fluxwerk.server.faults.endings import failed
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state.accounts import TaskRecord
+from fluxwerk.server.state.state import ServerState
 from fluxwerk.types import Json, Response
-
-if TYPE_CHECKING:
-    from fluxwerk.server.router import Service
 
 FOLDER = "/v1/tasks"
 MOST = 1000
 USUAL = 100
-CANCELLED = failed("cancelled", "cancelled by its owner")
 
 
-def listed(service: Service, visit: ServerRequest) -> Response:
+def listed(state: ServerState, request: ServerRequest) -> Response:
     """List the account's tasks, the newest first; `status` chooses among them, `limit` bounds them."""
-    account = service.account(visit)
-    service.books.forget(service.clock())
-    wanted, limit = visit.query.get("status"), _limit(visit)
-    own = [job for job in reversed(service.books.jobs.values()) if job.account is account]
-    rows = [row for row in (_row(service, job) for job in own) if wanted in (None, row["status"])]
+    account = state.authenticate(request)
+    state.accounts.forget(state.clock())
+    wanted, limit = request.query.get("status"), _limit(request)
+    own = [job for job in reversed(state.accounts.jobs.values()) if job.account is account]
+    rows = [row for row in (_row(state, job) for job in own) if wanted in (None, row["status"])]
     return Response(200, wire.JSON, wire.dump({"tasks": rows[:limit], "more": len(rows) > limit}))
 
 
-def shown(service: Service, visit: ServerRequest) -> Response:
+def shown(state: ServerState, request: ServerRequest) -> Response:
     """Show one task of the account, with what became of its webhook."""
-    return Response(200, wire.JSON, wire.dump(_row(service, _own(service, visit))))
+    return Response(200, wire.JSON, wire.dump(_row(state, _own(state, request))))
 
 
-def cancelled(service: Service, visit: ServerRequest) -> Response:
+def cancelled(state: ServerState, request: ServerRequest) -> Response:
     """Give a task up: one that waited never begins, the engine is asked to stop one that ran, one that ended stays so.
 
     `was` says which of the three it was; the credits come back in the first two.
     """
-    job = _own(service, visit)
-    was = _stage(service, job)
+    job = _own(state, request)
+    was = _stage(state, job)
     if was != "ended":
-        service.conclude(job, CANCELLED)
-        service.on_cancel(job)
-    return Response(200, wire.JSON, wire.dump({**_row(service, job), "cancelled": was != "ended", "was": was}))
+        state.cancel(job)
+    return Response(200, wire.JSON, wire.dump({**_row(state, job), "cancelled": was != "ended", "was": was}))
 
 
-def _own(service: Service, visit: ServerRequest) -> TaskRecord:
-    account = service.account(visit)
-    service.books.forget(service.clock())
-    job = service.books.jobs.get(visit.path.removeprefix(f"{FOLDER}/"))
+def _own(state: ServerState, request: ServerRequest) -> TaskRecord:
+    account = state.authenticate(request)
+    state.accounts.forget(state.clock())
+    job = state.accounts.jobs.get(request.path.removeprefix(f"{FOLDER}/"))
     if job is None or job.account is not account:
         raise ServerError("not_found", "This account has no such task", detail="Task not found")
     return job
 
 
-def _stage(service: Service, job: TaskRecord) -> str:
+def _stage(state: ServerState, job: TaskRecord) -> str:
     """Say queued, running or ended; an image that is made and only held back counts as one that is being made."""
-    if job.has_ended(service.clock()):
+    if job.has_ended(state.clock()):
         return "ended"
     return "queued" if job.began is None and job.ready_at is None else "running"
 
 
-def _limit(visit: ServerRequest) -> int:
-    text = visit.query.get("limit", str(USUAL))
+def _limit(request: ServerRequest) -> int:
+    text = request.query.get("limit", str(USUAL))
     if not (text.isascii() and text.isdigit() and len(text) < len(str(MOST)) + 1 and 1 <= int(text) <= MOST):
         msg = f"Input should be a whole number from 1 to {MOST}"
         raise invalid([{"type": "int_parsing", "loc": ["query", "limit"], "msg": msg}])
     return int(text)
 
 
-def _row(service: Service, job: TaskRecord) -> dict[str, Json]:
-    ended = job.has_ended(service.clock())
+def _row(state: ServerState, job: TaskRecord) -> dict[str, Json]:
+    ended = job.has_ended(state.clock())
     return {
         "id": job.task.id,
         "status": job.word if ended else "Pending",
-        "stage": _stage(service, job),
+        "stage": _stage(state, job),
         "model": job.model.name,
         "polling_url": job.task.polling_url,
         "cost": job.settled if ended else job.task.cost,

@@ -1,4 +1,4 @@
-"""The server's books: accounts with their credits, and every job with its stage, slot and charge."""
+"""The server's accounts, with their credits, and every job with its stage, slot and charge."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Protocol
 from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import Order
 from fluxwerk.server.faults.endings import Ending
-from fluxwerk.server.webhooks import OutgoingWebhook
+from fluxwerk.server.state.outgoing import OutgoingWebhook
 from fluxwerk.types import Json, Task
 
 LONGEST_KEY = 512

@@ -1,4 +1,4 @@
-"""Delivery URLs: signed, unguessable, and dead after ten minutes, in the shape of the live ones."""
+"""Delivery links: signed, unguessable, expired after ten minutes, in the form of the live service's."""
 
 from __future__ import annotations
 
@@ -7,15 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from urllib.parse import urlencode
-
-from fluxwerk.server.errors import ServerError
-from fluxwerk.server.request import ServerRequest
-from fluxwerk.types import Response
-
-if TYPE_CHECKING:
-    from fluxwerk.server.router import Service
 
 LIFE = 600.0
 VERSION = "2024-11-04"
@@ -50,29 +42,6 @@ def verify(secret: bytes, where: str, query: Mapping[str, str], now: float) -> s
         return "the signature does not match"
     expiry = datetime.strptime(claims["se"], STAMP).replace(tzinfo=UTC)
     return "the link has expired" if now >= expiry.timestamp() else None
-
-
-def deliver(service: Service, visit: ServerRequest) -> Response:
-    """Hand out an image to whoever has a link that is true and alive; raises `ServerError`."""
-    where = folder(visit.path)
-    if where is None:
-        raise ServerError("not_found", "Not Found")
-    now = service.clock()
-    fault = verify(service.secret, visit.path, visit.query, now)
-    if fault:
-        raise ServerError("forbidden", fault, detail=f"Forbidden: {fault}")
-    job = service.books.by_folder.get(where)
-    picture = service.books.picture(job) if job else None
-    if job is None or picture is None:
-        raise ServerError("not_found", "This image is no longer kept.", detail="Not Found")
-    until = datetime.strptime(visit.query["se"], STAMP).replace(tzinfo=UTC).timestamp()
-    headers = {
-        "content-type": visit.query["rsct"],
-        "cache-control": f"private, max-age={max(0, int(until - now))}",
-        "x-content-type-options": "nosniff",
-    }
-    job.delivered = True
-    return Response(200, headers, picture)
 
 
 def _signature(secret: bytes, where: str, claims: Mapping[str, str]) -> str:

@@ -20,7 +20,7 @@ from fluxwerk.engines import Canvas, Order
 from fluxwerk.errors import InvalidUsageError
 from fluxwerk.protocol.wire import dump
 from fluxwerk.server.state.accounts import NOTHING, Account, TaskRecord
-from fluxwerk.server.webhooks import DeliveryAttempt, OutgoingWebhook
+from fluxwerk.server.state.outgoing import DeliveryAttempt, OutgoingWebhook
 from fluxwerk.storage import save
 from fluxwerk.types import Json, Task
 

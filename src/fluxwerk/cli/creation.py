@@ -1,8 +1,9 @@
-"""What generate, edit and fill have in common: their options, and the way from a prompt to a file."""
+"""The creation of an image, which generate, edit, fill and replay share: from options and a prompt to a file."""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -12,10 +13,12 @@ from typing import Any, TypeVar, cast
 import click
 
 from fluxwerk import catalog
-from fluxwerk.catalog import prices
+from fluxwerk.catalog import prices, sizes
 from fluxwerk.catalog.rows import Model
 from fluxwerk.cli.connection import Connection, connected
 from fluxwerk.cli.console import ProgressLine, money, put_json, sentence, summary
+from fluxwerk.cli.series import Series, numbered
+from fluxwerk.cli.sheet import check_sheet
 from fluxwerk.client.image import Image
 from fluxwerk.client.inputs import compose
 from fluxwerk.errors import Fault, InvalidUsageError, StorageError, UnknownPriceError
@@ -26,14 +29,19 @@ FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 LONGEST_SHOWN = 120
 
 _SHARED = (
-    click.option("--seed", type=int, help="The same seed makes the same image."),
+    click.option("--seed", type=int, help="Seed of the random noise; the same seed repeats an image."),
     click.option(
-        "--format", "output_format", type=click.Choice(["png", "jpeg", "webp"]), help="By default that of -o."
+        "--format",
+        "output_format",
+        type=click.Choice(["png", "jpeg", "webp"]),
+        help="Image format; by default that of the file name in -o.",
     ),
-    click.option("--safety-tolerance", type=int, help="How much is let through; 0 is strictest."),
-    click.option("--upsampling/--no-upsampling", "prompt_upsampling", default=None, help="Let the service rewrite it."),
-    click.option("--steps", type=int, help="Of the models that take it."),
-    click.option("--guidance", type=float, help="Of the models that take it."),
+    click.option("--safety-tolerance", type=int, help="Moderation tolerance; 0 is the strictest."),
+    click.option(
+        "--upsampling/--no-upsampling", "prompt_upsampling", default=None, help="Let the service extend the prompt."
+    ),
+    click.option("--steps", type=int, help="Number of denoising steps, for the models that take it."),
+    click.option("--guidance", type=float, help="Guidance scale, for the models that take it."),
     click.option(
         "--option",
         "options",
@@ -41,14 +49,20 @@ _SHARED = (
         multiple=True,
         help="Any other option of the model; `fluxwerk models MODEL` shows them.",
     ),
-    click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write."),
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="File to write; by default it is named after the model and the seed.",
+    ),
+    click.option("--allow-empty-prompt", is_flag=True, help="Send an empty prompt; it costs the same as any other."),
     click.option("--dry-run", is_flag=True, help="Show the request and its price; send nothing."),
-    click.option("--json", "as_json", is_flag=True, help="Answer with one JSON object on stdout."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
 )
 
 
-def making_options(command: F) -> F:
-    """Add the options that every command which makes an image shares."""
+def creation_options(command: F) -> F:
+    """Add the options that generate, edit and fill share."""
     for option in reversed(_SHARED):
         command = option(command)
     return command
@@ -62,22 +76,38 @@ def make(
     images: Sequence[str] = (),
     options: Sequence[str] = (),
     output: Path | None,
+    count: int = 1,
+    sheet: Path | None = None,
+    allow_empty_prompt: bool = False,
     dry_run: bool,
     as_json: bool,
     **given: Json,
 ) -> None:
-    """Check the request, make the image, save it, and say so."""
+    """Check the request, make the images, save them, and print what was made."""
+    if prompt is not None and not prompt.strip() and not allow_empty_prompt:
+        hint = "describe the image, or pass --allow-empty-prompt"
+        raise InvalidUsageError("", faults=[Fault("prompt", prompt, "must hold at least one word", hint)])
     model = catalog.get_model(name)
     wanted = {key: value for key, value in given.items() if value is not None} | _parse(model, options)
     _choose_format(model, wanted, output)
     sources = [_path_or_url(image) for image in images]
-    request = compose(model, prompt, images=sources, options=wanted)
+    request = compose(model, prompt, images=sources, options=wanted, allow_empty_prompt=allow_empty_prompt)
+    requests = numbered(request, count)
     estimate = _estimate(request, model)
+    _announce_size(model, request)
     if dry_run:
-        _show_dry_run(model, request, estimate, as_json=as_json)
+        _show_dry_run(model, request, estimate, count, as_json=as_json)
         return
     _check_folder(output)
-    _run(model, request, connection, output, estimate, as_json=as_json)
+    if sheet:
+        check_sheet(sheet)
+    progress = ProgressLine(offline=connection.offline, quiet=as_json)
+    if count > 1 or sheet:
+        series = Series(model, output, sheet, estimate, saved, progress, offline=connection.offline, as_json=as_json)
+        with progress.live(f"{count} × {model.name}"), connected(connection, progress.on_event) as client:
+            code = series.run(client, requests)
+        sys.exit(code)
+    _run(model, request, connection, output, estimate, progress, as_json=as_json)
 
 
 def _run(
@@ -86,12 +116,12 @@ def _run(
     connection: Connection,
     output: Path | None,
     estimate: Decimal | None,
+    progress: ProgressLine,
     *,
     as_json: bool,
 ) -> None:
     began = time.monotonic()
-    watch = ProgressLine(offline=connection.offline, quiet=as_json)
-    with watch.live(model.name), connected(connection, watch.hear) as client:
+    with progress.live(model.name), connected(connection, progress.on_event) as client:
         image = client.generate(request, model=model)
         file = saved(image, output or Path(f"{model.name}-{image.seed}.{image.suffix}"))
     facts = summary(image, str(file), estimate, began, offline=connection.offline)
@@ -101,16 +131,29 @@ def _run(
         click.echo(sentence(facts))
 
 
+def _announce_size(model: Model, request: Request) -> None:
+    """Say before the submit when the image becomes smaller than what was asked for."""
+    asked = sizes.requested_size(model, request.fields, request.sizes)
+    delivered = sizes.output_size(model, request.fields, request.sizes)
+    if asked == delivered or None in request.sizes[:1]:
+        return
+    click.echo(
+        f"Note: the image will be {delivered[0]}×{delivered[1]} instead of {asked[0]}×{asked[1]}: "
+        f"{model.name} rounds width and height down to multiples of {model.grid}.",
+        err=True,
+    )
+
+
 def saved(image: Image, file: Path) -> Path:
-    """Write a paid image, or say how to collect it again when the disk takes it not; raises `StorageError`."""
+    """Write a paid image; raises `StorageError` with its task, so that it can be collected again."""
     try:
         return image.save(file)
-    except OSError as trouble:
-        raise StorageError(f"{file} cannot be written: {trouble.strerror or trouble}.", task=image.task) from None
+    except OSError as error:
+        raise StorageError(f"{file} cannot be written: {error.strerror or error}.", task=image.task) from None
 
 
 def _path_or_url(text: str) -> str | Path:
-    """Take what was typed as a file unless it is plainly a URL: nobody types base64."""
+    """Read an argument as a file unless it is a URL; base64 is not typed by hand."""
     return text if text.startswith(("http://", "https://", "data:")) else Path(text)
 
 
@@ -121,7 +164,7 @@ def _choose_format(model: Model, wanted: dict[str, Json], output: Path | None) -
     asked = wanted.get("output_format")
     if asked is not None and asked != suffix:
         raise InvalidUsageError(
-            "", faults=[Fault("--format", asked, f"does not go with {output}", "leave one of them out")]
+            "", faults=[Fault("--format", asked, f"contradicts the file name {output}", "leave one of them out")]
         )
     if "output_format" in model.options:
         wanted["output_format"] = suffix
@@ -158,17 +201,23 @@ def _estimate(request: Request, model: Model) -> Decimal | None:
         return None
 
 
-def _show_dry_run(model: Model, request: Request, estimate: Decimal | None, *, as_json: bool) -> None:
+def _show_dry_run(model: Model, request: Request, estimate: Decimal | None, count: int, *, as_json: bool) -> None:
     secret = {option.name for option in model.options.values() if option.type == "secret"}
     body = {**request.fields, **model.sends}
     body = {name: "<secret>" if name in secret else _elided(value) for name, value in body.items()}
     if as_json:
-        put_json({"method": "POST", "path": model.path, "body": body, "estimated_cost": estimate})
+        total = None if estimate is None else estimate * count
+        put_json({"method": "POST", "path": model.path, "body": body, "count": count, "estimated_cost": total})
         return
     click.echo(f"POST {model.path}")
     for name, value in body.items():
         click.echo(f"  {name}: {value}")
-    price = f"about {money(estimate)}" if estimate is not None else f"unknown: {model.name} has no public price"
+    each = f" for {count} images, {money(estimate)} each" if estimate is not None and count > 1 else ""
+    price = (
+        f"about {money(estimate * count)}{each}"
+        if estimate is not None
+        else f"unknown: {model.name} has no public price"
+    )
     click.echo(f"Price: {price}. Nothing was sent.")
 
 
@@ -179,7 +228,7 @@ def _elided(value: Json) -> Json:
 
 
 def _check_folder(output: Path | None) -> None:
-    """Find out before the money is spent whether the file can be written."""
+    """Check before the submit that the file can be written; raises `InvalidUsageError`."""
     folder = (output or Path("image")).absolute().parent
     while not folder.exists():
         folder = folder.parent
@@ -191,4 +240,4 @@ def _check_folder(output: Path | None) -> None:
 
 def json_option(command: F) -> F:
     """Add --json to a command that shows something."""
-    return click.option("--json", "as_json", is_flag=True, help="Answer with JSON on stdout.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")(command)

@@ -7,58 +7,23 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from fluxwerk.errors import TransportError
 from fluxwerk.protocol import webhook, wire
 from fluxwerk.server.address import take_apart
 from fluxwerk.server.faults.effects import GARBLED
+from fluxwerk.server.faults.rules import FaultRule
+from fluxwerk.server.state.accounts import TaskRecord
+from fluxwerk.server.state.outgoing import OutgoingWebhook
 from fluxwerk.types import Call, Flow, HttpRequest, Json
 
-if TYPE_CHECKING:
-    from fluxwerk.server.faults.rules import FaultRule
-    from fluxwerk.server.state.accounts import TaskRecord
-
-# Seconds to wait after each attempt that failed; after the last the notice is given up.
-PAUSES = (1.0, 5.0, 30.0)
 # Seconds in which a receiver has to acknowledge with a 2xx.
-PATIENCE = 30.0
+ACKNOWLEDGE_SECONDS = 30.0
 ACKNOWLEDGED = range(200, 300)
 CODES = {"Request Moderated": "content_policy_violation", "Content Moderated": "content_policy_violation"}
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryAttempt:
-    """One delivery that was tried: when, in seconds since 1970, and what came of it."""
-
-    at: float
-    outcome: str
-
-
-@dataclass(slots=True)
-class OutgoingWebhook:
-    """The webhook of one task: `state` is waiting, pending, delivered or dropped; the attempts stand in their order."""
-
-    url: str = field(repr=False)
-    secret: str | None = field(default=None, repr=False)
-    state: str = "waiting"
-    attempts: list[DeliveryAttempt] = field(default_factory=list[DeliveryAttempt])
-
-    def pause(self, now: float) -> float:
-        """How many seconds from now the next attempt is due."""
-        if not self.attempts:
-            return 0.0
-        return max(0.0, self.attempts[-1].at + PAUSES[len(self.attempts) - 1] - now)
-
-    def note(self, outcome: str, now: float, *, acknowledged: bool) -> None:
-        """Write an attempt down."""
-        self.attempts.append(DeliveryAttempt(now, outcome))
-        if acknowledged or self.state == "delivered":
-            self.state = "delivered"
-        elif len(self.attempts) > len(PAUSES):
-            self.state = "dropped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +57,8 @@ class WebhookPolicy:
         return any(address in network for network in networks if network.version == address.version)
 
 
-def tell(job: TaskRecord, result: Json, at: float) -> bytes:
-    """Write what a receiver is told about the end of a job."""
+def write_body(job: TaskRecord, result: Json, at: float) -> bytes:
+    """Write the body of a webhook about the end of a task."""
     body: dict[str, Json] = {"id": job.task.id, "task_id": job.task.id, "status": job.word}
     if job.word == "Ready":
         body["result"] = result

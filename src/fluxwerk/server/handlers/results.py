@@ -1,0 +1,34 @@
+"""A download: the bytes of an image, for a link that is genuine and has not expired."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from fluxwerk.server.errors import ServerError
+from fluxwerk.server.request import ServerRequest
+from fluxwerk.server.state import links
+from fluxwerk.server.state.state import ServerState
+from fluxwerk.types import Response
+
+
+def deliver(state: ServerState, request: ServerRequest) -> Response:
+    """Answer with the image if the link is genuine and alive; raises `ServerError`."""
+    where = links.folder(request.path)
+    if where is None:
+        raise ServerError("not_found", "Not Found")
+    now = state.clock()
+    fault = links.verify(state.secret, request.path, request.query, now)
+    if fault:
+        raise ServerError("forbidden", fault, detail=f"Forbidden: {fault}")
+    job = state.accounts.by_folder.get(where)
+    image = state.accounts.picture(job) if job else None
+    if job is None or image is None:
+        raise ServerError("not_found", "This image is no longer kept.", detail="Not Found")
+    until = datetime.strptime(request.query["se"], links.STAMP).replace(tzinfo=UTC).timestamp()
+    headers = {
+        "content-type": request.query["rsct"],
+        "cache-control": f"private, max-age={max(0, int(until - now))}",
+        "x-content-type-options": "nosniff",
+    }
+    job.delivered = True
+    return Response(200, headers, image)
