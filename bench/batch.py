@@ -80,7 +80,7 @@ async def with_ledger(base: str, folder: Path, jobs: int) -> None:
     """Make the same images with a ledger, planning included."""
     client = AsyncClient(KEY, base_url=base)
     with Batch(
-        folder.with_suffix(".ledger"), output=folder, client=client, provenance="none", terms=RunOptions()
+        folder.with_suffix(".ledger"), output=folder, client=client, provenance="none", options=RunOptions()
     ) as batch:
         batch.plan([{"prompt": f"image {number}", "width": 64, "height": 64} for number in range(jobs)])
         await batch.work()
@@ -131,7 +131,7 @@ def restart_large(ledger: str, base: str) -> str:
             first.append(time.perf_counter() - start)
             batch.stop()
 
-    batch._tell = tell  # noqa: SLF001
+    batch._on_progress = tell  # noqa: SLF001
     with batch:
         asyncio.run(batch.work())
     return f"restart to the first submit: {first[0]:.2f} s, {_memory():.0f} MB resident at most"

@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from decimal import Decimal
 
     from fluxwerk.types import Json, Task
 
@@ -163,11 +164,14 @@ class RateLimitError(APIStatusError):
 
 
 class TaskFailedError(FluxwerkError):
-    """The task ended without an image; `details` holds the reasons of the service."""
+    """The task ended without an image; `details` holds the reasons of the service, `cost` its charge in credits."""
 
-    def __init__(self, message: str = "", *, details: Json = None, task: Task | None = None) -> None:
+    def __init__(
+        self, message: str = "", *, details: Json = None, task: Task | None = None, cost: Decimal | None = None
+    ) -> None:
         super().__init__(message, task=task)
         self.details = details
+        self.cost = cost
 
 
 class ModerationError(TaskFailedError):
@@ -181,8 +185,9 @@ class ModerationError(TaskFailedError):
         reasons: Iterable[str] = (),
         details: Json = None,
         task: Task | None = None,
+        cost: Decimal | None = None,
     ) -> None:
-        super().__init__(message, details=details, task=task)
+        super().__init__(message, details=details, task=task, cost=cost)
         self.stage = stage
         self.reasons = tuple(reasons)
 

@@ -1,4 +1,4 @@
-"""The webhook as a witness: a submit whose answer was lost is matched to its task by the webhook, over real HTTP."""
+"""A submit whose answer was lost is matched to its task by the webhook, over real HTTP."""
 
 from __future__ import annotations
 

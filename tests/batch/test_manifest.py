@@ -76,7 +76,7 @@ def test_a_parquet_file_is_read_by_its_rows(tmp_path: Path):
     plan(ledger, tmp_path / "a.parquet")
     assert planned(ledger) == [{"line": 1, "prompt": "a", "seed": 1}, {"line": 2, "prompt": "b"}]
     whole = (tmp_path / "a.parquet").read_bytes()
-    assert "no whole Parquet file" in faults(write(tmp_path, "b.parquet", whole[:-50]))
+    assert "not a whole Parquet file" in faults(write(tmp_path, "b.parquet", whole[:-50]))
 
 
 def test_a_parquet_file_whose_pages_are_damaged_or_whose_prompts_are_bytes_is_refused(tmp_path: Path):
@@ -253,14 +253,14 @@ def test_a_process_that_plans_the_same_names_at_once_waits_for_the_other(tmp_pat
 def test_names_that_another_process_never_lets_go_of_end_the_planning(tmp_path: Path):
     ledger = ledger_with(0)
     other = PlanWriter(ledger.database, "b.csv", "another")
-    draft = PlannedJob(1, 1, "flux-2-pro", "standard", "{}", "a" * 64, None, output="a.png")
-    other.add([draft], {"standard": 24})
+    job = PlannedJob(1, 1, "flux-2-pro", "standard", "{}", "a" * 64, None, output="a.png")
+    other.add([job], {"standard": 24})
     known_late = "prompt,output\n" + "".join(f"fox {n},{n}.png\n" for n in range(10))
     with pytest.raises(InvalidUsageError, match="is the name of another image already"):
         plan(ledger, write(tmp_path, "c.csv", "prompt,output\nfox,a.png\n"))
     same = PlanWriter(ledger.database, "a.csv", fingerprint(write(tmp_path, "a.csv", known_late)))
-    same.add([replace(draft, output="3.png")], {"standard": 24})
-    with pytest.raises(ConflictError, match="planning images of the same names"):
+    same.add([replace(job, output="3.png")], {"standard": 24})
+    with pytest.raises(ConflictError, match="planning images with the same names"):
         plan(ledger, tmp_path / "a.csv", clock=PretendClock())
     assert {row["output"] for row in ledger.rows()} == {"a.png", "3.png"}
 
@@ -283,11 +283,11 @@ def test_a_plan_that_was_taken_for_abandoned_is_made_again(tmp_path: Path):
 
 def test_a_sheet_that_is_being_swept_away_is_not_opened_without_its_jobs(tmp_path: Path):
     ledger = ledger_with(0)
-    sheet = PlanWriter(ledger.database, "a.txt", "a")
+    writer = PlanWriter(ledger.database, "a.txt", "a")
     with ledger.database.write() as transaction:
         transaction.run("update sheets set touched = :gone", gone=GONE)
-    with pytest.raises(ConflictError, match="swept it away"):
-        sheet.open()
+    with pytest.raises(ConflictError, match="deleted it"):
+        writer.open()
 
 
 def test_a_row_may_ask_for_several_images_with_seeds_and_names_of_their_own(tmp_path: Path):
@@ -307,6 +307,17 @@ def test_two_rows_with_one_name_are_a_fault(tmp_path: Path):
     plan(ledger, write(tmp_path, "b.csv", "prompt,output\nfox,a.png\n"))
     with pytest.raises(InvalidUsageError, match="that of job 1"):
         plan(ledger, write(tmp_path, "c.csv", "prompt,output\nbear,a.png\n"))
+
+
+def test_a_name_below_another_image_is_a_fault_in_either_order(tmp_path: Path):
+    told = faults(write(tmp_path, "a.csv", "prompt,output\nfox,a.png\nwolf,a.png/b.png\n"))
+    assert "line 3, output = 'a.png/b.png': lies below another image: that of line 2" in told
+    told = faults(write(tmp_path, "b.csv", "prompt,output\nfox,a.png/b/c.png\nwolf,a.png\n"))
+    assert "line 3, output = 'a.png': is the folder of another image: that of line 2" in told
+    ledger = ledger_with(0)
+    plan(ledger, write(tmp_path, "c.csv", "prompt,output\nfox,a.png\nwolf,cats\nbear,cats/a.png\n"))
+    with pytest.raises(InvalidUsageError, match="lies below another image: that of job 1"):
+        plan(ledger, write(tmp_path, "d.csv", "prompt,output\nowl,a.png/b.png\n"))
 
 
 def test_input_images_are_found_beside_the_manifest_and_known_by_their_content(tmp_path: Path):
@@ -403,7 +414,7 @@ cells = st.fixed_dictionaries(
 def outcome(rows: Rows, columns: dict[str, object]) -> object:
     given = {name: value for name, value in columns.items() if value is not None}
     try:
-        return list(rows.drafts(ManifestLine(1, given)))
+        return list(rows.planned_jobs(ManifestLine(1, given)))
     except InvalidUsageError as fault:
         return str(fault)
 
@@ -432,7 +443,7 @@ def test_only_so_many_images_are_remembered(tmp_path: Path):
         (tmp_path / f"{number}.png").write_bytes(blank(80 + number, 80))
     rows = Rows(Defaults("flux-2-pro", tmp_path, {}), kept=2)
     lines = [ManifestLine(1, {"prompt": "edit", "images": f"{number}.png"}) for number in (0, 1, 2, 0)]
-    hashes = [draft.hash for line in lines for draft in rows.drafts(line)]
+    hashes = [job.hash for line in lines for job in rows.planned_jobs(line)]
     assert hashes[0] == hashes[3]
     assert len(set(hashes)) == 3
     assert len(rows._seen) <= 2

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from fluxwerk.batch.report import Rate, csv_lines, export, facts_of, rate, why
-from fluxwerk.batch.run import RunProgress
+from fluxwerk.batch.run import RunEnd, RunProgress
 from fluxwerk.cli.batch.table import summary_lines, table, time_left
 from fluxwerk.cli.batch.watch import BatchProgress, JsonBatchProgress, LiveBatchProgress
 from fluxwerk.errors import InvalidUsageError, TaskFailedError
@@ -23,7 +23,7 @@ from support.jobs import BASE, ledger_with, status, task
 def carried(clock: PretendClock | None = None) -> Ledger:
     """A ledger with one job of every kind."""
     ledger = ledger_with(6, clock)
-    worker = ledger.slots.enrol(1000)
+    worker = ledger.leases.register(1000)
     jobs = ledger.submitting(worker, 5, BASE).jobs
     ledger.doubted(jobs[0], "the answer was lost")
     ledger.refused(jobs[1], TaskFailedError("no"))
@@ -100,10 +100,10 @@ def test_the_table_shows_every_stage_and_the_money():
 def test_a_watcher_tells_what_goes_wrong_at_once(capsys: pytest.CaptureFixture[str]):
     ledger = carried()
     watch = BatchProgress(ledger)
-    watch.hear(RunProgress("saved", ledger.job(5)))
-    watch.hear(RunProgress("failed", ledger.job(2), "Failed: no"))
-    watch.hear(RunProgress("held", text="the disk is full"))
-    watch.finish("", ledger.budget.sums())
+    watch.show(RunProgress("saved", ledger.job(5)))
+    watch.show(RunProgress("failed", ledger.job(2), "Failed: no"))
+    watch.show(RunProgress("held", text="the disk is full"))
+    watch.finish(RunEnd(), ledger.budget.sums())
     told = capsys.readouterr()
     assert told.err.splitlines() == ["job 2 (line 2) failed: Failed: no", "held: the disk is full"]
     assert "1 submits were never answered" in told.out
@@ -112,15 +112,15 @@ def test_a_watcher_tells_what_goes_wrong_at_once(capsys: pytest.CaptureFixture[s
 
 def test_a_live_watcher_draws_its_table_and_keeps_the_last_trouble_under_it():
     live = LiveBatchProgress(carried())
-    live.hear(RunProgress("held", text="[the disk] is full"))
-    live._show()
+    live.show(RunProgress("held", text="[the disk] is full"))
+    live._redraw()
     assert "disk" in str(live.drawn.renderable.caption)
 
 
 def test_a_machine_hears_everything_as_json(capsys: pytest.CaptureFixture[str]):
     ledger = carried()
     machine = JsonBatchProgress(ledger)
-    machine.hear(RunProgress("saved", ledger.job(5), saved=Saved("/images/5.png", "ab")))
+    machine.show(RunProgress("saved", ledger.job(5), saved=Saved("/images/5.png", "ab")))
     assert capsys.readouterr().out.startswith('{"event":"saved","job":5,"line":5,"model":"flux-2-pro","cost":3,')
 
 
@@ -131,8 +131,8 @@ def test_the_story_of_a_job_ends_with_what_can_be_done():
         assert words in why(ledger, number)
     assert "→ saved" in why(ledger, 5)
     assert "sig=" not in why(ledger, 4)
-    _ = ledger.submitting(ledger.slots.enrol(), 1, BASE)
-    assert "If that process died" in why(ledger, 6)
+    _ = ledger.submitting(ledger.leases.register(), 1, BASE)
+    assert "If that process has died" in why(ledger, 6)
 
 
 def test_an_export_of_nothing_still_names_its_columns(tmp_path: Path):
@@ -149,3 +149,32 @@ def test_an_export_that_fails_leaves_no_half_file(tmp_path: Path):
     with pytest.raises(InvalidUsageError):
         stream(parts(), tmp_path / "a.csv")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1",
+        " =1",
+        "\u3000=1",
+        "\uff1d1",
+        " \uff0b1",
+        "\uff0d1",
+        "\uff201",
+        "\u200b=1",
+        "\ufeff@A1",
+        "\n=1",
+        "\t1",
+        "+1",
+        "-1",
+    ],
+)
+def test_a_text_that_a_spreadsheet_would_run_is_escaped(text: str):
+    [_, line] = "".join(csv_lines([{"prompt": text}], ["prompt"])).split("\r\n", 1)
+    assert line.lstrip('"').startswith("'")
+
+
+@pytest.mark.parametrize("text", ["a fox", "1 = 1", "", " ", "\u2212", "\u00e9=1"])
+def test_a_text_that_no_spreadsheet_runs_stays_as_it_is(text: str):
+    [_, line] = "".join(csv_lines([{"prompt": text}], ["prompt"])).split("\r\n", 1)
+    assert "'" not in line

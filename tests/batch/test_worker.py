@@ -13,11 +13,9 @@ from typing import Any
 
 import pytest
 
-from fluxwerk import catalog
 from fluxwerk.batch import Batch, plan
-from fluxwerk.batch.run import RunOptions, RunProgress
+from fluxwerk.batch.run import RunEnd, RunOptions, RunProgress
 from fluxwerk.batch.saver import Saver
-from fluxwerk.batch.worker import Worker
 from fluxwerk.client.client import AsyncClient
 from fluxwerk.client.credentials import Credentials
 from fluxwerk.errors import (
@@ -34,97 +32,17 @@ from fluxwerk.ledger.job import Job, Stage
 from fluxwerk.ledger.ledger import Ledger, Saved
 from fluxwerk.polling.history import PollingHistory
 from fluxwerk.protocol import wire
-from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.storage import Folder
-from fluxwerk.testing import FaceToFace, loopback
+from fluxwerk.testing import loopback
 from fluxwerk.testing.face_to_face import BASE, KEY, blank
 from fluxwerk.types import HttpRequest, Response
 from support import judge
-
-QUICK = RunOptions(lease=1.0, first_pause=0.01)
-Meddle = Callable[[HttpRequest, Callable[[], Response]], Response]
-
-
-def honest(_: HttpRequest, answer: Callable[[], Response]) -> Response:
-    return answer()
-
-
-class Site:
-    """A ledger, a folder, and a server in the same thread that can be meddled with."""
-
-    def __init__(self, folder: Path, jobs: int = 0, books: Accounts | None = None, **options: Any) -> None:
-        self.face = FaceToFace(accounts=books)
-        self.path = folder / "a.ledger"
-        self.ledger = Ledger.open(self.path)
-        self.keep: Any = Saver(Folder(folder / "images"))
-        self.told: list[RunProgress] = []
-        self.meddle: Meddle = honest
-        self.requests: list[HttpRequest] = []
-        self.worker: Worker | None = None
-        self.on_told: Callable[[RunProgress], None] = lambda _: None
-        if jobs:
-            rows = [{"prompt": f"image {number}", "width": 64, "height": 64, **options} for number in range(jobs)]
-            plan(self.ledger, rows)
-
-    async def send(self, request: HttpRequest, _budget: float | None = None) -> Response:
-        self.requests.append(request)
-        await asyncio.sleep(0)
-        return self.meddle(request, lambda: self.face.send(request))
-
-    def build(self, terms: RunOptions = QUICK, ledger: Ledger | None = None, base: str = BASE) -> Worker:
-        opened = ledger or self.ledger
-        inputs = Inputs(opened.database)
-
-        def tell(progress: RunProgress) -> None:
-            self.told.append(progress)
-            self.on_told(progress)
-
-        def prepare(job: Job) -> Any:
-            return catalog.get_model(job.model), inputs.fill_in(job)
-
-        self.worker = Worker(opened, self.send, base, prepare, self.keep, terms, tell)
-        return self.worker
-
-    def run(self, terms: RunOptions = QUICK, base: str = BASE) -> str:
-        return asyncio.run(asyncio.wait_for(self.build(terms, base=base).run(), 30))
-
-    def count(self, *stages: Stage) -> int:
-        return self.ledger.budget.sums().count(*stages)
-
-    def kinds(self) -> list[str]:
-        return [progress.kind for progress in self.told]
-
-    @property
-    def submits(self) -> list[HttpRequest]:
-        return [request for request in self.requests if request.method == "POST"]
-
-    @property
-    def accepted(self) -> list[Any]:
-        return list(self.face.state.accounts.jobs.values())
+from support.site import QUICK, Site, first_times, honest, refusal
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     return Site(tmp_path, 5)
-
-
-def first_times(count: int, response: Response | Exception) -> Meddle:
-    """Answer the first submits in another way."""
-    left = [response] * count
-
-    def meddle(request: HttpRequest, answer: Callable[[], Response]) -> Response:
-        if request.method != "POST" or not left:
-            return answer()
-        instead = left.pop()
-        if isinstance(instead, Exception):
-            raise instead
-        return instead
-
-    return meddle
-
-
-def refusal(status: int, retry_after: int | None = None) -> Response:
-    return wire.write_refusal(status, "no", error="no", message="no", retry_after=retry_after)
 
 
 def test_every_job_is_carried_to_its_file(site: Site):
@@ -265,7 +183,7 @@ def test_a_task_that_moderation_stopped_has_failed_with_the_cost_the_status_name
 
     site.meddle = meddle
     site.run()
-    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"ModerationError"}
+    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"moderated"}
     assert site.ledger.budget.sums().spent == 0
 
 
@@ -316,8 +234,8 @@ def test_two_processes_share_the_slots_and_the_work(tmp_path: Path):
 
     async def both() -> None:
         with Ledger.open(site.path) as other:
-            terms = RunOptions(lease=1.0, concurrency=20)
-            await asyncio.gather(site.build(terms).run(), site.build(terms, ledger=other).run())
+            options = RunOptions(lease=1.0, concurrency=20)
+            await asyncio.gather(site.build(options).run(), site.build(options, ledger=other).run())
 
     site.meddle = meddle
     asyncio.run(both())
@@ -340,7 +258,7 @@ def test_a_full_storage_pauses_submitting_and_everything_goes_on_when_it_is_gone
     def keep(*given: Any) -> Saved:
         if full:
             raise StorageError("the disk is full")
-        return whole(*given)
+        return whole.save(*given)
 
     def make_room() -> None:
         nonlocal full
@@ -367,7 +285,7 @@ def test_no_more_is_submitted_than_a_slow_storage_can_take(tmp_path: Path):
 
     def keep(*given: Any) -> Saved:
         assert quick.wait(10)
-        return whole(*given)
+        return whole.save(*given)
 
     def hurry() -> None:
         submits.append(len(site.submits))
@@ -460,7 +378,7 @@ def test_a_ledger_whose_disk_is_full_keeps_what_was_paid_for_until_it_can_be_wri
             return super().submitted(job, task)
 
     with Full.open(site.path) as ledger:
-        assert asyncio.run(site.build(ledger=ledger).run()) == ""
+        assert asyncio.run(site.build(ledger=ledger).run()) == RunEnd()
     assert site.count(Stage.SAVED) == 5
     assert len(site.submits) == 5
     assert "held" in site.kinds()
@@ -551,7 +469,7 @@ def test_a_link_that_died_while_nobody_worked_is_replaced_by_asking_the_task_aga
         _put_back(site, job, Stage.READY, expires=1.0)
     site.run()
     assert (site.count(Stage.SAVED), len(site.submits)) == (5, 5)
-    assert any(told["after"] == "submitted" and told["before"] == "ready" for told in site.ledger.story(1))
+    assert any(told["after"] == "submitted" and told["before"] == "ready" for told in site.ledger.transitions(1))
 
 
 def test_a_lost_submit_is_matched_by_its_webhook_and_nothing_stays_in_doubt(site: Site):
@@ -572,7 +490,7 @@ def test_a_lost_submit_is_matched_by_its_webhook_and_nothing_stays_in_doubt(site
             sent = next(request for request in hooks if prompt.encode() in request.body)
             token = read_token(wire.json.loads(sent.body)["webhook_url"])
             with Ledger.open(site.path) as other:
-                assert other.witness(token or "", task)
+                assert other.accept_callback(token or "", task)
 
     hooks: list[HttpRequest] = []
     site.meddle, site.on_told = meddle, call_back
@@ -596,7 +514,7 @@ def test_a_worker_that_was_declared_dead_goes_on_under_a_new_name(tmp_path: Path
             site.on_told = lambda _: None
             with Ledger.open(site.path) as other, other.database.write() as transaction:
                 transaction.run("update workers set expires = 0")
-                dead = other.slots.take_over()
+                dead = other.leases.expire_dead()
                 assert len(dead) == 1
 
     site.on_told = bury
@@ -629,7 +547,7 @@ def test_an_image_that_changed_since_it_was_planned_fails_its_job_and_costs_noth
     assert (site.count(Stage.FAILED), site.count(Stage.SAVED)) == (1, 1)
     assert "has changed since it was planned" in site.ledger.row(1)["reason"]
     (tmp_path / "cat.png").unlink()
-    site.ledger.retried(1)
+    site.ledger.retry(1)
     site.run()
     assert "cannot be read" in site.ledger.row(1)["reason"]
 
@@ -664,7 +582,7 @@ def test_results_come_as_they_finish_and_leaving_early_loses_nothing(tmp_path: P
             return await site.send(request, budget)
 
     async def first() -> str:
-        batch = Batch(site.path, client=Bridge(KEY, base_url=BASE), keep=site.keep, terms=QUICK)
+        batch = Batch(site.path, client=Bridge(KEY, base_url=BASE), saver=site.keep, options=QUICK)
         results = batch.results()
         try:
             async for result in results:
@@ -675,7 +593,7 @@ def test_results_come_as_they_finish_and_leaving_early_loses_nothing(tmp_path: P
         return ""
 
     async def rest() -> set[int]:
-        with Batch(site.path, client=Bridge(KEY, base_url=BASE), keep=site.keep, terms=QUICK) as batch:
+        with Batch(site.path, client=Bridge(KEY, base_url=BASE), saver=site.keep, options=QUICK) as batch:
             return {result.job.id async for result in batch.results()}
 
     assert asyncio.run(first()) == "saved"
@@ -693,11 +611,11 @@ def a_dead_delivery(request: HttpRequest, answer: Callable[[], Response]) -> Res
 def test_an_image_whose_links_are_all_dead_has_failed_and_is_collected_later_without_a_new_charge(site: Site):
     site.meddle = a_dead_delivery
     site.run()
-    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"LinkExpiredError"}
+    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"link_expired"}
     assert site.ledger.budget.sums().spent == 15
     site.meddle = honest
     for number in range(1, 6):
-        site.ledger.retried(number)
+        site.ledger.retry(number)
     site.run()
     assert (site.count(Stage.SAVED), len(site.submits), site.ledger.budget.sums().spent) == (5, 5, 15)
 
@@ -750,7 +668,7 @@ def test_a_listener_that_fails_ends_the_run_in_good_order_and_puts_nothing_in_do
     assert site.count(Stage.SAVED) == len(site.submits) == 4
 
 
-def test_a_keeper_that_fails_ends_the_run_in_good_order_and_the_next_one_saves_its_image(tmp_path: Path):
+def test_a_saver_that_fails_ends_the_run_in_good_order_and_the_next_one_saves_its_image(tmp_path: Path):
     site = Site(tmp_path, 40)
     whole = site.keep
 
@@ -776,22 +694,42 @@ def test_a_line_that_fails_in_an_unknown_way_leaves_one_doubt_and_ends_in_good_o
     assert site.count(Stage.SAVED) == len(site.accepted)
 
 
-def test_a_name_that_no_folder_takes_fails_its_job_alone_and_a_retry_collects_it(tmp_path: Path):
+def test_a_name_below_a_file_fails_its_job_unpaid_and_a_retry_makes_it(tmp_path: Path):
     site = Site(tmp_path)
-    names = ["a.png", "a.png/b.png", "a.png/b/c.png", "good.png"]
+    names = ["a.png/b.png", "a.png/b/c.png", "good.png"]
     plan(site.ledger, [{"prompt": name, "width": 64, "height": 64, "output": name} for name in names])
-    site.ledger.budget.set_cap(Decimal(3))
-    site.run()
-    site.ledger.budget.set_cap(None)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"another file")
     site.run()
     stages = {row["output"]: row["stage"] for row in site.ledger.rows()}
-    assert stages == {"a.png": "saved", "a.png/b.png": "failed", "a.png/b/c.png": "failed", "good.png": "saved"}
-    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"InvalidUsageError"}
+    assert stages == {"a.png/b.png": "failed", "a.png/b/c.png": "failed", "good.png": "saved"}
+    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"invalid"}
+    assert len(site.submits) == 1
     (tmp_path / "images" / "a.png").unlink()
-    site.ledger.retried(2)
-    site.ledger.retried(3)
+    site.ledger.retry(1)
+    site.ledger.retry(2)
     site.run()
-    assert (site.count(Stage.SAVED), len(site.submits)) == (4, 4)
+    assert (site.count(Stage.SAVED), len(site.submits)) == (3, 3)
+
+
+def test_a_name_that_is_taken_after_the_submit_is_collected_by_a_retry(tmp_path: Path):
+    site = Site(tmp_path)
+    plan(site.ledger, [{"prompt": "a fox", "width": 64, "height": 64, "output": "a.png/b.png"}])
+    blocking = tmp_path / "images" / "a.png"
+
+    def meddle(request: HttpRequest, answer: Callable[[], Response]) -> Response:
+        if request.method == "POST":
+            blocking.parent.mkdir(exist_ok=True)
+            blocking.write_bytes(b"another file")
+        return answer()
+
+    site.meddle = meddle
+    site.run()
+    assert (site.ledger.row(1)["kind"], site.ledger.row(1)["stage"]) == ("invalid", "failed")
+    blocking.unlink()
+    site.ledger.retry(1)
+    site.run()
+    assert (site.count(Stage.SAVED), len(site.submits)) == (1, 1)
 
 
 def test_a_task_that_never_ends_is_given_up_after_the_patience_and_collected_on_request(site: Site):
@@ -802,10 +740,10 @@ def test_a_task_that_never_ends_is_given_up_after_the_patience_and_collected_on_
 
     site.meddle = meddle
     site.run(RunOptions(lease=1.0, patience=0.0, last_look=0.3))
-    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"TaskTimeoutError"}
+    assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"timed_out"}
     site.meddle = honest
     for number in range(1, 6):
-        site.ledger.retried(number)
+        site.ledger.retry(number)
     site.run()
     assert (site.count(Stage.SAVED), len(site.submits)) == (5, 5)
 

@@ -152,7 +152,7 @@ def test_run_offline_needs_no_key_and_says_that_nothing_was_charged(shell: Shell
     said = shell("batch", "run", "prompts.csv", "--offline").output
     assert "the offline server charges nothing" in said
     refused = shell.run(code=2)
-    assert "do not belong into one ledger" in refused.stderr
+    assert "either placeholders or real images" in refused.stderr
 
 
 def test_run_answers_with_an_event_a_line(shell: Shell):
@@ -169,7 +169,7 @@ def test_a_cap_ends_the_run_and_a_higher_one_lets_it_go_on(shell: Shell):
     said = shell.run("--max-cost", "5", code=4).output
     assert "raise --max-cost" in said
     assert judge.charged(shell.accepted) <= 5
-    assert "less than the" in shell.run("--max-cost", "1", code=2).stderr
+    assert "must be at least" in shell.run("--max-cost", "1", code=2).stderr
     shell.run("--max-cost", "none")
     assert judge.charged(shell.accepted) == COST
 
@@ -206,7 +206,7 @@ def test_status_export_why_and_costs_tell_the_same(shell: Shell):
     assert [row["prompt"] for row in rows] == ["a fox", "a wolf", "a bear"]
     assert sum(Decimal(row["cost"]) for row in rows) == COST
     assert "planned → submitting" in shell("batch", "why", "1").output
-    assert json.loads(shell("batch", "why", "1", "--json").stdout)["moves"][-1]["after"] == "saved"
+    assert json.loads(shell("batch", "why", "1", "--json").stdout)["transitions"][-1]["after"] == "saved"
     by_tag = [json.loads(line) for line in shell("costs", "--by", "tag", "--json").stdout.splitlines()]
     assert sum(Decimal(str(row["credits"])) for row in by_tag) == COST
     head, *_, last = shell("costs", "--by", "tag").output.splitlines()
@@ -276,9 +276,9 @@ def in_doubt(shell: Shell) -> None:
     """Pretend that the process died right after the submit of the first job."""
     shell("batch", "plan", "prompts.csv")
     with shell.ledger() as ledger:
-        worker = ledger.slots.enrol()
+        worker = ledger.leases.register()
         ledger.submitting(worker, 1, shell.base)
-        ledger.slots.retire(worker)
+        ledger.leases.unregister(worker)
 
 
 @pytest.mark.parametrize(("word", "stage"), [("--charged", "failed"), ("--resubmit", "planned")])
@@ -288,7 +288,7 @@ def test_a_doubt_is_listed_explained_and_settled(shell: Shell, word: str, stage:
     assert "settle 1 --collect TASK" in shell("batch", "why", "1").output
     assert f"Job 1 is {stage} now." in shell("batch", "settle", "1", word).output
     assert "not in doubt" in shell("batch", "settle", "1", word, code=8).stderr
-    assert "exactly one of" in shell("batch", "settle", "1", code=2).stderr
+    assert "Exactly one of" in shell("batch", "settle", "1", code=2).stderr
 
 
 def test_a_doubt_is_settled_by_its_task(shell: Shell):
@@ -305,13 +305,13 @@ def test_a_run_with_doubts_says_so_by_its_exit_code(shell: Shell):
 def test_failed_jobs_are_tried_again_but_moderated_ones_only_if_asked(shell: Shell):
     shell("batch", "plan", "prompts.csv")
     with shell.ledger() as ledger:
-        worker = ledger.slots.enrol()
+        worker = ledger.leases.register()
         first, second, third = ledger.submitting(worker, 3, shell.base).jobs
         ledger.refused(first, ModerationError("no"))
         ledger.refused(second, TaskFailedError("no"))
         ledger.refused(third, ModerationError("no"))
-        ledger.slots.retire(worker)
-    assert "say --all" in shell("batch", "retry", code=2).stderr
+        ledger.leases.unregister(worker)
+    assert "use --all" in shell("batch", "retry", code=2).stderr
     assert "1 will be submitted again" in shell("batch", "retry", "--all").output
     assert json.loads(shell("batch", "retry", "1", "--json").stdout)["planned"] == 1
     assert "1 jobs failed" in shell.run(code=1).output
@@ -355,7 +355,7 @@ def test_which_ledger_is_meant_has_to_be_clear(shell: Shell):
 def test_a_ledger_goes_on_only_at_the_service_that_knows_its_tasks(shell: Shell):
     in_doubt(shell)
     with shell.ledger() as ledger:
-        ledger.agree(base="https://api.bfl.ai")
+        ledger.remember(base="https://api.bfl.ai")
     assert "which http" in shell.run(code=2).stderr
 
 
@@ -420,11 +420,42 @@ def test_one_signal_submits_nothing_more_and_collects_what_is_in_flight(shell: S
     out, _ = process.communicate(timeout=30)
 
     assert process.returncode == 130
-    assert json.loads(out.splitlines()[-1])["ended"].startswith("interrupted")
+    assert json.loads(out.splitlines()[-1])["ended"] == "stopped"
     with shell.ledger() as ledger:
         sums = ledger.budget.sums()
         assert sums.count(Stage.PLANNED) > 0
         assert sums.count(Stage.SAVED) == len(shell.accepted) == 60 - sums.count(Stage.PLANNED)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+def test_the_first_signal_waits_no_longer_than_drain(shell: Shell, pace: list[float]):
+    pace[0] = 3600.0
+    process = shell.start("--json", "--drain", "0.3")
+    for _ in range(3):
+        read_until(process, "submitted")
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert json.loads(out.splitlines()[-1])["ended"] == "stopped"
+    with shell.ledger() as ledger:
+        assert ledger.budget.sums().jobs == {Stage.SUBMITTED: 3}
+
+
+def test_a_timeout_bounds_the_run_and_keeps_what_was_paid_for(shell: Shell, pace: list[float]):
+    pace[0] = 3600.0
+    said = shell.run("--timeout", "1", code=6).output
+    assert "The run ended early: the timeout of 1 s is reached." in said
+    assert "3 jobs are in flight and paid for" in said
+    with shell.ledger() as ledger:
+        assert ledger.budget.sums().jobs == {Stage.SUBMITTED: 3}
+    assert len(shell.accepted) == 3
+
+
+def test_an_output_that_is_a_file_is_refused_before_the_first_submit(shell: Shell):
+    (shell.folder / "taken").write_text("a file")
+    assert "is a file, and must be a folder" in shell.run("-o", "taken", code=2).stderr
+    assert shell.accepted == []
+    assert "3 saved" in shell.run().output
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes are POSIX")

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSI
 PATIENCE = 30.0
 ROWS = ["one", "two", "three", "busy", "moderated", "four", "five", "six"]
 PLACES = [
-    *(f"{when} {move}" for move in deadly.MOVES if move not in ("refused", "doubted", "expired") for when in
+    *(f"{when} {move}" for move in deadly.TRANSITIONS if move not in ("refused", "doubted", "expired") for when in
       ("before", "inside")),
     *(f"{when} {what}" for what in ("submit", "poll", "fetch", "keep") for when in ("before", "after")),
     *(f"told {kind}" for kind in ("submitting", "submitted", "ready", "saved", "failed")),

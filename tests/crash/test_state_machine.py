@@ -74,9 +74,9 @@ class LedgerAgainstServer(RuleBasedStateMachine):
         self.answers.clear()
         # Twice, since a lease that a jump of the clock made endless is cut to its length first.
         for _ in range(2):
-            self.ledger.slots.take_over()
+            self.ledger.leases.expire_dead()
             self.clock.sleep(LEASE + 1)
-        self.ledger.slots.take_over()
+        self.ledger.leases.expire_dead()
         for row in list(self.ledger.rows(Stage.DOUBTFUL)):
             self._settle_truly(row["id"])
         self._work_to_the_end()
@@ -96,7 +96,7 @@ class LedgerAgainstServer(RuleBasedStateMachine):
     def a_process_ends_in_good_order_and_another_starts(self, place: int) -> None:
         worker = self._at(place)
         self._drop(worker)
-        self.ledger.slots.retire(worker)
+        self.ledger.leases.unregister(worker)
         self.places[place] = self._enrol()
 
     @rule(seconds=st.sampled_from([2.0, 7.0, 61.0, 700.0]))
@@ -110,10 +110,10 @@ class LedgerAgainstServer(RuleBasedStateMachine):
     @rule(place=PLACES)
     def a_process_beats_buries_the_dead_and_adopts_their_jobs(self, place: int) -> None:
         worker = self._at(place)
-        if not self.ledger.slots.beat(worker):
+        if not self.ledger.leases.renew(worker):
             # As in production: it goes on under a new name, and what it holds finds its fences outdated.
             worker = self.places[place] = self._enrol(self.held.pop(worker))
-        self.ledger.slots.take_over()
+        self.ledger.leases.expire_dead()
         self._adopt(worker)
 
     @rule(place=PLACES, most=st.integers(1, 8))
@@ -146,7 +146,7 @@ class LedgerAgainstServer(RuleBasedStateMachine):
         prompt = f"image {chosen}"
         task = next((job.task.id for job in self._accepted() if job.order.prompt == prompt), None)
         if task and prompt in self.tokens:
-            self.ledger.witness(self.tokens[prompt], task)
+            self.ledger.accept_callback(self.tokens[prompt], task)
 
     @rule(chosen=st.integers(0, JOBS - 1))
     def a_person_settles_a_doubt_truly(self, chosen: int) -> None:
@@ -174,7 +174,7 @@ class LedgerAgainstServer(RuleBasedStateMachine):
         assert sum(not self._was_in_doubt(row["id"]) for row in flying) <= 6
 
     def _was_in_doubt(self, job: int) -> bool:
-        return any(move["after"] == Stage.DOUBTFUL for move in self.ledger.story(job))
+        return any(move["after"] == Stage.DOUBTFUL for move in self.ledger.transitions(job))
 
     @invariant()
     def the_sums_are_those_that_counting_gives(self) -> None:
@@ -198,7 +198,7 @@ class LedgerAgainstServer(RuleBasedStateMachine):
         return self.places[place]
 
     def _enrol(self, held: list[Job] | None = None) -> str:
-        worker = self.ledger.slots.enrol(LEASE)
+        worker = self.ledger.leases.register(LEASE)
         self.held[worker] = held or []
         return worker
 
@@ -324,12 +324,12 @@ class LedgerAgainstServer(RuleBasedStateMachine):
         prompt = f"image {number - 1}"
         task = next((job.task.id for job in self._accepted() if job.order.prompt == prompt), None)
         if task:
-            self.ledger.collected(number, task)
+            self.ledger.settle_collect(number, task)
         else:
-            self.ledger.resubmitted(number)
+            self.ledger.settle_resubmit(number)
 
     def _work_to_the_end(self) -> None:
-        worker = self.ledger.slots.enrol(1e9)
+        worker = self.ledger.leases.register(1e9)
         self.held[worker] = []
         for _ in range(200):
             self._adopt(worker)

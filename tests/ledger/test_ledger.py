@@ -26,9 +26,9 @@ from fluxwerk.errors import (
 )
 from fluxwerk.ledger import migrations
 from fluxwerk.ledger.database import SQLiteDatabase, is_database
-from fluxwerk.ledger.job import MOVES, Job, Stage
+from fluxwerk.ledger.job import TRANSITIONS, Job, Stage
 from fluxwerk.ledger.ledger import Ledger, Saved
-from fluxwerk.ledger.transition import move
+from fluxwerk.ledger.transition import apply_transition
 from fluxwerk.testing import PretendClock
 from support import judge
 from support.jobs import BASE, ledger_with, status, task
@@ -37,7 +37,7 @@ SAVED = Saved("/images/1.png", "ab" * 32)
 
 
 def submitting(ledger: Ledger, most: int = 1) -> tuple[str, list[Job]]:
-    worker = ledger.slots.enrol()
+    worker = ledger.leases.register()
     return worker, list(ledger.submitting(worker, most, BASE).jobs)
 
 
@@ -66,7 +66,7 @@ def test_a_job_goes_from_planned_to_saved_and_its_story_tells_each_move():
     done = ledger.saved(ready, SAVED)
 
     assert done.stage is Stage.SAVED
-    assert [(told["before"], told["after"]) for told in ledger.story(1)] == [
+    assert [(told["before"], told["after"]) for told in ledger.transitions(1)] == [
         ("planned", "submitting"),
         ("submitting", "submitted"),
         ("submitted", "ready"),
@@ -114,12 +114,12 @@ def test_a_dead_link_sends_the_job_back_to_ask_its_task_again():
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [(before, after) for before in Stage for after in Stage if after not in MOVES[before]]
+    ("before", "after"), [(before, after) for before in Stage for after in Stage if after not in TRANSITIONS[before]]
 )
 def test_a_move_that_is_not_in_the_table_is_not_made(before: Stage, after: Stage):
     ledger = ledger_with(1)
     with ledger.database.write() as transaction, pytest.raises(AssertionError, match="may not become"):
-        move(transaction, 1, before, after)
+        apply_transition(transaction, 1, before, after)
 
 
 def test_of_two_processes_one_wins():
@@ -136,10 +136,10 @@ def test_of_two_processes_one_wins():
 def test_a_worker_that_was_declared_dead_claims_nothing():
     clock = PretendClock()
     ledger = ledger_with(1, clock)
-    worker = ledger.slots.enrol(lease=6.0)
+    worker = ledger.leases.register(lease=6.0)
     clock.sleep(7)
-    assert ledger.slots.take_over() == [worker]
-    with pytest.raises(ConflictError, match="lease ran out"):
+    assert ledger.leases.expire_dead() == [worker]
+    with pytest.raises(ConflictError, match="ran out"):
         ledger.submitting(worker, 1, BASE)
 
 
@@ -148,7 +148,7 @@ def test_a_job_found_in_submitting_after_a_crash_is_in_doubt_and_counts_as_spent
     ledger = ledger_with(2, clock)
     submitting(ledger)
     clock.sleep(7)
-    ledger.slots.take_over()
+    ledger.leases.expire_dead()
 
     assert ledger.job(1).stage is Stage.DOUBTFUL
     sums = ledger.budget.sums()
@@ -161,18 +161,18 @@ def test_an_answer_that_comes_after_the_takeover_still_finds_its_job():
     ledger = ledger_with(1, clock)
     _, [job] = submitting(ledger)
     clock.sleep(7)
-    ledger.slots.take_over()
+    ledger.leases.expire_dead()
 
     assert ledger.submitted(job, task()) is None
 
     assert (ledger.job(1).stage, ledger.job(1).task) == (Stage.SUBMITTED, task())
-    assert ledger.adopt(ledger.slots.enrol(), 5) != []
+    assert ledger.adopt(ledger.leases.register(), 5) != []
 
 
 def test_an_answer_to_a_job_that_was_settled_already_changes_nothing():
     ledger = ledger_with(1)
     job = doubtful(ledger)
-    ledger.charged(1)
+    ledger.settle_charged(1)
     assert ledger.submitted(job, task()) is None
     assert ledger.job(1).stage is Stage.FAILED
 
@@ -190,7 +190,7 @@ def test_a_refused_job_has_failed_and_costs_nothing():
     ledger = ledger_with(1)
     _, [job] = submitting(ledger)
     assert ledger.refused(job, InvalidRequestError("width: too large")).cost == 0
-    assert ledger.row(1)["kind"] == "InvalidRequestError"
+    assert ledger.row(1)["kind"] == "rejected"
     assert ledger.budget.sums().spent == 0
 
 
@@ -216,7 +216,7 @@ def test_a_task_that_failed_costs_what_the_last_status_said_and_else_what_the_su
 def test_retrying_what_may_still_have_an_image_asks_its_task_and_pays_nothing(error: Exception):
     ledger = ledger_with(1)
     failed(ledger, error)
-    again = ledger.retried(1)
+    again = ledger.retry(1)
     assert (again.stage, again.task) == (Stage.SUBMITTED, task())
     assert ledger.budget.sums().committed == 3
     judge.assert_sums(ledger)
@@ -225,7 +225,7 @@ def test_retrying_what_may_still_have_an_image_asks_its_task_and_pays_nothing(er
 def test_retrying_any_other_failure_plans_a_new_submit_and_keeps_what_was_spent():
     ledger = ledger_with(1)
     failed(ledger, TaskFailedError("no"))
-    again = ledger.retried(1)
+    again = ledger.retry(1)
     assert (again.stage, again.task, again.attempt) == (Stage.PLANNED, None, 1)
     sums = ledger.budget.sums()
     assert (sums.spent, sums.planned) == (3, 3)
@@ -235,11 +235,11 @@ def test_retrying_any_other_failure_plans_a_new_submit_and_keeps_what_was_spent(
 def test_only_a_failed_job_is_retried_and_only_a_doubtful_one_settled():
     ledger = ledger_with(1)
     with pytest.raises(ConflictError, match="Job 1 is planned, not failed"):
-        ledger.retried(1)
+        ledger.retry(1)
     with pytest.raises(ConflictError, match="not in doubt"):
-        ledger.charged(1)
+        ledger.settle_charged(1)
     with pytest.raises(InvalidUsageError, match="no job 9"):
-        ledger.resubmitted(9)
+        ledger.settle_resubmit(9)
     with pytest.raises(InvalidUsageError, match="no job 9"):
         ledger.job(9)
 
@@ -247,7 +247,7 @@ def test_only_a_failed_job_is_retried_and_only_a_doubtful_one_settled():
 def test_a_doubt_is_settled_as_charged():
     ledger = ledger_with(1)
     doubtful(ledger)
-    assert ledger.charged(1).stage is Stage.FAILED
+    assert ledger.settle_charged(1).stage is Stage.FAILED
     assert (ledger.budget.sums().spent, ledger.budget.sums().doubtful) == (3, 0)
     judge.assert_sums(ledger)
 
@@ -255,7 +255,7 @@ def test_a_doubt_is_settled_as_charged():
 def test_a_doubt_is_settled_as_not_charged_and_submitted_again():
     ledger = ledger_with(1)
     doubtful(ledger)
-    assert ledger.resubmitted(1).stage is Stage.PLANNED
+    assert ledger.settle_resubmit(1).stage is Stage.PLANNED
     assert ledger.budget.sums().committed == 0
     judge.assert_sums(ledger)
 
@@ -263,7 +263,7 @@ def test_a_doubt_is_settled_as_not_charged_and_submitted_again():
 def test_a_doubt_is_settled_by_naming_its_task():
     ledger = ledger_with(1)
     doubtful(ledger)
-    job = ledger.collected(1, "task 1")
+    job = ledger.settle_collect(1, "task 1")
     assert job.stage is Stage.SUBMITTED
     assert job.task
     assert job.task.polling_url == f"{BASE}/v1/get_result?id=task%201"
@@ -272,11 +272,11 @@ def test_a_doubt_is_settled_by_naming_its_task():
 
 def test_a_task_belongs_to_one_job_alone():
     ledger = ledger_with(2)
-    for job in ledger.submitting(ledger.slots.enrol(), 2, BASE).jobs:
+    for job in ledger.submitting(ledger.leases.register(), 2, BASE).jobs:
         ledger.doubted(job, "lost")
-    ledger.collected(1, "task-1")
+    ledger.settle_collect(1, "task-1")
     with pytest.raises(InvalidUsageError, match="task-1 is the task of job 1 already"):
-        ledger.collected(2, "task-1")
+        ledger.settle_collect(2, "task-1")
     assert ledger.job(2).stage is Stage.DOUBTFUL
 
 
@@ -284,11 +284,11 @@ def test_a_webhook_that_knows_the_token_ends_the_doubt_and_may_come_twice():
     ledger = ledger_with(1)
     job = doubtful(ledger)
     assert job.token
-    found = ledger.witness(job.token, "task-9")
+    found = ledger.accept_callback(job.token, "task-9")
     assert found
     assert (found.id, found.stage) == (1, Stage.SUBMITTED)
-    assert ledger.witness(job.token, "task-9") is None
-    assert ledger.witness("a guess", "task-9") is None
+    assert ledger.accept_callback(job.token, "task-9") is None
+    assert ledger.accept_callback("a guess", "task-9") is None
     judge.assert_sums(ledger)
 
 
@@ -296,7 +296,7 @@ def test_a_webhook_may_come_before_the_answer_to_the_submit():
     ledger = ledger_with(1)
     _, [job] = submitting(ledger)
     assert job.token
-    assert ledger.witness(job.token, "task-1")
+    assert ledger.accept_callback(job.token, "task-1")
     assert ledger.submitted(job, task()) is None
     with pytest.raises(ConflictError):
         ledger.doubted(job, "the answer was lost")
@@ -320,8 +320,8 @@ def test_orphans_are_adopted_by_nearest_expiry_and_only_once():
         accepted = ledger.submitted(job, task(f"task-{number}"))
         assert accepted
         ledger.ready(accepted, status(accepted), expires=1000.0 - number)
-    ledger.slots.retire(worker)
-    other = ledger.slots.enrol()
+    ledger.leases.unregister(worker)
+    other = ledger.leases.register()
 
     assert [job.id for job in ledger.adopt(other, 2)] == [3, 2]
     assert [job.id for job in ledger.adopt(other, 2)] == [1]
@@ -336,11 +336,11 @@ def test_what_an_offline_server_took_with_it_is_planned_again_for_nothing():
     assert accepted
     ledger.ready(accepted, status(accepted))
     ledger.doubted(third, "lost")
-    ledger.strayed(f"{BASE}/another")
+    ledger.replan_offline(f"{BASE}/another")
     assert ledger.budget.sums().count(Stage.PLANNED) == 1
-    ledger.slots.retire(worker)
+    ledger.leases.unregister(worker)
 
-    ledger.strayed(f"{BASE}/another")
+    ledger.replan_offline(f"{BASE}/another")
 
     sums = ledger.budget.sums()
     assert (sums.count(Stage.PLANNED), sums.committed) == (3, 0)
@@ -358,8 +358,8 @@ def test_rows_come_a_chunk_at_a_time_in_the_order_of_their_numbers():
 def test_what_was_agreed_on_is_remembered():
     ledger = ledger_with(0)
     assert ledger.setting("output") is None
-    ledger.agree(output="a", name="b")
-    ledger.agree(output="c")
+    ledger.remember(output="a", name="b")
+    ledger.remember(output="c")
     assert (ledger.setting("output"), ledger.setting("name")) == ("c", "b")
 
 
@@ -379,14 +379,14 @@ def test_a_second_look_in_one_process_does_not_let_another_process_remove_the_lo
         look = "import sys; from fluxwerk.ledger.ledger import Ledger; Ledger.open(sys.argv[1]).close()"
         subprocess.run([sys.executable, "-c", look, str(path)], check=True)
         assert Path(f"{path}-wal").exists()
-        second.agree(base="here")
+        second.remember(base="here")
         assert first.setting("base") == "here"
     with Ledger.open(path) as third:
         assert third.setting("base") == "here"
 
 
 def test_every_column_is_explained_in_the_sql():
-    [text] = migrations.read_migrations()
+    text = migrations.read_migrations()[0]
     columns = [line for line in text.splitlines() if re.match(r"    \w+ +(text|integer|real)\b", line)]
     assert len(columns) > 60
     assert [line for line in columns if "--" not in line] == []
@@ -422,14 +422,14 @@ def test_a_migration_that_fails_leaves_the_old_version_whole(tmp_path: Path):
 def test_a_file_that_is_no_ledger_is_refused_with_its_name(tmp_path: Path):
     text = tmp_path / "a.txt"
     text.write_text("This is not a database, but it is long enough to be looked at. " * 20)
-    with pytest.raises(InvalidUsageError, match=r"a\.txt is no ledger"):
+    with pytest.raises(InvalidUsageError, match=r"a\.txt is not a ledger"):
         Ledger.open(text)
     other = tmp_path / "other.db"
     connection = sqlite3.connect(other)
     connection.execute("create table t (a)")
     connection.commit()
     connection.close()
-    with pytest.raises(InvalidUsageError, match="no ledger of fluxwerk"):
+    with pytest.raises(InvalidUsageError, match="not a ledger of fluxwerk"):
         Ledger.open(other)
     assert not is_database(text)
     assert not is_database(tmp_path / "missing")

@@ -1,6 +1,6 @@
 """A worker in a process of its own that dies by SIGKILL at a chosen point; used by the crash tests.
 
-It is built from the public seams alone: a ledger, a client and a keeper that die, and a listener that does.
+It is built from the public seams alone: a ledger, a client and a saver that die, and a listener that does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fluxwerk.storage import Folder
 from fluxwerk.types import HttpRequest, Response
 
 LEASE = 0.4
-MOVES = ("submitting", "submitted", "withdrawn", "refused", "doubted", "ready", "expired", "failed", "saved")
+TRANSITIONS = ("submitting", "submitted", "withdrawn", "refused", "doubted", "ready", "expired", "failed", "saved")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class DeadlyLedger(Ledger):
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
-        if name not in MOVES:
+        if name not in TRANSITIONS:
             return found
 
         def deadly(*arguments: Any) -> Any:
@@ -98,12 +98,12 @@ class DeadlyClient(AsyncClient):
         return response
 
 
-class DeadlyKeeper(Saver):
+class DeadlySaver(Saver):
     fate: Fate
 
-    def __call__(self, *arguments: Any) -> Any:
+    def save(self, *arguments: Any) -> Any:
         self.fate("before keep")
-        saved = super().__call__(*arguments)
+        saved = super().save(*arguments)
         self.fate("after keep")
         return saved
 
@@ -115,10 +115,10 @@ def work(
     fate = Fate(point, breath)
     opened = DeadlyLedger(SQLiteDatabase(ledger))
     opened.fate = fate
-    opened.slots.doubt_holds = LEASE
-    keeper = DeadlyKeeper(Folder(folder))
-    keeper.fate = fate
-    terms = RunOptions(lease=LEASE, concurrency=8, first_pause=0.05)
-    batch = Batch(opened, client=DeadlyClient(key, base, fate), keep=keeper, terms=terms, tell=fate.hear)
+    opened.leases.doubt_holds = LEASE
+    saver = DeadlySaver(Folder(folder))
+    saver.fate = fate
+    options = RunOptions(lease=LEASE, concurrency=8, first_pause=0.05)
+    batch = Batch(opened, client=DeadlyClient(key, base, fate), saver=saver, options=options, on_progress=fate.hear)
     with batch:
         asyncio.run(batch.work())

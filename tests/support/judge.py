@@ -45,9 +45,9 @@ def settle_by_the_accounts(ledger: Ledger, accepted: list[Accepted]) -> int:
     for row in doubts:
         task = tasks.get(Ledger.job_fields(row)["prompt"])
         if task:
-            ledger.collected(row["id"], task)
+            ledger.settle_collect(row["id"], task)
         else:
-            ledger.resubmitted(row["id"])
+            ledger.settle_resubmit(row["id"])
     return len(doubts)
 
 

@@ -1,4 +1,4 @@
-"""Many images from one file: a manifest is planned into a ledger, and a run carries every job of it to the storage."""
+"""Many images from one file: a manifest is planned into a ledger, and a run makes and stores every image of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Batch`: the command line's words for Python, with results as they finish."""
+"""`Batch`: plan and run a ledger from Python, with results as they finish."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, Self
 
 from fluxwerk import catalog
 from fluxwerk.batch.planner import Plan, plan
-from fluxwerk.batch.run import Keep, RunOptions, RunProgress, Tell
+from fluxwerk.batch.run import EndReason, ImageSaver, OnProgress, RunEnd, RunOptions, RunProgress
 from fluxwerk.batch.saver import Saver
-from fluxwerk.batch.template import DEFAULT
+from fluxwerk.batch.template import DEFAULT_TEMPLATE
 from fluxwerk.batch.worker import Worker
 from fluxwerk.catalog.rows import Model
 from fluxwerk.client.base import DEFAULT_MODEL
 from fluxwerk.client.client import AsyncClient
 from fluxwerk.errors import FluxwerkError, InvalidUsageError, UnknownPriceError
 from fluxwerk.ledger.budget import Sums
+from fluxwerk.ledger.failure import FailureKind
 from fluxwerk.ledger.inputs import Inputs
 from fluxwerk.ledger.job import UNFINISHED, Job, Stage
 from fluxwerk.ledger.ledger import Ledger, Saved
@@ -28,17 +28,18 @@ from fluxwerk.storage import Storage, open_storage
 from fluxwerk.types import Json, Request
 
 OFFLINE = "offline"
-ENDINGS = frozenset({"saved", "failed", "in doubt"})
+END_KINDS = frozenset({"saved", "failed", "in doubt"})
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """How one job ended: `saved` if its image is in the storage, else `text` says why not."""
+    """How one job ended: `saved` if its image is in the storage, else `text` says why not, and `failure` in a word."""
 
     job: Job
     kind: str
     saved: Saved | None = None
     text: str = ""
+    failure: FailureKind | None = None
 
 
 class Batch:
@@ -55,20 +56,20 @@ class Batch:
         *,
         output: str | os.PathLike[str] | Storage = "images",
         client: AsyncClient | None = None,
-        name: str = DEFAULT,
+        name: str = DEFAULT_TEMPLATE,
         provenance: str = "sidecar",
         prompts: bool = True,
         overwrite: bool = False,
         max_cost: Decimal | float | None = None,
-        terms: RunOptions | None = None,
-        tell: Tell = lambda _: None,
-        keep: Keep | None = None,
+        options: RunOptions | None = None,
+        on_progress: OnProgress = lambda _: None,
+        saver: ImageSaver | None = None,
     ) -> None:
         storage = open_storage(output) if isinstance(output, str | os.PathLike) else output
-        self._keep = keep or Saver(storage, name, provenance=provenance, prompts=prompts, overwrite=overwrite)
-        self._terms = terms or RunOptions()
+        self._saver = saver or Saver(storage, name, provenance=provenance, prompts=prompts, overwrite=overwrite)
+        self._options = options or RunOptions()
         self._client = client
-        self._tell = tell
+        self._on_progress = on_progress
         self._worker: Worker | None = None
         self._stops = 0
         self.ledger = ledger if isinstance(ledger, Ledger) else Ledger.open(ledger)
@@ -81,18 +82,25 @@ class Batch:
         *,
         model: str = DEFAULT_MODEL,
         duplicates: str = "refuse",
+        encoding: str | None = None,
         **options: Json,
     ) -> Plan:
-        """Check a manifest, or a list of rows, and plan its jobs; `options` hold where a row is silent."""
-        return plan(self.ledger, manifest, model=model, options=options, duplicates=duplicates)
+        """Check a manifest, or a list of rows, and plan its jobs; `options` hold where a row names none.
+
+        `encoding` is that of a text file, UTF-8 by default.  Raises `InvalidUsageError` with the line of every fault.
+        """
+        return plan(self.ledger, manifest, model=model, options=options, duplicates=duplicates, encoding=encoding)
 
     def run(self) -> Sums:
-        """Carry every job to the storage and return the sums; not inside a running event loop."""
+        """Work on every job until its image is stored, and return the sums; not inside a running event loop."""
         asyncio.run(self.work())
         return self.sums()
 
-    async def work(self) -> str:
-        """Carry every job to the storage; returns why it ended early, or nothing."""
+    async def work(self) -> RunEnd:
+        """Work on every job until its image is stored, and return why the run ended.
+
+        Raises `InvalidUsageError` or `StorageError` before the first submit if no image can be stored.
+        """
         self._check()
         client = self._client or AsyncClient()
         self._settle_base(client.access.base)
@@ -106,50 +114,53 @@ class Batch:
             client.send,
             client.access.base,
             prepare,
-            self._keep,
-            self._terms,
-            self._tell,
+            self._saver,
+            self._options,
+            self._on_progress,
             client.history,
         )
         for _ in range(self._stops):
             self._worker.stop()
         try:
             await self._note_balance(client)
-            ended = await self._worker.run()
-            await self._note_balance(client)
-            return ended
+            end = await self._worker.run()
+            if end.reason is not EndReason.TIMED_OUT:
+                await self._note_balance(client)
+            return end
         finally:
             client.history.save()
             if self._client is None:
                 await client.close()
 
     async def results(self) -> AsyncGenerator[BatchResult]:
-        """Work, and yield each job as it ends; leaving the loop stops the work, and loses nothing."""
+        """Run, and yield each job as it ends; leaving the loop stops the run, and loses nothing."""
         ended: asyncio.Queue[BatchResult | None] = asyncio.Queue()
-        tell = self._tell
+        on_progress = self._on_progress
 
-        def hear(progress: RunProgress) -> None:
-            tell(progress)
-            if progress.job and progress.kind in ENDINGS:
-                ended.put_nowait(BatchResult(progress.job, progress.kind, progress.saved, progress.text))
+        def listen(progress: RunProgress) -> None:
+            on_progress(progress)
+            if progress.job and progress.kind in END_KINDS:
+                ended.put_nowait(
+                    BatchResult(progress.job, progress.kind, progress.saved, progress.text, progress.failure)
+                )
 
-        self._tell = hear
+        self._on_progress = listen
         work = asyncio.create_task(self.work())
         work.add_done_callback(lambda _: ended.put_nowait(None))
         try:
             while result := await ended.get():
                 yield result
         finally:
-            self._tell = tell
+            self._on_progress = on_progress
             if not work.done():
                 self.stop()
                 self.stop()
             await work
 
-    def stop(self, reason: str = "stopped") -> None:
+    def stop(self, text: str = "stopped") -> None:
         """Submit nothing more and collect what is in flight; called again, stop at once and lose nothing."""
         if self._worker:
-            self._worker.stop(reason)
+            self._worker.stop(text)
         else:
             self._stops += 1
 
@@ -158,7 +169,7 @@ class Batch:
         return self.ledger.budget.sums()
 
     def close(self) -> None:
-        """Let go of the ledger."""
+        """Close the ledger."""
         self.ledger.close()
 
     def __enter__(self) -> Self:
@@ -168,33 +179,34 @@ class Batch:
         self.close()
 
     def _check(self) -> None:
-        """Refuse what could not be kept: a cap over prices that nobody knows."""
+        """Refuse a cap over jobs whose price is not public: it could not hold."""
         unpriced = self.ledger.budget.unpriced() if self.sums().cap is not None else []
         if unpriced:
             names = ", ".join(f"{jobs} × {model}" for model, jobs in unpriced)
             raise UnknownPriceError(
-                f"A cap cannot be kept over jobs whose price is not public ({names}): plan them with --assume-price, "
-                "or lift the cap with --max-cost none."
+                f"The cap cannot hold, because the price of these jobs is not public: {names}. Plan them with "
+                "--assume-price CREDITS, or lift the cap with --max-cost none."
             )
 
     def _settle_base(self, base: str) -> None:
         """Keep the tasks of one service together: another one does not know them."""
-        place = OFFLINE if self._terms.offline else base
+        place = OFFLINE if self._options.offline else base
         before = self.ledger.setting("base")
         if before not in (None, place):
             if OFFLINE in (before, place):
                 raise InvalidUsageError(
-                    "An offline server's placeholders and the service's images do not belong into one ledger; "
-                    "plan the manifest into another one with --ledger."
+                    f"This ledger holds jobs of {_place(before)}, and this run uses {_place(place)}. One ledger keeps "
+                    "either placeholders or real images; plan the manifest into another one with --ledger FILE."
                 )
             if self.sums().count(*UNFINISHED, Stage.DOUBTFUL):
                 raise InvalidUsageError(
-                    f"This ledger has tasks at {before}, which {base} does not know; go on there first."
+                    f"This ledger has unfinished tasks at {before}, which {base} does not know; "
+                    f"finish them first with --base-url {before}."
                 )
-        self.ledger.agree(base=place)
+        self.ledger.remember(base=place)
 
     async def _note_balance(self, client: AsyncClient) -> None:
-        """Ask what the account has left, to compare the bills later; nobody has to answer."""
+        """Note the account's balance, to compare bills later; a service that does not answer is left alone."""
         try:
             balance = await client.credits(timeout=5.0)
         except FluxwerkError:
@@ -202,11 +214,10 @@ class Batch:
         self.ledger.budget.note_balance(balance)
 
 
-def terms(**given: Any) -> RunOptions:
-    """Make terms, leaving out what was not said."""
+def run_options(**given: Any) -> RunOptions:
+    """Make run options; `None` leaves the default."""
     return replace(RunOptions(), **{name: value for name, value in given.items() if value is not None})
 
 
-def default_ledger(manifest: str | os.PathLike[str]) -> Path:
-    """Name the ledger of a manifest: prompts.csv is kept in prompts.ledger beside it."""
-    return Path(manifest).with_suffix(".ledger")
+def _place(base: str | None) -> str:
+    return "an offline server" if base == OFFLINE else str(base)

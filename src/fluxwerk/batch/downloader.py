@@ -1,4 +1,4 @@
-"""From ready to saved: downloads by nearest expiry, apart from the slots, into a storage that may be full a while."""
+"""From ready to saved: downloads by nearest expiry, without a slot, into a storage that may be full for a while."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ from fluxwerk.ledger.job import Job
 from fluxwerk.ledger.ledger import Saved
 from fluxwerk.protocol import flow
 
-# One download, with its repetitions and a fresh link if the first has died.
-PATIENCE = 300.0
+# Seconds for one download, with its repetitions and a fresh link if the first has died.
+DOWNLOAD_TIMEOUT = 300.0
 NEVER = float("inf")
+COLLECT_LATER = "What was submitted is paid for; once the place is writable, `fluxwerk batch run` collects it."
 
 
 class Downloader:
     """Fetches and saves what is ready; `backlog` counts what it has not saved yet."""
 
-    def __init__(self, shift: Run) -> None:
-        self._shift = shift
+    def __init__(self, run: Run) -> None:
+        self._run = run
         self._ready: list[tuple[float, int, Job]] = []
         self._fetched: asyncio.Queue[tuple[Job, bytes]] = asyncio.Queue()
         self._work = asyncio.Event()
@@ -64,13 +65,13 @@ class Downloader:
             await self._finish(self._store(job, data))
 
     async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
-        """Let what nobody expected end the run in good order: the job stays ready, and others are in flight."""
+        """End the run in good order after an unexpected error: the job stays ready, and others are in flight."""
         try:
             await work
         except FluxwerkError:
             raise
-        except Exception as trouble:  # noqa: BLE001  (it is raised when the run has ended)
-            self._shift.stop("something broke", trouble)
+        except Exception as error:  # noqa: BLE001  (it is raised when the run has ended)
+            self._run.stop("an unexpected error", error)
             self._done()
 
     def _put(self, job: Job) -> None:
@@ -79,32 +80,32 @@ class Downloader:
 
     def _done(self) -> None:
         self.backlog -= 1
-        self._shift.wake.set()
+        self._run.wake.set()
 
     async def _fetch(self, job: Job) -> None:
-        shift = self._shift
-        steps = flow.download(job.ready_status(), job.base or shift.base)
+        run = self._run
+        steps = flow.download(job.ready_status(), job.base or run.base)
         try:
-            data = await drive_async(steps, shift.send, WALL.now() + PATIENCE)
-        except TaskTimeoutError as trouble:
-            await self._again(job, trouble)
+            data = await drive_async(steps, run.send, WALL.now() + DOWNLOAD_TIMEOUT)
+        except TaskTimeoutError as error:
+            await self._again(job, error)
         except AuthenticationError as refusal:
-            # The image is there; whoever comes with a good key collects it.
-            shift.stop("the service refuses the key", refusal)
+            # The image is there; a run with a good key collects it.
+            run.stop("the service refuses the key", refusal)
             self._done()
         except ConnectionFailedError as lost:
-            shift.stop("the images cannot be reached", lost)
+            run.stop("the images cannot be reached", lost)
             self._done()
         except (LinkExpiredError, TaskFailedError, UntrustedURLError, APIStatusError, NoResponseError) as error:
             await self._fail(job, error)
         else:
-            shift.release("download")
+            run.release("download")
             self._fetched.put_nowait((job, data))
 
-    async def _again(self, job: Job, trouble: TaskTimeoutError) -> None:
-        """Sit a lost network out: the image is paid for, and its task can name a fresh link for a long time."""
-        self._shift.hold("download", ConnectionFailedError(f"No image can be downloaded. {trouble}"))
-        if self._shift.error:
+    async def _again(self, job: Job, error: TaskTimeoutError) -> None:
+        """Wait for a lost network: the image is paid for, and its task can name a fresh link for a long time."""
+        self._run.hold("download", ConnectionFailedError(f"No image can be downloaded. {error}"))
+        if self._run.error:
             self._done()
         else:
             self._put(job)
@@ -119,49 +120,61 @@ class Downloader:
         | APIStatusError
         | NoResponseError,
     ) -> None:
-        shift = self._shift
+        run = self._run
         try:
-            failed = await shift.record(lambda: shift.ledger.failed(job, error))
+            failed = await run.record(lambda: run.ledger.failed(job, error))
         except ConflictError:
             pass
         else:
-            shift.count_failure(failed, error)
+            run.count_failure(failed, error)
         self._done()
 
     async def _store(self, job: Job, data: bytes) -> None:
-        shift = self._shift
+        run = self._run
         try:
-            saved = await self._kept(job, data)
+            saved = await self._save(job, data)
         except InvalidUsageError as fault:
-            # No storage could take this name; a retry collects the image, once the way is free.
+            # No storage could take this name; a retry collects the image, once the name is free.
             await self._fail(job, fault)
             return
         if saved:
             try:
-                done = await shift.record(lambda: shift.ledger.saved(job, saved))
+                done = await run.record(lambda: run.ledger.saved(job, saved))
             except ConflictError:
                 pass
             else:
-                shift.tell(RunProgress("saved", done, saved=saved))
+                run.report(RunProgress("saved", done, saved=saved))
         self._done()
 
-    async def _kept(self, job: Job, data: bytes) -> Saved | None:
+    async def _save(self, job: Job, data: bytes) -> Saved | None:
         """Save the bytes, trying again while the storage takes nothing; `None` once the run has given up."""
-        shift, pause = self._shift, self._shift.terms.first_pause
+        run, pause = self._run, self._run.options.first_pause
         while True:
             try:
-                saved = await asyncio.to_thread(shift.keep, job, job.ready_status(), data)
-            except StorageError as trouble:
-                shift.hold("storage", trouble)
-                if shift.error:
+                saved = await asyncio.to_thread(run.saver.save, job, job.ready_status(), data)
+            except StorageError as error:
+                run.hold("storage", error)
+                await self._prove_storage()
+                if run.error:
                     return None
                 await asyncio.sleep(pause)
                 pause = min(LONGEST_PAUSE, pause * 2)
             else:
-                shift.release("storage")
+                run.release("storage")
                 return saved
+
+    async def _prove_storage(self) -> None:
+        """End the run if nothing can be stored any more; a full disk or a lost network may pass and is waited out."""
+        run = self._run
+        try:
+            await asyncio.to_thread(run.saver.check)
+        except InvalidUsageError as wrong:
+            lost = StorageError(f"Images can no longer be stored. {str(wrong).strip()}. {COLLECT_LATER}")
+            run.stop("images can no longer be stored", lost)
+        except StorageError:
+            pass
 
 
 def is_dead(job: Job) -> bool:
-    """Whether the job's link has died by now, as far as it said."""
+    """Whether the job's link has expired by now, as far as it names a time."""
     return job.expires is not None and job.expires <= time.time()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from fluxwerk.batch.manifest import ManifestLine, fingerprint, read_manifest
 from fluxwerk.batch.row import Defaults, Rows, dump, named
@@ -21,13 +21,13 @@ from fluxwerk.ledger.plans import CHUNK, Bill, PlannedJob, PlanWriter, is_planne
 from fluxwerk.types import Json
 
 DUPLICATES = ("refuse", "skip", "keep")
-# So many faults are told; a manifest with more has one mistake in every row.
+# How many faults are listed; a manifest with more has one mistake in every row.
 MOST_FAULTS = 50
 MOST_SHOWN = 20
-# A chunk of long prompts is written earlier, at so many characters.
-HEAVY = 4_000_000
-# How often, and with which pause in seconds, planning makes way for a process that plans the same names.
-TURNS, TURN = 240, 0.5
+# How many characters of requests a chunk holds at most, so that long prompts do not pile up.
+CHUNK_CHARACTERS = 4_000_000
+# How often, and with which pause in seconds, planning waits for a process that plans the same names.
+ATTEMPTS, ATTEMPT_PAUSE = 240, 0.5
 
 
 @dataclass(slots=True)
@@ -60,23 +60,27 @@ def plan(
     options: Mapping[str, Json] | None = None,
     duplicates: str = "refuse",
     assume_price: Decimal | None = None,
+    encoding: str | None = None,
     on_line: Callable[[int], None] = lambda _: None,
     clock: Clock = WALL,
 ) -> Plan:
     """Check every row of a manifest and write its jobs into the ledger, all of them or none.
 
-    `manifest` is a file or a list of rows; `model` and `options` hold where a row is silent. Rows that repeat an
-    earlier request are refused, skipped or kept. Raises `InvalidUsageError` with the line of every fault.
+    `manifest` is a file or a list of rows; `model` and `options` hold where a row is silent.  Rows that repeat an
+    earlier request are refused, skipped or kept.  `encoding` is that of a text file, UTF-8 by default.  Raises
+    `InvalidUsageError` with the line of every fault.
     """
     if duplicates not in DUPLICATES:
         raise InvalidUsageError("", faults=[Fault("duplicates", duplicates, f"must be one of {', '.join(DUPLICATES)}")])
-    source = _Source.of(manifest)
-    for _ in range(TURNS):
+    source = _Source.of(manifest, encoding)
+    for _ in range(ATTEMPTS):
         with suppress(ConflictError):
             rows = Rows(Defaults(model, source.folder, options or {}, assume_price))
             return _planned(ledger, source, rows, duplicates, on_line)
-        clock.sleep(TURN)
-    raise ConflictError(f"Another process is planning images of the same names as {source.name}; try it again later.")
+        clock.sleep(ATTEMPT_PAUSE)
+    raise ConflictError(
+        f"Another process is planning images with the same names as {source.name}; plan it again when that has ended."
+    )
 
 
 def _planned(ledger: Ledger, source: _Source, rows: Rows, duplicates: str, on_line: Callable[[int], None]) -> Plan:
@@ -86,12 +90,12 @@ def _planned(ledger: Ledger, source: _Source, rows: Rows, duplicates: str, on_li
     if is_planned(ledger.database, source.sha256):
         found.already = True
         return found
-    sheet = PlanWriter(ledger.database, source.name, source.sha256)
+    writer = PlanWriter(ledger.database, source.name, source.sha256)
     try:
-        planner = _Planner(ledger, sheet, rows, found, duplicates)
+        planner = _Planner(ledger, writer, rows, found, duplicates)
         planner.write(source.read(), on_line)
-        found.bills = sheet.bills()
-        if not sheet.open():
+        found.bills = writer.bills()
+        if not writer.open():
             found.already = True
     except InvalidUsageError:
         # What looks like a repetition may be the same manifest, which another process has planned meanwhile.
@@ -99,8 +103,8 @@ def _planned(ledger: Ledger, source: _Source, rows: Rows, duplicates: str, on_li
             raise
         found = Plan(source.name, already=True)
     finally:
-        # Takes nothing back from a sheet that was opened.
-        sheet.discard()
+        # A plan that was opened is left alone.
+        writer.discard()
     return found
 
 
@@ -112,10 +116,12 @@ class _Source:
     read: Callable[[], Iterable[ManifestLine]]
 
     @classmethod
-    def of(cls, manifest: str | os.PathLike[str] | Iterable[Mapping[str, Json]]) -> _Source:
+    def of(
+        cls, manifest: str | os.PathLike[str] | Iterable[Mapping[str, Json]], encoding: str | None = None
+    ) -> _Source:
         if isinstance(manifest, str | os.PathLike):
             path = Path(manifest)
-            return cls(path.name, fingerprint(path), path.absolute().parent, lambda: read_manifest(path))
+            return cls(path.name, fingerprint(path), path.absolute().parent, lambda: read_manifest(path, encoding))
         rows = [{name: value for name, value in row.items() if value is not None} for row in manifest]
         digest = hashlib.sha256("\n".join(dump(row) for row in rows).encode()).hexdigest()
         return cls(
@@ -124,26 +130,27 @@ class _Source:
 
 
 class _Planner:
-    """Writes a manifest a chunk at a time; the first fault ends the writing, not the search for more."""
+    """Writes a manifest a chunk at a time; after the first fault it only looks for more faults."""
 
-    def __init__(self, ledger: Ledger, sheet: PlanWriter, rows: Rows, found: Plan, policy: str) -> None:
+    def __init__(self, ledger: Ledger, writer: PlanWriter, rows: Rows, found: Plan, policy: str) -> None:
         self._database = ledger.database
         self._inputs = Inputs(ledger.database)
-        self._sheet = sheet
+        self._writer = writer
         self._rows = rows
         self._found = found
         self._policy = policy
         self._faults: list[Fault] = []
         self._chunk: list[PlannedJob] = []
+        self._folders: dict[str, int] = {}
         self._weight = 0
 
     def write(self, lines: Iterable[ManifestLine], on_line: Callable[[int], None]) -> None:
         for line in lines:
             self._found.lines += 1
-            for draft in self._drafts(line):
-                self._chunk.append(draft)
-                self._weight += len(draft.request)
-                if len(self._chunk) >= CHUNK or self._weight >= HEAVY:
+            for job in self._planned_jobs(line):
+                self._chunk.append(job)
+                self._weight += len(job.request)
+                if len(self._chunk) >= CHUNK or self._weight >= CHUNK_CHARACTERS:
                     self._flush()
                     on_line(line.number)
         self._flush()
@@ -151,9 +158,9 @@ class _Planner:
             self._note([Fault(self._found.name, None, "holds no rows")])
         self._refuse()
 
-    def _drafts(self, line: ManifestLine) -> Iterator[PlannedJob]:
+    def _planned_jobs(self, line: ManifestLine) -> Iterator[PlannedJob]:
         try:
-            yield from self._rows.drafts(line)
+            yield from self._rows.planned_jobs(line)
         except InvalidUsageError as fault:
             self._note(named(fault.faults or [Fault("model", None, str(fault))], line.number))
 
@@ -165,48 +172,55 @@ class _Planner:
             for found in self._rows.found:
                 self._inputs.note(found)
             self._rows.found.clear()
-            self._sheet.add(wanted, self._rows.pools)
+            self._writer.add(wanted, self._rows.pools)
             self._found.jobs += len(wanted)
 
     def _unrepeated(self, chunk: Sequence[PlannedJob]) -> Iterator[PlannedJob]:
         """Leave out what was asked for before, in this manifest or in another one of the ledger."""
-        before = known(self._database, "request_hash", {draft.hash for draft in chunk}, self._sheet.id)
+        before = known(self._database, "request_hash", {job.hash for job in chunk}, self._writer.id)
         here: dict[str, int] = {}
-        for draft in chunk:
-            where = before.get(draft.hash)
-            first = f"job {where.job} of {where.sheet}" if where and not where.own else None
-            line = where.line if where and where.own else here.get(draft.hash)
+        for job in chunk:
+            where = before.get(job.hash)
+            first = f"job {where.job} of {where.plan}" if where and not where.own else None
+            line = where.line if where and where.own else here.get(job.hash)
             # The images of one row without a seed are wanted side by side.
-            repeats = first or (f"line {line}" if line not in (None, draft.line) else None)
-            here.setdefault(draft.hash, draft.line)
-            if repeats is None or self._repeated(draft, repeats):
-                yield draft
+            repeats = first or (f"line {line}" if line not in (None, job.line) else None)
+            here.setdefault(job.hash, job.line)
+            if repeats is None or self._repeated(job, repeats):
+                yield job
 
-    def _repeated(self, draft: PlannedJob, repeats: str) -> bool:
+    def _repeated(self, job: PlannedJob, repeats: str) -> bool:
         if len(self._found.duplicates) < MOST_SHOWN:
-            self._found.duplicates.append((draft.line, repeats))
+            self._found.duplicates.append((job.line, repeats))
         if self._policy == "keep":
             self._found.kept += 1
             return True
         self._found.skipped += 1
         if self._policy == "refuse":
-            hint = "say --duplicates skip or keep, or write a count"
-            self._note([Fault(f"line {draft.line}", None, f"asks for the same as {repeats}", hint)])
+            hint = "use --duplicates skip or keep, or a column count"
+            self._note([Fault(f"line {job.line}", None, f"asks for the same as {repeats}", hint)])
         return False
 
     def _check_outputs(self, chunk: Sequence[PlannedJob]) -> None:
-        outputs = {draft.output for draft in chunk if draft.output is not None}
-        before = known(self._database, "output", outputs, self._sheet.id)
+        """Refuse a name that another image has, or that lies below the file of another image."""
+        named = [(job, job.output) for job in chunk if job.output is not None]
+        folders = {output: _folders(output) for _, output in named}
+        asked = {name for output, above in folders.items() for name in (output, *above)}
+        before = known(self._database, "output", asked, self._writer.id)
         here: dict[str, int] = {}
-        for draft in chunk:
-            if draft.output is None:
-                continue
-            where = before.get(draft.output)
-            other = f"line {here[draft.output]}" if draft.output in here else where and f"job {where.job}"
-            if other:
-                wrong = f"is the name of another image already: that of {other}"
-                self._note([Fault(f"line {draft.line}, output", draft.output, wrong)])
-            here[draft.output] = draft.line
+        for job, output in named:
+            for name in (output, *folders[output]):
+                where = before.get(name)
+                other = f"line {here[name]}" if name in here else where and f"job {where.job}"
+                if other:
+                    wrong = "is the name of another image already" if name == output else "lies below another image"
+                    self._note([Fault(f"line {job.line}, output", output, f"{wrong}: that of {other}")])
+            if output in self._folders:
+                wrong = f"is the folder of another image: that of line {self._folders[output]}"
+                self._note([Fault(f"line {job.line}, output", output, wrong)])
+            here[output] = job.line
+            for folder in folders[output]:
+                self._folders.setdefault(folder, job.line)
 
     def _note(self, faults: list[Fault]) -> None:
         self._faults += faults
@@ -217,6 +231,9 @@ class _Planner:
         if self._faults:
             most = " (there may be more)" if len(self._faults) >= MOST_FAULTS else ""
             name = self._found.name
-            raise InvalidUsageError(
-                f"{name} cannot be planned as it is{most}; nothing was written or sent:", faults=self._faults
-            )
+            raise InvalidUsageError(f"{name} has faults{most}; nothing was written or sent:", faults=self._faults)
+
+
+def _folders(output: str) -> list[str]:
+    """List the folders of a name that could be files: those with a dot, since any other file gets an ending."""
+    return [str(folder) for folder in PurePosixPath(output).parents if "." in folder.name]

@@ -22,14 +22,14 @@ from fluxwerk.protocol.trust import redact
 from fluxwerk.protocol.wire import dump
 from fluxwerk.types import Json, Status
 
-FORMAT = 1
-SUFFIX = ".json"
-KEYWORD = b"XML:com.adobe.xmp"
+ORIGIN_FORMAT = 1
+SIDECAR_SUFFIX = ".json"
+XMP_KEYWORD = b"XML:com.adobe.xmp"
 JPEG_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 JPEG_START = b"\xff\xd8"
 # A segment of a JPEG counts its length in 16 bits.
 LONGEST_SEGMENT = 65_533
-PACKET = (
+XMP_PACKET = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     '<rdf:Description rdf:about="" xmlns:fluxwerk="urn:fluxwerk:provenance:1">'
@@ -38,19 +38,19 @@ PACKET = (
 )
 ORIGIN = re.compile(rb"<fluxwerk:origin>(.*?)</fluxwerk:origin>", re.DOTALL)
 # What opens or proves something, and so is in no file that goes out.
-PRIVATE = frozenset({"webhook_url", "webhook_secret"})
+SECRET_FIELDS = frozenset({"webhook_url", "webhook_secret"})
 LINKS = ("http://", "https://")
 # What stands in a link for its query.
-CUT = redact("?q")
+CUT_QUERY = redact("?q")
 LONGEST_READ = 64 * 1024 * 1024
 
 
 def origin(job: Job, status: Status, *, prompts: bool = True) -> dict[str, Json]:
-    """Say how an image came to be; without `prompts` neither the prompt nor a link to it is told."""
-    told = {name: _told(name, value) for name, value in job.fields.items() if name not in PRIVATE}
-    fields = {name: value for name, value in told.items() if prompts or name != "prompt"}
+    """Describe how an image was made; without `prompts` it holds neither the prompt nor a hash to guess it by."""
+    kept = {name: _without_query(name, value) for name, value in job.fields.items() if name not in SECRET_FIELDS}
+    fields = {name: value for name, value in kept.items() if prompts or name != "prompt"}
     return {
-        "fluxwerk": FORMAT,
+        "fluxwerk": ORIGIN_FORMAT,
         "model": job.model,
         "engine": status.engine or "bfl",
         "is_flux": status.engine not in ("offline", "blank"),
@@ -70,22 +70,22 @@ def is_cut(value: Json) -> bool:
     """Whether a field's value is a link, or holds one, whose query was not kept."""
     if isinstance(value, list):
         return any(is_cut(item) for item in cast("list[Json]", value))
-    return isinstance(value, str) and value.startswith(LINKS) and CUT in value
+    return isinstance(value, str) and value.startswith(LINKS) and CUT_QUERY in value
 
 
-def _told(name: str, value: Json) -> Json:
-    """Leave the query of a link out: it may be signed, and whoever holds it opens the image."""
+def _without_query(name: str, value: Json) -> Json:
+    """Leave the query of a link out: it may be signed, and then it opens the image."""
     if isinstance(value, list):
-        return [_told(name, item) for item in cast("list[Json]", value)]
+        return [_without_query(name, item) for item in cast("list[Json]", value)]
     is_link = name != "prompt" and isinstance(value, str) and value.startswith(LINKS)
     return redact(value) if is_link else value
 
 
 def embed(data: bytes, facts: Mapping[str, Json]) -> bytes | None:
     """Put the origin into a PNG or JPEG as XMP, or return `None` where there is no room for it."""
-    packet = PACKET.format(html.escape(dump(facts).decode("utf-8", "replace"), quote=False)).encode()
+    packet = XMP_PACKET.format(html.escape(dump(facts).decode("utf-8", "replace"), quote=False)).encode()
     if data.startswith(PNG_SIGNATURE):
-        chunk = b"iTXt" + KEYWORD + b"\0\0\0\0\0" + packet
+        chunk = b"iTXt" + XMP_KEYWORD + b"\0\0\0\0\0" + packet
         head_ends = len(PNG_SIGNATURE) + 25
         whole = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
         return data[:head_ends] + whole + data[head_ends:]
@@ -114,14 +114,14 @@ def read_origin(path: Path) -> dict[str, Json]:
     try:
         with path.open("rb") as file:
             data = file.read(LONGEST_READ)
-        beside = path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
+        beside = path if path.suffix == SIDECAR_SUFFIX else path.with_name(path.name + SIDECAR_SUFFIX)
         text = beside.read_text(encoding="utf-8") if beside.is_file() else ""
-    except (OSError, UnicodeDecodeError) as trouble:
-        raise InvalidUsageError(f"{path} cannot be read: {trouble}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidUsageError(f"{path} cannot be read: {error}.") from None
     facts = _parsed(text) if text else extract(data)
     if facts is None:
         raise InvalidUsageError(
-            f"{path} does not say where it came from: there is no {path.name}{SUFFIX}, and nothing inside."
+            f"{path} has no origin: there is no {path.name}{SIDECAR_SUFFIX} beside it and no XMP of fluxwerk inside."
         )
     return facts
 

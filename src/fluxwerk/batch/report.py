@@ -1,10 +1,11 @@
-"""What a ledger says to people and machines: its sums, its rows as a table to take away, the story of one job."""
+"""Reports on a ledger: its sums, its rows as a table, the history of one job."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxwerk import storage
-from fluxwerk.batch.provenance import PRIVATE
+from fluxwerk.batch.provenance import SECRET_FIELDS
 from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.ledger.budget import Sums
 from fluxwerk.ledger.database import Row
@@ -23,17 +24,22 @@ from fluxwerk.protocol.trust import redact
 from fluxwerk.protocol.wire import dump
 from fluxwerk.types import Json
 
-MONEY = ("estimate", "cost", "settled", "earlier")
-MOMENTS = ("submitted", "moved")
-COLUMNS = (
+MONEY_COLUMNS = ("estimate", "cost", "settled", "earlier")
+MOMENT_COLUMNS = ("submitted", "moved", "expires")
+EXPORT_COLUMNS = (
     "job", "line", "item", "stage", "model", "tag", "prompt", "path", "sha256", "seed", "cost", "task", "seconds",
     "engine", "request_hash", "kind", "reason",
 )  # fmt: skip
-FORMATS = (".csv", ".jsonl", ".parquet")
-RATE_OVER = 60.0
-RECENT = "select count(*) as jobs, min(at) as since from moves where id > :last and at > :since and after = :saved"
-LAST = "select coalesce(max(id), 0) as last from moves"
-LOOKED_AT = 20_000
+FORMULA_SIGNS = ("=", "+", "-", "@")
+# The categories of separators, control characters and marks without a width.
+INVISIBLE = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf"})
+EXPORT_FORMATS = (".csv", ".jsonl", ".parquet")
+RATE_SECONDS = 60.0
+SAVED_RECENTLY = (
+    "select count(*) as jobs, min(at) as since from moves where id > :last and at > :since and after = :saved"
+)
+LAST_TRANSITION = "select coalesce(max(id), 0) as last from moves"
+RECENT_TRANSITIONS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +51,12 @@ class Rate:
 
 
 def rate(ledger: Ledger, sums: Sums) -> Rate:
-    """Measure how fast the ledger moves now, whoever works on it."""
+    """Measure how many images are saved a second now, by all processes."""
     with ledger.database.read() as transaction:
         now = transaction.now()
-        last = transaction.one(LAST)
-        start = (last["last"] if last else 0) - LOOKED_AT
-        row = transaction.one(RECENT, last=start, since=now - RATE_OVER, saved=Stage.SAVED)
+        last = transaction.one(LAST_TRANSITION)
+        start = (last["last"] if last else 0) - RECENT_TRANSITIONS
+        row = transaction.one(SAVED_RECENTLY, last=start, since=now - RATE_SECONDS, saved=Stage.SAVED)
     saved = row["jobs"] if row else 0
     if not row or not saved:
         return Rate(0.0, None)
@@ -74,9 +80,9 @@ def facts_of(sums: Sums, speed: Rate | None = None) -> dict[str, Json]:
 
 
 def exported(ledger: Ledger, *, prompts: bool = True) -> Iterator[dict[str, Json]]:
-    """Go through all jobs with what a manifest of results tells of each.
+    """Yield the exported columns of every job.
 
-    Without `prompts` neither the prompt is told nor a hash to guess it by.
+    Without `prompts` they hold neither the prompt nor a hash to guess it by.
     """
     for row in ledger.rows():
         facts = export_row(ledger, row)
@@ -87,7 +93,7 @@ def exported(ledger: Ledger, *, prompts: bool = True) -> Iterator[dict[str, Json
 
 
 def export_row(ledger: Ledger, row: Row) -> dict[str, Json]:
-    """Tell of one job: path, SHA-256, seed, cost in credits, task, and the seconds from submit to saved."""
+    """Describe one job: path, SHA-256, seed, cost in credits, task, and the seconds from submit to saved."""
     fields = ledger.job_fields(row)
     booked = row["settled"] if row["settled"] is not None else row["cost"]
     seconds = row["moved"] - row["submitted"] if row["stage"] == Stage.SAVED and row["submitted"] else None
@@ -116,17 +122,21 @@ def export(ledger: Ledger, path: Path, *, prompts: bool = True) -> int:
     """Write all jobs to a CSV, JSON lines or Parquet file, whole or not at all; returns how many there are."""
     write = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}.get(path.suffix.lower())
     if write is None:
-        raise InvalidUsageError("", faults=[Fault("--output", str(path), f"must end in one of {', '.join(FORMATS)}")])
-    return write(path, exported(ledger, prompts=prompts), [name for name in COLUMNS if prompts or name != "prompt"])
+        raise InvalidUsageError(
+            "", faults=[Fault("--output", str(path), f"must end in one of {', '.join(EXPORT_FORMATS)}")]
+        )
+    return write(
+        path, exported(ledger, prompts=prompts), [name for name in EXPORT_COLUMNS if prompts or name != "prompt"]
+    )
 
 
 def csv_lines(rows: Iterable[Mapping[str, Json]], names: Iterable[str]) -> Iterator[str]:
-    """Write rows as CSV, a line at a time; a text that a spreadsheet would run as a formula is quoted by a blank."""
+    """Write rows as CSV, a line at a time; what a spreadsheet would run as a formula gets an apostrophe."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(names), lineterminator="\r\n", extrasaction="ignore")
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
+        writer.writerow({name: _escaped(value) for name, value in row.items()})
         yield file.getvalue()
         file.seek(0)
         file.truncate()
@@ -135,31 +145,31 @@ def csv_lines(rows: Iterable[Mapping[str, Json]], names: Iterable[str]) -> Itera
 
 
 def why(ledger: Ledger, identity: int) -> str:
-    """Tell the whole story of one job, for people."""
+    """Describe everything that happened to one job, for people."""
     row = ledger.row(identity)
     lines = [f"job {identity}, line {row['line']} of the manifest, image {row['item']}: {row['stage']}"]
-    for name in row.keys():  # noqa: SIM118  (a row of SQLite is no mapping to ruff's eye, and iterates over values)
+    for name in row.keys():  # noqa: SIM118  (a row of SQLite iterates over its values)
         shown = _shown(name, row[name])
         if shown and name not in ("id", "line", "item", "stage", "sheet"):
             lines.append(f"  {name:13} {shown}")
     lines.append("what happened")
-    for told in ledger.story(identity):
-        note = f": {redact(told['note'])}" if told["note"] else ""
-        lines.append(f"  {_moment(told['at'])}  {told['before']} → {told['after']}{note}")
+    for step in ledger.transitions(identity):
+        note = f": {redact(step['note'])}" if step["note"] else ""
+        lines.append(f"  {_moment(step['at'])}  {step['before']} → {step['after']}{note}")
     advice = _advice(identity, Stage(row["stage"]), row["worker"])
     return "\n".join([*lines, *([advice] if advice else [])])
 
 
 def _advice(identity: int, stage: Stage, worker: str | None) -> str:
-    carried = f"Its submit, poll or download is under way ({worker})." if worker else "Nobody carries it now."
+    owner = f"The process {worker} works on it." if worker else "No process works on it now."
     return {
         Stage.PLANNED: "It waits for a slot: `fluxwerk batch run` submits it.",
-        Stage.SUBMITTING: f"{carried} If that process died, it will be listed as in doubt.",
-        Stage.SUBMITTED: f"{carried} `fluxwerk batch run` collects it; nothing more is charged.",
-        Stage.READY: f"{carried} `fluxwerk batch run` downloads it; nothing more is charged.",
+        Stage.SUBMITTING: f"{owner} If that process has died, the job will be listed as in doubt.",
+        Stage.SUBMITTED: f"{owner} `fluxwerk batch run` collects it; nothing more is charged.",
+        Stage.READY: f"{owner} `fluxwerk batch run` downloads it; nothing more is charged.",
         Stage.FAILED: f"`fluxwerk batch retry {identity}` tries it again.",
         Stage.DOUBTFUL: (
-            "It may have been charged. Look at your account's usage at the time above, then say one of\n"
+            "It may have been charged. Look at your account's usage at the time above, then run one of\n"
             f"  fluxwerk batch settle {identity} --charged        it was charged, and the image is lost\n"
             f"  fluxwerk batch settle {identity} --resubmit       it was not charged: submit it again\n"
             f"  fluxwerk batch settle {identity} --collect TASK   this is its task: fetch the image"
@@ -170,12 +180,12 @@ def _advice(identity: int, stage: Stage, worker: str | None) -> str:
 def _shown(name: str, value: Any) -> str:
     if value is None or name in ("url", "token"):
         return ""
-    if name in MONEY:
+    if name in MONEY_COLUMNS:
         return f"{to_credits(value)} credits"
-    if name in MOMENTS or name == "expires":
+    if name in MOMENT_COLUMNS:
         return _moment(value)
     if name == "request":
-        value = json.dumps({key: told for key, told in json.loads(value).items() if key not in PRIVATE})
+        value = json.dumps({key: held for key, held in json.loads(value).items() if key not in SECRET_FIELDS})
     return redact(str(value))
 
 
@@ -183,18 +193,26 @@ def _moment(at: float) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3] + " UTC"
 
 
-def _cell(value: Json) -> Json:
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+def _escaped(value: Json) -> Json:
+    if isinstance(value, str) and _is_formula(value):
         return f"'{value}"
     return f"{value:f}" if isinstance(value, Decimal) else value
 
 
+def _is_formula(text: str) -> bool:
+    """Whether a spreadsheet would run a text: it looks past blanks and invisible characters, and reads wide signs."""
+    if text.startswith(("\t", "\r", "\n")):
+        return True
+    first = next((sign for sign in text if unicodedata.category(sign) not in INVISIBLE), "")
+    return unicodedata.normalize("NFKC", first).startswith(FORMULA_SIGNS)
+
+
 def _csv(path: Path, rows: Iterator[dict[str, Json]], names: list[str]) -> int:
-    return _streamed(path, rows, lambda told: (line.encode() for line in csv_lines(told, names)))
+    return _streamed(path, rows, lambda counted: (line.encode() for line in csv_lines(counted, names)))
 
 
 def _jsonl(path: Path, rows: Iterator[dict[str, Json]], _: list[str]) -> int:
-    return _streamed(path, rows, lambda told: (dump(row) + b"\n" for row in told))
+    return _streamed(path, rows, lambda counted: (dump(row) + b"\n" for row in counted))
 
 
 def _streamed(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -11,34 +13,44 @@ from pathlib import Path
 from typing import cast
 
 from fluxwerk import catalog
-from fluxwerk.batch.manifest import LONGEST_FIELD, ManifestLine
+from fluxwerk.batch.manifest import ManifestLine
+from fluxwerk.batch.separated import LONGEST_FIELD
 from fluxwerk.batch.template import fault_of_name
 from fluxwerk.catalog import prices
+from fluxwerk.catalog.images import LARGEST_BYTES
 from fluxwerk.catalog.rows import IMAGE_TYPES, Model
 from fluxwerk.client.inputs import EncodedImage, attach, compose
 from fluxwerk.errors import Fault, InvalidUsageError, UnknownPriceError
 from fluxwerk.ledger.inputs import MARK, Input
 from fluxwerk.ledger.plans import PlannedJob
+from fluxwerk.storage import read_file
 from fluxwerk.types import Json, Request
 
 # What a row may say beside the options of its model.
-OWN = ("prompt", "model", "size", "images", "count", "output", "tag")
-OWN_CHECKED = frozenset({"count", "output", "tag"})
+ROW_COLUMNS = ("prompt", "model", "size", "images", "count", "output", "tag")
+CHECKED_COLUMNS = frozenset({"count", "output", "tag"})
 # What each row has of its own, in its request, and beside it.
-OF_EACH_ROW = frozenset({"prompt", "seed"})
-APART = OWN_CHECKED | OF_EACH_ROW
-REMEMBERED = 10_000
+PER_ROW_FIELDS = frozenset({"prompt", "seed"})
+UNSHARED_COLUMNS = CHECKED_COLUMNS | PER_ROW_FIELDS
+KEPT_SHAPES = 10_000
 LONGEST_SHAPE = 1000
 MOST_IMAGES = 10_000
 LONGEST_TAG = 200
 LONGEST_NUMBER = 9
+# What one word turns on for every model, and the switch that some models have instead.
+UPSAMPLING, SWITCH = "prompt_upsampling", "disable_pup"
 REMOTE = ("http://", "https://", "data:")
 # What says where an answer goes, not what is wanted.
+NO_FILE = "there is no such file"
 UNHASHED = frozenset({"webhook_url", "webhook_secret"})
 # Made once: json.dumps makes an encoder for each call with options of its own.
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=float).encode
 _compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=float).encode
-WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+# pandas writes a whole number of a column with gaps as 7.0; three zeros would be a thousand.  Excel writes decimals
+# with a comma in much of Europe.
+WHOLE_WITH_ZEROS = re.compile(r"(?<=\d)[.,]00?$")
+DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
+BOOLEAN_WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +77,7 @@ class Rows:
     Of images and of rows that were read, `kept` are remembered at most.
     """
 
-    def __init__(self, defaults: Defaults, kept: int = REMEMBERED) -> None:
+    def __init__(self, defaults: Defaults, kept: int = KEPT_SHAPES) -> None:
         self._defaults = defaults
         self._kept = kept
         self._shapes: dict[str, Shape] = {}
@@ -75,14 +87,14 @@ class Rows:
         self.found: list[Input] = []
         self.pools: dict[str, int] = {}
 
-    def drafts(self, line: ManifestLine) -> Iterator[PlannedJob]:
-        """Turn a row into one draft for each image it asks for; raises `InvalidUsageError` with every fault in it."""
+    def planned_jobs(self, line: ManifestLine) -> Iterator[PlannedJob]:
+        """Turn a row into a planned job for each of its images; raises `InvalidUsageError` with every fault in it."""
         columns = {**self._defaults.options, **line.columns}
         model = self._model(str(columns.get("model", self._defaults.model)))
         faults = list(_own_faults(columns)) if not _is_plain(columns) else []
         whole, estimate = self._known(model, columns, faults) or self._composed(model, columns, faults)
         self.pools[model.pool] = model.slots
-        count = int(columns.get("count", 1))
+        count = _whole(columns.get("count", 1))
         for item in range(count):
             fields = _numbered(model, whole, item)
             text, digest = _written(model.name, fields)
@@ -107,7 +119,7 @@ class Rows:
         estimate = self._estimate(request, model)
         if len(self._shapes) >= self._kept:
             self._shapes.clear()
-        shared = {name: value for name, value in request.fields.items() if name not in OF_EACH_ROW}
+        shared = {name: value for name, value in request.fields.items() if name not in PER_ROW_FIELDS}
         if shape := _shape(model, columns):
             self._shapes[shape] = Shape(shared, estimate)
         return request.fields, estimate
@@ -123,7 +135,7 @@ class Rows:
         if "seed" in columns:
             option = model.options.get("seed")
             own["seed"] = _converted(option.type if option else "", columns["seed"])
-        wrong = any(fault.field in OF_EACH_ROW for fault in catalog.check(model, own))
+        wrong = any(fault.field in PER_ROW_FIELDS for fault in catalog.check(model, own))
         return None if wrong else ({**shape.fields, **own}, shape.estimate)
 
     def _model(self, name: str) -> Model:
@@ -135,10 +147,15 @@ class Rows:
         options: dict[str, Json] = {}
         faults: list[Fault] = []
         for name, value in columns.items():
-            if name in OWN:
+            if name in ROW_COLUMNS:
                 continue
             option = model.options.get(name)
-            if option and option.type in IMAGE_TYPES:
+            if option is None and name == UPSAMPLING and SWITCH in model.options:
+                # The client renames this one, so its text has to become a boolean first.
+                options[name] = _converted("boolean", value)
+                if not isinstance(options[name], bool):
+                    faults.append(Fault(name, value, "must be true or false"))
+            elif option and option.type in IMAGE_TYPES:
                 options[name] = self._attached(model, name, value, faults)
             else:
                 options[name] = _converted(option.type if option else "", value)
@@ -159,7 +176,7 @@ class Rows:
         if text.startswith(REMOTE):
             return EncodedImage(text) if not text.startswith("data:") else attach(text, name, model)
         if "\0" in text:
-            return Fault(name, text, "there is no such file")
+            return Fault(name, text, NO_FILE)
         path = str((self._defaults.folder / text).resolve())
         # A mask has to mark something, an image has not.
         key = path, model.name, name == "mask"
@@ -205,7 +222,7 @@ def dump(fields: Mapping[str, Json]) -> str:
 
 def _shape(model: Model, columns: Mapping[str, Json]) -> str | None:
     """Tell apart rows that differ in more than what each row has of its own; `None` if it is too long to remember."""
-    rest = {name: value for name, value in columns.items() if name not in APART}
+    rest = {name: value for name, value in columns.items() if name not in UNSHARED_COLUMNS}
     # As Python writes it, since 1 is not true, nor "1".
     shape = f"{model.name} {rest!r}"
     return shape if len(shape) <= LONGEST_SHAPE else None
@@ -228,7 +245,7 @@ def _composed(model: Model, columns: Mapping[str, Json], options: dict[str, Json
 def _is_plain(columns: Mapping[str, Json]) -> bool:
     """Whether there is nothing to look for in a row's own columns, as in most rows of a long manifest."""
     prompt = columns.get("prompt")
-    return OWN_CHECKED.isdisjoint(columns) and isinstance(prompt, str) and len(prompt) <= LONGEST_FIELD
+    return CHECKED_COLUMNS.isdisjoint(columns) and isinstance(prompt, str) and len(prompt) <= LONGEST_FIELD
 
 
 def _own_faults(columns: Mapping[str, Json]) -> Iterator[Fault]:
@@ -236,7 +253,9 @@ def _own_faults(columns: Mapping[str, Json]) -> Iterator[Fault]:
     prompt = columns.get("prompt")
     if count is not None and not 0 < _whole(count) <= MOST_IMAGES:
         yield Fault("count", count, f"must be a whole number from 1 to {MOST_IMAGES}")
-    if output is not None and (wrong := fault_of_name(str(output))):
+    if output is not None and (isinstance(output, bool) or not isinstance(output, str | int)):
+        yield Fault("output", output, "must be one file name, such as fox.png")
+    elif output is not None and (wrong := fault_of_name(str(output))):
         yield Fault("output", output, wrong)
     if tag is not None and (not isinstance(tag, str) or len(tag) > LONGEST_TAG):
         yield Fault("tag", tag, f"must be a text of at most {LONGEST_TAG} characters")
@@ -259,32 +278,42 @@ def _place_size(text: str, options: dict[str, Json]) -> Iterator[Fault]:
 
 def _whole(value: Json) -> int:
     """Read a whole number as a cell writes it; -1 if it is none, or longer than any that is meant."""
-    text = str(value)
+    text = WHOLE_WITH_ZEROS.sub("", str(value))
     return int(text) if text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER else -1
 
 
 def _converted(kind: str, value: Json) -> Json:
-    """Read a cell of text as its option's type; what does not fit is left for the catalogue to judge."""
+    """Read a cell as its option's type; what does not fit is left for the catalogue to judge."""
+    if isinstance(value, float) and kind == "integer" and value.is_integer():
+        return int(value)
     if not isinstance(value, str):
         return value
+    text = value.strip()
     try:
         if kind == "integer":
-            return int(value)
+            return int(WHOLE_WITH_ZEROS.sub("", text))
         if kind == "number":
-            return float(value)
+            return float(text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text)
     except ValueError:
         return value
-    return WORDS.get(value.lower(), value) if kind == "boolean" else value
+    return BOOLEAN_WORDS.get(text.lower(), value) if kind == "boolean" else value
 
 
 def _measured(path: str, name: str, model: Model) -> Input | Fault:
+    try:
+        data = read_file(path, LARGEST_BYTES)
+    except FileNotFoundError:
+        return Fault(name, path, NO_FILE)
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.EFBIG:
+            return Fault(name, path, "must be at most 20 MB", "shrink it or save it as JPEG")
+        return Fault(name, path, f"cannot be read: {getattr(error, 'strerror', None) or error}")
     # The ledger keeps the path and the hash of the file, and sends its bytes.
-    found = attach(Path(path), name, model, as_it_is=True)
+    found = attach(data, name, model, as_it_is=True)
     if isinstance(found, Fault):
         return found
     assert found.size is not None
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return Input(digest, path, found.size)
+    return Input(hashlib.sha256(data).hexdigest(), path, found.size)
 
 
 def _numbered(model: Model, fields: Mapping[str, Json], item: int) -> Mapping[str, Json]:

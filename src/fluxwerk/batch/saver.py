@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from fluxwerk import imagefile
-from fluxwerk.batch.provenance import SUFFIX, embed, origin, write_sidecar
-from fluxwerk.batch.template import DEFAULT, beside, check_template, file_name
+from fluxwerk.batch.provenance import SIDECAR_SUFFIX, embed, origin, write_sidecar
+from fluxwerk.batch.template import DEFAULT_TEMPLATE, beside, check_template, file_name
 from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.ledger.job import Job
 from fluxwerk.ledger.ledger import Saved
@@ -14,7 +15,7 @@ from fluxwerk.storage import Storage
 from fluxwerk.types import Status
 
 PROVENANCE = ("sidecar", "embed", "none")
-HASH_SHOWN = 12
+HASH_DIGITS = 12
 
 
 class Saver:
@@ -27,7 +28,7 @@ class Saver:
     def __init__(
         self,
         storage: Storage,
-        template: str = DEFAULT,
+        template: str = DEFAULT_TEMPLATE,
         *,
         provenance: str = "sidecar",
         prompts: bool = True,
@@ -43,31 +44,46 @@ class Saver:
         self._prompts = prompts
         self._overwrite = overwrite
 
-    def __call__(self, job: Job, status: Status, data: bytes) -> Saved:
+    def check(self) -> None:
+        """Prove that images can be stored; raises `InvalidUsageError` or `StorageError`."""
+        self._storage.check()
+
+    def check_job(self, job: Job) -> None:
+        """Refuse a job whose image could never get its name; raises `InvalidUsageError`."""
+        name = file_name(self._template, self._facts(job, job.fields.get("seed"), "png"), job.output)
+        # A name that the template makes in the folder itself meets neither a link nor a file on its way.
+        if job.output is not None or "/" in name:
+            self._storage.check_name(name)
+
+    def save(self, job: Job, status: Status, data: bytes) -> Saved:
         """Store one image; raises `StorageError`, after which it may be tried again."""
         facts = origin(job, status, prompts=self._prompts)
         inside = embed(data, facts) if self._provenance == "embed" else None
         whole = inside or data
         name, address = self._put(self._name(job, status, data), whole)
         if self._provenance != "none" and inside is None:
-            self._storage.put(name + SUFFIX, write_sidecar(facts), overwrite=True)
+            self._storage.put(name + SIDECAR_SUFFIX, write_sidecar(facts), overwrite=True)
         return Saved(address, hashlib.sha256(whole).hexdigest())
 
     def _name(self, job: Job, status: Status, data: bytes) -> str:
         found = imagefile.measure(data)
         assert found is not None, "a download is measured before it counts"
         seed = job.fields.get("seed") if status.seed is None else status.seed
-        facts = {
+        facts = self._facts(job, seed, imagefile.SUFFIX[found.content_type])
+        return file_name(self._template, facts, job.output)
+
+    @staticmethod
+    def _facts(job: Job, seed: int | None, suffix: str) -> dict[str, Any]:
+        return {
             "index": job.id,
             "line": job.line,
             "item": job.item,
             "model": job.model,
             "seed": "none" if seed is None else seed,
             "tag": job.tag or "none",
-            "hash": job.hash[:HASH_SHOWN],
-            "ext": imagefile.SUFFIX[found.content_type],
+            "hash": job.hash[:HASH_DIGITS],
+            "ext": suffix,
         }
-        return file_name(self._template, facts, job.output)
 
     def _put(self, wanted: str, data: bytes) -> tuple[str, str]:
         """Store under the wanted name, or beside it; bytes that are there already were saved before a crash."""

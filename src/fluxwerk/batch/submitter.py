@@ -1,10 +1,9 @@
-"""From submitting to ready: one POST for each time the ledger said `submitting`, then polls, and a row after each."""
+"""From submitting to ready: one POST for each transition to `submitting`, then polls, and a transition after each."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
@@ -33,33 +32,33 @@ from fluxwerk.ledger.callback import address
 from fluxwerk.ledger.inputs import needs_files
 from fluxwerk.ledger.job import Job, Stage, to_micro
 from fluxwerk.protocol import flow, retry, wire
-from fluxwerk.types import Event, HttpRequest, Request, Response, Status, Task
+from fluxwerk.types import HttpRequest, Request, Response, Task
 
-# An answer to a submit that takes longer than this is lost.
-ANSWER = 120.0
-SILENT = "The service answered no poll. What was submitted is paid for, and the next run asks for it again."
-STAMP = "%Y-%m-%dT%H:%M:%SZ"
+# Seconds after which the answer to a submit counts as lost.
+SUBMIT_TIMEOUT = 120.0
+NO_POLL_ANSWERED = "The service answered no poll. What was submitted is paid for, and the next run asks for it again."
+SIGNED_EXPIRY = "%Y-%m-%dT%H:%M:%SZ"
 TASK_ENDED = (TaskFailedError, TaskTimeoutError, UntrustedURLError, LinkExpiredError)
 
 
 class WithdrawnError(Exception):
-    """The submit certainly was not taken; it may be repeated after so many seconds."""
+    """The submit certainly was not accepted; it may be repeated after `pause` seconds."""
 
-    def __init__(self, trouble: FluxwerkError, pause: float | None) -> None:
-        super().__init__(str(trouble))
-        self.trouble = trouble
+    def __init__(self, error: FluxwerkError, pause: float | None) -> None:
+        super().__init__(str(error))
+        self.error = error
         self.pause = pause
 
 
 class Submitter:
-    """Carries jobs to ready, many at a time; `cool_until` is when the service wants to be asked again."""
+    """Brings jobs to ready, many at a time; before `cool_until`, which the service asked for, it submits nothing."""
 
-    def __init__(self, shift: Run) -> None:
-        self._shift = shift
+    def __init__(self, run: Run) -> None:
+        self._run = run
         self._waves = 0
         self.cool_until = 0.0
 
-    async def carry(self, job: Job) -> Job | None:
+    async def process(self, job: Job) -> Job | None:
         """Submit the job if it was not, wait for it, and return it when it is ready; `None` if it went elsewhere."""
         try:
             going: Job | None = job
@@ -67,15 +66,15 @@ class Submitter:
                 going = await self._submit(job)
             return await self._wait(going) if going else None
         except ConflictError:
-            # Whoever took it over has it in hand.
+            # Another worker has taken it over.
             return None
 
     async def _submit(self, job: Job) -> Job | None:
-        shift = self._shift
+        run = self._run
         try:
             model, request = await self._prepared(job)
-            steps = flow.submit(model, request, shift.base)
-            task = await drive_async(steps, self._once, WALL.now() + ANSWER)
+            steps = flow.submit(model, request, run.base)
+            task = await drive_async(steps, self._once, WALL.now() + SUBMIT_TIMEOUT)
         except WithdrawnError as back:
             self._cool(back)
             await self._withdraw(job, str(back))
@@ -83,116 +82,118 @@ class Submitter:
             await self._doubt(job, str(lost))
         except (AuthenticationError, InsufficientCreditsError) as refusal:
             await self._withdraw(job, str(refusal))
-            shift.stop("the service takes no more", refusal)
+            run.stop("the service accepts no submits", refusal)
         except (APIStatusError, InvalidUsageError) as refusal:
             error = refusal
-            failed = await shift.record(lambda: shift.ledger.refused(job, error))
-            shift.count_failure(failed, refusal)
+            failed = await run.record(lambda: run.ledger.refused(job, error))
+            run.count_failure(failed, refusal)
         else:
             return await self._accept(job, task)
         return None
 
     async def _prepared(self, job: Job) -> tuple[catalog.Model, Request]:
-        prepare = self._shift.prepare
+        # Before the submit leaves: an image whose name cannot be would be paid for and fail.
+        self._run.saver.check_job(job)
+        prepare = self._run.prepare
         model, request = await asyncio.to_thread(prepare, job) if needs_files(job) else prepare(job)
-        terms = self._shift.terms
-        if terms.webhook and job.token and catalog.takes_webhooks(model):
-            hook = {"webhook_url": address(terms.webhook, job.token)}
-            proof = {"webhook_secret": terms.webhook_secret} if terms.webhook_secret else {}
+        options = self._run.options
+        if options.webhook and job.token and catalog.takes_webhooks(model):
+            hook = {"webhook_url": address(options.webhook, job.token)}
+            proof = {"webhook_secret": options.webhook_secret} if options.webhook_secret else {}
             request = Request(request.model, {**request.fields, **hook, **proof})
         return model, request
 
     async def _once(self, http: HttpRequest, budget: float | None) -> Response:
-        """Send a submit once: a repetition is a new intent, and the ledger has to hear of it first."""
+        """Send a submit once: a repetition is a new intent, which the ledger has to hold first."""
         try:
-            response = await self._shift.send(http, budget)
-        except ConnectionFailedError as trouble:
-            raise WithdrawnError(trouble, None) from None
+            response = await self._run.send(http, budget)
+        except ConnectionFailedError as error:
+            raise WithdrawnError(error, None) from None
         refusal = wire.read_refusal(response) if response.status in (429, 503) else None
         # A 503 that does not say when to come back may hide an accepted task: the flow doubts it.
         if isinstance(refusal, RateLimitError) and (refusal.status == 429 or refusal.retry_after is not None):  # noqa: PLR2004
             raise WithdrawnError(refusal, refusal.retry_after)
         self._waves = 0
-        self._shift.release("service")
+        self._run.release("service")
         return response
 
     async def _accept(self, job: Job, task: Task) -> Job | None:
-        shift = self._shift
+        run = self._run
         try:
-            accepted = await shift.record(lambda: shift.ledger.submitted(job, task))
-        except FluxwerkError as trouble:
-            raise type(trouble)(
-                f"{trouble} Job {job.id} was accepted as task {task.id}; once the ledger can be written say "
+            accepted = await run.record(lambda: run.ledger.submitted(job, task))
+        except FluxwerkError as error:
+            raise type(error)(
+                f"{error} Job {job.id} was accepted as task {task.id}; once the ledger can be written run "
                 f"`fluxwerk batch settle ... {job.id} --collect {task.id}`."
             ) from None
-        shift.doubts_in_a_row = 0
+        run.doubts_in_a_row = 0
         if accepted:
-            shift.tell(RunProgress("submitted", accepted))
+            run.report(RunProgress("submitted", accepted))
         # The ledger keeps no sizes, and how long a task takes depends on them.
         return replace(accepted, task=task) if accepted else None
 
     async def _withdraw(self, job: Job, reason: str) -> None:
-        shift = self._shift
-        await shift.record(lambda: shift.ledger.withdrawn(job, reason))
+        run = self._run
+        await run.record(lambda: run.ledger.withdrawn(job, reason))
 
     async def _doubt(self, job: Job, reason: str) -> None:
-        shift = self._shift
-        await shift.record(lambda: shift.ledger.doubted(job, reason))
-        shift.count_doubt(job, reason)
+        run = self._run
+        await run.record(lambda: run.ledger.doubted(job, reason))
+        run.count_doubt(job, reason)
 
     def _cool(self, back: WithdrawnError) -> None:
         """Pause all submits together: one refusal speaks for all that were under way."""
         now = time.monotonic()
-        if isinstance(back.trouble, TransportError):
-            self._shift.hold("service", back.trouble)
+        if isinstance(back.error, TransportError):
+            self._run.hold("service", back.error)
         if now >= self.cool_until:
             self._waves += 1
         pause = retry.backoff(self._waves) if back.pause is None else back.pause
         self.cool_until = max(self.cool_until, now + min(pause, retry.LONGEST_RETRY_AFTER))
 
     async def _wait(self, job: Job) -> Job | None:
-        shift = self._shift
+        run = self._run
         began = time.monotonic()
         assert job.task is not None
-        heard: list[Status] = []
-        plan = shift.experience.plan(job.task, WALL.now, _age(job), crowded=lambda: shift.crowded)
-        steps = flow.wait(job.task, job.base or shift.base, _listener(heard), plan)
+        plan = run.history.plan(job.task, WALL.now, _age(job), crowded=lambda: run.crowded)
+        steps = flow.wait(job.task, job.base or run.base, plan=plan)
         try:
-            status = await drive_async(steps, shift.send, WALL.now() + self._left(job))
+            status = await drive_async(steps, run.send, WALL.now() + self._left(job))
         except AuthenticationError as refusal:
-            shift.stop("the service refuses the key", refusal)
+            run.stop("the service refuses the API key", refusal)
             return None
         except (RateLimitError, InsufficientCreditsError) as refusal:
             # The task is paid for and runs on; a later run asks for it again.
-            shift.stop("the service answers no polls now", refusal)
+            run.stop("the service refuses to be polled", refusal)
             return None
         except ConnectionFailedError as lost:
-            shift.stop("the service cannot be reached", lost)
+            run.stop("the service cannot be reached", lost)
             return None
         except (*TASK_ENDED, APIStatusError, NoResponseError) as error:
-            if isinstance(error, TaskTimeoutError) and shift.is_silent(began):
-                shift.stop("the service cannot be reached", ConnectionFailedError(SILENT))
+            if isinstance(error, TaskTimeoutError) and run.is_silent(began):
+                run.stop("the service cannot be reached", ConnectionFailedError(NO_POLL_ANSWERED))
                 return None
-            ending, cost = error, to_micro(heard[-1].cost) if heard else None
-            failed = await shift.record(lambda: shift.ledger.failed(job, ending, cost))
-            shift.count_failure(failed, error)
+            ending = error
+            charged = to_micro(error.cost) if isinstance(error, TaskFailedError) else None
+            failed = await run.record(lambda: run.ledger.failed(job, ending, charged))
+            run.count_failure(failed, error)
             return None
-        ready = await shift.record(lambda: shift.ledger.ready(job, status, expiry(status.url)))
-        shift.tell(RunProgress("ready", ready))
+        ready = await run.record(lambda: run.ledger.ready(job, status, expiry(status.url)))
+        run.report(RunProgress("ready", ready))
         return ready
 
     def _left(self, job: Job) -> float:
         began = job.submitted or time.time()
         # A clock that was set back or forward must not end the wait, nor make it endless.
-        waited = min(max(0.0, time.time() - began), self._shift.terms.patience)
-        return max(self._shift.terms.last_look, self._shift.terms.patience - waited)
+        waited = min(max(0.0, time.time() - began), self._run.options.patience)
+        return max(self._run.options.last_look, self._run.options.patience - waited)
 
 
 def expiry(url: str | None) -> float | None:
-    """Read from a signed link when it dies, in seconds since 1970, or `None` if it does not say."""
-    said = parse_qs(urlsplit(url or "").query).get("se", [""])[0]
+    """Read from a signed link when it expires, in seconds since 1970, or `None` if it does not say."""
+    expires = parse_qs(urlsplit(url or "").query).get("se", [""])[0]
     try:
-        return datetime.strptime(said, STAMP).replace(tzinfo=UTC).timestamp()
+        return datetime.strptime(expires, SIGNED_EXPIRY).replace(tzinfo=UTC).timestamp()
     except ValueError:
         return None
 
@@ -201,11 +202,3 @@ def _age(job: Job) -> float | None:
     """Say how many seconds ago a job was submitted, `None` if a clock that was set makes nonsense of it."""
     age = time.time() - (job.submitted or time.time())
     return age if age >= 0 else None
-
-
-def _listener(heard: list[Status]) -> Callable[[Event], None]:
-    def hear(event: Event) -> None:
-        if event.status:
-            heard[:] = [event.status]
-
-    return hear

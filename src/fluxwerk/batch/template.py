@@ -9,8 +9,8 @@ from typing import Any
 
 from fluxwerk.errors import Fault, InvalidUsageError
 
-DEFAULT = "{index:05}-{model}-{seed}.{ext}"
-FIELDS = ("index", "line", "item", "model", "seed", "tag", "hash", "ext")
+DEFAULT_TEMPLATE = "{index:05}-{model}-{seed}.{ext}"
+TEMPLATE_FIELDS = ("index", "line", "item", "model", "seed", "tag", "hash", "ext")
 LONGEST_NAME = 1024
 LONGEST_PART = 200
 LONGEST_FACT = 60
@@ -30,16 +30,16 @@ def check_template(template: str, *, overwrite: bool = False) -> str:
     fields: list[str] = []
     try:
         fields = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
-        strange = [name for name in fields if name not in FIELDS]
-        wrong = f"knows only {', '.join(FIELDS)}" if strange else fault_of_name(template.format(**sample))
-    except (ValueError, KeyError, IndexError) as trouble:
-        wrong = f"cannot be read: {trouble}"
+        strange = [name for name in fields if name not in TEMPLATE_FIELDS]
+        wrong = f"knows only {', '.join(TEMPLATE_FIELDS)}" if strange else fault_of_name(template.format(**sample))
+    except (ValueError, KeyError, IndexError) as error:
+        wrong = f"cannot be read: {error}"
     if not wrong and not {"index", "hash"} & set(fields):
         wrong = "must hold {index} or {hash}, so that no two images get the same name"
     if not wrong and overwrite and "index" not in fields:
         wrong = "must hold {index} where files are overwritten, since equal requests have the same {hash}"
     if wrong:
-        raise InvalidUsageError("", faults=[Fault("--name", template, wrong, f"the default is {DEFAULT}")])
+        raise InvalidUsageError("", faults=[Fault("--name", template, wrong, f"the default is {DEFAULT_TEMPLATE}")])
     return template
 
 

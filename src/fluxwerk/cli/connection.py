@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -32,14 +33,22 @@ class Connection:
 
 def connection_options(command: F) -> F:
     """Add the connection options; the command receives them as one argument `connection`."""
+    return _with_options(command, _TIMEOUT)
 
+
+def batch_connection_options(command: F) -> F:
+    """Add the same options to a run of many images, which has no time limit unless one is given."""
+    return _with_options(command, _RUN_TIMEOUT)
+
+
+def _with_options(command: F, timeout: Callable[[Any], Any]) -> F:
     def gather(**given: Any) -> Any:
         names = ("region", "base_url", "env_file", "offline", "timeout")
         return command(connection=Connection(*(given.pop(name) for name in names)), **given)
 
     gather.__name__, gather.__doc__ = command.__name__, command.__doc__
     gather.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    for option in reversed(_OPTIONS):
+    for option in (timeout, *reversed(_OPTIONS)):
         option(gather)
     return gather  # type: ignore[return-value]
 
@@ -55,13 +64,19 @@ _OPTIONS = (
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="File with BFL_API_KEY, read if the variable is not set; .env in this folder by default.",
     ),
-    click.option(
-        "--timeout",
-        type=click.FloatRange(min=0.1),
-        default=600.0,
-        show_default=True,
-        help="Deadline of the whole command, in seconds.",
-    ),
+)
+_TIMEOUT = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    default=600.0,
+    show_default=True,
+    help="Deadline of the whole command, in seconds.",
+)
+_RUN_TIMEOUT = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    default=math.inf,
+    help="Seconds for the whole run, without limit by default; the next run collects what is still in flight then.",
 )
 
 

@@ -185,7 +185,7 @@ def _settle(file: Path, path: str, task: str) -> str | None:
     if token is None:
         return None
     with Ledger.open(file) as ledger:
-        job = ledger.witness(token, task)
+        job = ledger.accept_callback(token, task)
     return f"job {job.id}" if job else None
 
 

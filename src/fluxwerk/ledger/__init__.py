@@ -1,1 +1,1 @@
-"""The ledger: jobs that are paid for, the moves between their stages, the slots they share and the budget."""
+"""The ledger: jobs that are paid for, the transitions between their stages, the slots they share and the budget."""

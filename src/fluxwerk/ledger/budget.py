@@ -11,8 +11,8 @@ from fluxwerk.ledger.job import UNFINISHED, Stage, credits_of, to_credits, to_mi
 from fluxwerk.ledger.transition import BOOKED
 
 DAY = 86400
-GROUPS = {"day": f"cast(moved / {DAY} as integer)", "model": "model", "tag": "tag", "stage": "stage"}
-SET = """
+COST_GROUPS = {"day": f"cast(moved / {DAY} as integer)", "model": "model", "tag": "tag", "stage": "stage"}
+SET_SETTING = """
     insert into settings (name, value) values (:name, :value)
     on conflict (name) do update set value = excluded.value
 """
@@ -69,7 +69,7 @@ class Budget:
             if cap is None:
                 transaction.run("delete from settings where name = 'cap'")
             else:
-                transaction.run(SET, name="cap", value=str(to_micro(cap)))
+                transaction.run(SET_SETTING, name="cap", value=str(to_micro(cap)))
 
     def unpriced(self) -> list[tuple[str, int]]:
         """Name the models of planned jobs whose price is not public, with how many jobs each."""
@@ -78,7 +78,7 @@ class Budget:
             return [(row["model"], row["jobs"]) for row in transaction.all(ask, stage=Stage.PLANNED)]
 
     def note_balance(self, balance: Decimal) -> None:
-        """Keep what the service says is left, beside what was committed at that moment."""
+        """ImageSaver what the service says is left, beside what was committed at that moment."""
         with self._database.write() as transaction:
             transaction.run(
                 "insert into readings (at, balance, spent) values (:at, :balance, :spent)",
@@ -95,7 +95,7 @@ class Budget:
 
     def costs(self, by: str) -> Iterator[tuple[str | int | None, int, Decimal, Decimal]]:
         """Group what left `planned` by day (since 1970), model, tag or stage: key, jobs, credits, of these in doubt."""
-        group = GROUPS[by]
+        group = COST_GROUPS[by]
         ask = (
             f"select {group} as label, count(*) as jobs, sum({BOOKED} + earlier) as credits, "
             f"sum(case when stage = :doubtful then {BOOKED} else 0 end) as doubtful "
@@ -107,7 +107,7 @@ class Budget:
             yield row["label"], row["jobs"], credits_of(row["credits"]), credits_of(row["doubtful"])
 
 
-def room(transaction: Transaction) -> int | None:
+def remaining(transaction: Transaction) -> int | None:
     """How many millionths of a credit may still be committed, or `None` without a cap."""
     row = transaction.one("select value from settings where name = 'cap'")
     return None if row is None else int(row["value"]) - committed(transaction)

@@ -1,6 +1,6 @@
-"""The address a webhook is sent to: it carries the job's own token, so that whoever calls it has been told of the job.
+"""The address a webhook is sent to: it carries the job's own token, so that only the service can call it.
 
-A submit whose answer was lost is matched to its task when the hook comes: `ledger.witness(token, task)`.
+A submit whose answer was lost is matched to its task when the webhook arrives: `ledger.accept_callback(token, task)`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one seam to the database: transactions, its clock, and its troubles as our errors.
+"""The database: transactions, its clock, and its errors as our errors.
 
 The SQL of this package is what SQLite and PostgreSQL share: named parameters, `on conflict`, `returning`, partial
 indexes.  Writers take turns (SQLite: `begin immediate`; PostgreSQL: an advisory lock), so a count made in a
@@ -20,17 +20,17 @@ from fluxwerk.errors import ConflictError, InvalidUsageError, StorageError
 Row: TypeAlias = Mapping[str, Any]
 Values: TypeAlias = Mapping[str, Any]
 
-HEADER = b"SQLite format 3\0"
-CLOCK = "select (julianday('now') - 2440587.5) * 86400.0 as now"
-BUSY = 60.0
+SQLITE_HEADER = b"SQLite format 3\0"
+NOW = "select (julianday('now') - 2440587.5) * 86400.0 as now"
+LOCK_TIMEOUT = 60.0
 # Every commit is on the disk before it counts; the log is folded into the file after some 40 MB, not 4.
-SETTINGS = ("journal_mode=wal", "synchronous=full", "foreign_keys=on", "wal_autocheckpoint=10000", "cache_size=-32768")
+PRAGMAS = ("journal_mode=wal", "synchronous=full", "foreign_keys=on", "wal_autocheckpoint=10000", "cache_size=-32768")
 # What SQLite says when the disk, not the program, is at fault.
-TROUBLES = ("readonly", "disk", "full", "unable to open", "locked", "i/o")
+DISK_ERRORS = ("readonly", "disk", "full", "unable to open", "locked", "i/o")
 
 
 class Transaction(Protocol):
-    """What can be said to the database between begin and commit."""
+    """The statements between begin and commit."""
 
     def now(self) -> float:
         """Seconds since 1970 on the database's clock, the same throughout the transaction."""
@@ -65,7 +65,7 @@ class Database(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         ...
 
 
@@ -73,8 +73,7 @@ class SQLiteDatabase:
     """One connection to one file, in write-ahead mode, every commit flushed; threads take turns.
 
     `clock` stands in for the database's clock in tests.  Raises `InvalidUsageError` for a file that is not a ledger,
-    `StorageError`
-    when the disk is full, read-only or gone.
+    `StorageError` when the disk is full, read-only or gone.
     """
 
     def __init__(self, path: str | os.PathLike[str], clock: Callable[[], float] | None = None) -> None:
@@ -86,11 +85,11 @@ class SQLiteDatabase:
             _create_private(Path(self.path))
         with _explained(self.path):
             self._connection = sqlite3.connect(
-                self.path, timeout=BUSY, isolation_level=None, check_same_thread=False, cached_statements=256
+                self.path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=256
             )
             self._connection.row_factory = sqlite3.Row
             try:
-                for setting in SETTINGS:
+                for setting in PRAGMAS:
                     self._connection.execute(f"pragma {setting}")
             except BaseException:
                 self._connection.close()
@@ -155,7 +154,7 @@ class _Sqlite:
 
     def now(self) -> float:
         if self._now is None:
-            self._now = self._clock() if self._clock else float(self._connection.execute(CLOCK).fetchone()["now"])
+            self._now = self._clock() if self._clock else float(self._connection.execute(NOW).fetchone()["now"])
         return self._now
 
     def run(self, sql: str, **values: Any) -> int:
@@ -178,7 +177,7 @@ def is_database(path: str | os.PathLike[str]) -> bool:
     """Whether a file is an SQLite database, by its first bytes."""
     try:
         with Path(path).open("rb") as file:
-            return file.read(len(HEADER)) == HEADER
+            return file.read(len(SQLITE_HEADER)) == SQLITE_HEADER
     except OSError:
         return False
 
@@ -193,29 +192,29 @@ def _create_private(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
         return
-    except OSError as trouble:
-        raise StorageError(f"The ledger {path} cannot be opened: {trouble.strerror}.") from None
+    except OSError as error:
+        raise StorageError(f"The ledger {path} cannot be opened: {error.strerror}.") from None
 
 
 @contextmanager
 def _explained(path: str) -> Generator[None]:
     try:
         yield
-    except sqlite3.OperationalError as trouble:
-        if not any(word in str(trouble).lower() for word in TROUBLES):
+    except sqlite3.OperationalError as error:
+        if not any(word in str(error).lower() for word in DISK_ERRORS):
             raise
         raise StorageError(
-            f"The ledger {path} cannot be written ({trouble}); check the disk's room and the file's rights. "
+            f"The ledger {path} cannot be written ({error}); check the disk's free space and the file's rights. "
             "What is in it is safe, and `fluxwerk batch run` goes on from there."
         ) from None
     except sqlite3.IntegrityError:
         raise ConflictError(
             "Another process has written the same into the ledger at this moment; try it again."
         ) from None
-    except sqlite3.DatabaseError as trouble:
-        if "not a database" in str(trouble) or "malformed" in str(trouble):
+    except sqlite3.DatabaseError as error:
+        if "not a database" in str(error) or "malformed" in str(error):
             raise InvalidUsageError(
-                f"{path} is no ledger, or a damaged one ({trouble}); restore it or name another."
+                f"{path} is not a ledger, or is damaged ({error}); restore it, or name another file with --ledger."
             ) from None
         raise
 

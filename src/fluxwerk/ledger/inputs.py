@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from fluxwerk.catalog.images import LARGEST_BYTES
 from fluxwerk.catalog.sizes import Size
 from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.ledger.database import Database
 from fluxwerk.ledger.job import Job
+from fluxwerk.storage import read_file
 from fluxwerk.types import Json, Request
 
 MARK = "sha256:"
 LONGEST_MARK = len(MARK) + 64
 # As base64, over all inputs that are kept at hand.
-KEPT = 64 * 1024 * 1024
-NOTE = """
+KEPT_CHARACTERS = 64 * 1024 * 1024
+SET_INPUT = """
     insert into inputs (sha256, path, width, height) values (:sha256, :path, :width, :height)
     on conflict (sha256) do update set path = excluded.path
 """
@@ -38,7 +40,7 @@ class Input:
 class Inputs:
     """The inputs of one ledger; those sent last are kept at hand, up to `kept` characters of base64."""
 
-    def __init__(self, database: Database, kept: int = KEPT) -> None:
+    def __init__(self, database: Database, kept: int = KEPT_CHARACTERS) -> None:
         self._database = database
         self._kept = kept
         self._held = 0
@@ -49,7 +51,7 @@ class Inputs:
         """Write down where a content lies."""
         width, height = found.size
         with self._database.write() as transaction:
-            transaction.run(NOTE, sha256=found.sha256, path=found.path, width=width, height=height)
+            transaction.run(SET_INPUT, sha256=found.sha256, path=found.path, width=width, height=height)
 
     def fill_in(self, job: Job) -> Request:
         """Return the job's request with each hash replaced by its image; raises `InvalidUsageError` if one differs."""
@@ -78,11 +80,9 @@ class Inputs:
             row = transaction.one("select path from inputs where sha256 = :sha256", sha256=sha256)
         path = Path(row["path"]) if row else Path()
         try:
-            data = path.read_bytes()
-        except OSError as trouble:
-            raise InvalidUsageError(
-                "", faults=[Fault(name, str(path), f"cannot be read: {trouble.strerror}")]
-            ) from None
+            data = read_file(path, LARGEST_BYTES)
+        except OSError as error:
+            raise InvalidUsageError("", faults=[Fault(name, str(path), f"cannot be read: {error.strerror}")]) from None
         if hashlib.sha256(data).hexdigest() != sha256:
             fault = Fault(name, str(path), "has changed since it was planned", "restore it, or plan its line again")
             raise InvalidUsageError("", faults=[fault])

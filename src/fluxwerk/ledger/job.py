@@ -1,4 +1,4 @@
-"""One row of the ledger as a value, its stages, and which move is legal."""
+"""One row of the ledger as a value, its stages, and the legal transitions between them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Stage(StrEnum):
     SUBMITTED = "submitted"  # the service named a task
     READY = "ready"  # the task has an image
     SAVED = "saved"  # the image is in the storage
-    FAILED = "failed"  # the service, or a check before the submit, said no
+    FAILED = "failed"  # the service, or a check before the submit, refused it
     DOUBTFUL = "in doubt"  # a submit left and its answer is unknown
 
 
 S = Stage
-MOVES: Mapping[Stage, frozenset[Stage]] = {
+TRANSITIONS: Mapping[Stage, frozenset[Stage]] = {
     S.PLANNED: frozenset({S.SUBMITTING}),
     # Back to planned only if it is certain that the service did not take it.
     S.SUBMITTING: frozenset({S.SUBMITTED, S.PLANNED, S.FAILED, S.DOUBTFUL}),
@@ -85,7 +85,7 @@ class Job:
         return next((amount for amount in (self.settled, named, self.estimate) if amount is not None), None)
 
     def ready_status(self) -> Status:
-        """Say what the poll said that made it ready."""
+        """Return the status with which a poll made it ready."""
         assert self.task is not None
         return Status(
             self.task,

@@ -1,4 +1,4 @@
-"""The ledger: one method for each move, each move one transaction that names the stage it starts from.
+"""The ledger: one method for each transition of a job, which names the stage it starts from.
 
 A method that finds the job elsewhere raises `ConflictError` and has written nothing, so of two processes one wins.
 Intent is written before the submit leaves, and the task before anything else afterwards.
@@ -16,35 +16,33 @@ from urllib.parse import quote
 
 from fluxwerk.errors import ConflictError, FluxwerkError, InvalidUsageError
 from fluxwerk.ledger import migrations
-from fluxwerk.ledger.budget import SET as AGREE
-from fluxwerk.ledger.budget import Budget, room
+from fluxwerk.ledger.budget import SET_SETTING, Budget, remaining
 from fluxwerk.ledger.database import Database, Row, SQLiteDatabase, Transaction
+from fluxwerk.ledger.failure import WITHOUT_IMAGE, FailureKind
 from fluxwerk.ledger.job import Job, Stage, read_job, to_micro
 from fluxwerk.ledger.leases import Leases, doubt
-from fluxwerk.ledger.transition import BOOKED, move
+from fluxwerk.ledger.transition import BOOKED, apply_transition
 from fluxwerk.types import Json, Status, Task
 
 S = Stage
 TOKEN_BYTES = 24
-LINK_LIFE = 600.0
-# Only a task that is known to have ended without an image is bought anew: any other was paid for and may have one.
-ENDED = frozenset({"TaskFailedError", "ModerationError", "TaskNotFoundError"})
-FRESH = {
+LINK_SECONDS = 600.0
+CLEARED = {
     "worker": None, "token": None, "base": None, "submitted": None, "task": None, "polling_url": None, "cost": None,
     "settled": None, "url": None, "expires": None, "seed": None, "engine": None, "kind": None, "reason": None,
 }  # fmt: skip
-PLANNED = """
+PLANNED_JOBS = """
     select * from jobs where stage = :stage and pool = :pool
     and sheet in (select id from sheets where opened is not null) order by id limit :most
 """
-ORPHANS = """
+JOBS_WITHOUT_WORKER = """
     select id from jobs where stage in (:submitted, :ready) and worker is null order by expires, id limit :most
 """
-STRAYED = """
+LEFT_OFFLINE = """
     select id, stage from jobs where stage in (:submitted, :ready, :doubtful) and worker is null and base <> :base
 """
 ADOPT = "update jobs set worker = :worker, fence = fence + 1 where id = :id returning *"
-OF_TOKEN = "select * from jobs where token = :token and stage in (:submitting, :doubtful)"  # noqa: S105
+JOB_OF_TOKEN = "select * from jobs where token = :token and stage in (:submitting, :doubtful)"  # noqa: S105
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.slots = Leases(database)
+        self.leases = Leases(database)
         self.budget = Budget(database)
 
     @classmethod
@@ -86,7 +84,7 @@ class Ledger:
         return cls(database)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self.database.close()
 
     def __enter__(self) -> Self:
@@ -134,27 +132,27 @@ class Ledger:
             row = transaction.one("select value from settings where name = :name", name=name)
         return row["value"] if row else None
 
-    def agree(self, **settings: str) -> None:
+    def remember(self, **settings: str) -> None:
         """Write down what holds for this ledger until something else is agreed on."""
         with self.database.write() as transaction:
             for name, value in settings.items():
-                transaction.run(AGREE, name=name, value=value)
+                transaction.run(SET_SETTING, name=name, value=value)
 
-    def story(self, identity: int) -> list[Row]:
-        """List every move of a job, oldest first."""
+    def transitions(self, identity: int) -> list[Row]:
+        """List every transition of a job, oldest first."""
         with self.database.read() as transaction:
             return transaction.all("select * from moves where job = :id order by id", id=identity)
 
     def submitting(self, worker: str, most: int, base: str) -> Claim:
-        """Move up to so many planned jobs to submitting, as the slots and the cap allow, over all processes.
+        """Move at most `most` planned jobs to submitting, as the slots and the cap allow, over all processes.
 
-        Raises `ConflictError` if this worker was declared dead.
+        Raises `ConflictError` if this worker's lease has run out.
         """
         with self.database.write() as transaction:
             if transaction.one("select id from workers where id = :id", id=worker) is None:
-                raise ConflictError("This worker's lease ran out and others have taken its jobs over.")
-            left, jobs = room(transaction), list[Job]()
-            for row in _candidates(transaction, self.slots.free(transaction), most):
+                raise ConflictError("The lease of this worker ran out, and other workers have its jobs now.")
+            left, jobs = remaining(transaction), list[Job]()
+            for row in _candidates(transaction, self.leases.free(transaction), most):
                 price = row["estimate"]
                 if left is not None and (price is None or price > left):
                     return Claim(tuple(jobs), capped=True)
@@ -162,7 +160,7 @@ class Ledger:
                 token = secrets.token_urlsafe(TOKEN_BYTES)
                 attempt = row["attempt"] + 1
                 jobs.append(
-                    move(
+                    apply_transition(
                         transaction, row["id"], S.PLANNED, S.SUBMITTING,
                         worker=worker, token=token, attempt=attempt, base=base,
                     )
@@ -170,26 +168,28 @@ class Ledger:
         return Claim(tuple(jobs))
 
     def adopt(self, worker: str, most: int) -> list[Job]:
-        """Give jobs that were paid for and that nobody carries to this worker, nearest expiry first."""
+        """Give this worker jobs that were paid for and have no worker, nearest expiry first."""
         with self.database.write() as transaction:
-            orphans = transaction.all(ORPHANS, submitted=S.SUBMITTED, ready=S.READY, most=most)
+            orphans = transaction.all(JOBS_WITHOUT_WORKER, submitted=S.SUBMITTED, ready=S.READY, most=most)
             rows = [transaction.one(ADOPT, worker=worker, id=row["id"]) for row in orphans]
         return [read_job(row) for row in rows if row]
 
-    def strayed(self, base: str) -> None:
+    def replan_offline(self, base: str) -> None:
         """Plan again what an offline server took with it when it ended: it charged nothing."""
         with self.database.write() as transaction:
-            for row in transaction.all(STRAYED, submitted=S.SUBMITTED, ready=S.READY, doubtful=S.DOUBTFUL, base=base):
+            for row in transaction.all(
+                LEFT_OFFLINE, submitted=S.SUBMITTED, ready=S.READY, doubtful=S.DOUBTFUL, base=base
+            ):
                 stage, note = Stage(row["stage"]), "its offline server has ended; nothing was charged"
                 if stage is not S.DOUBTFUL:
-                    move(transaction, row["id"], stage, S.FAILED, note=note, settled=0)
+                    apply_transition(transaction, row["id"], stage, S.FAILED, note=note, settled=0)
                     stage = S.FAILED
-                move(transaction, row["id"], stage, S.PLANNED, note=note, **FRESH)
+                apply_transition(transaction, row["id"], stage, S.PLANNED, note=note, **CLEARED)
 
     def submitted(self, job: Job, task: Task) -> Job | None:
         """Write down what was just paid for.
 
-        If the job was taken over meanwhile the task is kept all the same, for whoever carries it on, and this returns
+        If the job was taken over meanwhile the task is kept all the same, for the worker that has it, and this returns
         `None`.
         """
         with self.database.write() as transaction:
@@ -197,12 +197,12 @@ class Ledger:
                 return _accept(transaction, job, task, fence=job.fence)
             except ConflictError:
                 assert job.token is not None
-                _witness(transaction, job.token, task)
+                _accept_callback(transaction, job.token, task)
                 return None
 
     def withdrawn(self, job: Job, reason: str) -> Job:
         """Move a job back to planned, because its submit certainly was not taken."""
-        return self._move(job, S.PLANNED, note=reason, **FRESH)
+        return self._transition(job, S.PLANNED, note=reason, **CLEARED)
 
     def refused(self, job: Job, error: FluxwerkError) -> Job:
         """Move a job to failed, because the service or a check refused it; it cost nothing."""
@@ -216,32 +216,34 @@ class Ledger:
     def ready(self, job: Job, status: Status, expires: float | None = None) -> Job:
         """Note where the image lies and until when; by default its link dies ten minutes from now."""
         with self.database.write() as transaction:
-            dies = transaction.now() + LINK_LIFE if expires is None else expires
-            return move(
+            dies = transaction.now() + LINK_SECONDS if expires is None else expires
+            return apply_transition(
                 transaction, job.id, job.stage, S.READY, fence=job.fence, url=status.url, expires=dies,
                 seed=status.seed, engine=status.engine, settled=to_micro(status.cost),
             )  # fmt: skip
 
     def expired(self, job: Job) -> Job:
-        """Move a job from ready back to submitted, because its link has died; its task will name a fresh one."""
-        return self._move(job, S.SUBMITTED, note="its link has died", url=None, expires=None)
+        """Move a job from ready back to submitted, because its link has expired; its task will name a fresh one."""
+        return self._transition(job, S.SUBMITTED, note="its link has died", url=None, expires=None)
 
     def failed(self, job: Job, error: FluxwerkError, cost: int | None = None) -> Job:
-        """Move a job to failed, because its task ended without an image; `cost` in millionths, if it was told."""
+        """Move a job to failed, because its task ended without an image; `cost` in millionths, if it is known."""
         return self._fail(job, error, **({} if cost is None else {"settled": cost}))
 
     def saved(self, job: Job, saved: Saved) -> Job:
         """Note where the image was saved; its link is forgotten."""
-        return self._move(job, S.SAVED, note=saved.path, worker=None, url=None, path=saved.path, sha256=saved.sha256)
+        return self._transition(
+            job, S.SAVED, note=saved.path, worker=None, url=None, path=saved.path, sha256=saved.sha256
+        )
 
-    def retried(self, identity: int) -> Job:
+    def retry(self, identity: int) -> Job:
         """Try a failed job again: collect its task if it may still have an image, else plan a new submit.
 
         Raises `ConflictError` if it has not failed.
         """
         with self.database.write() as transaction:
             row = _require(transaction, identity, S.FAILED)
-            if row["task"] is not None and row["kind"] not in ENDED:
+            if row["task"] is not None and row["kind"] not in WITHOUT_IMAGE:
                 back: dict[str, Any] = {
                     "note": "to be collected again",
                     "kind": None,
@@ -250,29 +252,33 @@ class Ledger:
                     "worker": None,
                 }
                 now = transaction.now()
-                return move(transaction, identity, S.FAILED, S.SUBMITTED, submitted=now, settled=None, **back)
+                return apply_transition(
+                    transaction, identity, S.FAILED, S.SUBMITTED, submitted=now, settled=None, **back
+                )
             spent = row["earlier"] + row["booked"]
-            return move(transaction, identity, S.FAILED, S.PLANNED, note="to be tried again", earlier=spent, **FRESH)
+            return apply_transition(
+                transaction, identity, S.FAILED, S.PLANNED, note="to be tried again", earlier=spent, **CLEARED
+            )
 
-    def charged(self, identity: int) -> Job:
-        """Settle a job in doubt by a person's word: it was charged, and its image is lost."""
+    def settle_charged(self, identity: int) -> Job:
+        """Settle a job in doubt: it was charged, and its image is lost."""
         with self.database.write() as transaction:
             row = _require(transaction, identity, S.DOUBTFUL)
             word = "settled by a person: it was charged, and there is no image"
-            return move(
+            return apply_transition(
                 transaction, identity, S.DOUBTFUL, S.FAILED,
-                note=word, kind="InDoubtError", reason=word, settled=row["booked"],
+                note=word, kind=FailureKind.IN_DOUBT, reason=word, settled=row["booked"],
             )  # fmt: skip
 
-    def resubmitted(self, identity: int) -> Job:
-        """Settle a job in doubt by a person's word: it was not charged, and may be submitted again."""
+    def settle_resubmit(self, identity: int) -> Job:
+        """Settle a job in doubt: it was not charged, and may be submitted again."""
         note = "settled by a person: it was not charged"
         with self.database.write() as transaction:
             _require(transaction, identity, S.DOUBTFUL)
-            return move(transaction, identity, S.DOUBTFUL, S.PLANNED, note=note, **FRESH)
+            return apply_transition(transaction, identity, S.DOUBTFUL, S.PLANNED, note=note, **CLEARED)
 
-    def collected(self, identity: int, task: str) -> Job:
-        """Settle a job in doubt by a person's word: this is its task, whose image is still to be fetched."""
+    def settle_collect(self, identity: int, task: str) -> Job:
+        """Settle a job in doubt: this is its task, whose image is still to be fetched."""
         with self.database.write() as transaction:
             job = read_job(_require(transaction, identity, S.DOUBTFUL))
             other = transaction.one("select id from jobs where task = :task", task=task)
@@ -280,21 +286,21 @@ class Ledger:
                 raise InvalidUsageError(f"{task} is the task of job {other['id']} already; nothing was changed.")
             return _accept(transaction, job, _task_at(job, task), worker=None, note="settled by a person")
 
-    def witness(self, token: str, task: str) -> Job | None:
-        """Take a webhook's word, by the token that only its job knew: this task is what became of that submit.
+    def accept_callback(self, token: str, task: str) -> Job | None:
+        """Accept a webhook that carries the token of a submit: this task is what became of that submit.
 
         Returns the job if that ended a doubt, and `None` if nothing was in doubt; it may be called any number of times.
         """
         with self.database.write() as transaction:
-            return _witness(transaction, token, task)
+            return _accept_callback(transaction, token, task)
 
-    def _move(self, job: Job, after: Stage, **columns: Any) -> Job:
+    def _transition(self, job: Job, after: Stage, **columns: Any) -> Job:
         with self.database.write() as transaction:
-            return move(transaction, job.id, job.stage, after, fence=job.fence, **columns)
+            return apply_transition(transaction, job.id, job.stage, after, fence=job.fence, **columns)
 
     def _fail(self, job: Job, error: FluxwerkError, **columns: Any) -> Job:
-        kind = type(error).__name__
-        return self._move(job, S.FAILED, note=f"{kind}: {error}", worker=None, url=None, kind=kind,
+        kind = FailureKind.of(error)
+        return self._transition(job, S.FAILED, note=f"{kind}: {error}", worker=None, url=None, kind=kind,
                           reason=str(error), **columns)  # fmt: skip
 
 
@@ -303,12 +309,13 @@ def _candidates(transaction: Transaction, slots: Mapping[str, int], most: int) -
     found: list[Row] = []
     for pool, free in slots.items():
         if free:
-            found += transaction.all(PLANNED, stage=S.PLANNED, pool=pool, most=min(free, most))
+            found += transaction.all(PLANNED_JOBS, stage=S.PLANNED, pool=pool, most=min(free, most))
     return sorted(found, key=lambda row: row["id"])[:most]
 
 
 def _accept(transaction: Transaction, job: Job, task: Task, **columns: Any) -> Job:
-    return move(
+    columns.setdefault("note", f"task {task.id}")
+    return apply_transition(
         transaction,
         job.id,
         job.stage,
@@ -317,16 +324,12 @@ def _accept(transaction: Transaction, job: Job, task: Task, **columns: Any) -> J
         polling_url=task.polling_url,
         cost=to_micro(task.cost),
         submitted=transaction.now(),
-        **_noted(f"task {task.id}", columns),
+        **columns,
     )
 
 
-def _noted(note: str, columns: dict[str, Any]) -> dict[str, Any]:
-    return {"note": note, **columns}
-
-
-def _witness(transaction: Transaction, token: str, task: Task | str) -> Job | None:
-    row = transaction.one(OF_TOKEN, token=token, submitting=S.SUBMITTING, doubtful=S.DOUBTFUL)
+def _accept_callback(transaction: Transaction, token: str, task: Task | str) -> Job | None:
+    row = transaction.one(JOB_OF_TOKEN, token=token, submitting=S.SUBMITTING, doubtful=S.DOUBTFUL)
     if row is None:
         return None
     job = read_job(row)

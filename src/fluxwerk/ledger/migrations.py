@@ -9,7 +9,7 @@ from fluxwerk.errors import InvalidUsageError
 from fluxwerk.ledger.database import SQLiteDatabase
 
 # Each file makes the version of its place, counted from 1, out of the one before; none is ever changed once released.
-MIGRATIONS = ("migrations.sql",)
+MIGRATIONS = ("migrations.sql", "migration-2.sql")
 # Every database can be asked this way whether it is empty, without knowing its catalogue.
 VERSION = "select value from settings where name = 'schema'"
 SET_VERSION = """
@@ -51,7 +51,7 @@ def _version(database: SQLiteDatabase) -> int:
     if not tables:
         return 0
     if not {"settings", "jobs"} <= tables:
-        raise InvalidUsageError(f"{database.path} is a database, but no ledger of fluxwerk; name another file.")
+        raise InvalidUsageError(f"{database.path} is a database, but not a ledger of fluxwerk; name another file.")
     with database.read() as transaction:
         row = transaction.one(VERSION)
     return int(row["value"]) if row else 0

@@ -56,7 +56,7 @@ create table jobs (
     stage        text not null,         -- planned, submitting, submitted, ready, saved, failed, in doubt
     moved        real not null,         -- when the stage last changed
     worker       text,                  -- who carries it now; null if nobody
-    fence        integer not null,      -- grows with each move and each change of carrier, so that a late one writes nothing
+    fence        integer not null,      -- grows with each move and each change of worker, so that a late one writes nothing
     attempt      integer not null,      -- how many submits were begun
     token        text,                  -- unguessable, of this attempt: a webhook that knows it is about this job
     base         text,                  -- the service to which the submit went
@@ -72,7 +72,7 @@ create table jobs (
     engine       text,                  -- who painted, if a fluxwerk server told it
     path         text,                  -- where the image was saved
     sha256       text,                  -- of the file as it was saved
-    kind         text,                  -- how it failed: the name of the error
+    kind         text,                  -- how it failed: the name of the error; from version 2 a word of its own
     reason       text                   -- the same in words, or why it is in doubt
 );
 create index jobs_by_stage on jobs (stage, pool, id);

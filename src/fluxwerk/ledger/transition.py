@@ -1,4 +1,4 @@
-"""How a job goes from one stage to the next: the guard, the sums and the story, in the transaction of the caller."""
+"""How a job goes from one stage to the next: the guard, the sums and the history, in the transaction of the caller."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 from fluxwerk.errors import ConflictError
 from fluxwerk.ledger.database import Row, Transaction
-from fluxwerk.ledger.job import MOVES, Job, Stage, read_job
+from fluxwerk.ledger.job import TRANSITIONS, Job, Stage, read_job
 
 BOOKED = "coalesce(settled, cost, estimate, 0)"
-LOOK = f"select pool, fence, worker, earlier, {BOOKED} as booked from jobs where id = :id and stage = :before"
-STORY = """
+JOB_TO_MOVE = f"select pool, fence, worker, earlier, {BOOKED} as booked from jobs where id = :id and stage = :before"
+INSERT_TRANSITION = """
     insert into moves (job, at, before, after, worker, note) values (:job, :at, :before, :after, :worker, :note)
 """
-TALLY = """
+ADD_TO_TALLY = """
     insert into tally (pool, stage, jobs, booked, earlier) values (:pool, :stage, :jobs, :booked, :earlier)
     on conflict (pool, stage) do update set
         jobs = tally.jobs + excluded.jobs,
@@ -22,7 +22,7 @@ TALLY = """
 """
 
 
-def move(
+def apply_transition(
     transaction: Transaction,
     identity: int,
     before: Stage,
@@ -32,14 +32,14 @@ def move(
     note: str | None = None,
     **columns: Any,
 ) -> Job:
-    """Write one legal move with its new column values and return the job; raises `ConflictError` before it writes.
+    """Write one legal transition with its new column values and return the job; `ConflictError` writes nothing.
 
-    With a `fence` only the carrier who holds it may move the job.  `note` is for the job's story.
+    With a `fence` only the worker that holds it may move the job.  `note` is for the job's history.
     """
-    assert after in MOVES[before], f"{before} may not become {after}"
-    found = transaction.one(LOOK, id=identity, before=before)
+    assert after in TRANSITIONS[before], f"{before} may not become {after}"
+    found = transaction.one(JOB_TO_MOVE, id=identity, before=before)
     if found is None or fence not in (None, found["fence"]):
-        raise ConflictError(f"Job {identity} is no longer {before}, or somebody else carries it now.")
+        raise ConflictError(f"Job {identity} is no longer {before}, or another worker has it now.")
     names = "".join(f", {name} = :{name}" for name in columns)
     moved = transaction.one(
         f"update jobs set stage = :after, moved = :now, fence = fence + 1{names} "
@@ -55,7 +55,7 @@ def move(
     _count(transaction, before, found, -1)
     _count(transaction, after, moved, 1)
     transaction.run(
-        STORY,
+        INSERT_TRANSITION,
         job=identity,
         at=transaction.now(),
         before=before,
@@ -68,7 +68,7 @@ def move(
 
 def _count(transaction: Transaction, stage: Stage, row: Row, sign: int) -> None:
     transaction.run(
-        TALLY,
+        ADD_TO_TALLY,
         pool=row["pool"],
         stage=stage,
         jobs=sign,

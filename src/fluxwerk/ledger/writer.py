@@ -1,6 +1,6 @@
-"""One thread that writes to the ledger for a whole event loop: moves that wait together share one flush of the disk.
+"""One thread that writes to the ledger for a whole event loop: transitions that wait together share one flush.
 
-Each move is still all or nothing, and its caller goes on only once it is on the disk.
+Each transition is still all or nothing, and its caller goes on only once it is on the disk.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Act: TypeAlias = Callable[[], Any]
 Entry: TypeAlias = "tuple[Act, asyncio.Future[Any]]"
 Result: TypeAlias = "tuple[asyncio.Future[Any], Any, BaseException | None]"
 
-# So many moves share a flush at most, to keep each waiting caller's share of it short.
-GROUP = 256
+# How many transitions share a flush at most, to keep each caller's wait short.
+LARGEST_GROUP = 256
 
 
 class LedgerWriter:
@@ -31,7 +31,7 @@ class LedgerWriter:
         self._database = database
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="fluxwerk-scribe", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="fluxwerk-writer", daemon=True)
         self._thread.start()
 
     async def write(self, act: Callable[[], T]) -> T:
@@ -52,7 +52,7 @@ class LedgerWriter:
         open_ = True
         while open_:
             group = [self._queue.get()]
-            while len(group) < GROUP and not self._queue.empty():
+            while len(group) < LARGEST_GROUP and not self._queue.empty():
                 group.append(self._queue.get())
             entries = [entry for entry in group if entry is not None]
             open_ = len(entries) == len(group)
@@ -63,7 +63,7 @@ class LedgerWriter:
     def _commit(self, entries: list[Entry]) -> list[Result]:
         with suppress(Exception):
             return self._together(entries)
-        # One of them is to blame: each is tried by itself, and tells its own caller.
+        # One of them is to blame: each is tried by itself, and raises in its own caller.
         return [self._alone(entry) for entry in entries]
 
     def _together(self, entries: list[Entry]) -> list[Result]:
@@ -82,15 +82,15 @@ class LedgerWriter:
         try:
             with self._database.write():
                 return future, act(), None
-        except BaseException as trouble:  # noqa: BLE001  (it belongs to whoever asked)
-            return future, None, trouble
+        except BaseException as error:  # noqa: BLE001  (it belongs to whoever asked)
+            return future, None, error
 
 
 def _answer(results: list[Result]) -> None:
-    for future, value, trouble in results:
+    for future, value, error in results:
         if future.cancelled():
             continue
-        if trouble is None:
+        if error is None:
             future.set_result(value)
         else:
-            future.set_exception(trouble)
+            future.set_exception(error)

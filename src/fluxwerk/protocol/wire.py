@@ -195,13 +195,17 @@ def read_ending(status: Status) -> FluxwerkError | None:
         what = "what was asked for" if stage == "request" else "the image that was made"
         message = f"Moderation stopped {what}{reason}. Repeating it unchanged will not help."
         reasons = _reasons(status.details)
-        return ModerationError(message, stage=stage, reasons=reasons, details=status.details, task=status.task)
+        return ModerationError(
+            message, stage=stage, reasons=reasons, details=status.details, task=status.task, cost=status.cost
+        )
     if status.outcome is Outcome.FAILED:
-        return TaskFailedError(f"The task ended without an image{reason}.", details=status.details, task=status.task)
+        return TaskFailedError(
+            f"The task ended without an image{reason}.", details=status.details, task=status.task, cost=status.cost
+        )
     if status.outcome is Outcome.MISSING:
         known_as = trust.quote(status.task.id)
         message = f"The service does not know the task {known_as}; poll exactly the URL that the submit named."
-        return TaskNotFoundError(message, details=status.details, task=status.task)
+        return TaskNotFoundError(message, details=status.details, task=status.task, cost=status.cost)
     return None
 
 

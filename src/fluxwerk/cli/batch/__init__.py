@@ -9,12 +9,12 @@ from fluxwerk.cli.group import Commands
 # name: (module, one line of help)
 COMMANDS = {
     "plan": ("plan", "Check a manifest and write its jobs into a ledger; sends nothing."),
-    "run": ("run", "Carry every job to its file; goes on where it stopped."),
-    "status": ("status", "Show how far it is, and what it has cost."),
+    "run": ("run", "Make and save every image; goes on where it stopped."),
+    "status": ("status", "Show the jobs of each stage and what they cost."),
     "retry": ("retry", "Try failed jobs again."),
-    "settle": ("settle", "Say what became of a job in doubt."),
+    "settle": ("settle", "Settle a job in doubt: charged, not charged, or this task."),
     "export": ("export", "Write all jobs with their files, seeds and costs to a table."),
-    "why": ("why", "Tell the whole story of one job."),
+    "why": ("why", "OnProgress the whole story of one job."),
 }
 
 

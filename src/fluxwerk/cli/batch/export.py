@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fluxwerk.batch.report import COLUMNS, csv_lines, export, exported
+from fluxwerk.batch.report import EXPORT_COLUMNS, csv_lines, export, exported
 from fluxwerk.cli.batch.place import file_argument, ledger_option, open_ledger
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.creation import json_option
@@ -35,6 +35,6 @@ def command(file: Path | None, ledger: Path | None, output: Path | None, *, no_p
             for row in rows:
                 put_json(row)
             return
-        names = [name for name in COLUMNS if not (no_prompts and name == "prompt")]
+        names = [name for name in EXPORT_COLUMNS if not (no_prompts and name == "prompt")]
         for line in csv_lines(rows, names):
             click.echo(line, nl=False)

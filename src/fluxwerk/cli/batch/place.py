@@ -12,11 +12,11 @@ from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.ledger.database import is_database
 from fluxwerk.ledger.ledger import Ledger
 
-F = TypeVar("F", bound=Callable[..., Any])
-ENDING = ".ledger"
+Command = TypeVar("Command", bound=Callable[..., Any])
+LEDGER_SUFFIX = ".ledger"
 
 
-def ledger_option(command: F) -> F:
+def ledger_option(command: Command) -> Command:
     """Add --ledger to a command."""
     return click.option(
         "-l",
@@ -26,7 +26,7 @@ def ledger_option(command: F) -> F:
     )(command)
 
 
-def file_argument(command: F) -> F:
+def file_argument(command: Command) -> Command:
     """Add the optional argument FILE, a manifest or its ledger."""
     return click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))(command)
 
@@ -36,13 +36,13 @@ def ledger_of(file: Path | None, ledger: Path | None) -> Path:
     if ledger:
         return ledger
     if file:
-        return file if is_database(file) or file.suffix == ENDING else file.with_suffix(ENDING)
-    found = sorted(Path.cwd().glob(f"*{ENDING}"))
+        return file if is_database(file) or file.suffix == LEDGER_SUFFIX else file.with_suffix(LEDGER_SUFFIX)
+    found = sorted(Path.cwd().glob(f"*{LEDGER_SUFFIX}"))
     if len(found) == 1:
         return found[0]
-    said = "there is none in this folder" if not found else f"there are {len(found)} in this folder"
+    reason = "there is none in this folder" if not found else f"there are {len(found)} in this folder"
     raise InvalidUsageError(
-        "", faults=[Fault("--ledger", None, f"{said}; name one, or the manifest it was planned from")]
+        "", faults=[Fault("--ledger", None, f"{reason}; name one, or the manifest it was planned from")]
     )
 
 
@@ -50,5 +50,5 @@ def open_ledger(file: Path | None, ledger: Path | None) -> Ledger:
     """Open a ledger that is there; raises `InvalidUsageError` if it is not."""
     path = ledger_of(file, ledger)
     if not path.is_file():
-        raise InvalidUsageError(f"There is no ledger {path}; `fluxwerk batch plan MANIFEST` makes one.")
+        raise InvalidUsageError(f"There is no ledger {path}; make one with `fluxwerk batch plan MANIFEST`.")
     return Ledger.open(path)

@@ -20,7 +20,7 @@ from fluxwerk.client.base import DEFAULT_MODEL
 from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.storage import give_name
 
-F = TypeVar("F", bound=Callable[..., Any])
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 _PLANNING = (
     click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, help="For rows that name none."),
@@ -31,11 +31,12 @@ _PLANNING = (
         show_default=True,
         help="What to do with rows that ask for the same as an earlier one.",
     ),
+    click.option("--encoding", help="Of a text manifest, such as cp1252; UTF-8 by default."),
     click.option("--assume-price", type=credit, metavar="CREDITS", help="For models whose price is not public."),
 )
 
 
-def planning_options(command: F) -> F:
+def planning_options(command: Command) -> Command:
     """Add the options of everything that plans."""
     for option in reversed(_PLANNING):
         command = option(command)
@@ -48,7 +49,14 @@ def planning_options(command: F) -> F:
 @ledger_option
 @json_option
 def command(
-    manifest: Path, ledger: Path | None, model: str, duplicates: str, assume_price: Decimal | None, *, as_json: bool
+    manifest: Path,
+    ledger: Path | None,
+    *,
+    model: str,
+    duplicates: str,
+    encoding: str | None,
+    assume_price: Decimal | None,
+    as_json: bool,
 ) -> None:
     """Check a MANIFEST (.csv, .tsv, .jsonl, .parquet, or .txt with a prompt a line) and plan its jobs.
 
@@ -56,13 +64,15 @@ def command(
     output (a file name), tag, and every other option of its model. Nothing is sent and nothing costs.
     """
     path = ledger_of(manifest, ledger)
-    found = plan_into(path, manifest, model, duplicates, assume_price)
+    found = plan_into(path, manifest, model=model, duplicates=duplicates, encoding=encoding, assume_price=assume_price)
     show(found, path, as_json=as_json)
 
 
-def plan_into(path: Path, manifest: Path, model: str, duplicates: str, assume_price: Decimal | None) -> Plan:
-    """Plan a manifest into its ledger, or into a new one, of which nothing is left if the manifest has a fault."""
-    options: dict[str, Any] = {"model": model, "duplicates": duplicates, "assume_price": assume_price}
+def plan_into(path: Path, manifest: Path, **options: Any) -> Plan:
+    """Plan a manifest into its ledger, or into a new one, of which nothing is left if the manifest has a fault.
+
+    `options` are those of `fluxwerk.batch.plan`.
+    """
     if not path.exists():
         # Of several processes one gives its ledger the name; the others go on with that one.
         with suppress(FileExistsError):

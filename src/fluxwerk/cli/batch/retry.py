@@ -1,4 +1,4 @@
-"""`fluxwerk batch retry`: failed jobs once more."""
+"""`fluxwerk batch retry`: try failed jobs again."""
 
 from __future__ import annotations
 
@@ -10,30 +10,29 @@ from fluxwerk.cli.batch.place import ledger_option, open_ledger
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.creation import json_option
 from fluxwerk.errors import InvalidUsageError
+from fluxwerk.ledger.failure import FailureKind
 from fluxwerk.ledger.job import Stage
 from fluxwerk.ledger.ledger import Ledger
-
-MODERATED = "ModerationError"
 
 
 @click.command("retry")
 @click.argument("jobs", nargs=-1, type=click.IntRange(min=1))
-@click.option("--all", "all_", is_flag=True, help="Every failed job, but for those that moderation stopped.")
-@click.option("--moderated", is_flag=True, help="Those that moderation stopped, too.")
+@click.option("--all", "all_", is_flag=True, help="Every failed job, without those that moderation stopped.")
+@click.option("--moderated", is_flag=True, help="With --all, also those that moderation stopped.")
 @ledger_option
 @json_option
 def command(jobs: tuple[int, ...], ledger: Path | None, *, all_: bool, moderated: bool, as_json: bool) -> None:
     """Try failed JOBS again: a task that may still have an image is asked for it, the others are submitted anew.
 
-    `fluxwerk batch run` then carries them on. What was spent on them counts as spent.
+    `fluxwerk batch run` then submits and collects them. What was spent on them before still counts.
     """
     if not jobs and not all_:
         raise InvalidUsageError(
-            "Name the jobs to try again, or say --all; `fluxwerk batch status` counts the failed ones."
+            "No job was named. Name the numbers of failed jobs, or use --all; `fluxwerk batch export` lists them."
         )
     with open_ledger(None, ledger) as opened:
         chosen = list(jobs) or failed_jobs(opened, moderated=moderated)
-        again = [opened.retried(job) for job in chosen]
+        again = [opened.retry(job) for job in chosen]
     collected = sum(job.stage is Stage.SUBMITTED for job in again)
     if as_json:
         put_json({"planned": len(again) - collected, "collected": collected})
@@ -44,4 +43,4 @@ def command(jobs: tuple[int, ...], ledger: Path | None, *, all_: bool, moderated
 def failed_jobs(ledger: Ledger, *, moderated: bool, others: bool = True) -> list[int]:
     """List the numbers of failed jobs: those that moderation stopped, the others, or both."""
     rows = ledger.rows(Stage.FAILED)
-    return [row["id"] for row in rows if (moderated if row["kind"] == MODERATED else others)]
+    return [row["id"] for row in rows if (moderated if row["kind"] == FailureKind.MODERATED else others)]

@@ -1,8 +1,9 @@
-"""`fluxwerk batch run`: carry every job of a ledger to its file, and stop in good order."""
+"""`fluxwerk batch run`: submit, wait for and save every job of a ledger, and stop in good order."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -12,17 +13,17 @@ from typing import Any
 
 import click
 
-from fluxwerk.batch.batch import Batch, terms
+from fluxwerk.batch.batch import Batch, run_options
+from fluxwerk.batch.run import EndReason, RunEnd
 from fluxwerk.batch.saver import PROVENANCE
-from fluxwerk.batch.template import DEFAULT, check_template
-from fluxwerk.batch.worker import CAPPED
+from fluxwerk.batch.template import DEFAULT_TEMPLATE, check_template
 from fluxwerk.cli.batch.place import file_argument, ledger_of, ledger_option
 from fluxwerk.cli.batch.plan import plan_into, planning_options, show
 from fluxwerk.cli.batch.retry import failed_jobs
 from fluxwerk.cli.batch.watch import BatchProgress, open_watch
-from fluxwerk.cli.connection import Connection, connected_async, connection_options
+from fluxwerk.cli.connection import Connection, batch_connection_options, connected_async
 from fluxwerk.cli.creation import json_option
-from fluxwerk.cli.exit import CREDITS, IN_DOUBT, INTERRUPTED
+from fluxwerk.cli.exit import CREDITS, IN_DOUBT, INTERRUPTED, TIMEOUT
 from fluxwerk.cli.number import cap
 from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.ledger.budget import Sums
@@ -31,8 +32,10 @@ from fluxwerk.ledger.job import Stage
 from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.storage import open_storage
 
-# What holds from one run of a ledger to the next, unless it is said again.
+# What holds from one run of a ledger to the next, unless an option changes it.
 LASTING = ("output", "name", "provenance", "prompts")
+LIMITS = ("max_failures", "concurrency", "webhook", "webhook_secret", "lease", "drain")
+INTERRUPTED_TEXT = "interrupted; collecting what is in flight (interrupt again to stop at once)"
 
 
 @click.command("run")
@@ -40,20 +43,24 @@ LASTING = ("output", "name", "provenance", "prompts")
 @ledger_option
 @planning_options
 @click.option("-o", "--output", metavar="DIR|URL", help="A folder, or s3://…, gs://…, az://…; by default NAME-images.")
-@click.option("--name", metavar="TEMPLATE", help=f"The files' names; by default {DEFAULT}")
-@click.option("--provenance", type=click.Choice(PROVENANCE), help="How each image's origin is kept with it.")
-@click.option("--no-prompts", is_flag=True, help="Keep the prompts out of the images' origins.")
+@click.option("--name", metavar="TEMPLATE", help=f"The files' names; by default {DEFAULT_TEMPLATE}")
+@click.option("--provenance", type=click.Choice(PROVENANCE), help="Where each image's origin is kept.")
+@click.option("--no-prompts", is_flag=True, help="Leave the prompts out of the images' origins.")
 @click.option("--overwrite", is_flag=True, help="Replace files that are there already.")
-@click.option("--max-cost", type=cap, metavar="CREDITS", help="What all runs together may spend; none lifts the cap.")
+@click.option("--max-cost", type=cap, metavar="CREDITS", help="Most that all runs may spend together; none lifts it.")
 @click.option("--max-failures", type=click.IntRange(min=0), help="Stop submitting after more failures than this.")
-@click.option("--concurrency", type=click.IntRange(1, 256), help="Tasks this process carries at a time; 64 at most.")
+@click.option("--concurrency", type=click.IntRange(1, 256), help="Most tasks in flight in this process; 64 by default.")
 @click.option("--retry-moderated", type=click.Choice(["yes", "no"]), default="no", show_default=True,
               help="Submit again what moderation stopped in an earlier run.")  # fmt: skip
-@click.option("--webhook", metavar="URL", help="Where the service reports; each job's own token is added to it.")
-@click.option("--webhook-secret", envvar="BFL_WEBHOOK_SECRET", help="What signs those reports; better in the variable.")
+@click.option("--webhook", metavar="URL", help="URL that the service calls; each job's own token is added to it.")
+@click.option(
+    "--webhook-secret", envvar="BFL_WEBHOOK_SECRET", help="What signs those calls; better in the environment."
+)
+@click.option("--drain", type=click.FloatRange(min=0), metavar="SECONDS",
+              help="How long the first Ctrl-C or SIGTERM waits for what is in flight; by default 60.")  # fmt: skip
 @click.option("--lease", type=click.FloatRange(0.05, 10), hidden=True, help="Seconds until a silent process is dead.")
 @json_option
-@connection_options
+@batch_connection_options
 def command(
     file: Path | None,
     ledger: Path | None,
@@ -61,47 +68,58 @@ def command(
     *,
     model: str,
     duplicates: str,
+    encoding: str | None,
     assume_price: Decimal | None,
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Carry every job of FILE, a manifest or a ledger, to its image.
+    """Make and save the image of every job of FILE, a manifest or a ledger.
 
     \b
     fluxwerk batch run prompts.csv --max-cost 500
     fluxwerk batch run prompts.csv --offline
 
-    Run it again after whatever stopped it: it goes on there. Ctrl-C submits nothing more and collects what is in
-    flight; a second Ctrl-C stops at once. Neither loses an image.
+    Whatever stopped a run, start it again: it goes on from there. Before the first submit it writes a file into the
+    output folder and removes it, so that no image is bought that cannot be kept. Ctrl-C submits nothing more and
+    collects what is in flight, for at most --drain seconds; a second Ctrl-C stops at once. Neither loses an image.
     """  # noqa: D301
     path = ledger_of(file, ledger)
     if file and not is_database(file) and file != path:
-        show(plan_into(path, file, model, duplicates, assume_price), path, as_json=as_json)
+        planned = plan_into(
+            path, file, model=model, duplicates=duplicates, encoding=encoding, assume_price=assume_price
+        )
+        show(planned, path, as_json=as_json)
     elif not path.is_file():
-        raise InvalidUsageError(f"There is no ledger {path}; name a manifest, and it is planned first.")
+        raise InvalidUsageError(
+            f"There is no ledger {path}. Name a manifest such as prompts.csv instead: it is planned first."
+        )
     with Ledger.open(path) as opened:
         kept = _agreed(opened, path, given)
         _set_cap(opened, given["max_cost"])
         _retry_moderated(opened, given["retry_moderated"])
-    sys.exit(_carry(path, connection, kept, given, as_json=as_json))
+    sys.exit(_run(path, connection, kept, given, as_json=as_json))
 
 
-def _carry(path: Path, connection: Connection, kept: dict[str, Any], given: dict[str, Any], *, as_json: bool) -> int:
-    limits = {name: given[name] for name in ("max_failures", "concurrency", "webhook", "webhook_secret", "lease")}
-    wanted = terms(**limits, offline=connection.offline)
+def _run(path: Path, connection: Connection, kept: dict[str, Any], given: dict[str, Any], *, as_json: bool) -> int:
+    limits = {
+        name: given[name] for name in ("max_failures", "concurrency", "webhook", "webhook_secret", "lease", "drain")
+    }
+    wanted = run_options(
+        **limits, offline=connection.offline, timeout=None if math.isinf(connection.timeout) else connection.timeout
+    )
     with open_watch(path, as_json=as_json) as watch, connected_async(connection) as client:
         batch = Batch(
-            path, client=client, terms=wanted, tell=watch.hear, overwrite=given["overwrite"],
+            path, client=client, options=wanted, on_progress=watch.show, overwrite=given["overwrite"],
             output=kept["output"], name=kept["name"], provenance=kept["provenance"], prompts=kept["prompts"] == "yes",
         )  # fmt: skip
         with batch:
-            ended = asyncio.run(_work(batch, client, watch))
+            end = asyncio.run(_work(batch, client, watch))
             sums = batch.sums()
-            watch.finish(ended, sums)
-    return _exit_code(ended, sums)
+            watch.finish(end, sums)
+    return _exit_code(end, sums)
 
 
-async def _work(batch: Batch, client: Any, watch: BatchProgress) -> str:
+async def _work(batch: Batch, client: Any, watch: BatchProgress) -> RunEnd:
     with _signals(batch):
         refreshing = asyncio.create_task(watch.refresh())
         try:
@@ -113,9 +131,9 @@ async def _work(batch: Batch, client: Any, watch: BatchProgress) -> str:
 
 @contextmanager
 def _signals(batch: Batch) -> Generator[None]:
-    """Let Ctrl-C and SIGTERM stop in good order: the first collects what is in flight, the second does not wait.
+    """Stop in good order on Ctrl-C and SIGTERM: the first collects what is in flight, the second does not wait.
 
-    A terminal that is closed counts as SIGTERM, unless the run was started to outlive it.
+    A closed terminal counts as SIGTERM, unless the run was started to outlive it.
     """
     import signal  # noqa: PLC0415  (only a run needs it)
 
@@ -126,7 +144,7 @@ def _signals(batch: Batch) -> Generator[None]:
         handled.append(closed)
 
     def stop(*_: object) -> None:
-        loop.call_soon_threadsafe(batch.stop, "interrupted; collecting what is in flight, once more to stop at once")
+        loop.call_soon_threadsafe(batch.stop, INTERRUPTED_TEXT)
 
     before = {number: signal.signal(number, stop) for number in handled}
     try:
@@ -137,18 +155,20 @@ def _signals(batch: Batch) -> Generator[None]:
 
 
 def _agreed(ledger: Ledger, path: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """Join what was said now with what was said in earlier runs, so that going on needs no options."""
-    said = {**given, "prompts": "no" if given["no_prompts"] else None}
-    usual = {"output": f"{path.stem}-images", "name": DEFAULT, "provenance": "sidecar", "prompts": "yes"}
+    """Join the options of this run with those of earlier ones, so that going on needs no options."""
+    named = {**given, "prompts": "no" if given["no_prompts"] else None}
+    usual = {"output": f"{path.stem}-images", "name": DEFAULT_TEMPLATE, "provenance": "sidecar", "prompts": "yes"}
     usual["output"] = str(path.absolute().parent / usual["output"])
-    output = said["output"]
+    output = named["output"]
     if output and "://" not in output:
-        said["output"] = str(Path(output).absolute())
-    kept = {name: said[name] or ledger.setting(name) or usual[name] for name in LASTING}
+        named["output"] = str(Path(output).absolute())
+    kept = {name: named[name] or ledger.setting(name) or usual[name] for name in LASTING}
     # What is refused must not be remembered, or every later run would be refused too.
     check_template(kept["name"], overwrite=given["overwrite"])
-    open_storage(kept["output"])
-    ledger.agree(**kept)
+    storage = open_storage(kept["output"])
+    if kept["output"] != ledger.setting("output"):
+        storage.check()
+    ledger.remember(**kept)
     return kept
 
 
@@ -158,7 +178,7 @@ def _set_cap(ledger: Ledger, wanted: Decimal | str | None) -> None:
     amount = None if isinstance(wanted, str) else wanted
     committed = ledger.budget.sums().committed
     if amount is not None and committed > amount:
-        fault = Fault("--max-cost", str(amount), f"is less than the {committed} credits that are spent already")
+        fault = Fault("--max-cost", str(amount), f"must be at least {committed}, which is spent or reserved already")
         raise InvalidUsageError("", faults=[fault])
     ledger.budget.set_cap(amount)
 
@@ -166,14 +186,16 @@ def _set_cap(ledger: Ledger, wanted: Decimal | str | None) -> None:
 def _retry_moderated(ledger: Ledger, wanted: str) -> None:
     if wanted == "yes":
         for job in failed_jobs(ledger, moderated=True, others=False):
-            ledger.retried(job)
+            ledger.retry(job)
 
 
-def _exit_code(ended: str, sums: Sums) -> int:
-    if ended.startswith("interrupted"):
+def _exit_code(end: RunEnd, sums: Sums) -> int:
+    if end.reason is EndReason.STOPPED:
         return INTERRUPTED
     if sums.count(Stage.DOUBTFUL):
         return IN_DOUBT
-    if ended == CAPPED:
+    if end.reason is EndReason.TIMED_OUT:
+        return TIMEOUT
+    if end.reason is EndReason.CAPPED:
         return CREDITS
     return 1 if sums.count(Stage.FAILED) else 0

@@ -1,4 +1,4 @@
-"""`fluxwerk batch settle`: a person's word about a job in doubt."""
+"""`fluxwerk batch settle`: what a person found out about a job in doubt."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from fluxwerk.errors import InvalidUsageError
 def command(
     job: int, ledger: Path | None, collect: str | None, *, charged: bool, resubmit: bool, as_json: bool
 ) -> None:
-    """Say what became of a JOB whose submit left and was never answered.
+    """Settle a JOB in doubt: its submit left and was never answered, so it may have been charged.
 
-    Look at your account's usage first: nobody else knows. `fluxwerk batch why JOB` says when it happened.
+    Look at your account's usage first; `fluxwerk batch why JOB` shows when it happened.
     """
     if charged + resubmit + (collect is not None) != 1:
-        raise InvalidUsageError("Say exactly one of --charged, --resubmit and --collect TASK.")
+        raise InvalidUsageError("Exactly one of --charged, --resubmit and --collect TASK is needed.")
     with open_ledger(None, ledger) as opened:
         if collect is not None:
-            settled = opened.collected(job, collect)
+            settled = opened.settle_collect(job, collect)
         else:
-            settled = opened.charged(job) if charged else opened.resubmitted(job)
+            settled = opened.settle_charged(job) if charged else opened.settle_resubmit(job)
     if as_json:
         put_json({"job": job, "stage": settled.stage, "cost": settled.cost})
     else:

@@ -16,8 +16,8 @@ from fluxwerk.ledger.budget import Sums
 from fluxwerk.ledger.job import Stage
 from fluxwerk.ledger.ledger import Ledger
 
-REFRESH = 1.0
-SHOWN = 20
+REFRESH_SECONDS = 1.0
+MOST_DOUBTS = 20
 
 
 @click.command("status")
@@ -49,7 +49,7 @@ def _stay(ledger: Ledger) -> None:
     try:
         with Live(table(*_look(ledger)), auto_refresh=False) as live:
             while True:
-                time.sleep(REFRESH)
+                time.sleep(REFRESH_SECONDS)
                 live.update(table(*_look(ledger)), refresh=True)
     except KeyboardInterrupt:
         return
@@ -57,7 +57,7 @@ def _stay(ledger: Ledger) -> None:
 
 def _list_doubts(ledger: Ledger) -> None:
     for number, row in enumerate(ledger.rows(Stage.DOUBTFUL)):
-        if number == SHOWN:
+        if number == MOST_DOUBTS:
             click.echo("… `fluxwerk batch export` lists them all.")
             return
         click.echo(f"in doubt: job {row['id']} (line {row['line']}): {row['reason']}; fluxwerk batch why {row['id']}")

@@ -37,21 +37,25 @@ def table(sums: Sums, speed: Rate, note: str = "") -> Any:
 
 
 def summary_lines(sums: Sums, speed: Rate) -> list[str]:
-    """Say the same in two lines."""
-    counts = ", ".join(f"{sums.jobs[stage]} {stage}" for stage in Stage if sums.jobs.get(stage))
+    """Write the same as two lines."""
     parts = [f"{money(sums.spent)} spent", f"{money(sums.reserved)} reserved", f"about {money(sums.planned)} to come"]
     if sums.doubtful:
         parts.insert(2, f"{money(sums.doubtful)} in doubt")
-    return [counts or "no jobs", ", ".join([*parts, *cap_words(sums), f"{speed.per_second:.1f}/s", time_left(speed)])]
+    return [job_counts(sums), ", ".join([*parts, *cap_words(sums), f"{speed.per_second:.1f}/s", time_left(speed)])]
+
+
+def job_counts(sums: Sums) -> str:
+    """Count the jobs of each stage that has any."""
+    return ", ".join(f"{sums.jobs[stage]} {stage}" for stage in Stage if sums.jobs.get(stage)) or "no jobs"
 
 
 def cap_words(sums: Sums) -> list[str]:
-    """Say where the cap is, if there is one."""
+    """Name the cap, if there is one."""
     return [] if sums.cap is None else [f"cap {money(sums.cap)}"]
 
 
 def time_left(speed: Rate) -> str:
-    """Say how long the rest takes."""
+    """Estimate how long the rest takes."""
     if speed.seconds_left is None:
         return "time left unknown"
     minutes, seconds = divmod(round(speed.seconds_left), 60)

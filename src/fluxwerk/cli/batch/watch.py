@@ -1,4 +1,4 @@
-"""What a person sees while a batch runs: a live table on a terminal, a line now and then elsewhere, or JSON."""
+"""What a batch run shows: a live table on a terminal, a line every ten seconds elsewhere, or JSON lines."""
 
 from __future__ import annotations
 
@@ -14,53 +14,51 @@ import click
 
 from fluxwerk.batch.batch import OFFLINE
 from fluxwerk.batch.report import facts_of, rate
-from fluxwerk.batch.run import RunProgress
-from fluxwerk.batch.worker import CAPPED
-from fluxwerk.cli.batch.table import summary_lines, table
-from fluxwerk.cli.console import put_json
+from fluxwerk.batch.run import EndReason, RunEnd, RunProgress
+from fluxwerk.cli.batch.table import job_counts, summary_lines, table
+from fluxwerk.cli.console import money, put_json
 from fluxwerk.ledger.budget import Sums
-from fluxwerk.ledger.job import Stage
+from fluxwerk.ledger.job import UNFINISHED, Stage
 from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.types import Json
 
-TOLD = frozenset({"failed", "in doubt", "held", "released", "stopping"})
-REFRESH = 0.5
-# Where nobody watches, a line every ten seconds fills no log.
-PLAIN = 10.0
+SHOWN_KINDS = frozenset({"failed", "in doubt", "held", "released", "stopping"})
+REDRAW_SECONDS = 0.5
+# Without a terminal, a line every ten seconds keeps a log short.
+LINE_SECONDS = 10.0
 
 
 class BatchProgress:
-    """Plain lines on stderr; what goes wrong is told at once."""
+    """Plain lines on stderr; a failure is shown at once."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._told = time.monotonic()
+        self._shown_at = time.monotonic()
 
-    def hear(self, progress: RunProgress) -> None:
-        """Take one thing that happened."""
-        if progress.kind in TOLD:
+    def show(self, progress: RunProgress) -> None:
+        """Show one thing that happened."""
+        if progress.kind in SHOWN_KINDS:
             self._say(_words(progress))
 
     async def refresh(self) -> None:
         """Show where the work is, now and then, until cancelled."""
         while True:
-            await asyncio.sleep(REFRESH)
-            self._show()
+            await asyncio.sleep(REDRAW_SECONDS)
+            self._redraw()
 
-    def finish(self, ended: str, sums: Sums) -> None:
-        """Say how it ended, on stdout."""
-        counts, money = summary_lines(sums, rate(self._ledger, sums))
+    def finish(self, end: RunEnd, sums: Sums) -> None:
+        """Show how it ended, on stdout."""
         free = " on paper; the offline server charges nothing" if self._ledger.setting("base") == OFFLINE else ""
-        click.echo(f"{counts}; {money.split(', ')[0]}{free}.")
-        for line in _next_steps(ended, sums):
+        click.echo(f"{job_counts(sums)}; {money(sums.spent)} spent{free}.")
+        for line in _next_steps(end, sums):
             click.echo(line)
 
     def _say(self, line: str) -> None:
         click.echo(line, err=True)
 
-    def _show(self) -> None:
-        if time.monotonic() - self._told >= PLAIN:
-            self._told = time.monotonic()
+    def _redraw(self) -> None:
+        if time.monotonic() - self._shown_at >= LINE_SECONDS:
+            self._shown_at = time.monotonic()
             sums = self._ledger.budget.sums()
             self._say("; ".join(summary_lines(sums, rate(self._ledger, sums))))
 
@@ -82,7 +80,7 @@ class LiveBatchProgress(BatchProgress):
         self._note = line
         self.drawn.console.print(escape(line))
 
-    def _show(self) -> None:
+    def _redraw(self) -> None:
         self.drawn.update(self._table(), refresh=True)
 
     def _table(self) -> Any:
@@ -93,13 +91,15 @@ class LiveBatchProgress(BatchProgress):
 class JsonBatchProgress(BatchProgress):
     """One JSON object for each thing that happens, on stdout."""
 
-    def hear(self, progress: RunProgress) -> None:
-        """Take one thing that happened."""
+    def show(self, progress: RunProgress) -> None:
+        """Show one thing that happened."""
         event: dict[str, Json] = {"event": progress.kind}
         if progress.job:
             job = progress.job
             event |= {"job": job.id, "line": job.line, "model": job.model, "cost": job.cost}
             event |= {"task": job.task.id} if job.task else {}
+        if progress.failure:
+            event["failure"] = progress.failure
         if progress.saved:
             event |= {"path": progress.saved.path, "sha256": progress.saved.sha256}
         if progress.text:
@@ -107,17 +107,17 @@ class JsonBatchProgress(BatchProgress):
         put_json(event)
         sys.stdout.flush()
 
-    def finish(self, ended: str, sums: Sums) -> None:
-        """Say how it ended."""
-        put_json({"event": "done", "ended": ended, **facts_of(sums, rate(self._ledger, sums))})
+    def finish(self, end: RunEnd, sums: Sums) -> None:
+        """Show how it ended."""
+        put_json({"event": "done", "ended": end.reason, "text": end.text, **facts_of(sums, rate(self._ledger, sums))})
 
-    def _show(self) -> None:
+    def _redraw(self) -> None:
         """Nothing needs to be shown in between."""
 
 
 @contextmanager
 def open_watch(path: Path, *, as_json: bool) -> Generator[BatchProgress]:
-    """Choose who watches, with an eye on the ledger of its own."""
+    """Choose how a run is shown; the ledger is opened a second time, so that showing waits for no write."""
     with Ledger.open(path) as ledger:
         if as_json:
             yield JsonBatchProgress(ledger)
@@ -135,10 +135,12 @@ def _words(progress: RunProgress) -> str:
     return f"{progress.kind}: {progress.text}"
 
 
-def _next_steps(ended: str, sums: Sums) -> Generator[str]:
-    if ended:
-        yield f"It ended early: {ended}."
-    if ended == CAPPED:
+def _next_steps(end: RunEnd, sums: Sums) -> Generator[str]:
+    if end.text:
+        yield f"The run ended early: {end.text}."
+    if sums.count(*UNFINISHED):
+        yield f"{sums.count(*UNFINISHED)} jobs are in flight and paid for; the next `fluxwerk batch run` collects them."
+    if end.reason is EndReason.CAPPED:
         yield f"{sums.count(Stage.PLANNED)} jobs are left; raise --max-cost to go on."
     if sums.count(Stage.DOUBTFUL):
         yield f"{sums.count(Stage.DOUBTFUL)} submits were never answered; `fluxwerk batch status` lists them."

@@ -1,4 +1,4 @@
-"""`fluxwerk batch why`: the story of one job."""
+"""`fluxwerk batch why`: the history of one job."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from fluxwerk.cli.creation import json_option
 @ledger_option
 @json_option
 def command(job: int, ledger: Path | None, *, as_json: bool) -> None:
-    """Tell everything that happened to a JOB, and what can be done."""
+    """Show everything that happened to a JOB, and what can be done."""
     with open_ledger(None, ledger) as opened:
         if as_json:
-            moves = [
-                {"at": told["at"], "before": told["before"], "after": told["after"], "note": told["note"]}
-                for told in opened.story(job)
+            transitions = [
+                {name: step[name] for name in ("at", "before", "after", "note")} for step in opened.transitions(job)
             ]
-            put_json({**export_row(opened, opened.row(job)), "moves": moves})
+            put_json({**export_row(opened, opened.row(job)), "transitions": transitions})
         else:
             click.echo(why(opened, job))

@@ -1,0 +1,120 @@
+"""A ledger, a folder and a server in one thread, for the tests of a run; what passes between them can be changed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fluxwerk import catalog
+from fluxwerk.batch import plan
+from fluxwerk.batch.run import RunEnd, RunOptions, RunProgress
+from fluxwerk.batch.saver import Saver
+from fluxwerk.batch.worker import Worker
+from fluxwerk.ledger.inputs import Inputs
+from fluxwerk.ledger.job import Job, Stage
+from fluxwerk.ledger.ledger import Ledger, Saved
+from fluxwerk.protocol import wire
+from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.storage import Folder
+from fluxwerk.testing import FaceToFace
+from fluxwerk.testing.face_to_face import BASE
+from fluxwerk.types import HttpRequest, Response
+
+QUICK = RunOptions(lease=1.0, first_pause=0.01)
+Meddle = Callable[[HttpRequest, Callable[[], Response]], Response]
+
+
+def honest(_: HttpRequest, answer: Callable[[], Response]) -> Response:
+    return answer()
+
+
+class Keeping:
+    """A saver whose save is one function, and whose place can always be written."""
+
+    def __init__(self, save: Callable[..., Saved]) -> None:
+        self.save = save
+
+    def check(self) -> None:
+        pass
+
+    def check_job(self, job: Job) -> None:
+        pass
+
+
+class Site:
+    """A ledger, a folder, and a server in the same thread that can be meddled with."""
+
+    def __init__(self, folder: Path, jobs: int = 0, books: Accounts | None = None, **options: Any) -> None:
+        self.face = FaceToFace(accounts=books)
+        self.path = folder / "a.ledger"
+        self.ledger = Ledger.open(self.path)
+        self.keep: Any = Saver(Folder(folder / "images"))
+        self.told: list[RunProgress] = []
+        self.meddle: Meddle = honest
+        self.requests: list[HttpRequest] = []
+        self.worker: Worker | None = None
+        self.on_told: Callable[[RunProgress], None] = lambda _: None
+        if jobs:
+            rows = [{"prompt": f"image {number}", "width": 64, "height": 64, **options} for number in range(jobs)]
+            plan(self.ledger, rows)
+
+    async def send(self, request: HttpRequest, _budget: float | None = None) -> Response:
+        self.requests.append(request)
+        await asyncio.sleep(0)
+        return self.meddle(request, lambda: self.face.send(request))
+
+    def build(self, options: RunOptions = QUICK, ledger: Ledger | None = None, base: str = BASE) -> Worker:
+        opened = ledger or self.ledger
+        inputs = Inputs(opened.database)
+
+        def tell(progress: RunProgress) -> None:
+            self.told.append(progress)
+            self.on_told(progress)
+
+        def prepare(job: Job) -> Any:
+            return catalog.get_model(job.model), inputs.fill_in(job)
+
+        saver = self.keep if isinstance(self.keep, Saver) else Keeping(self.keep)
+        self.worker = Worker(opened, self.send, base, prepare, saver, options, tell)
+        return self.worker
+
+    def run(self, options: RunOptions = QUICK, base: str = BASE) -> str:
+        return self.end(options, base).text
+
+    def end(self, options: RunOptions = QUICK, base: str = BASE) -> RunEnd:
+        return asyncio.run(asyncio.wait_for(self.build(options, base=base).run(), 30))
+
+    def count(self, *stages: Stage) -> int:
+        return self.ledger.budget.sums().count(*stages)
+
+    def kinds(self) -> list[str]:
+        return [progress.kind for progress in self.told]
+
+    @property
+    def submits(self) -> list[HttpRequest]:
+        return [request for request in self.requests if request.method == "POST"]
+
+    @property
+    def accepted(self) -> list[Any]:
+        return list(self.face.state.accounts.jobs.values())
+
+
+def first_times(count: int, response: Response | Exception) -> Meddle:
+    """Answer the first submits in another way."""
+    left = [response] * count
+
+    def meddle(request: HttpRequest, answer: Callable[[], Response]) -> Response:
+        if request.method != "POST" or not left:
+            return answer()
+        instead = left.pop()
+        if isinstance(instead, Exception):
+            raise instead
+        return instead
+
+    return meddle
+
+
+def refusal(status: int, retry_after: int | None = None) -> Response:
+    return wire.write_refusal(status, "no", error="no", message="no", retry_after=retry_after)
