@@ -818,7 +818,7 @@ def test_the_last_trouble_is_named_when_time_is_up():
 def test_a_known_word_needs_no_mention_when_time_is_up():
     talk = waiting(LOST, told("Paused"), told("Pending"), TaskTimeoutError("Too late."))
 
-    assert str(talk.error).startswith("Too late. The task goes on: collect it later")
+    assert str(talk.error).startswith("Too late. The task may still finish: collect it later")
 
 
 def test_an_endless_word_is_cut_when_time_is_up():

@@ -12,6 +12,7 @@ from fluxwerk.batch import plan
 from fluxwerk.batch.run import RunOptions
 from fluxwerk.batch.saver import Saver
 from fluxwerk.batch.worker import Worker
+from fluxwerk.client.wakeup import Wakeup
 from fluxwerk.ledger.inputs import Inputs
 from fluxwerk.ledger.job import Stage
 from fluxwerk.ledger.ledger import Ledger
@@ -26,18 +27,14 @@ REQUESTS = {
 
 
 class QuietListener:
-    """A webhook listener whose bell never rings: every pause lasts as long as it was planned."""
+    """A webhook listener that never wakes a client: every pause lasts as long as it was planned."""
 
-    def __init__(self, of: FaceToFace) -> None:
+    def __init__(self) -> None:
         self.options = {"webhook_url": "https://hooks.example/flux", "webhook_secret": "secret"}
-        self.bell = self
-        self._clock = of.clock
+        self.wakeup = Wakeup()
 
     def expect(self, task):
         pass
-
-    def nap(self, task_id, seconds):
-        self._clock.sleep(seconds)
 
 
 def polls(of: FaceToFace) -> int:
@@ -46,7 +43,7 @@ def polls(of: FaceToFace) -> int:
 
 def two_clients() -> tuple[FaceToFace, FaceToFace]:
     plain, listening = FaceToFace(seconds=20), FaceToFace(seconds=20)
-    listening.webhook = QuietListener(listening)
+    listening.webhook = QuietListener()
     return plain, listening
 
 
