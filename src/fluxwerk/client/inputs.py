@@ -192,7 +192,7 @@ def attach(
     found = inspect(name, data, model) if isinstance(data, bytes) else data
     if isinstance(found, Fault) or isinstance(data, Fault):
         fault = cast("Fault", found)
-        return replace(fault, hint=fault.hint or _origin(source))
+        return replace(fault, hint=fault.hint or ("" if fault.value else _origin(source)))
     if name != "mask":
         return EncodedImage(_encode(data), found.upright, not imagefile.may_be_transparent(data))
     mask = read_mask(data, found, model, mask_is)
