@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractContextManager, closing, suppress
 from random import Random
-from typing import NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 from fluxwerk.errors import TaskTimeoutError, TransportError
 from fluxwerk.types import Call, Flow, HttpRequest, Response
@@ -163,42 +163,61 @@ def steps(
 
 def run(steps: Steps[T], send: Send, clock: Clock = WALL) -> T:
     """Take the steps in this thread, and return what they come to."""
-    reply: Response | TransportError | None = None
     with closing(steps):
-        while True:
-            try:
-                step = take(steps, reply)
-            except StopIteration as done:
-                result: T = done.value
-                return result
-            reply = None
+        progress = _Progress(steps)
+        for step in progress:
             if isinstance(step, Wait):
                 clock.sleep(step.seconds, step.listen)
-                continue
-            try:
-                reply = send(step.request, step.budget)
-            except TransportError as loss:
-                reply = loss
+            else:
+                with progress:
+                    progress.reply = send(step.request, step.budget)
+        return progress.result
 
 
 async def run_async(steps: Steps[T], send: AsyncSend, clock: Clock = WALL) -> T:
     """Take the steps on the running event loop, and return what they come to."""
-    reply: Response | TransportError | None = None
     with closing(steps):
-        while True:
-            try:
-                step = take(steps, reply)
-            except StopIteration as done:
-                result: T = done.value
-                return result
-            reply = None
+        progress = _Progress(steps)
+        for step in progress:
             if isinstance(step, Wait):
                 await clock.sleep_async(step.seconds, step.listen)
-                continue
-            try:
-                reply = await send(step.request, step.budget)
-            except TransportError as loss:
-                reply = loss
+            else:
+                with progress:
+                    progress.reply = await send(step.request, step.budget)
+        return progress.result
+
+
+class _Progress(Generic[T]):
+    """Iterates over steps, hands each reply in with the next one, and keeps the `result`.
+
+    Used as a context, it takes a `TransportError` for the reply.
+    """
+
+    result: T
+
+    def __init__(self, steps: Steps[T]) -> None:
+        self._steps = steps
+        self.reply: Response | TransportError | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Wait | Exchange:
+        reply, self.reply = self.reply, None
+        try:
+            return self._steps.throw(reply) if isinstance(reply, TransportError) else self._steps.send(reply)
+        except StopIteration as done:
+            self.result = done.value
+            raise
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, TransportError):
+            self.reply = error
+            return True
+        return False
 
 
 def take(steps: Steps[T], reply: Response | TransportError | None) -> Wait | Exchange:

@@ -42,8 +42,8 @@ from fluxwerk.client import transport
 from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.server.app import build
 from fluxwerk.server.fetch import Guard
-from fluxwerk.server.router import Service
 from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.state import ServerState
 from fluxwerk.testing import PretendClock, loopback
 from fluxwerk.types import Event, HttpRequest, Outcome, Pool, Response, Status
 from support import images
@@ -725,8 +725,8 @@ def test_events_are_for_observers_and_change_no_slot(asked):
 
 
 def test_an_application_in_this_process_is_reached_without_a_socket():
-    service = Service(Accounts(), time.time, engine="offline", pace=lambda _: 0.0)
-    app = build(service, OfflineEngine(), Guard(()))
+    state = ServerState(Accounts(), time.time, engine="offline", pace=lambda _: 0.0)
+    app = build(state, OfflineEngine(), Guard(()))
 
     async def run():
         async with (

@@ -229,9 +229,9 @@ def test_the_log_of_requests_is_redacted_for_whoever_listens_to_it(fluxwerk_serv
 
 
 def test_the_server_keeps_no_key():
-    service = ServerState(Accounts([KEY]), lambda: 0.0)
-    service.books.account(KEY)
-    assert_clean(repr(vars(service)) + repr(vars(service.books)))
+    state = ServerState(Accounts([KEY]), lambda: 0.0)
+    state.accounts.account(KEY)
+    assert_clean(repr(vars(state)) + repr(vars(state.accounts)))
 
 
 def test_a_task_says_nothing_of_the_key():

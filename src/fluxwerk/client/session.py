@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from fluxwerk import drive
 from fluxwerk.client.slots import ClientSlots, SlotClaim
 from fluxwerk.client.wakeup import Wakeup
-from fluxwerk.drive import Clock, Listen, Steps, Wait
+from fluxwerk.drive import Clock, Exchange, Listen, Steps, Wait
 from fluxwerk.errors import (
     ConnectionFailedError,
     FluxwerkError,
@@ -143,7 +143,9 @@ class Session:
         if request.pool is None:
             if not self._switch.may_send:
                 raise TaskTimeoutError("The client was closed before the image was there.", task=self.task)
-            return (yield from drive.ask(request, budget))
+            response = yield Exchange(request, budget)
+            assert response is not None
+            return response
         until = inf if budget is None else self._clock.now() + budget
         self.claim = yield from self._take_slot(request.pool, until)
         left = None if budget is None else until - self._clock.now()
