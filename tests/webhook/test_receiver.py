@@ -453,8 +453,8 @@ def test_the_memory_is_bounded(client):
         await inbox.settle()
 
     asyncio.run(run())
-    assert [len(memory._entries) for memory in (inbox._expected, inbox._early)] == [10, 10]
-    assert len(inbox._accepted._entries) <= 10
+    assert [len(memory) for memory in (inbox._expected, inbox._early)] == [10, 10]
+    assert len(inbox._accepted) <= 10
 
 
 def test_no_log_record_repr_or_answer_shows_a_secret(client, heard, caplog):

@@ -7,9 +7,9 @@ named attributes are written.
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from fluxwerk.bounded import BoundedDict
 from fluxwerk.types import Event, Tell, silence
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Spans:
 
         self._tracer = tracer or trace.get_tracer("fluxwerk")
         self._then = then
-        self._open: OrderedDict[str, Span] = OrderedDict()
+        self._open: BoundedDict[str, Span] = BoundedDict(OPEN_SPANS)
 
     def __call__(self, event: Event) -> None:
         """Take one event of a client."""
@@ -65,9 +65,10 @@ class Spans:
             return self._start(event) if event.kind == "failed" else None
         span = self._open.get(event.task.id)
         if span is None:
-            span = self._open[event.task.id] = self._start(event)
-            if len(self._open) > OPEN_SPANS:
-                self._open.popitem(last=False)[1].end()
+            span = self._start(event)
+            dropped = self._open.put(event.task.id, span)
+            if dropped is not None:
+                dropped.end()
         return span
 
     def _start(self, event: Event) -> Span:

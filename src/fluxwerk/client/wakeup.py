@@ -7,11 +7,11 @@ looks and never what they see.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from functools import partial
 
+from fluxwerk.bounded import BoundedDict
 from fluxwerk.drive import WALL, Listen, Wake
 
 # Notifications that came before their wait; the oldest are forgotten, which costs their tasks one full pause.
@@ -25,9 +25,8 @@ class Wakeup:
     """
 
     def __init__(self, remembered: int = REMEMBERED_WAKEUPS) -> None:
-        self._remembered = remembered
         self._lock = threading.Lock()
-        self._notified: OrderedDict[str, None] = OrderedDict()
+        self._notified: BoundedDict[str, None] = BoundedDict(remembered)
         self._waiting: dict[str, list[Wake]] = {}
 
     def __repr__(self) -> str:
@@ -38,10 +37,7 @@ class Wakeup:
         with self._lock:
             waiting = self._waiting.pop(task_id, [])
             if not waiting:
-                self._notified[task_id] = None
-                self._notified.move_to_end(task_id)
-                if len(self._notified) > self._remembered:
-                    self._notified.popitem(last=False)
+                self._notified.put(task_id, None)
         for wake in waiting:
             # The event loop that waits may be gone.
             with suppress(RuntimeError):

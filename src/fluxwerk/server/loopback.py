@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import fastapi
     import uvicorn
 
-BACKLOG = 2048
+LISTEN_BACKLOG = 2048
 HOME = "127.0.0.1"
 
 log = logging.getLogger("fluxwerk.server")
@@ -88,7 +88,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
-        listening.listen(BACKLOG)
+        listening.listen(LISTEN_BACKLOG)
     except OSError:
         listening.close()
         raise

@@ -9,11 +9,11 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from fluxwerk.bounded import BoundedDict
 from fluxwerk.client.wakeup import Wakeup
 from fluxwerk.errors import InvalidUsageError, ModerationError, TaskFailedError, TaskNotFoundError
 from fluxwerk.protocol.wire import OUTCOMES
@@ -66,9 +66,9 @@ class Inbox:
         self._find = find
         self._lock = threading.Lock()
         self._most = most
-        self._expected = _Memory[Task](remembered)
-        self._early = _Memory[Status](remembered)
-        self._accepted = _Memory[bool](remembered)
+        self._expected = BoundedDict[str, Task](remembered)
+        self._early = BoundedDict[str, Status](remembered)
+        self._accepted = BoundedDict[str, bool](remembered)
         self._acting: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -87,7 +87,7 @@ class Inbox:
         with self._lock:
             if self._accepted.get(hint.task.id):
                 return
-            self._accepted.put(hint.task.id, value=True)
+            self._accepted.put(hint.task.id, True)
         self._wakeup.notify(hint.task.id)
         if self._on_status:
             self._start(hint)
@@ -96,7 +96,7 @@ class Inbox:
         """Register a submitted task, also after its webhook has arrived; safe from any thread."""
         with self._lock:
             self._expected.put(task.id, task)
-            early, loop = self._early.pop(task.id), self._loop
+            early, loop = self._early.pop(task.id, None), self._loop
         if early and loop:
             with suppress(RuntimeError):  # The loop has ended, and with it the server that accepted the webhook.
                 loop.call_soon_threadsafe(self.take, early)
@@ -130,10 +130,10 @@ class Inbox:
             # The sender has its 200 and does not retry by itself; a repeated webhook gets a second attempt.
             log.exception("The webhook for task %s was accepted, but acting on it failed.", task_id)
             with self._lock:
-                self._accepted.pop(task_id)
+                self._accepted.pop(task_id, None)
         else:
             with self._lock:
-                self._expected.pop(task_id)
+                self._expected.pop(task_id, None)
 
     async def _known(self, hint: Status) -> Task | None:
         found = await _run(self._find, hint.task.id) if self._find else None
@@ -143,7 +143,7 @@ class Inbox:
             task = self._expected.get(hint.task.id)
             if task is None:
                 self._early.put(hint.task.id, hint)
-                self._accepted.pop(hint.task.id)
+                self._accepted.pop(hint.task.id, None)
             return task
 
     async def _read_again(self, task: Task) -> Status:
@@ -159,26 +159,6 @@ class Inbox:
             return Status(task, "Error", Outcome.FAILED, details=ended.details)
         assert isinstance(status, Status)
         return status
-
-
-class _Memory(Generic[V]):
-    """The newest entries, at most `most`; its owner holds the lock."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._entries: OrderedDict[str, V] = OrderedDict()
-
-    def put(self, name: str, value: V) -> None:
-        self._entries[name] = value
-        self._entries.move_to_end(name)
-        if len(self._entries) > self._most:
-            self._entries.popitem(last=False)
-
-    def get(self, name: str) -> V | None:
-        return self._entries.get(name)
-
-    def pop(self, name: str) -> V | None:
-        return self._entries.pop(name, None)
 
 
 async def _run(call: Callable[..., object] | None, *given: object, **named: object) -> object:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from fluxwerk.bounded import BoundedDict
 from fluxwerk.engines.local.foreign import Tensor, torch
 
 # An encoded prompt takes 7.5 MiB with klein 4B and 15 MiB with dev.
@@ -30,17 +30,14 @@ class Encoder:
 
     def __init__(self, encode: Callable[[str], Text], remembered: int = REMEMBERED_PROMPTS) -> None:
         self._encode = encode
-        self._remembered = remembered
-        self._known: OrderedDict[str, Text] = OrderedDict()
+        self._known: BoundedDict[str, Text] = BoundedDict(remembered)
         self.runs = 0
 
     def __call__(self, prompt: str) -> Text:
         """Return the encoded prompt."""
         if prompt not in self._known:
             self.runs += 1
-            self._known[prompt] = self._encode(prompt)
-            if len(self._known) > self._remembered:
-                self._known.popitem(last=False)
+            self._known.put(prompt, self._encode(prompt))
         self._known.move_to_end(prompt)
         return self._known[prompt]
 

@@ -23,7 +23,7 @@ NOTHING = Decimal(0)
 # How long an image outlives its task's end, in seconds: six times as long as a link to it lives.
 KEEP = 3600.0
 # So many accounts are remembered where any key opens one; those with tasks stay in any case.
-REMEMBERED = 10_000
+REMEMBERED_ACCOUNTS = 10_000
 
 # What the account of a key's SHA-256 was given in credits, or `None` if there is no such account.
 Grants = Callable[[str], Decimal | None]
@@ -152,7 +152,7 @@ class Accounts:
         *,
         grants: Grants | None = None,
         store: Store | None = None,
-        remembered: int = REMEMBERED,
+        remembered: int = REMEMBERED_ACCOUNTS,
     ) -> None:
         digests = {digest_of(key) for key in keys}
         self._keep = keep
