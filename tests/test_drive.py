@@ -164,7 +164,8 @@ def test_a_call_that_cannot_begin_before_the_deadline_is_not_made(run):
 
 
 @BOTH
-def test_a_pause_that_may_be_cut_short_leaves_time_for_last_looks_before_the_deadline(run):
+def test_a_pause_leaves_time_for_last_polls_before_the_deadline(run):
+    """A pause that may be cut short leaves time for last looks before the deadline."""
     line = Line()
 
     run(Patient(30), line, deadline=100)

@@ -35,7 +35,8 @@ save(b"fox", sys.argv[1], lasting=True)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="folders are not flushed there")
-def test_what_is_to_last_is_flushed_with_its_folder_and_with_those_around_the_new_ones(tmp_path):
+def test_a_lasting_file_is_flushed_with_its_folders(tmp_path):
+    """What is to last is flushed with its folder and with those around the new ones."""
     for target, flushed in ("a/b/fox.png", ["a/b", "a", "."]), ("a/b/owl.png", ["a/b"]):
         command = [sys.executable, "-c", FLUSHED, tmp_path / target]
         done = subprocess.run(command, capture_output=True, check=True, text=True)

@@ -24,7 +24,8 @@ def fluxwerk(*words: str, **environment: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, env=given, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_webhook_settles_the_doubt_and_the_image_is_collected_without_a_second_submit(tmp_path: Path):
+def test_a_webhook_settles_a_doubt_without_a_second_submit(tmp_path: Path):
+    """A webhook settles the doubt and the image is collected without a second submit."""
     file, books = tmp_path / "work.ledger", Accounts()
     with Ledger.open(file) as ledger:
         plan(ledger, [{"prompt": "a fox", "width": 64, "height": 64}])

@@ -41,7 +41,8 @@ def faults(path: Path, **options: object) -> str:
     return str(told.value)
 
 
-def test_a_csv_from_a_spreadsheet_is_read_with_its_mark_its_line_ends_and_its_quotes(tmp_path: Path):
+def test_a_csv_from_a_spreadsheet_is_read(tmp_path: Path):
+    """A csv from a spreadsheet is read with its mark its line ends and its quotes."""
     text = 'Prompt,model,seed\r\n"A ""red"" fox, asleep",flux-2-pro,1\r\n\r\n"two\r\nlines",klein-4b,\r\n'
     path = write(tmp_path, "a.csv", b"\xef\xbb\xbf" + text.encode())
     ledger = ledger_with(0)
@@ -79,7 +80,8 @@ def test_a_parquet_file_is_read_by_its_rows(tmp_path: Path):
     assert "not a whole Parquet file" in faults(write(tmp_path, "b.parquet", whole[:-50]))
 
 
-def test_a_parquet_file_whose_pages_are_damaged_or_whose_prompts_are_bytes_is_refused(tmp_path: Path):
+def test_a_damaged_parquet_file_is_refused(tmp_path: Path):
+    """A parquet file whose pages are damaged or whose prompts are bytes is refused."""
     parquet = pytest.importorskip("pyarrow.parquet", reason="the extra parquet is not installed")
     arrow = pytest.importorskip("pyarrow")
     path = tmp_path / "a.parquet"
@@ -290,7 +292,8 @@ def test_a_sheet_that_is_being_swept_away_is_not_opened_without_its_jobs(tmp_pat
         writer.open()
 
 
-def test_a_row_may_ask_for_several_images_with_seeds_and_names_of_their_own(tmp_path: Path):
+def test_a_row_may_ask_for_several_images(tmp_path: Path):
+    """A row may ask for several images with seeds and names of their own."""
     ledger = ledger_with(0)
     text = "prompt,count,seed,output\nfox,3,5,foxes/fox.png\nwolf,2,,\n"
     found = plan(ledger, write(tmp_path, "a.csv", text))
@@ -320,7 +323,8 @@ def test_a_name_below_another_image_is_a_fault_in_either_order(tmp_path: Path):
         plan(ledger, write(tmp_path, "d.csv", "prompt,output\nowl,a.png/b.png\n"))
 
 
-def test_input_images_are_found_beside_the_manifest_and_known_by_their_content(tmp_path: Path):
+def test_input_images_are_found_beside_the_manifest(tmp_path: Path):
+    """Input images are found beside the manifest and known by their content."""
     (tmp_path / "in").mkdir()
     write(tmp_path, "in/cat.png", blank(100, 80))
     write(tmp_path, "in/same.png", blank(100, 80))

@@ -67,7 +67,8 @@ def test_an_amount_survives_the_database(amount: str):
     assert "E" not in str(credits_of(micro))
 
 
-def test_the_rate_is_that_of_the_last_minute_and_tells_how_long_the_rest_takes():
+def test_the_rate_of_the_last_minute_predicts_the_rest():
+    """The rate is that of the last minute and tells how long the rest takes."""
     clock = PretendClock()
     ledger = carried(clock)
     clock.sleep(10)
@@ -110,7 +111,8 @@ def test_a_watcher_tells_what_goes_wrong_at_once(capsys: pytest.CaptureFixture[s
     assert "1 jobs failed" in told.out
 
 
-def test_a_live_watcher_draws_its_table_and_keeps_the_last_trouble_under_it():
+def test_a_live_table_shows_the_last_problem_below_it():
+    """A live watcher draws its table and keeps the last trouble under it."""
     live = LiveBatchProgress(carried())
     live.show(RunProgress("held", text="[the disk] is full"))
     live._redraw()

@@ -39,13 +39,15 @@ def keep(saver: Saver, data: bytes = PNG, **changes: object):
     return saver.save(job, job.ready_status(), data)
 
 
-def test_an_image_gets_its_name_from_the_template_and_its_ending_from_its_bytes(tmp_path: Path):
+def test_an_image_is_named_by_template_and_bytes(tmp_path: Path):
+    """An image gets its name from the template and its ending from its bytes."""
     saved = keep(Saver(Folder(tmp_path)))
     assert Path(saved.path) == tmp_path / "00001-flux-2-pro-7.png"
     assert Path(saved.path).read_bytes() == PNG
 
 
-def test_a_name_from_the_manifest_is_used_and_gets_an_ending_only_if_it_has_none(tmp_path: Path):
+def test_a_name_from_the_manifest_gets_a_suffix_if_it_has_none(tmp_path: Path):
+    """A name from the manifest is used and gets an ending only if it has none."""
     saver = Saver(Folder(tmp_path))
     assert Path(keep(saver, output="cats/one").path) == tmp_path / "cats" / "one.png"
     assert Path(keep(saver, output="cats/two.jpg").path) == tmp_path / "cats" / "two.jpg"
@@ -86,7 +88,8 @@ def test_the_origin_holds_links_without_the_query_that_may_open_them(tmp_path: P
     assert facts["request"] == {**fields, "input_image": cut, "images": [cut]}
 
 
-def test_without_prompts_the_origin_holds_neither_the_prompt_nor_a_hash_to_guess_it_by(tmp_path: Path):
+def test_without_prompts_the_origin_holds_no_prompt_hash(tmp_path: Path):
+    """Without prompts the origin holds neither the prompt nor a hash to guess it by."""
     saved = keep(Saver(Folder(tmp_path), prompts=False))
     facts = read_origin(Path(saved.path))
     assert "image 0" not in json.dumps(facts)
@@ -160,7 +163,8 @@ def test_a_file_without_an_origin_says_so(tmp_path: Path):
     ["", "/etc/passwd", "../a.png", "a/../../b.png", "a//b", "a/./b", "C:\\a.png", "a\\..\\b", "a\0b", "a\nb", "con",
      "nul.png", "a ", " a", "a.", "x" * 2000, "a/" + "x" * 300, "a:b"],
 )  # fmt: skip
-def test_a_name_that_leads_out_of_the_folder_or_breaks_a_file_system_is_refused(name: str):
+def test_a_name_outside_the_folder_is_refused(name: str):
+    """A name that leads out of the folder or breaks a file system is refused."""
     assert fault_of_name(name)
 
 

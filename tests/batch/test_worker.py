@@ -88,7 +88,8 @@ def test_a_submit_that_never_left_is_repeated(site: Site):
     assert "released" in site.kinds()
 
 
-def test_a_service_that_cannot_be_reached_for_long_ends_the_run_with_its_reason(site: Site):
+def test_an_unreachable_service_ends_the_run_with_its_reason(site: Site):
+    """A service that cannot be reached for long ends the run with its reason."""
     site.meddle = first_times(1000, ConnectionFailedError("no route to the service"))
     with pytest.raises(ConnectionFailedError, match="no route"):
         site.run(RunOptions(lease=1.0, endurance=0.0))
@@ -175,7 +176,9 @@ def test_after_too_many_failures_nothing_more_is_submitted(tmp_path: Path):
     assert 5 <= site.count(Stage.FAILED) <= 6
 
 
-def test_a_task_that_moderation_stopped_has_failed_with_the_cost_the_status_named(site: Site):
+def test_a_moderated_task_costs_what_its_status_named(site: Site):
+    """A task that moderation stopped has failed with the cost the status named."""
+
     def meddle(request: HttpRequest, answer: Callable[[], Response]) -> Response:
         if "get_result" in request.url:
             return Response(200, wire.JSON, wire.dump({"id": "it", "status": "Content Moderated", "cost": 0}))
@@ -187,7 +190,9 @@ def test_a_task_that_moderation_stopped_has_failed_with_the_cost_the_status_name
     assert site.ledger.budget.sums().spent == 0
 
 
-def test_a_poll_that_refuses_the_key_stops_the_run_and_leaves_the_job_to_the_next(site: Site):
+def test_a_poll_that_refuses_the_key_stops_the_run(site: Site):
+    """A poll that refuses the key stops the run and leaves the job to the next."""
+
     def meddle(request: HttpRequest, answer: Callable[[], Response]) -> Response:
         return refusal(403) if "get_result" in request.url else answer()
 
@@ -250,7 +255,8 @@ def _moves(ledger: Ledger) -> list[Any]:
         return list(transaction.all("select * from moves"))
 
 
-def test_a_full_storage_pauses_submitting_and_everything_goes_on_when_it_is_gone(tmp_path: Path):
+def test_a_full_storage_pauses_submitting_until_it_has_room(tmp_path: Path):
+    """A full storage pauses submitting and everything goes on when it is gone."""
     site = Site(tmp_path, 60)
     whole, full = site.keep, True
     submits: dict[str, int] = {}
@@ -302,7 +308,9 @@ def test_no_more_is_submitted_than_a_slow_storage_can_take(tmp_path: Path):
     assert site.count(Stage.SAVED) == 40
 
 
-def test_a_storage_that_stays_full_ends_the_run_with_its_reason_and_nothing_is_lost(site: Site):
+def test_a_storage_that_stays_full_ends_the_run_without_loss(site: Site):
+    """A storage that stays full ends the run with its reason and nothing is lost."""
+
     def keep(*_: Any) -> Saved:
         raise StorageError("/images cannot be written: No space left on device.")
 
@@ -344,7 +352,8 @@ def test_a_disk_that_is_really_full_pauses_the_work_until_there_is_room(tmp_path
         assert (site.count(Stage.SAVED), len(site.submits)) == (6, 6)
 
 
-def test_a_ledger_on_a_disk_that_is_really_full_forgets_nothing_that_was_paid_for(tmp_path: Path):
+def test_a_really_full_disk_loses_nothing_that_was_paid(tmp_path: Path):
+    """A ledger on a disk that is really full forgets nothing that was paid for."""
     with mounted(tmp_path, "2m") as disk:
         site = Site(disk, 6)
         site.keep = Saver(Folder(tmp_path / "images"))
@@ -367,7 +376,9 @@ def test_a_ledger_on_a_disk_that_is_really_full_forgets_nothing_that_was_paid_fo
             assert (site.count(Stage.SAVED), len(site.submits)) == (6, 6)
 
 
-def test_a_ledger_whose_disk_is_full_keeps_what_was_paid_for_until_it_can_be_written(site: Site):
+def test_a_full_ledger_keeps_paid_work_until_it_can_be_written(site: Site):
+    """A ledger whose disk is full keeps what was paid for until it can be written."""
+
     class Full(Ledger):
         left = 4
 
@@ -384,7 +395,9 @@ def test_a_ledger_whose_disk_is_full_keeps_what_was_paid_for_until_it_can_be_wri
     assert "held" in site.kinds()
 
 
-def test_a_ledger_that_stays_full_names_the_task_that_it_could_not_write_down(tmp_path: Path):
+def test_a_ledger_that_stays_full_names_the_unwritten_task(tmp_path: Path):
+    """A ledger that stays full names the task that it could not write down."""
+
     class Full(Ledger):
         def submitted(self, *_: Any) -> Job | None:
             raise StorageError("database or disk is full")
@@ -463,7 +476,8 @@ def _put_back(site: Site, accepted: Any, stage: Stage, expires: float) -> None:
         )
 
 
-def test_a_link_that_died_while_nobody_worked_is_replaced_by_asking_the_task_again(site: Site):
+def test_an_expired_link_is_replaced_by_polling_its_task(site: Site):
+    """A link that died while nobody worked is replaced by asking the task again."""
     site.run()
     for job in site.accepted:
         _put_back(site, job, Stage.READY, expires=1.0)
@@ -472,7 +486,8 @@ def test_a_link_that_died_while_nobody_worked_is_replaced_by_asking_the_task_aga
     assert any(told["after"] == "submitted" and told["before"] == "ready" for told in site.ledger.transitions(1))
 
 
-def test_a_lost_submit_is_matched_by_its_webhook_and_nothing_stays_in_doubt(site: Site):
+def test_a_lost_submit_is_settled_by_its_webhook(site: Site):
+    """A lost submit is matched by its webhook and nothing stays in doubt."""
     lost = first_times(2, NoResponseError("cut off"))
 
     def meddle(request: HttpRequest, answer: Callable[[], Response]) -> Response:
@@ -537,7 +552,8 @@ def test_a_local_image_is_read_once_for_all_jobs_that_use_it(tmp_path: Path):
     assert b"sha256:" not in b"".join(request.body for request in site.submits)
 
 
-def test_an_image_that_changed_since_it_was_planned_fails_its_job_and_costs_nothing(tmp_path: Path):
+def test_an_image_changed_since_the_plan_fails_its_job(tmp_path: Path):
+    """An image that changed since it was planned fails its job and costs nothing."""
     site = Site(tmp_path)
     (tmp_path / "cat.png").write_bytes(blank(80, 80))
     (tmp_path / "dog.png").write_bytes(blank(90, 90))
@@ -608,7 +624,8 @@ def a_dead_delivery(request: HttpRequest, answer: Callable[[], Response]) -> Res
     return refusal(403) if "/results/" in request.url else answer()
 
 
-def test_an_image_whose_links_are_all_dead_has_failed_and_is_collected_later_without_a_new_charge(site: Site):
+def test_an_image_with_dead_links_is_collected_later(site: Site):
+    """An image whose links are all dead has failed and is collected later without a new charge."""
     site.meddle = a_dead_delivery
     site.run()
     assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"link_expired"}
@@ -620,7 +637,9 @@ def test_an_image_whose_links_are_all_dead_has_failed_and_is_collected_later_wit
     assert (site.count(Stage.SAVED), len(site.submits), site.ledger.budget.sums().spent) == (5, 5, 15)
 
 
-def test_a_job_that_was_moved_on_while_its_image_was_fetched_or_saved_is_left_alone(site: Site):
+def test_a_job_moved_on_during_its_download_is_left_alone(site: Site):
+    """A job that was moved on while its image was fetched or saved is left alone."""
+
     def take_over(request: HttpRequest, answer: Callable[[], Response]) -> Response:
         if "/results/" in request.url:
             with Ledger.open(site.path) as other, other.database.write() as transaction:
@@ -636,7 +655,9 @@ def test_a_job_that_was_moved_on_while_its_image_was_fetched_or_saved_is_left_al
     assert (site.count(Stage.SAVED), len(site.submits)) == (5, 5)
 
 
-def test_a_service_that_went_away_loses_no_task_and_the_next_run_collects_it(site: Site):
+def test_a_service_that_goes_away_loses_no_task(site: Site):
+    """A service that went away loses no task and the next run collects it."""
+
     def refused(request: HttpRequest, answer: Callable[[], Response]) -> Response:
         return refusal(403) if "get_result" in request.url else answer()
 
@@ -655,7 +676,8 @@ def test_a_service_that_went_away_loses_no_task_and_the_next_run_collects_it(sit
     assert (site.count(Stage.SAVED), len(site.submits)) == (5, 5)
 
 
-def test_a_listener_that_fails_ends_the_run_in_good_order_and_puts_nothing_in_doubt(tmp_path: Path):
+def test_a_failing_listener_ends_the_run_without_a_doubt(tmp_path: Path):
+    """A listener that fails ends the run in good order and puts nothing in doubt."""
     site = Site(tmp_path, 40)
 
     def gone(_: RunProgress) -> None:
@@ -685,7 +707,8 @@ def test_a_saver_that_fails_ends_the_run_in_good_order_and_the_next_one_saves_it
     assert (site.count(Stage.SAVED), len(site.submits)) == (40, 40)
 
 
-def test_a_line_that_fails_in_an_unknown_way_leaves_one_doubt_and_ends_in_good_order(tmp_path: Path):
+def test_an_unknown_transport_failure_leaves_one_doubt(tmp_path: Path):
+    """A line that fails in an unknown way leaves one doubt and ends in good order."""
     site = Site(tmp_path, 40)
     site.meddle = first_times(1, ValueError("a bug of somebody's"))
     with pytest.raises(ValueError, match="a bug"):
@@ -732,7 +755,9 @@ def test_a_name_that_is_taken_after_the_submit_is_collected_by_a_retry(tmp_path:
     assert (site.count(Stage.SAVED), len(site.submits)) == (1, 1)
 
 
-def test_a_task_that_never_ends_is_given_up_after_the_patience_and_collected_on_request(site: Site):
+def test_a_task_that_never_ends_is_given_up_and_collectable(site: Site):
+    """A task that never ends is given up after the patience and collected on request."""
+
     def meddle(request: HttpRequest, answer: Callable[[], Response]) -> Response:
         if "get_result" in request.url:
             return Response(200, wire.JSON, wire.dump({"id": "it", "status": "Pending"}))
@@ -748,7 +773,8 @@ def test_a_task_that_never_ends_is_given_up_after_the_patience_and_collected_on_
     assert (site.count(Stage.SAVED), len(site.submits)) == (5, 5)
 
 
-def test_a_batch_learns_how_long_its_tasks_take_for_each_size_as_a_client_does(tmp_path):
+def test_a_batch_learns_durations_for_each_size(tmp_path):
+    """A batch learns how long its tasks take for each size as a client does."""
     history = PollingHistory()
     rows = [{"prompt": "a fox", "width": side, "height": side, "seed": side} for side in (64, 1024)]
     with loopback() as base:

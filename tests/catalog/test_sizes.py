@@ -171,7 +171,8 @@ def test_every_model_makes_an_image_of_some_size(name, inputs):
     assert height >= 64
 
 
-def test_a_source_lies_where_it_is_wanted_and_in_the_middle_of_an_axis_left_open():
+def test_a_source_is_placed_by_offset_or_centred():
+    """A source lies where it is wanted and in the middle of an axis left open."""
     assert placed((30, -5), (10, 20)) == (30, -5)
     assert placed((None, 7), (10, 20)) == (10, 7)
     assert placed((None, None), (10, 20)) == (10, 20)

@@ -277,19 +277,22 @@ def test_offline_does_not_go_with_another_address(own_folder):
     assert (done.exit_code, "--region" in done.stderr) == (2, True)
 
 
-def test_a_format_that_contradicts_the_file_is_refused_before_anything_is_paid(own_folder):
+def test_a_contradicting_format_is_refused_before_a_submit(own_folder):
+    """A format that contradicts the file is refused before anything is paid."""
     done = fluxwerk("generate", "x", "--format", "png", "-o", "a.jpg", "--offline")
     assert (done.exit_code, "contradicts the file name a.jpg" in done.stderr) == (2, True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_paid(own_folder):
+def test_an_unwritable_folder_is_refused_before_a_submit(own_folder):
+    """A folder that cannot be written is refused before anything is paid."""
     Path("locked").mkdir(mode=0o500)
     done = fluxwerk("generate", "x", "-o", "locked/a.png", "--offline")
     assert (done.exit_code, "cannot be written" in done.stderr) == (2, True)
 
 
-def test_a_file_in_the_place_of_a_folder_is_refused_before_anything_is_paid(own_folder):
+def test_a_file_in_place_of_a_folder_is_refused_before_a_submit(own_folder):
+    """A file in the place of a folder is refused before anything is paid."""
     Path("taken").write_text("")
     done = fluxwerk("generate", "x", "-o", "taken/a.png", "--offline")
     assert (done.exit_code, "cannot be written" in done.stderr) == (2, True)
@@ -307,7 +310,8 @@ def test_an_empty_account_ends_with_the_code_for_credits(own_folder):
     assert (done.exit_code, "Insufficient credits" in done.stderr) == (4, True)
 
 
-def test_a_short_patience_ends_with_the_code_for_timeouts_and_says_how_to_collect(own_folder):
+def test_a_timeout_has_its_exit_code_and_says_how_to_collect(own_folder):
+    """A short patience ends with the code for timeouts and says how to collect."""
     with loopback(pace=lambda _: 60.0) as base:
         done = fluxwerk("generate", "x", "--timeout", 0.5, "--base-url", base, BFL_API_KEY=KEY)
     assert done.exit_code == 6

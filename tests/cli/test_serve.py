@@ -45,7 +45,8 @@ def test_an_option_that_cannot_be_used_is_named(options, said, tmp_path, monkeyp
     assert said in refused(*options)
 
 
-def test_a_host_that_may_get_webhooks_by_plain_http_may_be_written_in_any_case():
+def test_a_plain_http_webhook_host_is_compared_without_case():
+    """A host that may get webhooks by plain http may be written in any case."""
     with process("--allow-http-webhook", "Me.Invalid") as (base, _):
         for url, status in (("http://ME.invalid/", 200), ("http://you.invalid/", 422)):
             assert httpx2.post(base + PRO, json={**SMALL, "webhook_url": url}, headers=KEY).status_code == status

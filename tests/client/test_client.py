@@ -284,7 +284,8 @@ def test_a_request_is_built_and_priced_without_sending():
         of.request("x", model="flux-2-flex", steps=99)
 
 
-def test_nobody_listening_is_unreachable_and_tried_again_until_the_deadline(asked):
+def test_a_closed_port_is_tried_again_until_the_deadline(asked):
+    """Nobody listening is unreachable and tried again until the deadline."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     events = []
@@ -332,7 +333,8 @@ def lost(asked: Asked, trouble: Exception) -> TransportError:
 
 
 @pytest.mark.parametrize("trouble", LEFT, ids=lambda trouble: type(trouble).__name__)
-def test_a_submit_that_left_is_in_doubt_and_drags_nothing_of_the_http_library_along(asked, trouble):
+def test_a_submit_that_left_is_in_doubt_without_a_foreign_cause(asked, trouble):
+    """A submit that left is in doubt and drags nothing of the http library along."""
     seen: list[httpx2.Request] = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:
@@ -418,7 +420,8 @@ def assert_given_up_in_time(asked: Asked, of: Client | AsyncClient, base: str) -
 
 @pytest.mark.parametrize("serve", [late, headless], ids=lambda serve: serve.__name__)
 @pytest.mark.parametrize("lent", [False, True], ids=["ours", "lent"])
-def test_an_answer_that_stalls_is_given_up_at_the_deadline_whoever_holds_the_line(asked, serve, lent):
+def test_a_stalled_answer_ends_at_the_deadline(asked, serve, lent):
+    """An answer that stalls is given up at the deadline whoever holds the line."""
     with host(serve) as base:
         http = (httpx2.AsyncClient() if asked.is_async else httpx2.Client()) if lent else None
         assert_given_up_in_time(asked, asked.client(base_url=base, http_client=http), base)

@@ -252,7 +252,8 @@ def test_flux_3_takes_its_images_as_a_list():
     assert compose(FLUX_3, "two", images=(big,)).fields["images"] == [coded(big)]
 
 
-def test_images_by_name_count_in_the_order_of_the_model_however_they_were_given():
+def test_named_images_count_in_the_order_of_the_model():
+    """Images by name count in the order of the model however they were given."""
     request = compose(PRO, "two", options={"input_image_2": WOLF, "input_image": FOX})
 
     assert request.sizes == ((128, 64), (64, 256))
@@ -384,7 +385,8 @@ def test_upsampling_said_in_both_words_is_a_fault():
     )
 
 
-def test_what_is_newer_than_this_release_is_sent_unchecked_and_with_a_warning(caplog):
+def test_newer_models_are_sent_unchecked_with_a_warning(caplog):
+    """What is newer than this release is sent unchecked and with a warning."""
     with caplog.at_level(logging.WARNING, "fluxwerk"):
         request = compose(PRO, "a fox", options={"width": 512}, extra={"newest": [1], "width": 640})
 

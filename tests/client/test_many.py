@@ -65,7 +65,8 @@ def serving(books, quick=0):
     return loopback(accounts=books, trouble=[FaultRule(on="submit", do="delay", seconds=0.4, after=quick)])
 
 
-def test_whoever_leaves_a_client_in_the_middle_of_many_knows_every_task_that_was_bought(books, heard):
+def test_leaving_many_on_threads_reports_every_task(books, heard):
+    """Whoever leaves a client in the middle of many knows every task that was bought."""
     with serving(books, 3) as base, Client("k", base_url=base, slots=3, on_event=heard.append) as client:
         for _ in client.generate_many(FOXES, **SMALL):
             books.wait(4)
@@ -74,7 +75,9 @@ def test_whoever_leaves_a_client_in_the_middle_of_many_knows_every_task_that_was
     assert not any("InDoubtError" in event.reason for event in heard)
 
 
-def test_a_coroutine_that_leaves_a_client_in_the_middle_of_many_knows_every_task_as_well(books, heard):
+def test_leaving_many_on_a_loop_reports_every_task(books, heard):
+    """A coroutine that leaves a client in the middle of many knows every task as well."""
+
     async def run(base):
         async with AsyncClient("k", base_url=base, slots=3, on_event=heard.append) as client:
             async for _ in client.generate_many(FOXES, **SMALL):
@@ -87,7 +90,9 @@ def test_a_coroutine_that_leaves_a_client_in_the_middle_of_many_knows_every_task
     assert not any("InDoubtError" in event.reason for event in heard)
 
 
-def test_a_submit_that_is_cancelled_after_it_left_becomes_a_known_task_that_holds_its_slot(books, heard):
+def test_a_submit_cancelled_after_it_left_is_a_known_task(books, heard):
+    """A submit that is cancelled after it left becomes a known task that holds its slot."""
+
     async def run(base):
         async with AsyncClient("k", base_url=base, slots=1, on_event=heard.append) as client:
             generating = asyncio.create_task(client.generate("a fox", **SMALL))
@@ -143,7 +148,8 @@ def test_a_cancelled_submit_whose_answer_never_comes_is_told_as_in_doubt(books, 
     assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
-def test_a_doubt_that_comes_when_nobody_listens_to_many_any_more_is_in_the_log(heard, caplog):
+def test_a_doubt_after_the_iterator_is_closed_is_logged(heard, caplog):
+    """A doubt that comes when nobody listens to many any more is in the log."""
     books = Door()
     stall = [FaultRule(on="submit", do="stall", after=1)]
     with (
@@ -203,7 +209,9 @@ def test_a_blocking_submit_that_is_interrupted_is_told_as_in_doubt(heard):
     assert "may have been charged" in caught.value.__notes__[0]
 
 
-def test_a_submit_that_was_refused_is_not_repeated_once_nobody_waits_for_it(heard):
+def test_a_refused_submit_is_not_repeated_for_a_closed_iterator(heard):
+    """A submit that was refused is not repeated once nobody waits for it."""
+
     async def run(base):
         async with AsyncClient("k", base_url=base, on_event=heard.append) as client:
             submitting = asyncio.create_task(client.submit("a fox", **SMALL))

@@ -73,7 +73,8 @@ def test_a_seat_whose_event_loop_is_gone_goes_to_the_next_in_line(slots):
     assert next_in_line.granted
 
 
-def test_a_slot_is_held_until_the_task_has_ended_and_not_until_nobody_waits(slots):
+def test_a_slot_is_held_until_its_task_has_ended(slots):
+    """A slot is held until the task has ended and not until nobody waits."""
     seats = [slots.ask(OTHER, nothing)]
     slots.hold(seats[0], task("a"))
     waiting = slots.ask(OTHER, nothing)
@@ -135,7 +136,8 @@ UNKNOWN = seen("Task not found", Outcome.MISSING)
         (3600, None, False),
     ],
 )
-def test_a_look_at_a_task_frees_its_slot_if_it_is_over_unknown_or_too_old_to_be_true(slots, clock, age, status, keeps):
+def test_a_poll_frees_the_slot_of_an_ended_or_unknown_task(slots, clock, age, status, keeps):
+    """A look at a task frees its slot if it is over unknown or too old to be true."""
     slots.hold(slots.ask(OTHER, nothing), task("a"))
     slots.leave(task("a"))
     clock.sleep(age)
@@ -266,7 +268,8 @@ class Crowd(Accounts):
         return True
 
 
-def test_no_number_of_threads_puts_more_tasks_in_flight_than_there_are_slots():
+def test_threads_never_exceed_the_slots():
+    """No number of threads puts more tasks in flight than there are slots."""
     books = Crowd()
     with loopback(accounts=books, pace=lambda _: 0.2) as base, Client("k", base_url=base) as client:
         made = list(client.generate_many([f"fox {n}" for n in range(20)], model="flux-kontext-max"))
@@ -275,7 +278,8 @@ def test_no_number_of_threads_puts_more_tasks_in_flight_than_there_are_slots():
     assert books.most == 6
 
 
-def test_no_number_of_coroutines_puts_more_tasks_in_flight_than_there_are_slots():
+def test_coroutines_never_exceed_the_slots():
+    """No number of coroutines puts more tasks in flight than there are slots."""
     books = Crowd()
 
     async def run(base):
@@ -323,7 +327,8 @@ def test_whoever_finds_no_slot_in_time_is_told_that_nothing_was_sent():
     assert len(books.jobs) == 1
 
 
-def test_a_task_that_nobody_waits_for_gives_its_slot_back_when_someone_needs_it():
+def test_an_unattended_task_gives_its_slot_back_on_demand():
+    """A task that nobody waits for gives its slot back when someone needs it."""
     with loopback(pace=lambda _: 0.3) as base, Client("k", base_url=base, slots=1) as client:
         client.submit("first", width=64, height=64)
         assert client.submit("second", width=64, height=64, timeout=20).id
@@ -415,7 +420,9 @@ class Turning(AsyncClient):
         return await super().send(request, budget)
 
 
-def test_the_next_submit_leaves_two_turns_of_the_loop_after_the_poll_that_freed_its_slot():
+def test_the_next_submit_leaves_two_loop_turns_after_the_poll():
+    """The next submit leaves two turns of the loop after the poll that freed its slot."""
+
     async def main(base):
         async with Turning(base) as client:
             turning = asyncio.create_task(client.turn())

@@ -45,7 +45,8 @@ def test_an_image_is_one_span_with_model_task_and_cost(spans, exporter):
     assert "polled" in {event.name for event in span.events}
 
 
-def test_a_span_begins_when_the_conversation_began_and_not_when_the_service_answered(spans, exporter):
+def test_a_span_begins_when_the_session_began(spans, exporter):
+    """A span begins when the conversation began and not when the service answered."""
     asked = Task("a", "")
     spans(Event("submitted", asked, 1, seconds=2.0))
     spans(Event("downloaded", asked, 1, seconds=2.5))

@@ -132,7 +132,8 @@ def test_beside_a_second_process_a_killed_one_loses_nothing_either(house: House,
 
 
 @pytest.mark.parametrize("when", ["before", "inside"])
-def test_a_process_killed_while_it_writes_down_a_lost_answer_leaves_a_doubt(house: House, when: str) -> None:
+def test_a_kill_while_a_lost_answer_is_recorded_leaves_a_doubt(house: House, when: str) -> None:
+    """A process killed while it writes down a lost answer leaves a doubt."""
     house.plan(["lost", "one"])
     process = house.start(deadly.Point(f"{when} doubted"))
     process.join(PATIENCE)

@@ -60,7 +60,8 @@ def test_the_script_of_the_page_can_be_read(tmp_path):
     assert len(rules.load(file).rules) == 3
 
 
-def test_every_line_of_the_fidelity_page_names_a_test_that_is_there_or_a_source():
+def test_every_line_of_the_fidelity_page_names_a_test():
+    """Every line of the fidelity page names a test that is there or a source."""
     for row in re.findall(r"^\| (?!behaviour|---)(.+)\|$", FIDELITY, re.MULTILINE):
         named = re.findall(r"`tests/([\w/]+\.py)(?:::(test_\w+))?`", row)
         assert named or "source:" in row, row

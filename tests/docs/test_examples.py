@@ -137,7 +137,8 @@ def test_curl_shows_the_key_to_nobody_else(base, url, is_trusted):
     assert (done.returncode == 0) is is_trusted
 
 
-def test_the_python_on_the_page_about_webhooks_runs_as_far_as_it_can_stand_alone(environment):
+def test_the_python_on_the_webhooks_page_runs(environment):
+    """The python on the page about webhooks runs as far as it can stand alone."""
     page = (EXAMPLES.parent / "docs" / "how-to" / "webhooks.md").read_text(encoding="utf-8")
     whole, *fragments = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     program = whole + "\nassert receiver.options['webhook_url'].startswith('https://your.host/hooks/an-')"

@@ -126,7 +126,8 @@ def test_the_python_blocks_run_in_the_order_in_which_they_stand(desk, environmen
     assert size(desk / "fox.jpeg") == (1024, 768)
 
 
-def test_the_example_of_a_test_passes_in_a_project_that_has_only_installed_fluxwerk(desk, environment):
+def test_the_example_of_a_test_passes_in_a_fresh_project(desk, environment):
+    """The example of a test passes in a project that has only installed fluxwerk."""
     example = next(text for text in blocks("python") if "def test_" in text)
     (desk / "test_example.py").write_text("from fluxwerk import Client\n\n\n" + example)
 

@@ -153,7 +153,8 @@ def test_the_typescript_client_judges_webhooks_as_ours_does(typescript, desk):
         assert judge(wrong) == {"proven": False}
 
 
-def test_the_page_about_other_clients_names_the_versions_that_are_tried_here():
+def test_the_interop_page_names_the_tested_versions():
+    """The page about other clients names the versions that are tried here."""
     page = (ROOT / "docs" / "how-to" / "interop.md").read_text(encoding="utf-8")
     for name in (BLACKFOREST, LITELLM, HUGGINGFACE, *AI_SDK):
         package, version = re.fullmatch(r"(.+?)(?:\[.*\])?(?:==|@)([\d.]+)", name).groups()

@@ -58,7 +58,8 @@ def test_a_task_in_doubt_keeps_its_slot_for_a_minute():
     assert len(ledger.submitting(worker, 24, BASE).jobs) == 24
 
 
-def test_a_clock_that_is_set_back_an_hour_does_not_hold_the_slot_of_a_doubt_for_an_hour():
+def test_a_clock_set_back_does_not_hold_the_slot_of_a_doubt():
+    """A clock that is set back an hour does not hold the slot of a doubt for an hour."""
     clock = PretendClock()
     ledger = ledger_with(50, clock)
     for job in ledger.submitting(ledger.leases.register(), 24, BASE).jobs:
@@ -77,7 +78,8 @@ def test_a_process_that_beats_is_never_taken_over():
         assert ledger.leases.expire_dead() == []
 
 
-def test_a_dead_process_is_taken_over_within_ten_seconds_by_one_that_beats_every_two():
+def test_a_dead_process_is_taken_over_within_ten_seconds():
+    """A dead process is taken over within ten seconds by one that beats every two."""
     clock = PretendClock()
     ledger = ledger_with(1, clock)
     dead, alive = ledger.leases.register(), ledger.leases.register()
@@ -89,7 +91,8 @@ def test_a_dead_process_is_taken_over_within_ten_seconds_by_one_that_beats_every
     assert not ledger.leases.renew(dead)
 
 
-def test_a_clock_that_is_set_back_an_hour_does_not_let_a_dead_process_live_an_hour():
+def test_a_clock_set_back_does_not_extend_a_dead_lease():
+    """A clock that is set back an hour does not let a dead process live an hour."""
     clock = PretendClock()
     ledger = ledger_with(1, clock)
     dead = ledger.leases.register(lease=6.0)
@@ -99,7 +102,8 @@ def test_a_clock_that_is_set_back_an_hour_does_not_let_a_dead_process_live_an_ho
     assert ledger.leases.expire_dead() == [dead]
 
 
-def test_a_clock_that_is_set_forward_costs_a_living_process_its_jobs_but_no_money():
+def test_a_clock_set_forward_costs_jobs_but_no_money():
+    """A clock that is set forward costs a living process its jobs but no money."""
     clock = PretendClock()
     ledger = ledger_with(2, clock)
     alive = ledger.leases.register(lease=6.0)
@@ -116,7 +120,8 @@ def test_a_clock_that_is_set_forward_costs_a_living_process_its_jobs_but_no_mone
     assert not ledger.leases.renew(alive)
 
 
-def test_retiring_leaves_what_was_paid_for_to_others_and_a_submit_under_way_in_doubt():
+def test_retiring_leaves_paid_work_to_others():
+    """Retiring leaves what was paid for to others and a submit under way in doubt."""
     ledger = ledger_with(2)
     worker = ledger.leases.register()
     first, _ = ledger.submitting(worker, 2, BASE).jobs

@@ -75,7 +75,8 @@ def test_a_job_goes_from_planned_to_saved_and_its_story_tells_each_move():
     judge.assert_sums(ledger)
 
 
-def test_the_intent_is_written_before_the_submit_and_the_task_right_after_it():
+def test_the_intent_is_written_before_the_submit():
+    """The intent is written before the submit and the task right after it."""
     ledger = ledger_with(1)
     _, [job] = submitting(ledger)
     assert ledger.job(1).stage is Stage.SUBMITTING
@@ -87,7 +88,8 @@ def test_the_intent_is_written_before_the_submit_and_the_task_right_after_it():
     assert (kept.task, kept.cost) == (task(cost="4.5"), Decimal("4.5"))
 
 
-def test_a_link_is_kept_while_it_is_needed_and_forgotten_once_the_image_is_saved():
+def test_a_link_is_forgotten_once_its_image_is_saved():
+    """A link is kept while it is needed and forgotten once the image is saved."""
     ledger = ledger_with(1)
     job = submitted(ledger)
     ready = ledger.ready(job, status(job))
@@ -143,7 +145,8 @@ def test_a_worker_that_was_declared_dead_claims_nothing():
         ledger.submitting(worker, 1, BASE)
 
 
-def test_a_job_found_in_submitting_after_a_crash_is_in_doubt_and_counts_as_spent():
+def test_a_job_in_submitting_after_a_crash_is_in_doubt_and_spent():
+    """A job found in submitting after a crash is in doubt and counts as spent."""
     clock = PretendClock()
     ledger = ledger_with(2, clock)
     submitting(ledger)
@@ -194,7 +197,8 @@ def test_a_refused_job_has_failed_and_costs_nothing():
     assert ledger.budget.sums().spent == 0
 
 
-def test_a_task_that_failed_costs_what_the_last_status_said_and_else_what_the_submit_said():
+def test_a_failed_task_costs_what_its_last_answer_said():
+    """A task that failed costs what the last status said and else what the submit said."""
     ledger = ledger_with(2)
     free, paid = submitted(ledger), submitted(ledger)
     ledger.failed(free, ModerationError("no"), 0)
@@ -213,7 +217,8 @@ def test_a_task_that_failed_costs_what_the_last_status_said_and_else_what_the_su
         InsufficientCreditsError("empty"),
     ],
 )
-def test_retrying_what_may_still_have_an_image_asks_its_task_and_pays_nothing(error: Exception):
+def test_retrying_a_task_with_an_image_pays_nothing(error: Exception):
+    """Retrying what may still have an image asks its task and pays nothing."""
     ledger = ledger_with(1)
     failed(ledger, error)
     again = ledger.retry(1)
@@ -222,7 +227,8 @@ def test_retrying_what_may_still_have_an_image_asks_its_task_and_pays_nothing(er
     judge.assert_sums(ledger)
 
 
-def test_retrying_any_other_failure_plans_a_new_submit_and_keeps_what_was_spent():
+def test_retrying_a_failure_plans_a_new_submit():
+    """Retrying any other failure plans a new submit and keeps what was spent."""
     ledger = ledger_with(1)
     failed(ledger, TaskFailedError("no"))
     again = ledger.retry(1)
@@ -373,7 +379,8 @@ def test_a_ledger_is_readable_with_any_sqlite_shell_and_by_its_owner_alone(tmp_p
     assert path.stat().st_mode & 0o077 == 0 or sys.platform == "win32"
 
 
-def test_a_second_look_in_one_process_does_not_let_another_process_remove_the_log(tmp_path: Path):
+def test_a_second_reader_does_not_let_others_remove_the_log(tmp_path: Path):
+    """A second look in one process does not let another process remove the log."""
     path = tmp_path / "a.ledger"
     with Ledger.open(path) as first, Ledger.open(path) as second:
         look = "import sys; from fluxwerk.ledger.ledger import Ledger; Ledger.open(sys.argv[1]).close()"
@@ -392,7 +399,8 @@ def test_every_column_is_explained_in_the_sql():
     assert [line for line in columns if "--" not in line] == []
 
 
-def test_a_new_version_is_made_out_of_the_old_one_and_a_newer_one_is_refused(tmp_path: Path):
+def test_an_old_schema_is_migrated_and_a_newer_one_refused(tmp_path: Path):
+    """A new version is made out of the old one and a newer one is refused."""
     path = tmp_path / "a.ledger"
     texts = migrations.read_migrations()
     with Ledger.open(path) as ledger:

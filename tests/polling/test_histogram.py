@@ -80,7 +80,8 @@ def test_a_long_life_does_not_make_weights_overflow():
     assert max(histogram.bins.values()) < 1e12
 
 
-def test_polls_that_tell_only_intervals_find_the_fixed_duration_between_them():
+def test_intervals_alone_find_a_fixed_duration():
+    """Polls that tell only intervals find the fixed duration between them."""
     dice, histogram = random.Random(3), Histogram()
     for _ in range(300):
         low = 1.0 - dice.random() / 2

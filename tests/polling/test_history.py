@@ -65,7 +65,8 @@ def play(history, clock, seconds, *, task=TASK, age=0.0, told=None, said=None, *
         clock.sleep(plan(told(elapsed) if told else status()))
 
 
-def test_the_first_task_is_polled_as_if_nothing_were_known_and_the_fourth_is_not(clock):
+def test_the_fourth_task_is_polled_by_what_was_learned(clock):
+    """The first task is polled as if nothing were known and the fourth is not."""
     history = PollingHistory()
     first = play(history, clock, 5.0)
     for _ in range(3):
@@ -122,7 +123,8 @@ def test_a_last_look_at_the_deadline_tells_not_exactly_when_a_task_ended(tmp_pat
     assert bins(history) >= set(range(bin_of(0.5), bin_of(3.0)))
 
 
-def test_a_poll_that_was_repeated_for_long_tells_not_that_the_task_ended_before_the_first_try(tmp_path, clock):
+def test_a_long_repeated_poll_gives_a_wide_interval(tmp_path, clock):
+    """A poll that was repeated for long tells not that the task ended before the first try."""
     history = PollingHistory(tmp_path / "history.json")
     plan = history.plan(TASK, clock.now, 0.0)
     clock.sleep(plan(None) + 20.0)
@@ -155,7 +157,8 @@ def test_kinds_are_hosts_models_and_sizes_and_do_not_teach_each_other(clock):
     assert play(history, clock, 5.0, task=elsewhere)[0] > 5
 
 
-def test_a_task_of_unknown_age_teaches_nothing_and_is_polled_as_if_nothing_were_known(clock):
+def test_a_task_of_unknown_age_teaches_nothing(clock):
+    """A task of unknown age teaches nothing and is polled as if nothing were known."""
     history = PollingHistory()
     for _ in range(10):
         play(history, clock, 0.05, age=None)
@@ -164,7 +167,8 @@ def test_a_task_of_unknown_age_teaches_nothing_and_is_polled_as_if_nothing_were_
     assert repr(history).startswith("PollingHistory(0 kinds")
 
 
-def test_a_task_that_is_taken_up_again_is_polled_at_once_when_it_must_be_ready(clock):
+def test_a_resumed_task_is_polled_at_once_when_it_must_be_ready(clock):
+    """A task that is taken up again is polled at once when it must be ready."""
     history = PollingHistory()
     for _ in range(10):
         play(history, clock, 5.0)
@@ -192,7 +196,8 @@ def test_progress_that_means_nothing_changes_nothing(clock, share):
     assert told == pytest.approx(play(PollingHistory(), PretendClock(1000.0), 2.0, told=lambda _: status()))
 
 
-def test_behind_a_webhook_the_first_poll_comes_later_than_nearly_all_tasks_take(clock):
+def test_behind_a_webhook_the_first_poll_comes_late(clock):
+    """Behind a webhook the first poll comes later than nearly all tasks take."""
     history = PollingHistory()
 
     assert history.plan(TASK, clock.now, 0.0, webhook=WebhookReliability())(None) == BEHIND_A_WEBHOOK[0]
@@ -204,7 +209,8 @@ def test_behind_a_webhook_the_first_poll_comes_later_than_nearly_all_tasks_take(
     assert pauses[-1] == BEHIND_A_WEBHOOK[1]
 
 
-def test_a_poll_that_a_webhook_brought_forward_tells_exactly_when_the_task_ended(clock):
+def test_a_poll_after_a_webhook_dates_the_end_exactly(clock):
+    """A poll that a webhook brought forward tells exactly when the task ended."""
     history = PollingHistory()
     for _ in range(5):
         plan = history.plan(TASK, clock.now, 0.0, webhook=WebhookReliability())
@@ -333,7 +339,8 @@ def test_a_file_that_is_no_good_is_as_good_as_none(tmp_path, clock, text):
     assert json.loads(history.path.read_text())["format"] == 1
 
 
-def test_a_file_that_names_the_future_and_too_many_kinds_makes_room_for_what_is_new(tmp_path, clock):
+def test_a_full_history_from_the_future_makes_room(tmp_path, clock):
+    """A file that names the future and too many kinds makes room for what is new."""
     kinds = {
         f"{number}": {"bins": {"1": 1}, "used": 1e300 if number else float("inf")}
         for number in range(REMEMBERED_KINDS + 50)
@@ -418,13 +425,15 @@ def test_kinds_that_never_end_are_no_more_than_those_that_do(clock):
 
 
 @pytest.mark.parametrize("budget", [0, -1, float("inf"), float("nan")])
-def test_a_budget_that_is_no_number_of_polls_is_refused_before_anything_is_paid(budget):
+def test_an_invalid_poll_budget_is_refused_before_a_submit(budget):
+    """A budget that is no number of polls is refused before anything is paid."""
     with pytest.raises(InvalidUsageError, match="budget"):
         PollingHistory(budget=budget)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.READY, Outcome.FAILED, Outcome.MODERATED])
-def test_a_task_that_has_ended_takes_no_share_of_the_budget_however_long_its_error_is_kept(clock, outcome):
+def test_an_ended_task_takes_no_share_of_the_budget(clock, outcome):
+    """A task that has ended takes no share of the budget however long its error is kept."""
     history = PollingHistory()
     ended = [history.plan(TASK, clock.now, 0.0) for _ in range(500)]
     hooked = [history.plan(TASK, clock.now, 0.0, webhook=WebhookReliability()) for _ in range(500)]
@@ -446,7 +455,8 @@ def test_no_second_holds_more_polls_than_the_budget():
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.booleans()), max_size=60), st.sampled_from([0.5, 2.0, 20.0]))
-def test_a_place_is_never_before_it_was_wanted_and_never_while_the_service_refuses(steps, budget):
+def test_a_booked_poll_is_never_early_or_while_refused(steps, budget):
+    """A place is never before it was wanted and never while the service refuses."""
     history, now, shut = PollingHistory(budget=budget), 100.0, 0.0
     for pause, refused in steps:
         now += pause / 10

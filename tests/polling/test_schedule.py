@@ -160,7 +160,8 @@ def test_learned_polls_cost_less_than_half_of_the_geometric_ones(name, exact):
 
 
 @pytest.mark.parametrize("name", ["lognormal", "drifting", "heavy"])
-def test_learned_polls_cost_less_than_the_best_steady_ones_found_afterwards(name):
+def test_learned_polls_beat_the_best_steady_interval(name):
+    """Learned polls cost less than the best steady ones found afterwards."""
     durations = drawn(name)
     steady = min(cost(looked(durations, lambda gap=gap: lambda _: gap / 100)) for gap in range(5, 100, 5))
 
@@ -259,7 +260,8 @@ def test_fine_progress_leads_to_the_end_in_fewer_than_four_polls():
 
 
 @given(st.floats(0.01, 5000), st.floats(0.001, 0.999), st.floats(0.01, 1), st.floats(0.001, 0.1))
-def test_progress_that_lies_never_makes_a_pause_longer_than_the_task_is_old(elapsed, share, grain, price):
+def test_false_progress_never_lengthens_a_pause_beyond_the_age(elapsed, share, grain, price):
+    """Progress that lies never makes a pause longer than the task is old."""
     pause = schedule.foresee(elapsed, share, grain, price)
 
     assert 0 < pause <= max(retry.LONGEST_POLL, elapsed)

@@ -307,7 +307,8 @@ def test_a_busy_poll_is_obeyed():
     assert waiting(says({}, 503, retry_after="0"), ready()).pauses[1] == 0.5
 
 
-def test_a_poll_that_is_told_to_wait_for_more_than_two_minutes_raises_with_its_task():
+def test_a_poll_refused_for_two_minutes_raises_with_its_task():
+    """A poll that is told to wait for more than two minutes raises with its task."""
     talk = waiting(says({}, 429, retry_after="3600"))
 
     assert type(talk.error) is RateLimitError
@@ -389,7 +390,8 @@ def test_a_task_that_stays_unknown_for_ten_seconds_is_forgotten():
     assert retry.GRACE <= sum(talk.pauses) < retry.GRACE + retry.LONGEST_POLL
 
 
-def test_a_task_that_is_not_found_when_a_bell_rings_early_is_asked_for_again():
+def test_a_task_not_found_after_an_early_webhook_is_polled_again():
+    """A task that is not found when a bell rings early is asked for again."""
     # The first pause was to be a minute, and may have been cut to nothing: its length says nothing of the time since.
     steps = flow.wait(TASK, BASE, plan=lambda status: 1.0 if status else 60.0)
     call = next(steps)

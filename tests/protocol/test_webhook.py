@@ -171,7 +171,8 @@ def test_moderation_keeps_its_reasons():
     assert (status.outcome, status.details) == (Outcome.MODERATED, details)
 
 
-def test_a_webhook_that_is_ready_and_names_no_image_is_still_worth_asking_about():
+def test_a_ready_webhook_without_an_image_leads_to_a_poll():
+    """A webhook that is ready and names no image is still worth asking about."""
     assert read(raw({"id": "7c1f", "status": "Ready"})).outcome is Outcome.READY
 
 

@@ -86,7 +86,8 @@ def test_refusals_arrive_as_the_live_service_words_them(http):
     assert (wrong.status_code, wrong.headers["allow"], wrong.json()["detail"]) == (405, "POST", "Method Not Allowed")
 
 
-def test_what_no_route_takes_is_told_with_the_slots_too_and_in_the_dialect_that_was_chosen():
+def test_an_unknown_route_answers_in_the_chosen_dialect():
+    """What no route takes is told with the slots too and in the dialect that was chosen."""
     with loopback(dialect="guide") as base, httpx2.Client(base_url=base, headers=KEY) as http:
         assert http.get("/v1/credits").status_code == 200
         for method, path, status in (("POST", "/v1/flux-9", 404), ("PUT", "/v1/flux-2-pro", 405), ("GET", "//", 404)):
@@ -129,7 +130,8 @@ def test_the_picture_with_a_bomb_in_its_text_fails_alone():
         client.generate("x", images=[bomb])
 
 
-def test_all_images_of_a_submit_are_fetched_within_one_bound_so_that_no_client_fears_that_it_has_paid():
+def test_all_images_of_a_submit_are_fetched_within_one_bound():
+    """All images of a submit are fetched within one bound so that no client fears that it has paid."""
     app = application.build(
         ServerState(Accounts(), lambda: 0.0, engine="blank"), Blank(), Guard(["127.0.0.0/8"]), fetching=0
     )

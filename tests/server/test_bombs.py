@@ -105,7 +105,8 @@ def test_a_bomb_ends_in_an_answer_and_needs_little_memory(name, request):
 
 
 @measured
-def test_eight_images_of_twenty_megapixels_need_hardly_more_memory_than_one(request):
+def test_eight_large_images_need_little_more_memory_than_one(request):
+    """Eight images of twenty megapixels need hardly more memory than one."""
     largest = vast(5000, 4000)
     one, eight = submit(largest, request), submit(largest, request, copies=8)
     assert one[0] == eight[0] == "200 Ready"

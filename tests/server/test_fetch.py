@@ -170,7 +170,8 @@ def test_a_name_without_addresses_is_refused():
     assert refusal("http://empty.test/", Guard(resolve=answering([]))) == "its address is not a public one"
 
 
-def test_a_rebound_name_leads_nowhere_since_the_judged_address_is_the_connected_one():
+def test_the_checked_address_is_the_connected_address():
+    """A rebound name leads nowhere since the judged address is the connected one."""
     origin = Origin()
     asked: list[str] = []
 

@@ -149,7 +149,8 @@ def test_every_bound_is_taken_and_what_lies_beyond_is_refused(path, name, bound)
 
 
 @pytest.mark.parametrize("model", catalog.list_models().values(), ids=lambda model: model.name)
-def test_safety_tolerance_and_format_have_the_models_own_bounds_and_defaults(model):
+def test_safety_tolerance_and_format_follow_the_model(model):
+    """Safety tolerance and format have the models own bounds and defaults."""
     tolerance = model.options["safety_tolerance"]
     assert (tolerance.minimum, tolerance.default) == (0, 2)
     family = model.family

@@ -42,7 +42,8 @@ def test_a_pool_of_its_own_is_told_at_its_own_path():
     assert limits(post(of, {"prompt": "x"}))[:2] == (24, 23)
 
 
-def test_the_reset_is_the_moment_at_which_a_slot_is_free_and_now_when_none_is_taken():
+def test_the_reset_is_when_a_slot_becomes_free():
+    """The reset is the moment at which a slot is free and now when none is taken."""
     of = face(seconds=2.5)
     post(of, {"prompt": "x"})
     reset = limits(ask(of, "GET", "/v1/credits"))[2]
@@ -59,7 +60,8 @@ def reading(of: FaceToFace, url: str) -> Flow[Response]:
     return flow
 
 
-def test_submits_that_wait_for_their_images_hold_slots_and_give_them_back_when_refused():
+def test_submits_that_fetch_hold_slots_until_refused():
+    """Submits that wait for their images hold slots and give them back when refused."""
     of = face(seconds=5)
     flows = [reading(of, f"https://slow.example/{n}.png") for n in range(6)]
     refused = post(of, {"prompt": "x"}, "/v1/flux-kontext-max")
@@ -74,7 +76,8 @@ def test_submits_that_wait_for_their_images_hold_slots_and_give_them_back_when_r
     assert limits(post(of, {"prompt": "x"}, "/v1/flux-kontext-max"))[:2] == (6, 1)
 
 
-def test_a_submit_whose_images_arrive_when_the_server_closes_is_not_accepted():
+def test_a_submit_is_not_accepted_once_the_server_closes():
+    """A submit whose images arrive when the server closes is not accepted."""
     of = face()
     flow = reading(of, "https://slow.example/1.png")
     of.state.close()

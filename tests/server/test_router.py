@@ -140,7 +140,8 @@ def test_a_slot_is_free_when_its_task_has_ended_and_not_before():
     assert post(of, {"prompt": "x"}).status == 200
 
 
-def test_a_submit_that_came_first_is_not_overtaken_while_its_images_are_fetched():
+def test_an_earlier_submit_is_not_overtaken_while_it_fetches():
+    """A submit that came first is not overtaken while its images are fetched."""
     of = face(seconds=5, urls={"http://host.test/x": png(64, 64)})
     answering = of.router.answer(
         HttpRequest("POST", BASE + PRO, b'{"prompt":"x","input_image":"http://host.test/x"}', headers={"x-key": "key"})
@@ -365,7 +366,8 @@ def test_more_than_four_megapixels_are_not_made(path, sizes):
     ("output_format", "side", "status"),
     [("jpeg", 65_503, 200), ("jpeg", 65_504, 422), ("webp", 16_383, 200), ("webp", 16_384, 422), ("png", 65_536, 200)],
 )
-def test_a_side_that_no_file_of_its_format_can_have_is_refused_before_it_is_paid_for(output_format, side, status):
+def test_a_side_too_long_for_its_format_is_refused(output_format, side, status):
+    """A side that no file of its format can have is refused before it is paid for."""
     of = face()
     answer = post(of, {"prompt": "x", "width": side, "height": 64, "output_format": output_format})
     assert answer.status == status

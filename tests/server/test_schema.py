@@ -129,7 +129,8 @@ def test_half_a_character_is_refused(name):
 @example(value=1e999, data=None)
 @example(value="\ud800", data=None)
 @example(value=10**4000, data=None)
-def test_any_json_in_any_field_is_read_or_refused_and_what_is_read_can_be_written(name, value, data):
+def test_any_json_in_any_field_is_read_or_refused(name, value, data):
+    """Any json in any field is read or refused and what is read can be written."""
     model = get_model(name)
     field = data.draw(st.sampled_from(list(model.options))) if data else "seed" if "seed" in model.options else "prompt"
     try:
@@ -140,7 +141,8 @@ def test_any_json_in_any_field_is_read_or_refused_and_what_is_read_can_be_writte
 
 
 @pytest.mark.parametrize("path", LIVE["paths"])
-def test_every_field_of_the_live_service_has_the_same_bounds_and_default_here(path):
+def test_every_live_field_has_the_same_bounds_and_default(path):
+    """Every field of the live service has the same bounds and default here."""
     published = schema.request_model(SERVED[path].name).model_json_schema()
     for name, live in LIVE["schemas"][LIVE["paths"][path]].items():
         ours = published["properties"][name]

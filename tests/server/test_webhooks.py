@@ -115,7 +115,8 @@ def test_a_failure_of_the_engine_is_told_too():
 
 
 @pytest.mark.parametrize("bad", [500, 404, 301, 199, NoResponseError("it did not answer in time")])
-def test_what_is_not_acknowledged_is_sent_again_after_1_5_and_30_seconds_and_then_dropped(bad):
+def test_a_webhook_is_retried_after_1_5_and_30_seconds(bad):
+    """What is not acknowledged is sent again after 1 5 and 30 seconds and then dropped."""
     receiver = Receiver(bad)
     _, row = told(receiver)
     assert receiver.times == [0, 1, 6, 36]
@@ -133,7 +134,8 @@ def test_an_acknowledgement_ends_it():
     assert outcomes == ["answered 500", "it could not be reached", "answered 202"]
 
 
-def test_the_task_tells_order_and_moments_of_its_attempts_and_hides_the_urls_query():
+def test_the_task_lists_webhook_attempts_without_the_query():
+    """The task tells order and moments of its attempts and hides the urls query."""
     receiver = Receiver(500, 204)
     _, row = told(receiver)
     moments = [attempt["at"] for attempt in row["webhook"]["attempts"]]

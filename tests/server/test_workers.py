@@ -80,7 +80,8 @@ async def here(_: str, __: int) -> list[str]:
     return ["127.0.0.1"]
 
 
-def test_plain_http_to_a_public_host_is_refused_by_the_guard_unless_the_host_was_named():
+def test_the_guard_refuses_plain_http_to_unnamed_hosts():
+    """Plain http to a public host is refused by the guard unless the host was named."""
     with pytest.raises(ConnectionFailedError, match="not a public one"):
         post(Guard(resolve=public), "http://me.example/hook")
     with pytest.raises(ConnectionFailedError, match="not a public one"):

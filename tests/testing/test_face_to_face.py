@@ -78,7 +78,8 @@ def test_a_full_house_is_waited_for():
 
 @settings(max_examples=20)
 @given(st.integers(1, 60), st.floats(0, 20))
-def test_every_job_of_many_is_paid_once_and_never_more_than_24_are_in_flight(count, seconds):
+def test_every_job_is_paid_once_and_at_most_24_are_in_flight(count, seconds):
+    """Every job of many is paid once and never more than 24 are in flight."""
     most = 0
 
     def watch(_: HttpRequest, response: Response) -> Response:
@@ -215,7 +216,8 @@ def test_the_pretend_clock_never_runs_back():
     assert clock.now() == 103.0
 
 
-def test_many_images_face_to_face_keep_within_the_slots_and_take_exactly_their_time():
+def test_many_images_face_to_face_keep_within_the_slots():
+    """Many images face to face keep within the slots and take exactly their time."""
     busy = []
 
     def note(_request, response):
@@ -233,7 +235,8 @@ def test_many_images_face_to_face_keep_within_the_slots_and_take_exactly_their_t
     assert 6.0 <= pair.clock.now() - began < 8.5
 
 
-def test_the_next_submit_leaves_in_the_moment_in_which_a_slot_is_seen_to_be_free():
+def test_the_next_submit_leaves_when_a_slot_is_free():
+    """The next submit leaves in the moment in which a slot is seen to be free."""
     moments = []
 
     def note(request, response):
@@ -271,7 +274,8 @@ def test_many_face_to_face_give_up_at_the_deadline():
     assert posts(pair) == 2
 
 
-def test_learned_polls_use_the_slots_better_than_unlearned_ones_and_no_more_polls():
+def test_learned_polls_use_slots_better_with_no_more_polls():
+    """Learned polls use the slots better than unlearned ones and no more polls."""
     dice = random.Random(4)
     drawn = [dice.lognormvariate(-0.125, 0.5) for _ in range(150)]
 

@@ -78,7 +78,8 @@ def heard() -> list[Status]:
     return []
 
 
-def test_a_proven_webhook_is_acted_upon_with_what_the_service_says_and_not_with_what_it_says(client, heard):
+def test_a_webhook_is_confirmed_by_a_poll(client, heard):
+    """A proven webhook is acted upon with what the service says and not with what it says."""
     receiver = Receiver(KEY, heard.append, client=client)
     task = client.submit("a fox")
     receiver.expect(task)
@@ -120,7 +121,8 @@ def test_the_secret_itself_is_taken_where_that_was_chosen(client, heard):
     assert len(heard) == 1
 
 
-def test_a_webhook_that_comes_many_times_is_acknowledged_each_time_and_acted_upon_once(client, heard):
+def test_a_repeated_webhook_is_acknowledged_and_acted_upon_once(client, heard):
+    """A webhook that comes many times is acknowledged each time and acted upon once."""
     receiver = Receiver(KEY, heard.append, client=client)
     task = client.submit("a fox")
     receiver.expect(task)
@@ -172,7 +174,8 @@ def test_a_task_may_be_looked_up_by_a_function_or_a_coroutine_function(client, h
     assert [status.task.id for status in heard] == [first, second]
 
 
-def test_a_news_that_the_task_still_runs_is_acknowledged_and_does_not_count_as_its_webhook(client, heard):
+def test_a_running_status_is_acknowledged_and_does_not_count(client, heard):
+    """A news that the task still runs is acknowledged and does not count as its webhook."""
     receiver = Receiver(KEY, heard.append, client=client)
     task = client.submit("a fox")
     receiver.expect(task)
@@ -211,7 +214,8 @@ def test_how_a_task_ended_badly_is_a_status_like_any_other(heard):
     assert heard[0].details == {"Moderation Reasons": ["Violence"]}
 
 
-def test_whoever_cannot_act_gets_a_second_chance_and_nobody_else_is_held_up(client, caplog):
+def test_a_failed_action_gets_a_second_try(client, caplog):
+    """Whoever cannot act gets a second chance and nobody else is held up."""
     tried: list[str] = []
 
     def act(status: Status) -> None:
@@ -308,7 +312,8 @@ def test_what_is_proven_and_unreadable_is_a_bad_request():
     assert post(Receiver(KEY), *bodies) == [400] * len(bodies)
 
 
-def test_a_body_that_is_too_large_is_refused_by_its_length_before_it_is_read():
+def test_a_body_too_large_is_refused_by_its_length():
+    """A body that is too large is refused by its length before it is read."""
     read: list[int] = []
 
     async def drip() -> AsyncIterator[bytes]:

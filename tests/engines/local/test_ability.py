@@ -80,7 +80,8 @@ def test_a_reference_much_longer_than_wide_is_refused() -> None:
     assert (fault.field, fault.value) == ("input_image_2", "640×64")
 
 
-def test_steps_and_guidance_come_from_the_operator_the_request_or_the_kind_in_this_order() -> None:
+def test_steps_and_guidance_have_an_order_of_precedence() -> None:
+    """Steps and guidance come from the operator the request or the kind in this order."""
     row = Row("flux-2-dev", "/w", KINDS["dev"])
     assert (ability.steps(row, {}), ability.guidance(row, {})) == (28, 4.0)
     assert (ability.steps(row, {"steps": 7}), ability.guidance(row, {"guidance": 2.5})) == (7, 2.5)

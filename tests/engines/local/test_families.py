@@ -89,7 +89,8 @@ def test_kontext_edits_a_picture_and_does_without_one(family, stock, references:
     assert apart(ours, stock("kontext", "FluxKontextPipeline", **more)) <= 1
 
 
-def test_fill_paints_as_stock_fill_does_and_nothing_outside_the_mask_changes(family, stock) -> None:
+def test_fill_equals_stock_fill_and_keeps_unmasked_pixels(family, stock) -> None:
+    """Fill paints as stock fill does and nothing outside the mask changes."""
     canvas = Canvas(png(SOURCE), png(MASK))
     options = {"steps": 4, "guidance": 30.0}
     ours = paint(family("fill"), Order("flux-pro-1.0-fill", "a red fox", 7, 256, 192, canvas=canvas, options=options))

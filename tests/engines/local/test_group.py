@@ -69,7 +69,8 @@ def test_a_draft_dearer_than_the_budget_goes_alone() -> None:
     assert run(of(Pretend(1, "a", price=50.0), Pretend(2, "a", price=50.0), budget=10.0), 1) == [[1]]
 
 
-def test_equal_drafts_that_fill_the_device_are_finished_one_after_the_other() -> None:
+def test_equal_samples_that_fill_the_device_finish_in_turn() -> None:
+    """Equal drafts that fill the device are finished one after the other."""
     log = run(of(Pretend(1, "a", price=9.0), Pretend(2, "a", price=9.0), budget=10.0), 8)
     assert log == [[1]] * 4 + [[2]] * 4
 

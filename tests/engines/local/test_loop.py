@@ -108,7 +108,8 @@ def test_any_whole_number_is_a_seed(family, seed: int) -> None:
     assert paint(family("klein", 1), replace(FOX, seed=seed)).size == (128, 128)
 
 
-def test_orders_that_come_at_different_times_share_passes_and_paint_the_same(family) -> None:
+def test_orders_share_passes_and_render_the_same(family) -> None:
+    """Orders that come at different times share passes and paint the same."""
     klein, loop, samples = family("klein"), Loop(), []
     arrivals = {0: [FOX], 1: orders(1), 2: [replace(FOX, references=(png(photo(96, 64)),))], 3: orders(2)[1:]}
     for tick in range(40):

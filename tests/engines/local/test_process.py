@@ -82,7 +82,8 @@ def test_a_process_that_dies_is_started_again_and_its_orders_run_again(tmp_path)
     assert working.processes[0].restarts == 1
 
 
-def test_an_order_that_kills_three_processes_is_given_up_and_the_next_is_rendered() -> None:
+def test_an_order_that_kills_three_processes_is_given_up() -> None:
+    """An order that kills three processes is given up and the next is rendered."""
     working = engine()
 
     async def scene() -> object:
@@ -94,7 +95,8 @@ def test_an_order_that_kills_three_processes_is_given_up_and_the_next_is_rendere
     assert working.processes[0].restarts == 3
 
 
-def test_orders_that_were_there_when_another_killed_the_process_are_rendered() -> None:
+def test_bystanders_of_a_killed_process_are_rendered() -> None:
+    """Orders that were there when another killed the process are rendered."""
     working = engine()
 
     async def scene() -> list[object]:
@@ -106,7 +108,8 @@ def test_orders_that_were_there_when_another_killed_the_process_are_rendered() -
     assert [first, *others] == [b"cpu"] * 3
 
 
-def test_orders_that_come_while_suspects_are_tried_one_by_one_wait_for_their_turn(tmp_path) -> None:
+def test_orders_wait_while_suspects_are_tried(tmp_path) -> None:
+    """Orders that come while suspects are tried one by one wait for their turn."""
     working = engine()
 
     async def scene() -> list[bytes]:
@@ -142,7 +145,9 @@ def test_a_process_that_cannot_be_understood_is_killed_and_started_again() -> No
     asyncio.run(asyncio.wait_for(scene(), PATIENCE))
 
 
-def test_a_process_that_takes_no_more_messages_does_not_keep_the_server_from_ending() -> None:
+def test_a_deaf_process_does_not_keep_the_server_running() -> None:
+    """A process that takes no more messages does not keep the server from ending."""
+
     async def scene() -> int | None:
         process = Process(Setup("cpu", (ROW,)), command=PRETENDER)
         process.exit_timeout = 0.1
@@ -198,7 +203,8 @@ def test_pauses_grow_when_it_dies_before_it_is_ready() -> None:
     assert waited == [0.0, 1.0, 5.0, 30.0, 30.0]
 
 
-def test_weights_that_cannot_be_loaded_fail_orders_in_words_and_are_not_tried_again() -> None:
+def test_unloadable_weights_fail_orders_with_a_reason() -> None:
+    """Weights that cannot be loaded fail orders in words and are not tried again."""
     working = engine(row=replace(ROW, path="/broken"))
 
     async def scene() -> None:

@@ -183,7 +183,8 @@ def test_a_busy_submit_is_repeated_after_the_pause_it_was_told():
 
 @pytest.mark.parametrize("accepted", [False, True])
 @pytest.mark.parametrize("deed", [{"do": "reset"}, {"do": "status", "status": 500}, {"do": "garble"}, {"do": "page"}])
-def test_a_submit_whose_answer_is_lost_is_in_doubt_whether_or_not_it_was_accepted(deed, accepted):
+def test_a_lost_answer_is_in_doubt_accepted_or_not(deed, accepted):
+    """A submit whose answer is lost is in doubt whether or not it was accepted."""
     of = troubled(FaultRule(on="submit", accepted=accepted, **deed))
     with pytest.raises(InDoubtError):
         of.generate("x")

@@ -101,7 +101,9 @@ def test_a_poll_tells_progress_and_shows_a_preview() -> None:
     asyncio.run(scene())
 
 
-def test_a_cancelled_task_ends_at_once_gives_its_credits_back_and_stops_the_engine() -> None:
+def test_a_cancelled_task_returns_its_credits_and_stops_the_engine() -> None:
+    """A cancelled task ends at once gives its credits back and stops the engine."""
+
     async def scene() -> None:
         puppet = Puppet()
         async with serving(puppet, Accounts(credit=Decimal(10))) as (client, _):
@@ -168,7 +170,9 @@ def test_what_the_engine_cannot_honour_is_a_422_that_names_the_field() -> None:
     asyncio.run(scene())
 
 
-def test_the_list_and_the_openapi_hold_what_the_engine_serves_and_nothing_else() -> None:
+def test_the_openapi_holds_only_what_the_engine_serves() -> None:
+    """The list and the openapi hold what the engine serves and nothing else."""
+
     async def scene() -> None:
         async with serving(Puppet()) as (client, _):
             listed = (await client.get("/v1/models")).json()
@@ -222,7 +226,8 @@ def test_a_closing_server_accepts_nothing_and_still_answers_polls(face_to_face: 
     assert face_to_face.wait(task).word == "Ready"
 
 
-def test_a_server_is_quiet_when_nothing_runs_and_nothing_waits_to_be_collected() -> None:
+def test_a_server_is_quiet_when_nothing_is_left_to_collect() -> None:
+    """A server is quiet when nothing runs and nothing waits to be collected."""
     face = FaceToFace(seconds=5.0)
     accounts, now = face.state.accounts, face.clock.now
     assert accounts.is_quiet(now(), 10)
@@ -395,7 +400,8 @@ def test_the_same_key_with_another_body_is_refused() -> None:
     assert len(of.state.accounts.jobs) == 1
 
 
-def test_an_idempotency_key_is_the_accounts_own_and_a_refused_submit_does_not_use_it_up() -> None:
+def test_a_refused_submit_does_not_use_up_its_idempotency_key() -> None:
+    """An idempotency key is the accounts own and a refused submit does not use it up."""
     of = FaceToFace()
     assert once(of, {}).status == 422
     assert once(of, {"prompt": "x"}).status == 200

@@ -63,7 +63,8 @@ def test_a_full_pool_leaves_the_other_pools_alone():
     assert accounts.has_slot(account, get_model("flux-kontext-max"), 0.0)
 
 
-def test_a_submit_that_is_being_read_holds_a_slot_until_it_is_booked_or_refused():
+def test_a_submit_being_read_holds_a_slot():
+    """A submit that is being read holds a slot until it is booked or refused."""
     accounts = Accounts()
     account, model = accounts.account("key"), get_model("flux-kontext-max")
     with accounts.hold(account, model):
@@ -134,7 +135,8 @@ def test_a_finished_job_holds_its_slot_until_its_ending_may_be_shown():
     assert accounts.has_slot(account, get_model("flux-2-pro"), 10.0)
 
 
-def test_a_failed_job_gives_its_credits_back_and_a_free_one_changes_nothing():
+def test_a_failed_task_returns_its_credits():
+    """A failed job gives its credits back and a free one changes nothing."""
     accounts = Accounts(credit=Decimal(10))
     account = accounts.account("key")
     for cost, left in (("3", 7), (None, 10)):
@@ -174,7 +176,8 @@ def test_the_balance_is_what_was_there_less_what_was_not_returned(jobs):
 
 
 @given(st.text(max_size=20))
-def test_a_key_is_well_formed_when_it_is_printable_ascii_without_white_space(key):
+def test_a_well_formed_key_is_printable_ascii_without_spaces(key):
+    """A key is well formed when it is printable ascii without white space."""
     assert is_well_formed(key) == (key != "" and all("!" <= letter <= "~" for letter in key))
 
 

@@ -87,7 +87,8 @@ def test_a_running_server_hears_of_what_another_process_did_to_the_file(ring, tm
     assert post(of, {"prompt": "x"}, key=key).status == 403
 
 
-def test_a_file_that_is_half_written_by_hand_changes_nothing_until_it_is_whole(ring, tmp_path, caplog):
+def test_a_half_written_keys_file_changes_nothing(ring, tmp_path, caplog):
+    """A file that is half written by hand changes nothing until it is whole."""
     key = ring.add("shop")
     (tmp_path / "keys.json").write_text('{"keys": [')
     assert ring.granted(digest_of(key)) == 1_000_000
@@ -104,7 +105,8 @@ def test_credits_can_be_added_in_the_file(ring, tmp_path):
 
 
 @pytest.mark.parametrize("amount", ["NaN", "-1", "Infinity", "1e400", "many"])
-def test_a_sum_that_nobody_can_be_given_is_refused_in_the_file_and_on_the_command_line(amount, ring, tmp_path):
+def test_an_impossible_amount_of_credits_is_refused(amount, ring, tmp_path):
+    """A sum that nobody can be given is refused in the file and on the command line."""
     key, file = ring.add("shop", Decimal(3)), tmp_path / "keys.json"
     file.write_text(file.read_text().replace('"credits": "3"', f'"credits": "{amount}"'))
     with pytest.raises(InvalidUsageError, match="no file of keys"):

@@ -144,7 +144,8 @@ EDITS = {
 
 
 @pytest.mark.parametrize("kind", EDITS)
-def test_a_lost_image_whose_inputs_are_gone_is_not_made_without_them_and_costs_nothing(kind, tmp_path):
+def test_a_lost_image_without_its_inputs_is_not_rendered(kind, tmp_path):
+    """A lost image whose inputs are gone is not made without them and costs nothing."""
     path, body = EDITS[kind]
     with living(tmp_path) as of:
         submitted = post(of, {**body, **HOOK}, path)
@@ -165,7 +166,8 @@ def test_a_lost_image_whose_inputs_are_gone_is_not_made_without_them_and_costs_n
             assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
 
 
-def test_a_task_whose_inputs_are_lost_before_it_is_rendered_fails_and_says_so_to_its_webhook(tmp_path):
+def test_a_task_with_lost_inputs_fails_and_sends_its_webhook(tmp_path):
+    """A task whose inputs are lost before it is rendered fails and says so to its webhook."""
     told: list[dict] = []
     with living(tmp_path) as of:
         never(of)
@@ -276,7 +278,8 @@ def test_a_task_that_cannot_be_written_is_neither_charged_nor_there(tmp_path):
     assert not list((tmp_path / "inputs").iterdir())
 
 
-def test_a_task_accepted_before_a_kill_is_rendered_after_the_restart_and_its_webhook_sent(tmp_path):
+def test_a_task_accepted_before_a_kill_is_rendered_after_it(tmp_path):
+    """A task accepted before a kill is rendered after the restart and its webhook sent."""
     script = tmp_path / "trouble.toml"
     script.write_text('[[rule]]\non = "submit"\ndo = "stick"\n')
     state = ("--state", tmp_path / "state", "--allow-network", "127.0.0.0/8")
