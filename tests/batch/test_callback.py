@@ -49,7 +49,7 @@ def test_a_webhook_settles_a_doubt_without_a_second_submit(tmp_path: Path):
         heard = listening.stdout.read()
         again = fluxwerk(*words, "--webhook", url)
 
-    assert "verdict: proven" in heard, heard
+    assert "verdict: verified" in heard, heard
     assert "settled: job 1" in heard
     assert again.returncode == 0, again.stderr
     with Ledger.open(file) as ledger:
