@@ -223,7 +223,7 @@ sys.exit(bool({"torch", "diffusers", "transformers", "numpy"} & set(sys.modules)
     ("options", "said"),
     [
         (["--engine", "diffusers"], "--weights: is required with --engine diffusers"),
-        (["--weights", "somewhere"], "--weights: is for --engine diffusers"),
+        (["--weights", "somewhere"], "--weights: needs --engine diffusers"),
         (["--engine", "diffusers", "--weights", "/nowhere"], "contains no weights"),
     ],
 )
