@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from fluxwerk.drive import WALL, drive, drive_async
+from fluxwerk.drive import WALL, drive, drive_async, take
 from fluxwerk.errors import ConnectionFailedError, FluxwerkError, NoResponseError, TaskTimeoutError
 from fluxwerk.testing.clock import PretendClock
 from fluxwerk.types import Call, HttpRequest, Response
@@ -260,3 +260,18 @@ def test_jitter_is_not_drawn_from_the_generator_that_the_program_shares():
 
     assert len(pauses) > 1
     assert random.getstate() == before
+
+
+def test_a_reply_is_handed_in_and_a_loss_is_thrown():
+    def steps():
+        try:
+            got = yield "first"
+        except NoResponseError as lost:
+            got = lost
+        yield got
+
+    reply, lost = Response(200), NoResponseError("gone")
+    for came in (reply, lost):
+        running = steps()
+        assert take(running, None) == "first"
+        assert take(running, came) is came

@@ -112,3 +112,25 @@ def test_a_name_below_a_file_is_refused_and_not_taken_for_a_name_in_use(tmp_path
     folder.put("a.png", b"1")
     with pytest.raises(InvalidUsageError, match="lies below a file"):
         folder.put("a.png/b.png", b"2")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("file.png/fox.png", "below"), ("folder", "is a folder"), ("../fox.png", "leads out")]
+)
+def test_a_name_that_can_never_be_stored_is_refused(tmp_path, name, reason):
+    (tmp_path / "file.png").write_bytes(b"a")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InvalidUsageError, match=reason):
+        Folder(tmp_path).check_name(name)
+    Folder(tmp_path).check_name("folder/new/fox.png")
+
+
+def test_a_fifo_is_written_to_and_not_replaced(tmp_path):
+    fifo = tmp_path / "pipe"
+    os.mkfifo(fifo)
+    with ThreadPoolExecutor() as pool:
+        reading = pool.submit(fifo.read_bytes)
+        save(b"bytes", fifo)
+        assert reading.result() == b"bytes"
+    assert stat.S_ISFIFO(fifo.stat().st_mode)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]

@@ -113,11 +113,9 @@ class Folder:
         if target.is_dir():
             raise InvalidUsageError("", faults=[Fault("output", name, f"is a folder in {self.root}")])
         root = self.root.resolve()
-        for folder in target.parents:
-            if folder == root:
-                return
-            if folder.exists() and not folder.is_dir():
-                raise InvalidUsageError("", faults=[Fault("output", name, BELOW_A_FILE)])
+        inside = (folder for folder in target.parents if folder.is_relative_to(root) and folder != root)
+        if any(folder.exists() and not folder.is_dir() for folder in inside):
+            raise InvalidUsageError("", faults=[Fault("output", name, BELOW_A_FILE)])
 
     def _inside(self, name: str) -> Path:
         root = self.root.resolve()
