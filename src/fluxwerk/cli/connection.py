@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Generator
@@ -140,6 +141,8 @@ def _loopback() -> Any:
     try:
         from fluxwerk.server.loopback import loopback  # noqa: PLC0415
 
+        # The command checks the request itself; the server's remarks about it would say everything twice.
+        logging.getLogger("fluxwerk.server").setLevel(logging.ERROR)
         return loopback()
     except ModuleNotFoundError as missing:
         raise InvalidUsageError(
