@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -137,17 +137,24 @@ def _history() -> Any:
     return PollingHistory(user_file())
 
 
-def _loopback() -> Any:
-    try:
-        from fluxwerk.server.loopback import loopback  # noqa: PLC0415
+@contextmanager
+def _loopback() -> Generator[str]:
+    """Run an offline server, and yield its base URL."""
+    # The command checks the request itself; the server's remarks about it would say everything twice.
+    log = logging.getLogger("fluxwerk.server")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    with ExitStack() as stack:
+        stack.callback(log.setLevel, before)
+        try:
+            from fluxwerk.server.loopback import loopback  # noqa: PLC0415
 
-        # The command checks the request itself; the server's remarks about it would say everything twice.
-        logging.getLogger("fluxwerk.server").setLevel(logging.ERROR)
-        return loopback()
-    except ModuleNotFoundError as missing:
-        raise InvalidUsageError(
-            f"--offline needs the package {missing.name}. Install it: pip install 'fluxwerk[all]'"
-        ) from None
+            base = stack.enter_context(loopback())
+        except ModuleNotFoundError as missing:
+            raise InvalidUsageError(
+                f"--offline needs the package {missing.name}. Install it: pip install 'fluxwerk[all]'"
+            ) from None
+        yield base
 
 
 def _key_from_file(given: Path | None) -> str | None:
