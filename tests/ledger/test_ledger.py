@@ -393,7 +393,7 @@ def test_a_second_reader_does_not_let_others_remove_the_log(tmp_path: Path):
 
 
 def test_every_column_is_explained_in_the_sql():
-    text = migrations.read_migrations()[0]
+    text = "\n".join(migrations.read_migrations())
     columns = [line for line in text.splitlines() if re.match(r"    \w+ +(text|integer|real)\b", line)]
     assert len(columns) > 60
     assert [line for line in columns if "--" not in line] == []

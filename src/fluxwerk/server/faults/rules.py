@@ -1,7 +1,7 @@
-"""Trouble on demand: rules that say when the server misbehaves and how, from a TOML file or from a test.
+"""Fault rules: when the server misbehaves on purpose, and how, from a TOML file or from a test.
 
-A rule is looked up by a pure decision over counts and a seeded die; what it does to the line is carried out elsewhere:
-`effect` says how an answer is spoilt, `wreck` does so over real HTTP, and face to face it is a loss.
+The decision is pure: it depends on counts and a seeded random number. `effects` says how an answer is spoilt,
+`connection` does so over real HTTP, and face to face it is a loss.
 """
 
 from __future__ import annotations
