@@ -78,6 +78,13 @@ PACKAGES = "pip install 'fluxwerk[server]'"
 @click.option(
     "--strict", is_flag=True, help="Refuse unknown fields, surplus references and sizes off the grid with 422."
 )
+@click.option(
+    "--max-prompt",
+    type=click.IntRange(min=1),
+    default=32 * 1024,
+    show_default=True,
+    help="Longest prompt that is taken, in bytes.",
+)
 @click.option("--trouble", type=click.Path(dir_okay=False), help="TOML file of faults to inject, for tests.")
 @click.option("--magic/--no-magic", default=True, help="Let prompts such as fluxwerk:error choose how a task ends.")
 @click.option(
@@ -114,6 +121,7 @@ def command(
     drain: float,
     dialect: str,
     strict: bool,
+    max_prompt: int,
     trouble: str | None,
     magic: bool,
     networks: tuple[str, ...],
@@ -150,6 +158,7 @@ def command(
         trouble=script,
         magic=magic,
         strict=strict,
+        longest_prompt=max_prompt,
     )
     app = build(serving, painter, guard)
     config = config_of(app, breakable=bool(script.rules), log_level="warning", timeout_graceful_shutdown=10)
