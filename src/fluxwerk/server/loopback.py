@@ -105,18 +105,23 @@ def config_of(app: ASGIApp, *, breakable: bool = False, proxies: Iterable[str] =
     """
     import uvicorn  # noqa: PLC0415
 
+    from fluxwerk.server import descriptors  # noqa: PLC0415
     from fluxwerk.server.faults.connection import FaultyConnection  # noqa: PLC0415
+    from fluxwerk.server.timed import TimedConnection  # noqa: PLC0415
 
     # The log of requests is off, but whoever gives it a handler of their own gets it all the same.
     logging.getLogger("uvicorn.access").addFilter(_hide_queries)
+    logging.getLogger("asyncio").addFilter(descriptors.SHOWN)
     proxies = list(proxies)
     return uvicorn.Config(
         app,
-        http=FaultyConnection if breakable else "auto",
+        http=FaultyConnection if breakable else TimedConnection,
         log_config=None,
         access_log=False,
         proxy_headers=bool(proxies),
         forwarded_allow_ips=proxies,
+        limit_concurrency=descriptors.connections(),
+        timeout_keep_alive=descriptors.KEEP_ALIVE,
         **settings,
     )
 
