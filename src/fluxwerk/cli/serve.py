@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fluxwerk.client.proxy import is_loopback
 from fluxwerk.errors import Fault, InvalidUsageError
 
 if TYPE_CHECKING:
@@ -78,6 +79,13 @@ PACKAGES = "pip install 'fluxwerk[server]'"
 @click.option(
     "--strict", is_flag=True, help="Refuse unknown fields, surplus references and sizes off the grid with 422."
 )
+@click.option(
+    "--max-prompt",
+    type=click.IntRange(min=1),
+    default=32 * 1024,
+    show_default=True,
+    help="Longest prompt that is taken, in bytes.",
+)
 @click.option("--trouble", type=click.Path(dir_okay=False), help="TOML file of faults to inject, for tests.")
 @click.option("--magic/--no-magic", default=True, help="Let prompts such as fluxwerk:error choose how a task ends.")
 @click.option(
@@ -93,6 +101,21 @@ PACKAGES = "pip install 'fluxwerk[server]'"
     multiple=True,
     metavar="HOST",
     help="Host that may receive webhooks over plain http; may be repeated.",
+)
+@click.option(
+    "--allowed-host",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Host name to answer to, beside loopback names; may be repeated.",
+)
+@click.option("--public-url", metavar="URL", help="What links are made of: polls, images and webhooks.")
+@click.option(
+    "--trusted-proxy",
+    "proxies",
+    multiple=True,
+    metavar="ADDRESS|CIDR",
+    help="Proxy whose X-Forwarded-For and X-Forwarded-Proto count; may be repeated.",
 )
 @click.option("--webhook-secret-header", is_flag=True, help="Also send the secret itself as X-Webhook-Secret.")
 def command(
@@ -114,10 +137,14 @@ def command(
     drain: float,
     dialect: str,
     strict: bool,
+    max_prompt: int,
     trouble: str | None,
     magic: bool,
     networks: tuple[str, ...],
     hosts: tuple[str, ...],
+    names: tuple[str, ...],
+    public_url: str | None,
+    proxies: tuple[str, ...],
     webhook_secret_header: bool,
 ) -> None:
     """Run the BFL API on this machine: placeholders for development, or open weights on your GPU.
@@ -129,11 +156,13 @@ def command(
     """  # noqa: D301
     try:
         from fluxwerk.server.app import build  # noqa: PLC0415
+        from fluxwerk.server.hosts import HostCheck  # noqa: PLC0415
         from fluxwerk.server.loopback import config_of  # noqa: PLC0415
         from fluxwerk.server.state.state import ServerState  # noqa: PLC0415
         from fluxwerk.server.state.webhooks import WebhookPolicy  # noqa: PLC0415
     except ModuleNotFoundError as missing:
         raise InvalidUsageError(f"The server needs the package {missing.name}. Install it: {PACKAGES}") from None
+    _check_public(public_url)
     painter = _painter(engine, weights, device, quantize, compiled=compiled, previews=previews)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read
@@ -150,13 +179,33 @@ def command(
         trouble=script,
         magic=magic,
         strict=strict,
+        longest_prompt=max_prompt,
     )
-    app = build(serving, painter, guard)
-    config = config_of(app, breakable=bool(script.rules), log_level="warning", timeout_graceful_shutdown=10)
+    app = HostCheck(
+        build(serving, painter, guard), names, public_url=public_url, open_=not (names or is_loopback(host))
+    )
+    config = config_of(
+        app, breakable=bool(script.rules), proxies=proxies, log_level="warning", timeout_graceful_shutdown=10
+    )
     with _listen(host, port) as listening, suppress(KeyboardInterrupt), closing(disk or _Nothing()):
         who = "only known keys are accepted" if keys or keyring else "any x-key is accepted"
         _announce(_address(host, listening), f"engine {engine}, {who}", networks, len(script.rules))
         _run(config, serving, drain, listening)
+
+
+def _check_public(url: str | None) -> None:
+    from urllib.parse import urlsplit  # noqa: PLC0415
+
+    from fluxwerk.server.address import take_apart  # noqa: PLC0415
+
+    if url is None:
+        return
+    parts = take_apart(url)
+    if parts is None or urlsplit(url).path.strip("/") or parts.query or parts.fragment:
+        hint = "give scheme, host and port, such as https://images.example"
+        raise InvalidUsageError(
+            "", faults=[Fault("--public-url", url, "must be an http or https URL without a path", hint)]
+        )
 
 
 class _Nothing:

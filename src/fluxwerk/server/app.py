@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import fastapi
 from fastapi.responses import Response as Answer
@@ -14,11 +15,13 @@ from fluxwerk.drive import WALL, drive_async
 from fluxwerk.engines import Engine, LiveEngine
 from fluxwerk.engines.threads import live
 from fluxwerk.server import openapi
+from fluxwerk.server.bodies import LARGEST_REQUEST, LARGEST_QUESTION, BodyLimits, HeldBytes
 from fluxwerk.server.errors import ServerError
 from fluxwerk.server.faults.connection import FaultyResponse
 from fluxwerk.server.faults.effects import SpoiltResponse
 from fluxwerk.server.fetch import Guard
 from fluxwerk.server.router import Router
+from fluxwerk.server.state.accounts import digest_of
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.server.workers import BackgroundWorkers
 from fluxwerk.types import HttpRequest, Response
@@ -26,8 +29,6 @@ from fluxwerk.version import VERSION
 
 CLIENT_CLOSED = 400
 NO_ROUTE = (404, 405)
-# Ten references of 20 MB, as base64, and a prompt.
-LARGEST_REQUEST = 300 * 1024 * 1024
 # Seconds for fetching all images of a submit together: a client that hears nothing for a minute must fear that it paid.
 FETCHING = 30.0
 
@@ -39,13 +40,15 @@ def build(
     threads: int | None = None,
     *,
     fetching: float = FETCHING,
+    limits: BodyLimits | None = None,
 ) -> fastapi.FastAPI:
     """Build the ASGI application; a simple engine renders on `threads` threads, one for each core by default.
 
-    All images of a submit are fetched within `fetching` seconds.
+    All images of a submit are fetched within `fetching` seconds; `limits` bound what bodies hold.
     """
     guard = guard or Guard()
     router = Router(state)
+    held = HeldBytes(limits or BodyLimits())
     workers = BackgroundWorkers(state, live(engine, threads), guard)
 
     @asynccontextmanager
@@ -57,16 +60,24 @@ def build(
     app = FastAPIOffline(title="fluxwerk", version=VERSION, lifespan=lifespan, openapi_url="/openapi.json")
 
     async def carry(request: fastapi.Request) -> Answer:
+        http = _read(request)
         try:
-            body = await _body(request)
+            model = router.admit(http)
+            with held.open(_owner(request)) as mine:
+                body = await mine.read(request, LARGEST_REQUEST if model else LARGEST_QUESTION)
+
+                async def fetch(call: HttpRequest, budget: float | None = None) -> Response:
+                    fetched = await guard.fetch(call, budget)
+                    mine.add(len(fetched.body))
+                    return fetched
+
+                flow = router.answer(replace(http, body=body))
+                return _to_wire(await drive_async(flow, fetch, WALL.now() + fetching))
         except ClientDisconnect:
             # Nobody is there to read this; it only keeps a stranger's broken line out of the log of our mistakes.
             return Answer(status_code=CLIENT_CLOSED)
-        if body is None:
-            text = f"Body too large: at most {LARGEST_REQUEST // 2**20} MB are read"
-            return _to_wire(router.refuse(_read(request), ServerError("too_large", text, detail="Body too large")))
-        http = _read(request, body)
-        return _to_wire(await drive_async(router.answer(http), guard.fetch, WALL.now() + fetching))
+        except ServerError as error:
+            return _to_wire(router.refuse(http, error))
 
     async def stumble(request: fastapi.Request, _: Exception) -> Answer:
         # The server's own log has the rest, and nobody else is to read it.
@@ -87,25 +98,15 @@ def build(
     return app
 
 
-async def _body(request: fastapi.Request) -> bytes | None:
-    length = request.headers.get("content-length", "")
-    if (
-        length.isascii()
-        and length.isdigit()
-        and (len(length) > len(str(LARGEST_REQUEST)) or int(length) > LARGEST_REQUEST)
-    ):
-        return None
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > LARGEST_REQUEST:
-            return None
-    return bytes(body)
+def _owner(request: fastapi.Request) -> str:
+    """Name who a request's bytes are counted for; a request without a key counts for its address."""
+    key = request.headers.get("x-key")
+    return digest_of(key) if key else (request.client.host if request.client else "")
 
 
-def _read(request: fastapi.Request, body: bytes = b"") -> HttpRequest:
+def _read(request: fastapi.Request) -> HttpRequest:
     headers = {name.lower(): value for name, value in request.headers.items()}
-    return HttpRequest(request.method, str(request.url), body, headers=headers)
+    return HttpRequest(request.method, str(request.url), b"", headers=headers)
 
 
 def _to_wire(response: Response) -> Answer:

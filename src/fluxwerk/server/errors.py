@@ -37,10 +37,12 @@ CASES = {
     "method": Case(405, 405, "method_not_allowed"),
     "conflict": Case(409, 409, "conflict"),
     "too_large": Case(413, 413, "too_large"),
+    "slow": Case(408, 408, "request_timeout"),
     "busy": Case(429, 429, "rate_limit_exceeded"),
     "internal": Case(500, 500, "internal_error"),
     "closing": Case(503, 503, "closing"),
     "storage": Case(503, 503, "storage_unavailable"),
+    "full": Case(503, 503, "overloaded"),
 }
 
 

@@ -19,8 +19,8 @@ from fluxwerk.server.state.state import Pace, ServerState
 from fluxwerk.server.state.webhooks import WebhookPolicy
 
 if TYPE_CHECKING:
-    import fastapi
     import uvicorn
+    from starlette.types import ASGIApp
 
 LISTEN_BACKLOG = 2048
 HOME = "127.0.0.1"
@@ -38,18 +38,21 @@ def loopback(
     trouble: Faults | Iterable[FaultRule] = (),
     dialect: Dialect = "live",
     strict: bool = False,
+    hosts: Iterable[str] = (),
 ) -> Generator[str]:
     """Run the server in a thread and yield its base URL; the offline engine renders unless another is given.
 
     `allow` names the networks from which input images may be fetched, and to which webhooks may go by plain http,
     beside the public ones.  `trouble` is how the server misbehaves on purpose.  A `strict` server
-    refuses unknown fields, surplus references and sizes off the grid, which the live service ignores.
+    refuses unknown fields, surplus references and sizes off the grid, which the live service ignores.  The server
+    answers to loopback names and to `hosts`.
     """
     import uvicorn  # noqa: PLC0415
 
     from fluxwerk.engines.offline import OfflineEngine  # noqa: PLC0415  (other engines do without)
     from fluxwerk.server.app import build  # noqa: PLC0415  (FastAPI takes half a second)
     from fluxwerk.server.fetch import Guard  # noqa: PLC0415
+    from fluxwerk.server.hosts import HostCheck  # noqa: PLC0415
 
     engine = engine or OfflineEngine()
     allow = tuple(allow)
@@ -65,7 +68,7 @@ def loopback(
         strict=strict,
     )
     with listen(HOME, 0) as listening:
-        app = build(state, engine, Guard(allow))
+        app = HostCheck(build(state, engine, Guard(allow)), hosts)
         server = uvicorn.Server(config_of(app, breakable=bool(trouble.rules), timeout_graceful_shutdown=5))
         thread = threading.Thread(target=server.run, args=([listening],), name="fluxwerk-server", daemon=True)
         thread.start()
@@ -95,16 +98,31 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def config_of(app: fastapi.FastAPI, *, breakable: bool = False, **settings: Any) -> uvicorn.Config:
-    """Set uvicorn up, with a log that shows no signed query; `breakable` lines are for trouble."""
+def config_of(app: ASGIApp, *, breakable: bool = False, proxies: Iterable[str] = (), **settings: Any) -> uvicorn.Config:
+    """Set uvicorn up, with a log that shows no signed query; `breakable` lines are for trouble.
+
+    Forwarded headers count only from the addresses and networks in `proxies`; uvicorn alone believes all of loopback.
+    """
     import uvicorn  # noqa: PLC0415
 
+    from fluxwerk.server import descriptors  # noqa: PLC0415
     from fluxwerk.server.faults.connection import FaultyConnection  # noqa: PLC0415
+    from fluxwerk.server.timed import TimedConnection  # noqa: PLC0415
 
     # The log of requests is off, but whoever gives it a handler of their own gets it all the same.
     logging.getLogger("uvicorn.access").addFilter(_hide_queries)
+    logging.getLogger("asyncio").addFilter(descriptors.SHOWN)
+    proxies = list(proxies)
     return uvicorn.Config(
-        app, http=FaultyConnection if breakable else "auto", log_config=None, access_log=False, **settings
+        app,
+        http=FaultyConnection if breakable else TimedConnection,
+        log_config=None,
+        access_log=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
+        limit_concurrency=descriptors.connections(),
+        timeout_keep_alive=descriptors.KEEP_ALIVE,
+        **settings,
     )
 
 

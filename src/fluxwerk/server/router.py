@@ -47,6 +47,19 @@ class Router:
         response = self._finished(asked, response)
         return effects.spoil(rule, response) if rule and rule.do in ANSWER_DEEDS else response
 
+    def admit(self, http: HttpRequest) -> str | None:
+        """Judge a request by its headers before its body is read; raises `ServerError`.
+
+        Returns the model's name if it is a submit.  Rules choose by the prompt, so with rules the body is read first.
+        """
+        asked = request.read(http)
+        model = self.state.models.get(asked.path)
+        if model is None or asked.method != "POST":
+            return None
+        if not self.state.faults.rules:
+            submit.admit(self.state, model, asked)
+        return model.name
+
     def refuse(self, http: HttpRequest, error: ServerError) -> Response:
         """Answer a request that could not be read; it is counted as every other error is."""
         return self._finished(request.read(http), error.answer(self.state.dialect))

@@ -34,7 +34,7 @@ def kept(base: str) -> int:
 def raw(base: str, body: bytes) -> bytes:
     """Send a submit over a bare socket and read until the line ends."""
     where = urlsplit(base)
-    head = f"POST /v1/flux-2-pro HTTP/1.1\r\nHost: x\r\nx-key: a-key\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/flux-2-pro HTTP/1.1\r\nHost: localhost\r\nx-key: a-key\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection((where.hostname, where.port), timeout=10) as line:
         line.sendall(head.encode() + body)
         return b"".join(iter(lambda: line.recv(65536), b""))

@@ -13,9 +13,9 @@ from typing import Any
 
 from fastapi.responses import Response as Answer
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fluxwerk.server.faults.effects import FaultEffect, SpoiltResponse
+from fluxwerk.server.timed import TimedConnection
 
 # Closing a socket with this on it sends a reset instead of a farewell.
 ABRUPT = struct.pack("ii", 1, 0)
@@ -24,8 +24,8 @@ DROPS = 20
 _lines: dict[tuple[str, int], asyncio.Transport] = {}
 
 
-class FaultyConnection(H11Protocol):
-    """uvicorn's own protocol, which lets a request find its connection."""
+class FaultyConnection(TimedConnection):
+    """The server's own protocol, which lets a request find its connection."""
 
     _place: tuple[str, int] | None = None
 

@@ -57,6 +57,15 @@ def submit(state: ServerState, model: Model, request: ServerRequest, rule: Fault
         state.submitting.discard(waiting)
 
 
+def admit(state: ServerState, model: Model, request: ServerRequest) -> None:
+    """Judge key, closing state and slots by the headers, before the body is read; raises `ServerError`."""
+    account = state.authenticate(request)
+    _check_open(state)
+    # A repeated submit is answered with its task, and needs no slot.
+    if (account.digest, request.headers.get(ONCE)) not in state.accounts.by_once:
+        _check_slot(state, account, model)
+
+
 def entry(fault: Fault) -> dict[str, Json]:
     """Write a fault that an engine found as one entry of a 422."""
     hint = f" ({fault.hint})" if fault.hint else ""
@@ -113,9 +122,18 @@ def _read(state: ServerState, model: Model, body: bytes) -> tuple[dict[str, Json
         wrong = unfit_.detail
     if state.strict:
         wrong = [*wrong, *(remark.entry() for remark in remarks)]
+    wrong = wrong or _prompt_faults(fields.get("prompt", ""), state.longest_prompt)
     if wrong:
         raise invalid(wrong)
     return fields, remarks
+
+
+def _prompt_faults(prompt: str, longest: int) -> list[dict[str, Json]]:
+    size = len(prompt.encode())
+    if size <= longest:
+        return []
+    text = f"Prompt has {size} bytes; at most {longest} are taken"
+    return [{"type": "string_too_long", "loc": ["body", "prompt"], "msg": text}]
 
 
 def _answer(job: TaskRecord) -> Response:

@@ -26,6 +26,8 @@ from fluxwerk.server.state.webhooks import WebhookPolicy
 from fluxwerk.types import Flow, Json
 
 Pace = Callable[[Order], float]
+# Bytes of UTF-8; the longest prompt that a model reads is far shorter.
+LONGEST_PROMPT = 32 * 1024
 RETRY_STORAGE = 30
 # Seconds between two lines of the log about the same disk.
 LOG_EVERY = 60.0
@@ -56,7 +58,7 @@ class ServerState:
     seconds a task takes, `engine` is the name given with each image, and `abilities` describe the engine.  `policy`
     says where webhooks may go, `trouble` is scripted misbehaviour, and with `magic` a prompt may ask for an ending.
     Links are signed with `secret` and live for `url_life` seconds.  A `strict` server refuses what the live one
-    ignores.  Once it `is_closing`, the server accepts nothing.
+    ignores.  A prompt has at most `longest_prompt` bytes.  Once it `is_closing`, the server accepts nothing.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class ServerState:
         trouble: Faults | Iterable[FaultRule] = (),
         magic: bool = True,
         strict: bool = False,
+        longest_prompt: int = LONGEST_PROMPT,
     ) -> None:
         self.accounts = accounts
         self.clock = clock
@@ -87,6 +90,7 @@ class ServerState:
         self.dialect: Dialect = dialect
         self.policy = policy or WebhookPolicy()
         self.strict = strict
+        self.longest_prompt = longest_prompt
         self.faults = scripted(trouble)
         self.metrics = Metrics()
         # Submits with an idempotency key that are still being read: the account's digest and the key.
