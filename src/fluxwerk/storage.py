@@ -103,8 +103,12 @@ class Folder:
             reason = error.strerror or str(error)
             if error.errno not in NOT_WRITABLE:
                 raise StorageError(f"No image can be stored in {self.root}: {reason}.") from None
-            wrong = "is a file, and must be a folder" if self.root.is_file() else f"cannot be written: {reason}"
-            hint = "name another folder, or give this process the right to write there"
+            wrong, hint = (
+                f"cannot be written: {reason}",
+                "name another folder, or give this process the right to write there",
+            )
+            if self.root.is_file():
+                wrong, hint = "is a file, and must be a folder", "name a folder"
             raise InvalidUsageError("", faults=[Fault("output", str(self.root), wrong, hint)]) from None
 
     def check_name(self, name: str) -> None:

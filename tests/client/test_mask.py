@@ -84,7 +84,7 @@ def test_of_a_mask_with_a_hole_the_hole_is_repainted(image, caplog):
 
     assert mask.reading == "transparent"
     assert Image.open(io.BytesIO(mask.data)).tobytes() == BLACK_WHITE.tobytes()
-    rewritten = "sent as black and white (mask_is chooses another reading)"
+    rewritten = "sent as black and white (mask_is, or --mask-is, chooses another reading)"
     assert caplog.messages == [f"mask: what is transparent is repainted, 23 % of the image; {rewritten}"]
 
 

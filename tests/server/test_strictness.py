@@ -26,8 +26,8 @@ ODD = [
     (PRO, MANY, "input_image_9", "surplus_reference", "takes at most 8 images"),
     ("/v1/flux-2-klein-4b", dict(list(MANY.items())[:5]), "input_image_5", "surplus_reference", "at most 4 images"),
     ("/v1/flux-3-image", {"images": [IMAGE] * 11}, "images", "surplus_reference", "only the first 10 are used"),
-    (PRO, {"width": 1001}, "width", "off_grid", "1001 is not a multiple of 16: the image gets 992 pixels"),
-    (PRO, {"width": 1024, "height": 1080}, "height", "off_grid", "the image gets 1072 pixels"),
+    (PRO, {"width": 1001}, "width", "off_grid", "1001 is not a multiple of 16; the nearest size below is 992"),
+    (PRO, {"width": 1024, "height": 1080}, "height", "off_grid", "the nearest size below is 1072"),
 ]
 
 
@@ -81,7 +81,7 @@ def test_fill_of_a_strict_server_says_which_field_holds_the_image():
 
     assert [entry["msg"] for entry in said(answer)["detail"]] == [
         "Field required",
-        "is ignored: flux-pro-1.0-fill has no such field; did you mean 'image'?",
+        "flux-pro-1.0-fill has no such field; did you mean 'image'?",
     ]
 
 

@@ -16,9 +16,11 @@ from fluxwerk.errors import (
     ConflictError,
     ConnectionFailedError,
     FluxwerkError,
+    InsufficientCreditsError,
     InvalidUsageError,
     LinkExpiredError,
     NoResponseError,
+    RateLimitError,
     StorageError,
     TaskFailedError,
     TaskTimeoutError,
@@ -95,6 +97,10 @@ class Downloader:
             self._done()
         except ConnectionFailedError as lost:
             run.stop("the images cannot be reached", lost)
+            self._done()
+        except (RateLimitError, InsufficientCreditsError) as refusal:
+            # The image is there, and its task names a fresh link later.
+            run.stop("the service refuses to be polled", refusal)
             self._done()
         except (LinkExpiredError, TaskFailedError, UntrustedURLError, APIStatusError, NoResponseError) as error:
             await self._fail(job, error)

@@ -122,10 +122,11 @@ class Submitter:
         try:
             accepted = await run.record(lambda: run.ledger.submitted(job, task))
         except FluxwerkError as error:
-            raise type(error)(
-                f"{error} Job {job.id} was accepted as task {task.id}; once the ledger can be written run "
-                f"`fluxwerk batch settle ... {job.id} --collect {task.id}`."
-            ) from None
+            raise type(error)(f"{error} {_accepted_as(job, task)}") from None
+        except asyncio.CancelledError:
+            # The run is cut while the ledger cannot be written: only this line knows the task.
+            run.report(RunProgress("held", text=_accepted_as(job, task)))
+            raise
         run.doubts_in_a_row = 0
         if accepted:
             run.report(RunProgress("submitted", accepted))
@@ -187,6 +188,13 @@ class Submitter:
         # A clock that was set back or forward must not end the wait, nor make it endless.
         waited = min(max(0.0, time.time() - began), self._run.options.patience)
         return max(self._run.options.last_look, self._run.options.patience - waited)
+
+
+def _accepted_as(job: Job, task: Task) -> str:
+    return (
+        f"Job {job.id} was accepted as task {task.id}; once the ledger can be written run "
+        f"`fluxwerk batch settle ... {job.id} --collect {task.id}`."
+    )
 
 
 def expiry(url: str | None) -> float | None:

@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -103,7 +103,9 @@ def _plain() -> Callable[[str], None]:
         kind = text.partition(" after ")[0]
         if kind not in seen:
             seen.add(kind)
-            click.echo(text, err=True)
+            # A closed stderr must not end a request that is paid for.
+            with suppress(OSError):
+                click.echo(text, err=True)
 
     return show
 

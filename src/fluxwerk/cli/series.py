@@ -65,7 +65,8 @@ class Series:
                         self._progress.tasks.pop(result.error.task.id, None)
                     continue
                 self._keep(result.image, numbers[id(result.request)], len(requests), began)
-                self._progress.show(f"{len(self._made)} of {len(requests)} images saved")
+                if len(self._made) < len(requests):
+                    self._progress.show(f"{len(self._made)} of {len(requests)} images saved")
         except StorageError as error:
             # Submitting stops, because no further image could be saved; tasks in flight are paid for.
             results.close()

@@ -18,6 +18,8 @@ LONGEST_SIDE, MARGIN, LINE = 384, 16, 20
 
 def check_sheet(file: Path) -> None:
     """Check before the submit that a sheet can be written there; raises `InvalidUsageError`."""
+    if file.name.startswith("-"):
+        raise _refused(file, "must be the name of a file", "for example --sheet foxes.png")
     if file.suffix.lower() not in PILLOW_FORMATS:
         raise _refused(file, "must end in .png, .jpg, .jpeg or .webp", "choose another name")
     if file.exists():
@@ -25,7 +27,7 @@ def check_sheet(file: Path) -> None:
     if not file.absolute().parent.is_dir():
         raise _refused(file, f"the folder {file.parent} does not exist", "create it first")
     if find_spec("PIL") is None:
-        raise InvalidUsageError("--sheet needs the package pillow. Install it: pip install 'fluxwerk[server]'")
+        raise InvalidUsageError("--sheet needs the package pillow. Install it: pip install 'fluxwerk[images]'")
 
 
 def write_sheet(file: Path, images: Sequence[tuple[str, bytes]]) -> None:
@@ -45,7 +47,7 @@ def write_sheet(file: Path, images: Sequence[tuple[str, bytes]]) -> None:
         draw.text((left, top + LONGEST_SIDE + MARGIN // 4), name, fill="black")
     written = io.BytesIO()
     page.save(written, PILLOW_FORMATS[file.suffix.lower()])
-    storage.save(written.getvalue(), file)
+    storage.save(written.getvalue(), file, overwrite=False)
 
 
 def _refused(file: Path, allowed: str, hint: str) -> InvalidUsageError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -95,13 +96,15 @@ class Losses:
         self._departure = departure
 
     def __enter__(self) -> Self:
+        # What the caller is handling already hangs on the library's exception as its context, and is not ours.
+        self._outer = sys.exception()
         return self
 
     def __exit__(self, _: object, trouble: BaseException | None, trace: object) -> bool:
         if not isinstance(trouble, Exception) or isinstance(trouble, FluxwerkError):
             return False
         left = self._departure.give_up() if self._departure else None
-        loss = read_loss(trouble, left=left)
+        loss = read_loss(trouble, left=left, outer=self._outer)
         if loss is None:
             return False
         self.loss = loss
@@ -126,12 +129,13 @@ def check_certificate_store(url: str) -> None:
     raise ConnectionFailedError(f"The service cannot be reached: {text}", permanent=True)
 
 
-def read_loss(trouble: Exception, *, left: bool | None) -> TransportError | None:
+def read_loss(trouble: Exception, *, left: bool | None, outer: BaseException | None = None) -> TransportError | None:
     """Turn an exception of the HTTP library into ours; `None` for a fault that is not a lost request.
 
-    `left` says whether the request left, `None` if only the exception's name can tell.
+    `left` says whether the request left, `None` if only the exception's name can tell.  `outer` is the exception that
+    was being handled before the request began.
     """
-    permanent = _permanent_reason(trouble)
+    permanent = _permanent_reason(trouble, outer)
     if permanent and not left:
         return ConnectionFailedError(f"The service cannot be reached: {permanent}", permanent=True)
     kind = type(trouble).__name__
@@ -153,14 +157,14 @@ def _is_loss(trouble: Exception) -> bool:
     return library in ("httpx2", "httpcore2", "ssl", "anyio", "h11", "h2") or isinstance(trouble, OSError)
 
 
-def _permanent_reason(trouble: BaseException) -> str | None:
+def _permanent_reason(trouble: BaseException, outer: BaseException | None) -> str | None:
     """Name what keeps every request from leaving until a person mends it, or `None`."""
     if type(trouble).__name__ == "ProxyError" and str(trouble).startswith(PROXY_KEY_MISSING):
         return "the proxy asks for a user and a password. Put them into its URL: http://user:password@host:port"
     found: BaseException | None = trouble
-    while found is not None:
+    while found is not None and found is not outer:
         if isinstance(found, ssl.SSLCertVerificationError):
-            why = trust.quote(found.verify_message or str(found))
+            why = trust.quote(getattr(found, "verify_message", "") or str(found))
             return (
                 f"its certificate was refused ({why}). Behind a proxy that inspects TLS, let SSL_CERT_FILE name your "
                 "organisation's certificates; check this machine's clock as well."

@@ -63,7 +63,9 @@ def read_mask(data: bytes, raster: Raster, model: Model, mask_is: MaskIs | None 
     if reading == "white" and _is_opaque(alpha):
         log.info(text, reading, 100 * share, "")
         return Mask(data, reading)
-    log.warning(text, reading, 100 * share, "; sent as black and white (mask_is chooses another reading)")
+    log.warning(
+        text, reading, 100 * share, "; sent as black and white (mask_is, or --mask-is, chooses another reading)"
+    )
     file = io.BytesIO()
     marked.save(file, "PNG")
     return Mask(file.getvalue(), reading)
@@ -125,7 +127,9 @@ def _marked(luma: PilImage, alpha: PilImage, reading: MaskIs) -> PilImage:
 def _useless(marked: PilImage, reading: MaskIs, model: Model, mask_is: MaskIs | None) -> Fault | None:
     least, most = _extrema(marked)
     if most < BLACK:
-        hint = f"{reading} is repainted" + ("; white marks it with mask_is='white'" if reading == "transparent" else "")
+        hint = f"{reading} is repainted" + (
+            "; white marks it with mask_is='white' (--mask-is white)" if reading == "transparent" else ""
+        )
         return Fault("mask", None, f"marks nothing: no part of it is {reading}, so the image would not change", hint)
     if least < WHITE:
         return None
@@ -133,5 +137,7 @@ def _useless(marked: PilImage, reading: MaskIs, model: Model, mask_is: MaskIs | 
     if fills and mask_is:
         # Said on purpose: a new image of that size.
         return None
-    hint = f"{reading} is repainted" + (f"; where all of it is meant: mask_is={reading!r}" if fills else "")
+    hint = f"{reading} is repainted" + (
+        f"; where all of it is meant: mask_is={reading!r} (--mask-is {reading})" if fills else ""
+    )
     return Fault("mask", None, f"marks everything: all of it is {reading}, so nothing of the image would stay", hint)

@@ -105,11 +105,15 @@ class Session:
         return drive.steps(flow, deadline, self._clock, self._ask, self._listen)
 
     def tell(self, event: Event) -> None:
-        """Pass an event on to the observer, with its seconds."""
+        """Pass an event on to the observer, with its seconds; an observer that fails changes nothing else."""
         seconds = self._clock.now() - self._began
         timed = Event(event.kind, event.task, event.attempt, event.status, event.reason, seconds)
         log.debug("%s %s", timed.kind, timed.task.id if timed.task else timed.reason)
-        self._on_event(timed)
+        try:
+            self._on_event(timed)
+        except Exception:
+            # What is under way may be paid for, so it goes on.
+            log.exception("on_event raised an exception at %r; the request goes on", timed.kind)
 
     def submitted(self, task: Task) -> None:
         """Let the task that a submit has become keep its slot."""

@@ -197,7 +197,7 @@ def _about(task: Task) -> Generator[None]:
 
 def _in_doubt(model: Model, reason: str) -> InDoubtError:
     return InDoubtError(
-        f"The submit to {model.name} left and may have been charged ({reason}). It was not repeated. "
+        f"The submit to {model.name} left and may have been charged ({reason.rstrip('.')}). It was not repeated. "
         "Check your account's usage before you send it again."
     )
 

@@ -15,7 +15,7 @@ from fluxwerk.drive import WALL, drive_async
 from fluxwerk.engines import Engine, LiveEngine
 from fluxwerk.engines.threads import live
 from fluxwerk.server import openapi
-from fluxwerk.server.bodies import LARGEST_REQUEST, LARGEST_QUESTION, BodyLimits, HeldBytes
+from fluxwerk.server.bodies import LARGEST_QUESTION, LARGEST_REQUEST, BodyLimits, HeldBytes
 from fluxwerk.server.errors import ServerError
 from fluxwerk.server.faults.connection import FaultyResponse
 from fluxwerk.server.faults.effects import SpoiltResponse

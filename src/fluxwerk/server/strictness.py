@@ -45,7 +45,7 @@ class Remark:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.reason}"
+        return f"{self.field}: {self.reason}" + ("" if self.kind == "off_grid" else "; ignored")
 
     def entry(self) -> dict[str, Json]:
         """Write it as one entry of a 422."""
@@ -75,12 +75,12 @@ def _unknown(model: Model, given: Mapping[str, Json]) -> Iterator[Remark]:
             continue
         numbered = NUMBERED.fullmatch(name)
         if numbered and model.references and model.reference_field == "input_image":
-            reason = f"is ignored: {model.name} takes at most {model.references} images"
+            reason = f"{model.name} takes at most {model.references} images"
             yield Remark(name, "surplus_reference", reason)
             continue
         shown = name if PLAIN_NAME.fullmatch(name) else ascii(name)[:64]
         hint = _hint(model, name)
-        reason = f"is ignored: {model.name} has no such field" + (f"; {hint}" if hint else "")
+        reason = f"{model.name} has no such field" + (f"; {hint}" if hint else "")
         yield Remark(shown, "unknown_field", reason)
 
 
@@ -104,5 +104,5 @@ def _off_grid(model: Model, given: Mapping[str, Json]) -> Iterator[Remark]:
             continue
         made, _ = floored((side, side), model.grid)
         if made != side:
-            reason = f"{side} is not a multiple of {model.grid}: the image gets {made} pixels"
+            reason = f"{side} is not a multiple of {model.grid}; the nearest size below is {made}"
             yield Remark(name, "off_grid", reason)

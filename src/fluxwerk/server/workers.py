@@ -51,7 +51,9 @@ class BackgroundWorkers:
 
     def accepted(self, job: TaskRecord) -> None:
         """Start rendering."""
-        self._rendering[job.task.id] = asyncio.create_task(self._render(job))
+        rendering = self._rendering[job.task.id] = asyncio.create_task(self._render(job))
+        # A callback, because a task that is cancelled before it begins runs no `finally` of its own.
+        rendering.add_done_callback(lambda _: self._rendering.pop(job.task.id, None))
 
     def cancelled(self, job: TaskRecord) -> None:
         """Stop the engine, if it renders this task."""
@@ -80,8 +82,6 @@ class BackgroundWorkers:
             # The inputs are not needed any more, and may be many megabytes.
             canvas = job.order.canvas and Canvas(b"", None, job.order.canvas.offset)
             job.order = replace(job.order, references=(), canvas=canvas)
-        finally:
-            del self._rendering[job.task.id]
 
     async def _deliver(self, job: TaskRecord) -> None:
         await asyncio.sleep(max(0.0, (job.ready_at or 0.0) - self._state.clock()))

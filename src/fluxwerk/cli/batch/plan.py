@@ -111,7 +111,8 @@ def show(found: Plan, path: Path, *, as_json: bool) -> None:
         named = ", ".join(f"line {line} ({other})" for line, other in found.duplicates)
         more = " …" if found.skipped + found.kept > len(found.duplicates) else ""
         click.echo(f"{found.skipped + found.kept} duplicates were {what}: {named}{more}")
-    click.echo(f"Planned {found.jobs} jobs in {path}, about {money(found.total)} in all. Nothing was sent.")
+    jobs = "1 job" if found.jobs == 1 else f"{found.jobs} jobs"
+    click.echo(f"Planned {jobs} in {path}, about {money(found.total)} in all. Nothing was sent.")
 
 
 def _facts(found: Plan, path: Path) -> dict[str, Any]:

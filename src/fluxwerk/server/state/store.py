@@ -125,9 +125,13 @@ class DiskStore:
 
     def load(self, account: Callable[[str], Account]) -> list[TaskRecord]:
         """Read every job; one whose image was lost is rendered again, which is free, unless its inputs are gone."""
-        jobs = [job for number in self._numbers() if (job := self._load(number, account))]
-        known = {job.task.id for job in jobs} | {row[0] for row in self._connection.execute("select id from damaged")}
-        for folder in self._inputs_folder.glob("*"):
+        numbers = self._numbers()
+        jobs = [job for number in numbers if (job := self._load(number, account))]
+        aside = {row[0] for row in self._connection.execute("select id from damaged")}
+        known = {job.task.id for job in jobs} | aside
+        # Inputs of a row whose id cannot be read may be needed once it is repaired.
+        unnamed = None in aside or len(self._numbers()) > len(jobs)
+        for folder in () if unnamed else self._inputs_folder.glob("*"):
             # Its submit was never answered: the process ended between the files and the row.
             if folder.name not in known:
                 shutil.rmtree(folder)
