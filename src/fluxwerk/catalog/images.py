@@ -16,7 +16,11 @@ def inspect(name: str, data: bytes, model: Model) -> Raster | Fault:
     """Measure an image from outside without decoding it, or say why the model does not take it."""
     if len(data) > LARGEST_BYTES:
         return Fault(name, None, "must be at most 20 MB", "shrink it or save it as JPEG")
-    wrong, raster = imagefile.fault(data), imagefile.measure(data)
+    return check_found(name, imagefile.fault(data), imagefile.measure(data), model)
+
+
+def check_found(name: str, wrong: str | None, raster: Raster | None, model: Model) -> Raster | Fault:
+    """Compare what was found in the bytes of an image with what the model takes."""
     if wrong or raster is None:
         return Fault(name, None, f"must be a whole PNG, JPEG or WebP; {wrong}")
     return check_size(name, raster.upright, model) or raster

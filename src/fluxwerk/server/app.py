@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from fluxwerk.drive import WALL, drive_async
 from fluxwerk.engines import Engine, LiveEngine
 from fluxwerk.engines.threads import live
-from fluxwerk.server import openapi
+from fluxwerk.server import openapi, survey
 from fluxwerk.server.bodies import LARGEST_QUESTION, LARGEST_REQUEST, BodyLimits, HeldBytes
 from fluxwerk.server.errors import ServerError
 from fluxwerk.server.faults.connection import FaultyResponse
@@ -63,14 +63,16 @@ def build(
         http = _read(request)
         try:
             model = router.admit(http)
-            with held.open(_owner(request)) as mine:
+            with held.open(_owner(request)) as mine, survey.opened() as surveyed:
                 body = await mine.read(request, LARGEST_REQUEST if model else LARGEST_QUESTION)
 
                 async def fetch(call: HttpRequest, budget: float | None = None) -> Response:
                     fetched = await guard.fetch(call, budget)
                     mine.add(len(fetched.body))
+                    await surveyed.add_image(fetched.body)
                     return fetched
 
+                await surveyed.add_body(body)
                 flow = router.answer(replace(http, body=body))
                 return _to_wire(await drive_async(flow, fetch, WALL.now() + fetching))
         except ClientDisconnect:

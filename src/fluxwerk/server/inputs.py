@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fluxwerk import imagefile
 from fluxwerk.catalog import images, sizes
 from fluxwerk.catalog.images import LARGEST_BYTES
 from fluxwerk.catalog.rows import IMAGE_TYPES, Model
 from fluxwerk.catalog.sizes import Size
 from fluxwerk.engines import Canvas
 from fluxwerk.errors import Fault, TaskTimeoutError, TransportError
+from fluxwerk.server import survey
 from fluxwerk.server.errors import ServerError, unfit
 from fluxwerk.types import Call, Flow, HttpRequest, Json
 
@@ -84,7 +84,7 @@ def _decoded(name: str, text: str) -> bytes:
     if len(text) > LONGEST_TEXT:
         raise _invalid(name, "is larger than 20 MB")
     try:
-        data = imagefile.read_base64(text)
+        data = survey.decode(text)
     except ValueError as wrong:
         raise _invalid(name, f"cannot be used: {wrong}; send an http(s) URL, a data URI or base64") from None
     if len(data) > LARGEST_BYTES:
@@ -93,7 +93,8 @@ def _decoded(name: str, text: str) -> bytes:
 
 
 def _measured(model: Model, name: str, data: bytes) -> ReceivedImages:
-    found = images.inspect(name, data, model)
+    finding = survey.find(data)
+    found = images.check_found(name, finding.fault, finding.raster, model)
     if isinstance(found, Fault):
         raise _refused(found)
     return ReceivedImages(name, data, found.upright)
