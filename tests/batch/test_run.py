@@ -90,7 +90,8 @@ def test_the_proof_of_a_bucket_leaves_no_object():
     assert [entry for chunk in obstore.list(bucket._store) for entry in chunk] == []
 
 
-def test_a_bucket_that_cannot_be_written_is_refused_before_the_first_submit(tmp_path: Path):
+def test_a_read_only_bucket_is_refused_before_the_first_submit(tmp_path: Path):
+    """A bucket that cannot be written to is refused before the first submit."""
     pytest.importorskip("obstore", reason="the extra storage is not installed")
     from obstore.store import S3Store  # noqa: PLC0415
 
@@ -138,7 +139,8 @@ def test_a_name_that_can_never_be_stored_is_refused_before_the_submit(tmp_path: 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
-def test_a_folder_of_the_template_that_is_a_link_out_is_refused_before_the_submit(tmp_path: Path):
+def test_a_template_folder_that_links_out_is_refused_before_a_submit(tmp_path: Path):
+    """A folder of the template that is a link out of the output folder is refused before the submit."""
     site = Site(tmp_path)
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "cats").symlink_to(tmp_path)

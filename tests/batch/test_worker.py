@@ -105,7 +105,9 @@ def test_a_refused_certificate_stops_the_run_at_once_with_nothing_in_doubt(site:
 
 
 @pytest.mark.parametrize(("part", "stage"), [("get_result", Stage.SUBMITTED), ("/results/", Stage.READY)])
-def test_a_refused_certificate_on_the_way_to_an_image_keeps_what_was_paid_for(site: Site, part: str, stage: Stage):
+def test_a_refused_certificate_keeps_an_image_that_is_paid_for(site: Site, part: str, stage: Stage):
+    """A certificate that is refused on the way to an image does not lose what was paid for."""
+
     def refused(request: HttpRequest, answer: Callable[[], Response]) -> Response:
         if part in request.url:
             raise ConnectionFailedError("its certificate was refused", permanent=True)
@@ -690,7 +692,8 @@ def test_a_failing_listener_ends_the_run_without_a_doubt(tmp_path: Path):
     assert site.count(Stage.SAVED) == len(site.submits) == 4
 
 
-def test_a_saver_that_fails_ends_the_run_in_good_order_and_the_next_one_saves_its_image(tmp_path: Path):
+def test_the_next_run_saves_the_image_that_a_failed_saver_left(tmp_path: Path):
+    """A saver that fails ends the run in good order, and the next run saves the image."""
     site = Site(tmp_path, 40)
     whole = site.keep
 

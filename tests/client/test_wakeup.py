@@ -64,7 +64,8 @@ def test_everybody_who_waits_for_a_task_is_woken():
     assert repr(wakeup) == "Wakeup(0 tasks waited for, 0 notifications remembered)"
 
 
-def test_a_wait_that_was_never_rung_for_ends_by_itself_and_leaves_nothing_behind():
+def test_a_wait_without_a_notification_ends_by_itself():
+    """A wait that is never notified ends by itself and leaves nothing behind."""
     wakeup = Wakeup()
     wakeup.wait("a", 0.001)
     asyncio.run(wakeup.wait_async("a", 0.001))

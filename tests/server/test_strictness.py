@@ -85,7 +85,8 @@ def test_fill_of_a_strict_server_says_which_field_holds_the_image():
     ]
 
 
-def test_a_name_cannot_break_out_of_the_header_and_its_value_is_not_repeated():
+def test_a_field_name_cannot_break_out_of_the_header():
+    """An unknown field name cannot break out of the header, and the value of the field is not repeated there."""
     answer = post(face(), {"prompt": "x", "a\r\nset-cookie: b": "CANARY", "é" * 300: 1})
     told = answer.headers[HEADER]
 
