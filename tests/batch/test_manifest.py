@@ -351,7 +351,8 @@ def test_faults_of_input_images_name_the_line_and_the_file(tmp_path: Path):
     assert "line 4, input_image" in told
 
 
-def test_an_image_or_mask_that_would_have_to_be_rewritten_is_named_with_its_line(tmp_path: Path):
+def test_an_input_that_would_be_rewritten_is_named_with_its_line(tmp_path: Path):
+    """An image or mask that would have to be rewritten is named with its line of the manifest."""
     mask, hole = Image.new("L", (256, 256)), Image.new("RGBA", (256, 256), (0, 0, 0, 255))
     mask.paste(255, (0, 0, 99, 99))
     hole.paste((0, 0, 0, 0), (0, 0, 99, 99))

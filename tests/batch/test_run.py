@@ -90,7 +90,8 @@ def test_the_proof_of_a_bucket_leaves_no_object():
     assert [entry for chunk in obstore.list(bucket._store) for entry in chunk] == []
 
 
-def test_a_bucket_that_cannot_be_written_is_refused_before_the_first_submit(tmp_path: Path):
+def test_a_read_only_bucket_is_refused_before_the_first_submit(tmp_path: Path):
+    """A bucket that cannot be written to is refused before the first submit."""
     pytest.importorskip("obstore", reason="the extra storage is not installed")
     from obstore.store import S3Store  # noqa: PLC0415
 
@@ -138,7 +139,8 @@ def test_a_name_that_can_never_be_stored_is_refused_before_the_submit(tmp_path: 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
-def test_a_folder_of_the_template_that_is_a_link_out_is_refused_before_the_submit(tmp_path: Path):
+def test_a_template_folder_that_links_out_is_refused_before_a_submit(tmp_path: Path):
+    """A folder of the template that is a link out of the output folder is refused before the submit."""
     site = Site(tmp_path)
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "cats").symlink_to(tmp_path)
@@ -150,11 +152,11 @@ def test_a_folder_of_the_template_that_is_a_link_out_is_refused_before_the_submi
 
 def test_a_timeout_ends_the_run_and_what_was_paid_for_stays(tmp_path: Path):
     site = Site(tmp_path, 5)
-    site.meddle = never_ready
+    site.intercept = never_ready
     end = site.end(RunOptions(lease=1.0, timeout=0.4))
     assert (end.reason, end.text) == (EndReason.TIMED_OUT, "the timeout of 0.4 s is reached")
     assert site.count(Stage.SUBMITTED) == len(site.submits) == 5
-    site.meddle = honest
+    site.intercept = honest
     assert site.end().reason is EndReason.FINISHED
     assert (site.count(Stage.SAVED), len(site.submits)) == (5, 5)
     judge.judge(site.ledger, site.accepted)
@@ -176,15 +178,15 @@ def test_nothing_is_submitted_in_the_last_quarter_of_a_timeout(tmp_path: Path):
         elif progress.kind == "submitting" and stopping.is_set():
             late.append(progress)
 
-    site.meddle, site.on_told = never_ready, watch
+    site.intercept, site.on_progress = never_ready, watch
     end = site.end(RunOptions(lease=1.0, timeout=0.4, concurrency=2))
     assert (end.reason, late, stopping.is_set()) == (EndReason.TIMED_OUT, [], True)
 
 
 def test_a_stop_waits_no_longer_than_drain_for_a_task_that_never_ends(tmp_path: Path):
     site = Site(tmp_path, 5)
-    site.meddle = never_ready
-    site.on_told = lambda progress: site.worker.stop() if progress.kind == "submitted" and site.worker else None
+    site.intercept = never_ready
+    site.on_progress = lambda progress: site.worker.stop() if progress.kind == "submitted" and site.worker else None
 
     def stop_once(progress: RunProgress) -> None:
         if progress.kind == "submitted" and site.worker and not stopped:
@@ -192,11 +194,11 @@ def test_a_stop_waits_no_longer_than_drain_for_a_task_that_never_ends(tmp_path: 
             site.worker.stop("enough")
 
     stopped: list[RunProgress] = []
-    site.on_told = stop_once
+    site.on_progress = stop_once
     end = site.end(RunOptions(lease=1.0, drain=0.2))
     assert (end.reason, end.text) == (EndReason.STOPPED, "enough")
     assert site.count(Stage.SUBMITTED) == len(site.submits) == 5
-    site.meddle, site.on_told = honest, lambda _: None
+    site.intercept, site.on_progress = honest, lambda _: None
     site.run()
     assert (site.count(Stage.SAVED), len(site.submits)) == (5, 5)
 

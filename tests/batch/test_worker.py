@@ -59,7 +59,7 @@ def test_a_run_with_nothing_to_do_ends_at_once(tmp_path: Path):
 def test_of_the_intent_the_ledger_hears_before_the_service_does(site: Site):
     seen: list[Stage] = []
 
-    def meddle(request: HttpRequest, answer: Callable[[], Response]) -> Response:
+    def intercept(request: HttpRequest, answer: Callable[[], Response]) -> Response:
         if request.method == "POST":
             prompt = request.body.decode()
             with Ledger.open(site.path) as other:
@@ -67,13 +67,13 @@ def test_of_the_intent_the_ledger_hears_before_the_service_does(site: Site):
                 seen.append(Stage(rows[0]["stage"]))
         return answer()
 
-    site.meddle = meddle
+    site.intercept = intercept
     site.run()
     assert seen == [Stage.SUBMITTING] * 5
 
 
 def test_a_busy_service_is_asked_again_and_nothing_is_in_doubt(site: Site):
-    site.meddle = first_times(3, refusal(429, 0))
+    site.intercept = first_times(3, refusal(429, 0))
     assert site.run() == ""
     assert len(site.submits) == 8
     assert site.count(Stage.SAVED) == 5
@@ -81,7 +81,7 @@ def test_a_busy_service_is_asked_again_and_nothing_is_in_doubt(site: Site):
 
 
 def test_a_submit_that_never_left_is_repeated(site: Site):
-    site.meddle = first_times(2, ConnectionFailedError("refused"))
+    site.intercept = first_times(2, ConnectionFailedError("refused"))
     assert site.run() == ""
     assert site.count(Stage.SAVED) == 5
     assert "held" in site.kinds()
@@ -90,14 +90,14 @@ def test_a_submit_that_never_left_is_repeated(site: Site):
 
 def test_an_unreachable_service_ends_the_run_with_its_reason(site: Site):
     """A service that cannot be reached for long ends the run with its reason."""
-    site.meddle = first_times(1000, ConnectionFailedError("no route to the service"))
+    site.intercept = first_times(1000, ConnectionFailedError("no route to the service"))
     with pytest.raises(ConnectionFailedError, match="no route"):
         site.run(RunOptions(lease=1.0, endurance=0.0))
     assert site.count(Stage.PLANNED) == 5
 
 
 def test_a_refused_certificate_stops_the_run_at_once_with_nothing_in_doubt(site: Site):
-    site.meddle = first_times(1000, ConnectionFailedError("its certificate was refused", permanent=True))
+    site.intercept = first_times(1000, ConnectionFailedError("its certificate was refused", permanent=True))
     with pytest.raises(ConnectionFailedError, match="certificate was refused"):
         site.run()
     assert (site.count(Stage.PLANNED), site.count(Stage.DOUBTFUL)) == (5, 0)
@@ -105,18 +105,20 @@ def test_a_refused_certificate_stops_the_run_at_once_with_nothing_in_doubt(site:
 
 
 @pytest.mark.parametrize(("part", "stage"), [("get_result", Stage.SUBMITTED), ("/results/", Stage.READY)])
-def test_a_refused_certificate_on_the_way_to_an_image_keeps_what_was_paid_for(site: Site, part: str, stage: Stage):
+def test_a_refused_certificate_keeps_an_image_that_is_paid_for(site: Site, part: str, stage: Stage):
+    """A certificate that is refused on the way to an image does not lose what was paid for."""
+
     def refused(request: HttpRequest, answer: Callable[[], Response]) -> Response:
         if part in request.url:
             raise ConnectionFailedError("its certificate was refused", permanent=True)
         return answer()
 
-    site.meddle = refused
+    site.intercept = refused
     with pytest.raises(ConnectionFailedError, match="certificate was refused"):
         site.run()
     assert site.count(stage) > 0
     assert site.count(Stage.FAILED) == 0
-    site.meddle = honest
+    site.intercept = honest
     site.run()
     assert (site.count(Stage.SAVED), len(site.submits)) == (5, 5)
 
@@ -127,14 +129,14 @@ def test_an_image_above_the_size_limit_fails_its_job_at_once(site: Site):
             raise NoResponseError("the answer is larger than 134217728 bytes", permanent=True)
         return answer()
 
-    site.meddle = huge
+    site.intercept = huge
     site.run()
     assert site.count(Stage.FAILED) == 5
     assert all("larger than 134217728 bytes" in row["reason"] for row in site.ledger.rows())
 
 
 def test_a_submit_that_was_not_answered_is_never_repeated(site: Site):
-    site.meddle = first_times(2, NoResponseError("cut off"))
+    site.intercept = first_times(2, NoResponseError("cut off"))
     site.run()
     assert len(site.submits) == 5
     assert (site.count(Stage.SAVED), site.count(Stage.DOUBTFUL)) == (3, 2)
@@ -143,7 +145,7 @@ def test_a_submit_that_was_not_answered_is_never_repeated(site: Site):
 
 def test_a_service_that_answers_nothing_puts_only_a_few_jobs_in_doubt(tmp_path: Path):
     site = Site(tmp_path, 40)
-    site.meddle = first_times(1000, refusal(500))
+    site.intercept = first_times(1000, refusal(500))
     with pytest.raises(InDoubtError):
         site.run(RunOptions(lease=1.0, concurrency=2, max_doubts=3))
     assert 3 <= site.count(Stage.DOUBTFUL) <= 4
@@ -152,17 +154,17 @@ def test_a_service_that_answers_nothing_puts_only_a_few_jobs_in_doubt(tmp_path: 
 
 @pytest.mark.parametrize(("status", "kind"), [(402, InsufficientCreditsError), (403, AuthenticationError)])
 def test_without_credits_or_rights_the_run_stops_and_nothing_is_lost(site: Site, status: int, kind: type[Exception]):
-    site.meddle = first_times(1000, refusal(status))
+    site.intercept = first_times(1000, refusal(status))
     with pytest.raises(kind):
         site.run()
     assert site.count(Stage.PLANNED) == 5
-    site.meddle = honest
+    site.intercept = honest
     assert site.run() == ""
     assert site.count(Stage.SAVED) == 5
 
 
 def test_a_refused_request_has_failed_and_the_others_go_on(site: Site):
-    site.meddle = first_times(1, refusal(422))
+    site.intercept = first_times(1, refusal(422))
     assert site.run() == ""
     assert (site.count(Stage.SAVED), site.count(Stage.FAILED)) == (4, 1)
     assert site.ledger.budget.sums().spent == 12
@@ -170,7 +172,7 @@ def test_a_refused_request_has_failed_and_the_others_go_on(site: Site):
 
 def test_after_too_many_failures_nothing_more_is_submitted(tmp_path: Path):
     site = Site(tmp_path, 30)
-    site.meddle = first_times(1000, refusal(422))
+    site.intercept = first_times(1000, refusal(422))
     ended = site.run(RunOptions(lease=1.0, concurrency=2, max_failures=4))
     assert "at most 4 may" in ended
     assert 5 <= site.count(Stage.FAILED) <= 6
@@ -179,12 +181,12 @@ def test_after_too_many_failures_nothing_more_is_submitted(tmp_path: Path):
 def test_a_moderated_task_costs_what_its_status_named(site: Site):
     """A task that moderation stopped has failed with the cost the status named."""
 
-    def meddle(request: HttpRequest, answer: Callable[[], Response]) -> Response:
+    def intercept(request: HttpRequest, answer: Callable[[], Response]) -> Response:
         if "get_result" in request.url:
             return Response(200, wire.JSON, wire.dump({"id": "it", "status": "Content Moderated", "cost": 0}))
         return answer()
 
-    site.meddle = meddle
+    site.intercept = intercept
     site.run()
     assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"moderated"}
     assert site.ledger.budget.sums().spent == 0
@@ -193,14 +195,14 @@ def test_a_moderated_task_costs_what_its_status_named(site: Site):
 def test_a_poll_that_refuses_the_key_stops_the_run(site: Site):
     """A poll that refuses the key stops the run and leaves the job to the next."""
 
-    def meddle(request: HttpRequest, answer: Callable[[], Response]) -> Response:
+    def intercept(request: HttpRequest, answer: Callable[[], Response]) -> Response:
         return refusal(403) if "get_result" in request.url else answer()
 
-    site.meddle = meddle
+    site.intercept = intercept
     with pytest.raises(AuthenticationError):
         site.run()
     assert site.count(Stage.SUBMITTED) == 5
-    site.meddle = honest
+    site.intercept = honest
     site.run()
     assert (site.count(Stage.SAVED), len(site.accepted)) == (5, 5)
 
@@ -230,7 +232,7 @@ def test_two_processes_share_the_slots_and_the_work(tmp_path: Path):
     site = Site(tmp_path, 60)
     busiest = 0
 
-    def meddle(request: HttpRequest, answer: Callable[[], Response]) -> Response:
+    def intercept(request: HttpRequest, answer: Callable[[], Response]) -> Response:
         nonlocal busiest
         response = answer()
         busiest = max(busiest, site.count(Stage.SUBMITTING, Stage.SUBMITTED))
@@ -242,7 +244,7 @@ def test_two_processes_share_the_slots_and_the_work(tmp_path: Path):
             options = RunOptions(lease=1.0, concurrency=20)
             await asyncio.gather(site.build(options).run(), site.build(options, ledger=other).run())
 
-    site.meddle = meddle
+    site.intercept = intercept
     asyncio.run(both())
     assert busiest <= 24
     assert site.count(Stage.SAVED) == 60
@@ -275,7 +277,7 @@ def test_a_full_storage_pauses_submitting_until_it_has_room(tmp_path: Path):
         if progress.kind == "held":
             asyncio.get_running_loop().call_later(0.5, make_room)
 
-    site.keep, site.on_told = keep, watch
+    site.keep, site.on_progress = keep, watch
     assert site.run(RunOptions(lease=1.0, concurrency=4, first_pause=0.01)) == ""
     # What had been claimed when the trouble was noticed may still leave, and no more.
     assert submits["released"] - submits["held"] <= 4
@@ -298,10 +300,10 @@ def test_no_more_is_submitted_than_a_slow_storage_can_take(tmp_path: Path):
         quick.set()
 
     def watch(progress: RunProgress) -> None:
-        site.on_told = lambda _: None
+        site.on_progress = lambda _: None
         asyncio.get_running_loop().call_later(1.0, hurry)
 
-    site.keep, site.on_told = keep, watch
+    site.keep, site.on_progress = keep, watch
     assert site.run(RunOptions(lease=1.0, concurrency=2, downloads=1)) == ""
     # Four wait for the one who saves, and two more were on their way.
     assert submits[0] <= 6
@@ -345,9 +347,9 @@ def test_a_disk_that_is_really_full_pauses_the_work_until_there_is_room(tmp_path
         ballast = disk / "ballast"
         ballast.write_bytes(b"x" * 60_000)
         site.keep = Saver(Folder(disk), provenance="none")
-        site.on_told = lambda progress: ballast.unlink(missing_ok=True) if progress.kind == "held" else None
+        site.on_progress = lambda progress: ballast.unlink(missing_ok=True) if progress.kind == "held" else None
         assert site.run() == ""
-        assert "No space left" in next(progress.text for progress in site.told if progress.kind == "held")
+        assert "No space left" in next(progress.text for progress in site.progress if progress.kind == "held")
         judge.assert_files(site.ledger)
         assert (site.count(Stage.SAVED), len(site.submits)) == (6, 6)
 
@@ -366,12 +368,12 @@ def test_a_really_full_disk_loses_nothing_that_was_paid(tmp_path: Path):
                         file.write(b"x" * 4096)
             if progress.kind == "held":
                 ballast.unlink()
-                site.on_told = lambda _: None
+                site.on_progress = lambda _: None
 
-        site.on_told = fill_and_make_room
+        site.on_progress = fill_and_make_room
         with site.ledger:
             assert site.run() == ""
-            assert "disk is full" in next(progress.text for progress in site.told if progress.kind == "held")
+            assert "disk is full" in next(progress.text for progress in site.progress if progress.kind == "held")
             judge.judge(site.ledger, site.accepted)
             assert (site.count(Stage.SAVED), len(site.submits)) == (6, 6)
 
@@ -414,10 +416,10 @@ def test_stopping_once_submits_nothing_more_and_collects_what_is_in_flight(tmp_p
 
     def stop(progress: RunProgress) -> None:
         if progress.kind == "submitted" and site.worker:
-            site.on_told = lambda _: None
+            site.on_progress = lambda _: None
             site.worker.stop("enough")
 
-    site.on_told = stop
+    site.on_progress = stop
     assert site.run() == "enough"
     assert site.count(Stage.PLANNED) >= 16
     assert site.count(Stage.PLANNED, Stage.SAVED) == 40
@@ -433,10 +435,10 @@ def test_stopping_twice_ends_at_once_and_loses_nothing(tmp_path: Path):
         if progress.kind == "submitted" and site.worker:
             site.worker.stop("now")
 
-    site.on_told = stop
+    site.on_progress = stop
     site.run()
     assert site.count(Stage.SUBMITTED) >= 1
-    site.on_told = lambda _: None
+    site.on_progress = lambda _: None
     judge.settle_by_the_accounts(site.ledger, site.accepted)
     site.run()
     assert site.count(Stage.SAVED) == 40
@@ -490,7 +492,7 @@ def test_a_lost_submit_is_settled_by_its_webhook(site: Site):
     """A lost submit is matched by its webhook and nothing stays in doubt."""
     lost = first_times(2, NoResponseError("cut off"))
 
-    def meddle(request: HttpRequest, answer: Callable[[], Response]) -> Response:
+    def intercept(request: HttpRequest, answer: Callable[[], Response]) -> Response:
         if request.method == "POST":
             hooks.append(request)
             response = answer()
@@ -508,7 +510,7 @@ def test_a_lost_submit_is_settled_by_its_webhook(site: Site):
                 assert other.accept_callback(token or "", task)
 
     hooks: list[HttpRequest] = []
-    site.meddle, site.on_told = meddle, call_back
+    site.intercept, site.on_progress = intercept, call_back
     assert site.run(RunOptions(lease=1.0, webhook="https://example.com/hook?a=b", first_pause=0.01)) == ""
     assert (site.count(Stage.SAVED), site.count(Stage.DOUBTFUL)) == (5, 0)
     assert site.ledger.budget.sums().spent == judge.charged(site.accepted)
@@ -526,13 +528,13 @@ def test_a_worker_that_was_declared_dead_goes_on_under_a_new_name(tmp_path: Path
 
     def bury(progress: RunProgress) -> None:
         if progress.kind == "submitted":
-            site.on_told = lambda _: None
+            site.on_progress = lambda _: None
             with Ledger.open(site.path) as other, other.database.write() as transaction:
                 transaction.run("update workers set expires = 0")
                 dead = other.leases.expire_dead()
                 assert len(dead) == 1
 
-    site.on_told = bury
+    site.on_progress = bury
     site.run()
     judge.settle_by_the_accounts(site.ledger, site.accepted)
     site.run()
@@ -580,10 +582,10 @@ def test_inputs_that_do_not_fit_at_hand_are_read_again(tmp_path: Path):
 
 
 def test_what_an_offline_server_forgot_is_made_again(site: Site):
-    site.on_told = lambda progress: site.worker.stop() if progress.kind == "submitted" and site.worker else None
+    site.on_progress = lambda progress: site.worker.stop() if progress.kind == "submitted" and site.worker else None
     site.run()
     assert site.count(Stage.SUBMITTED, Stage.DOUBTFUL) == 5
-    site.on_told = lambda _: None
+    site.on_progress = lambda _: None
     site.face.access = Credentials("http://another.test", KEY)
     site.run(RunOptions(lease=1.0, offline=True), base="http://another.test")
     assert site.count(Stage.SAVED) == 5
@@ -626,11 +628,11 @@ def a_dead_delivery(request: HttpRequest, answer: Callable[[], Response]) -> Res
 
 def test_an_image_with_dead_links_is_collected_later(site: Site):
     """An image whose links are all dead has failed and is collected later without a new charge."""
-    site.meddle = a_dead_delivery
+    site.intercept = a_dead_delivery
     site.run()
     assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"link_expired"}
     assert site.ledger.budget.sums().spent == 15
-    site.meddle = honest
+    site.intercept = honest
     for number in range(1, 6):
         site.ledger.retry(number)
     site.run()
@@ -646,11 +648,11 @@ def test_a_job_moved_on_during_its_download_is_left_alone(site: Site):
                 transaction.run("update jobs set fence = fence + 1 where stage = 'ready'")
         return answer()
 
-    site.meddle = take_over
-    site.on_told = lambda progress: site.worker.stop("over") if progress.kind == "ready" and site.worker else None
+    site.intercept = take_over
+    site.on_progress = lambda progress: site.worker.stop("over") if progress.kind == "ready" and site.worker else None
     site.run()
     assert site.count(Stage.READY) >= 1
-    site.meddle, site.on_told = honest, lambda _: None
+    site.intercept, site.on_progress = honest, lambda _: None
     site.run()
     assert (site.count(Stage.SAVED), len(site.submits)) == (5, 5)
 
@@ -664,14 +666,14 @@ def test_a_service_that_goes_away_loses_no_task(site: Site):
     def away(_: HttpRequest, __: Callable[[], Response]) -> Response:
         raise ConnectionFailedError("the network is gone")
 
-    site.meddle = refused
+    site.intercept = refused
     with pytest.raises(AuthenticationError):
         site.run()
-    site.meddle = away
+    site.intercept = away
     with pytest.raises(ConnectionFailedError, match="answered no poll"):
         site.run(RunOptions(lease=1.0, patience=0.0, last_look=0.3))
     assert site.count(Stage.SUBMITTED) == 5
-    site.meddle = honest
+    site.intercept = honest
     site.run()
     assert (site.count(Stage.SAVED), len(site.submits)) == (5, 5)
 
@@ -683,14 +685,15 @@ def test_a_failing_listener_ends_the_run_without_a_doubt(tmp_path: Path):
     def gone(_: RunProgress) -> None:
         raise BrokenPipeError
 
-    site.on_told = gone
+    site.on_progress = gone
     with pytest.raises(BrokenPipeError):
         site.run(RunOptions(lease=1.0, concurrency=4))
     assert site.count(Stage.DOUBTFUL) == 0
     assert site.count(Stage.SAVED) == len(site.submits) == 4
 
 
-def test_a_saver_that_fails_ends_the_run_in_good_order_and_the_next_one_saves_its_image(tmp_path: Path):
+def test_the_next_run_saves_the_image_that_a_failed_saver_left(tmp_path: Path):
+    """A saver that fails ends the run in good order, and the next run saves the image."""
     site = Site(tmp_path, 40)
     whole = site.keep
 
@@ -710,7 +713,7 @@ def test_a_saver_that_fails_ends_the_run_in_good_order_and_the_next_one_saves_it
 def test_an_unknown_transport_failure_leaves_one_doubt(tmp_path: Path):
     """A line that fails in an unknown way leaves one doubt and ends in good order."""
     site = Site(tmp_path, 40)
-    site.meddle = first_times(1, ValueError("a bug of somebody's"))
+    site.intercept = first_times(1, ValueError("a bug of somebody's"))
     with pytest.raises(ValueError, match="a bug"):
         site.run(RunOptions(lease=1.0, concurrency=4))
     assert site.count(Stage.DOUBTFUL) == 1
@@ -740,13 +743,13 @@ def test_a_name_that_is_taken_after_the_submit_is_collected_by_a_retry(tmp_path:
     plan(site.ledger, [{"prompt": "a fox", "width": 64, "height": 64, "output": "a.png/b.png"}])
     blocking = tmp_path / "images" / "a.png"
 
-    def meddle(request: HttpRequest, answer: Callable[[], Response]) -> Response:
+    def intercept(request: HttpRequest, answer: Callable[[], Response]) -> Response:
         if request.method == "POST":
             blocking.parent.mkdir(exist_ok=True)
             blocking.write_bytes(b"another file")
         return answer()
 
-    site.meddle = meddle
+    site.intercept = intercept
     site.run()
     assert (site.ledger.row(1)["kind"], site.ledger.row(1)["stage"]) == ("invalid", "failed")
     blocking.unlink()
@@ -758,15 +761,15 @@ def test_a_name_that_is_taken_after_the_submit_is_collected_by_a_retry(tmp_path:
 def test_a_task_that_never_ends_is_given_up_and_collectable(site: Site):
     """A task that never ends is given up after the patience and collected on request."""
 
-    def meddle(request: HttpRequest, answer: Callable[[], Response]) -> Response:
+    def intercept(request: HttpRequest, answer: Callable[[], Response]) -> Response:
         if "get_result" in request.url:
             return Response(200, wire.JSON, wire.dump({"id": "it", "status": "Pending"}))
         return answer()
 
-    site.meddle = meddle
+    site.intercept = intercept
     site.run(RunOptions(lease=1.0, patience=0.0, last_look=0.3))
     assert {row["kind"] for row in site.ledger.rows(Stage.FAILED)} == {"timed_out"}
-    site.meddle = honest
+    site.intercept = honest
     for number in range(1, 6):
         site.ledger.retry(number)
     site.run()

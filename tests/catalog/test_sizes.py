@@ -139,7 +139,8 @@ def test_flux_3_left_to_itself_follows_the_first_image_in_shape():
     assert output_size(get_model("flux-3"), {"resolution": "2k"}, [(600, 300)]) == (2896, 1456)
 
 
-def test_klein_of_flux_3_makes_an_exact_size_on_the_grid_and_else_its_resolution():
+def test_flux_3_klein_makes_an_exact_size_or_its_resolution():
+    """FLUX.3 klein rounds a full width and height to its grid, and otherwise makes the size of the resolution."""
     klein = get_model("flux-3-klein")
 
     assert output_size(klein, {"width": 1000, "height": 600, "resolution": "4k"}) == (992, 592)

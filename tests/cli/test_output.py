@@ -84,7 +84,8 @@ def test_a_collected_image_of_another_format_gets_the_right_suffix(on_server):
     assert not Path("b.jpg").exists()
 
 
-def test_an_image_that_is_there_is_never_replaced_and_the_new_one_is_numbered(on_server):
+def test_an_existing_image_stays_and_the_new_one_is_numbered(on_server):
+    """An image that exists already is never replaced; the new one gets a number."""
     files = [json.loads(on_server(*SMALL, "--json", "--seed", n, "-o", "fox.png").stdout)["file"] for n in (1, 2, 3)]
 
     assert files == ["fox.png", "fox-2.png", "fox-3.png"]

@@ -67,7 +67,8 @@ def refusal(image, mask_is=None, model=FILL, **options):
 
 
 @pytest.mark.parametrize("image", [BLACK_WHITE, BLACK_WHITE.convert("RGB"), BLACK_WHITE.convert("P")])
-def test_a_mask_without_transparency_is_sent_as_it_is_and_white_is_repainted(image, caplog):
+def test_a_mask_without_transparency_repaints_white(image, caplog):
+    """A mask without transparency is sent unchanged, and its white part is repainted."""
     with caplog.at_level(logging.INFO, "fluxwerk"):
         mask = read(image)
 
@@ -139,7 +140,8 @@ def test_a_mask_that_marks_everything_is_refused(model):
     assert "marks everything" in refusal(Image.new("RGBA", SIZE, (0, 0, 0, 0)), model=model)
 
 
-def test_where_a_prompt_says_what_comes_everything_may_be_marked_on_purpose():
+def test_with_a_prompt_a_mask_may_mark_everything():
+    """Where a prompt describes the new content, a mask may mark the whole image on purpose."""
     white = Image.new("L", SIZE, 255)
 
     assert read(white, "white", FILL) == Mask(png(white), "white")
@@ -154,7 +156,8 @@ def test_a_mask_that_cannot_be_decoded_is_refused():
     assert "cannot be decoded" in str(attach(broken, "mask", FILL))
 
 
-def test_a_mask_whose_header_lies_about_its_size_is_refused_before_it_is_decoded():
+def test_a_mask_with_a_false_size_in_its_header_is_not_decoded():
+    """A mask whose header gives a false size is refused before it is decoded."""
     data = png(BLACK_WHITE, kind="JPEG")
     small = b"\xff\xc0" + struct.pack(">HBHHB", 11, 8, 300, 300, 1) + b"\1\x11\0"
 

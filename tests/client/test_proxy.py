@@ -99,7 +99,8 @@ def test_a_request_to_elsewhere_goes_through_the_proxy(kind, monkeypatch):
 
 
 @both
-def test_a_socks_proxy_without_its_package_is_one_sentence_that_names_the_extra(kind, monkeypatch):
+def test_a_socks_proxy_without_its_package_names_the_extra(kind, monkeypatch):
+    """A SOCKS proxy without its package fails with one sentence that names the extra to install."""
     monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:9")
     with pytest.raises(ConnectionFailedError) as caught:
         ask(kind, "submit", "http://service.invalid")

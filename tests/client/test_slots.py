@@ -195,7 +195,8 @@ def test_a_cool_down_lasts_at_most_what_a_refused_submit_would_wait_for(slots, c
     assert slots.cool_down(TWO) is None
 
 
-def test_what_waits_looks_again_in_a_second_at_the_end_of_a_cool_down_or_at_its_deadline(slots, clock):
+def test_a_waiting_claim_looks_again_at_the_first_of_three_moments(slots, clock):
+    """A waiting claim looks again after a second, at the end of a cool-down or at its deadline."""
     held = [slots.ask(OTHER) for _ in range(1)]
     patient, hurried = slots.ask(OTHER), slots.ask(OTHER, until=0.25)
     assert (slots.next_timeout(patient), slots.next_timeout(hurried)) == (LOOK_AROUND, 0.25)
@@ -249,7 +250,8 @@ def submits_on_loop(base):
 
 
 @pytest.mark.parametrize("kind", [submits, submits_on_loop])
-def test_a_caller_whose_deadline_ends_before_a_cool_down_is_refused_at_once(kind):
+def test_a_deadline_before_the_end_of_a_cool_down_is_refused_at_once(kind):
+    """A caller whose deadline ends before the cool-down does is refused at once."""
     hour = FaultRule(on="submit", do="status", status=429, retry_after=3600, nth=1)
     with loopback(trouble=[hour]) as base:
         for submit, expected in zip(kind(base), ("429", "The next submit leaves in 1"), strict=True):

@@ -4,32 +4,58 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 import pytest
 
 from fluxwerk.client.wakeup import Wakeup
 
-# Longer than any test may take: whoever is not woken fails by being killed.
-AGES = 1000.0
+# Longer than any test may take, and longer than a test waits for a thread.
+AGES, PATIENCE = 1000.0, 30.0
 
 
-def awaiting(wakeup: Wakeup, task_id: str) -> None:
-    """Come back when somebody waits for the task."""
-    while task_id not in wakeup._waiting:
-        threading.Event().wait(0.001)
+class ObservedWakeup(Wakeup):
+    """Counts the waits that have begun, so that a test can notify after them without looking again and again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun = threading.Semaphore(0)
+
+    @contextmanager
+    def _listening(self, task_id: str, wake: Callable[[], object]) -> Generator[bool]:
+        with super()._listening(task_id, wake) as early:
+            self._begun.release()
+            yield early
+
+    def await_waits(self, number: int = 1) -> None:
+        """Return when this number of further waits has begun."""
+        for _ in range(number):
+            assert self._begun.acquire(timeout=PATIENCE)
+
+
+def waiting_threads(wakeup: Wakeup, number: int = 1) -> list[threading.Thread]:
+    """Start threads that wait for the task "a"."""
+    threads = [threading.Thread(target=wakeup.wait, args=("a", AGES), daemon=True) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def assert_ended(threads: list[threading.Thread]) -> None:
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_a_ring_ends_a_wait_in_another_thread():
-    wakeup, began = Wakeup(), time.monotonic()
-    waiter = threading.Thread(target=wakeup.wait, args=("a", AGES))
-    waiter.start()
-    awaiting(wakeup, "a")
+    wakeup = ObservedWakeup()
+    waiters = waiting_threads(wakeup)
+    wakeup.await_waits()
 
     wakeup.notify("a")
 
-    waiter.join()
-    assert time.monotonic() - began < AGES / 2
+    assert_ended(waiters)
 
 
 def test_a_ring_that_came_before_the_wait_is_remembered_once():
@@ -50,21 +76,18 @@ def test_a_ring_is_for_one_task_alone():
 
 
 def test_everybody_who_waits_for_a_task_is_woken():
-    wakeup = Wakeup()
-    waiters = [threading.Thread(target=wakeup.wait, args=("a", AGES)) for _ in range(5)]
-    for waiter in waiters:
-        waiter.start()
-    while len(wakeup._waiting.get("a", ())) < len(waiters):
-        threading.Event().wait(0.001)
+    wakeup = ObservedWakeup()
+    waiters = waiting_threads(wakeup, 5)
+    wakeup.await_waits(5)
 
     wakeup.notify("a")
 
-    for waiter in waiters:
-        waiter.join()
+    assert_ended(waiters)
     assert repr(wakeup) == "Wakeup(0 tasks waited for, 0 notifications remembered)"
 
 
-def test_a_wait_that_was_never_rung_for_ends_by_itself_and_leaves_nothing_behind():
+def test_a_wait_without_a_notification_ends_by_itself():
+    """A wait that is never notified ends by itself and leaves nothing behind."""
     wakeup = Wakeup()
     wakeup.wait("a", 0.001)
     asyncio.run(wakeup.wait_async("a", 0.001))
@@ -87,10 +110,10 @@ def test_a_ring_on_the_loop_ends_a_wait_on_the_loop():
 
 
 def test_a_ring_from_a_thread_ends_a_wait_on_the_loop():
-    wakeup = Wakeup()
+    wakeup = ObservedWakeup()
 
     def ring() -> None:
-        awaiting(wakeup, "a")
+        wakeup.await_waits()
         wakeup.notify("a")
 
     ringer = threading.Thread(target=ring)
@@ -138,12 +161,9 @@ def test_rings_that_nobody_hears_do_not_fill_the_memory():
 
 
 def test_a_waiter_that_gives_up_leaves_the_others_listening():
-    wakeup = Wakeup()
-    patient = threading.Thread(target=wakeup.wait, args=("a", 60.0))
-    patient.start()
-    while "1 tasks waited for" not in repr(wakeup):
-        pass
+    wakeup = ObservedWakeup()
+    patient = waiting_threads(wakeup)
+    wakeup.await_waits()
     wakeup.wait("a", 0.001)
     wakeup.notify("a")
-    patient.join(30)
-    assert not patient.is_alive()
+    assert_ended(patient)

@@ -8,10 +8,8 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from decimal import Decimal
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -34,7 +32,7 @@ from fluxwerk.polling.limiter import POLLS_PER_SECOND, RECOVERY
 from fluxwerk.polling.reliability import MISSES, WebhookReliability
 from fluxwerk.protocol import retry
 from fluxwerk.server.faults.rules import FaultRule
-from fluxwerk.testing import PretendClock, loopback
+from fluxwerk.testing import FaceToFace, PretendClock, loopback
 from fluxwerk.types import Outcome, Status, Task
 
 TASK = Task("1", "https://api.bfl.ai/v1/get_result?id=1", "flux-2-pro", Decimal(3), None, Decimal("1.05"))
@@ -585,18 +583,18 @@ def test_a_client_learns_and_leaves_what_it_learned_to_the_next(tmp_path):
 
 
 def test_a_poll_that_is_refused_holds_the_polls_of_all_tasks_back():
-    history, polled = PollingHistory(), []
-    rule = FaultRule(on="poll", do="status", status=429, retry_after=3, nth=8)
+    """Six tasks are polled side by side; a refusal keeps the polls of all of them back for the seconds it names."""
+    polled, refused = [], []
+    rule = FaultRule(on="poll", do="status", status=429, retry_after=3, nth=7)
 
-    def note(event):
-        if event.kind in ("polled", "retrying"):
-            polled.append(time.monotonic())
+    def note(request, answer):
+        if "get_result" in request.url:
+            (refused if answer.status == 429 else polled).append(of.clock.now())
+        return answer
 
-    with (
-        loopback(pace=lambda _: 1.5, trouble=[rule]) as base,
-        Client("a-key", base_url=base, history=history, on_event=note) as client,
-    ):
-        assert sum(made.image is not None for made in client.generate_many(["a fox"] * 6, width=64, height=64)) == 6
-    gaps = sorted((later - earlier for earlier, later in pairwise(sorted(polled))), reverse=True)
+    of = FaceToFace(seconds=5.0, history=PollingHistory(), trouble=[rule], meddle=note)
+    assert sum(made.image is not None for made in of.generate_many(["a fox"] * 6, width=64, height=64)) == 6
 
-    assert gaps[0] > 1.5
+    # The second poll of the first task is refused; those of the others are due at the same moment, and leave.
+    assert (len(refused), polled.count(refused[0])) == (1, 5)
+    assert min(moment for moment in polled if moment > refused[0]) == refused[0] + 3

@@ -10,7 +10,7 @@ from fluxwerk import AuthenticationError, InsufficientCreditsError, InvalidReque
 from fluxwerk.protocol import wire
 from fluxwerk.server.errors import CASES, DIALECTS, ServerError, invalid, unfit
 from fluxwerk.server.state.accounts import Accounts
-from support.asking import PRO, ask, face, post, said
+from support.asking import PRO, ask, face, json_of, post
 
 
 def guide(**how):
@@ -49,9 +49,9 @@ def test_each_dialect_has_its_own_status_and_both_have_the_guides_word(name):
     make, live, guided, word, _ = SITUATIONS[name]
     ours, theirs = make(face(seconds=5)), make(guide(seconds=5))
     assert (ours.status, theirs.status) == (live, guided)
-    assert said(ours)["error"] == said(theirs)["error"] == word
-    assert "detail" in said(ours)
-    assert "detail" not in said(theirs)
+    assert json_of(ours)["error"] == json_of(theirs)["error"] == word
+    assert "detail" in json_of(ours)
+    assert "detail" not in json_of(theirs)
 
 
 @pytest.mark.parametrize("name", SITUATIONS)
@@ -63,7 +63,7 @@ def test_our_client_reads_either_dialect_as_the_same_error(name):
 
 
 def test_the_guides_body_names_each_field_in_its_details():
-    body = said(post(guide(), {"width": 1, "seed": "x"}))
+    body = json_of(post(guide(), {"width": 1, "seed": "x"}))
     assert set(body) == {"error", "message", "details"}
     assert set(body["details"]) == {"prompt", "width", "seed"}
     assert body["details"]["prompt"] == "Field required"
@@ -71,11 +71,11 @@ def test_the_guides_body_names_each_field_in_its_details():
 
 def test_the_guides_429_says_when_to_come_back_in_header_and_body():
     answer = full(guide(seconds=5))
-    assert (answer.headers["retry-after"], said(answer)["retry_after"]) == ("1", 1)
+    assert (answer.headers["retry-after"], json_of(answer)["retry_after"]) == ("1", 1)
 
 
 def test_a_fault_of_the_whole_body_is_named_body():
-    assert said(post(guide(), b"[]"))["details"] == {"body": said(post(face(), b"[]"))["detail"][0]["msg"]}
+    assert json_of(post(guide(), b"[]"))["details"] == {"body": json_of(post(face(), b"[]"))["detail"][0]["msg"]}
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -83,8 +83,8 @@ def test_a_fault_of_the_whole_body_is_named_body():
 def test_every_case_of_the_table_can_be_written(case, dialect):
     answer = ServerError(case, "a sentence").answer(dialect)
     assert 400 <= answer.status < 600
-    assert said(answer)["error"] == CASES[case].error
-    assert said(answer)["message"] == "a sentence"
+    assert json_of(answer)["error"] == CASES[case].error
+    assert json_of(answer)["message"] == "a sentence"
 
 
 def test_an_unknown_dialect_of_keys_is_told_the_same_way():

@@ -10,7 +10,7 @@ from fluxwerk.errors import NoResponseError
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.testing.face_to_face import BASE, FaceToFace
 from fluxwerk.types import Flow, HttpRequest, Response
-from support.asking import PRO, ask, face, poll, post, said
+from support.asking import PRO, ask, face, json_of, poll, post
 from support.images import png
 
 
@@ -25,7 +25,7 @@ def test_every_answer_to_a_known_account_tells_its_slots():
     assert limits(submitted) == (24, 23, now + 5)
     for answer in (
         ask(of, "GET", "/v1/credits"),
-        ask(of, "GET", said(submitted)["polling_url"]),
+        ask(of, "GET", json_of(submitted)["polling_url"]),
         ask(of, "GET", "/v1/tasks"),
         post(of, {}),
         ask(of, "GET", "/v1/nothing"),
@@ -91,7 +91,7 @@ def test_a_submit_is_not_accepted_once_the_server_closes():
 def test_strangers_are_told_nothing(key):
     of = face(accounts=Accounts(["known"]))
     submitted = post(of, {"prompt": "x"}, key="known")
-    assert "x-ratelimit-limit" not in ask(of, "GET", said(submitted)["polling_url"], key=key).headers
+    assert "x-ratelimit-limit" not in ask(of, "GET", json_of(submitted)["polling_url"], key=key).headers
     assert poll(of, submitted)["status"] == "Ready"
 
 

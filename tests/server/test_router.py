@@ -18,13 +18,13 @@ from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face_to_face import BASE
 from fluxwerk.types import HttpRequest, Response
-from support.asking import PRO, Broken, ask, face, fault, poll, post, said, size_of, submit_and_fetch
+from support.asking import PRO, Broken, ask, face, fault, json_of, poll, post, size_of, submit_and_fetch
 from support.images import giant, jpeg, png, text
 
 
 def test_a_submit_answers_id_polling_url_cost_and_megapixels():
     answer = post(face(), {"prompt": "x", "width": 1920, "height": 1080})
-    body = said(answer)
+    body = json_of(answer)
     assert answer.status == 200
     assert body == {
         "id": body["id"],
@@ -36,7 +36,7 @@ def test_a_submit_answers_id_polling_url_cost_and_megapixels():
 
 
 def test_an_id_is_a_lower_case_uuid_of_version_4():
-    identity = said(post(face(), {"prompt": "x"}))["id"]
+    identity = json_of(post(face(), {"prompt": "x"}))["id"]
     assert str(uuid.UUID(identity)) == identity
     assert uuid.UUID(identity).version == 4
 
@@ -46,42 +46,42 @@ def test_an_id_is_a_lower_case_uuid_of_version_4():
 def test_without_a_key_the_answer_is_403_before_the_body_is_judged(body, headers):
     answer = ask(face(), "POST", PRO, body, None, **headers)
     assert answer.status == 403
-    assert said(answer)["detail"] == "Not authenticated"
+    assert json_of(answer)["detail"] == "Not authenticated"
 
 
 @pytest.mark.parametrize("key", ["two words", "käse", "k" * 513, "tab\tkey"])
 def test_a_malformed_key_is_named_as_such(key):
     answer = post(face(), {}, key=key)
-    assert (answer.status, said(answer)["detail"]) == (422, "Invalid API key format")
+    assert (answer.status, json_of(answer)["detail"]) == (422, "Invalid API key format")
 
 
 def test_an_unknown_key_is_refused_where_keys_are_configured():
     guarded = face(accounts=Accounts(["known"]))
     assert post(guarded, {"prompt": "x"}, key="known").status == 200
     answer = post(guarded, {"prompt": "x"}, key="unknown")
-    assert (answer.status, said(answer)["detail"]) == (403, "Not authenticated - Invalid Authentication")
+    assert (answer.status, json_of(answer)["detail"]) == (403, "Not authenticated - Invalid Authentication")
 
 
 def test_an_error_is_told_to_both_kinds_of_readers():
     for answer in (post(face(), {}), post(face(), {}, key=None), ask(face(), "GET", "/v1/nothing")):
-        body = said(answer)
+        body = json_of(answer)
         assert set(body) == {"detail", "error", "message"}
         assert isinstance(body["error"], str)
         assert isinstance(body["message"], str)
-    assert said(post(face(), {}))["message"] == "body.prompt: Field required"
+    assert json_of(post(face(), {}))["message"] == "body.prompt: Field required"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 @pytest.mark.parametrize("path", ["/", "/v1/flux-9", "/v1/tasks/a/b", "/V1/flux-2-pro", "/v1/flux-2-pro/"])
 def test_an_unknown_path_is_not_found_before_the_key_is_asked(method, path):
     answer = ask(face(), method, path, key=None)
-    assert (answer.status, said(answer)["detail"]) == (404, "Not Found")
+    assert (answer.status, json_of(answer)["detail"]) == (404, "Not Found")
 
 
 @pytest.mark.parametrize("path", ["/v1/get_result", "/v1/credits", PRO])
 def test_a_known_path_with_another_method_is_not_allowed(path):
     answer = ask(face(), "DELETE", path)
-    assert (answer.status, said(answer)["detail"]) == (405, "Method Not Allowed")
+    assert (answer.status, json_of(answer)["detail"]) == (405, "Method Not Allowed")
 
 
 @pytest.mark.parametrize(
@@ -97,17 +97,17 @@ def test_a_known_path_with_another_method_is_not_allowed(path):
 def test_the_guides_paths_are_served_too(alias, model):
     of = face()
     answer = post(of, {"prompt": "x", "image": text(png(256, 256))}, alias)
-    assert of.state.accounts.jobs[said(answer)["id"]].model.name == model
+    assert of.state.accounts.jobs[json_of(answer)["id"]].model.name == model
 
 
 def test_raw_is_ultra_with_raw_switched_on():
     of = face()
     answer = post(of, {"prompt": "x"}, "/v1/flux-pro-1.1-raw")
-    assert of.state.accounts.jobs[said(answer)["id"]].order.options["raw"] is True
+    assert of.state.accounts.jobs[json_of(answer)["id"]].order.options["raw"] is True
 
 
 def test_a_webhook_submit_answers_the_superset():
-    body = said(post(face(), {"prompt": "x", "webhook_url": "https://me.example/hook", "webhook_secret": "CANARY"}))
+    body = json_of(post(face(), {"prompt": "x", "webhook_url": "https://me.example/hook", "webhook_secret": "CANARY"}))
     assert {"id", "polling_url", "cost", "input_mp", "output_mp"} < set(body)
     assert (body["status"], body["webhook_url"]) == ("Pending", "https://me.example/hook")
     assert "CANARY" not in json.dumps(body)
@@ -117,8 +117,8 @@ def test_a_25th_task_in_flight_is_too_many():
     of = face(seconds=5)
     assert [post(of, {"prompt": "x"}).status for _ in range(25)] == [200] * 24 + [429]
     refused = post(of, {"prompt": "x"})
-    assert refused.headers["retry-after"] == str(said(refused)["retry_after"]) == "1"
-    assert said(refused)["error"] == "rate_limit_exceeded"
+    assert refused.headers["retry-after"] == str(json_of(refused)["retry_after"]) == "1"
+    assert json_of(refused)["error"] == "rate_limit_exceeded"
     assert len(of.state.accounts.jobs) == 24
 
 
@@ -164,16 +164,16 @@ def test_another_account_has_slots_of_its_own():
 def test_without_enough_credits_nothing_is_booked():
     of = face(accounts=Accounts(credit=Decimal("4.4")))
     refused = post(of, {"prompt": "x", "width": 1920, "height": 1080})
-    assert (refused.status, said(refused)["error"]) == (402, "insufficient_credits")
+    assert (refused.status, json_of(refused)["error"]) == (402, "insufficient_credits")
     assert of.state.accounts.jobs == {}
-    assert said(ask(of, "GET", "/v1/credits")) == {"credits": 4.4}
+    assert json_of(ask(of, "GET", "/v1/credits")) == {"credits": 4.4}
     assert post(of, {"prompt": "x"}).status == 200
 
 
 def test_credits_are_booked_on_acceptance():
     of = face(seconds=60, accounts=Accounts(credit=Decimal(10)))
     post(of, {"prompt": "x"})
-    assert said(ask(of, "GET", "/v1/credits")) == {"credits": 7}
+    assert json_of(ask(of, "GET", "/v1/credits")) == {"credits": 7}
 
 
 def test_credits_come_back_when_the_engine_fails():
@@ -181,12 +181,12 @@ def test_credits_come_back_when_the_engine_fails():
     body = poll(of, post(of, {"prompt": "x"}))
     assert (body["status"], body["cost"], body["result"]) == ("Error", 0, None)
     assert body["details"] == {"error": "RuntimeError: no paint left"}
-    assert said(ask(of, "GET", "/v1/credits")) == {"credits": 10}
+    assert json_of(ask(of, "GET", "/v1/credits")) == {"credits": 10}
 
 
 def test_a_price_that_is_not_public_is_null_and_charges_nothing():
     of = face(accounts=Accounts(credit=Decimal(0)))
-    body = said(post(of, {"image": text(png(64, 64))}, "/v1/flux-tools/deblur-v1"))
+    body = json_of(post(of, {"image": text(png(64, 64))}, "/v1/flux-tools/deblur-v1"))
     assert body["cost"] is None
 
 
@@ -196,7 +196,7 @@ def test_the_balance_needs_a_key():
 
 def test_an_unknown_task_is_not_found_in_a_body_like_any_other():
     answer = ask(face(), "GET", "/v1/get_result?id=nobody")
-    assert (answer.status, said(answer)["id"], said(answer)["status"]) == (200, "nobody", "Task not found")
+    assert (answer.status, json_of(answer)["id"], json_of(answer)["status"]) == (200, "nobody", "Task not found")
 
 
 @pytest.mark.parametrize("query", ["", "?", "?id=", "?other=1"])
@@ -207,8 +207,8 @@ def test_a_poll_without_an_id_is_invalid(query):
 
 def test_a_repeated_id_is_tolerated():
     of = face()
-    submitted = said(post(of, {"prompt": "x"}))
-    assert said(ask(of, "GET", f"{submitted['polling_url']}&id={submitted['id']}"))["status"] == "Ready"
+    submitted = json_of(post(of, {"prompt": "x"}))
+    assert json_of(ask(of, "GET", f"{submitted['polling_url']}&id={submitted['id']}"))["status"] == "Ready"
 
 
 @pytest.mark.parametrize("key", [None, "key", "another", "mal formed"])
@@ -255,7 +255,7 @@ def test_a_link_opens_the_image_for_ten_minutes():
     assert ask(of, "GET", url, key=None).status == 200
     of.clock.sleep(0.1)
     answer = ask(of, "GET", url, key=None)
-    assert (answer.status, said(answer)["detail"]) == (403, "Forbidden: the link has expired")
+    assert (answer.status, json_of(answer)["detail"]) == (403, "Forbidden: the link has expired")
 
 
 def test_a_link_may_be_asked_for_its_head():
@@ -305,12 +305,12 @@ def test_an_image_is_forgotten_after_an_hour():
     of.clock.sleep(1)
     assert poll(of, submitted)["status"] == "Task not found"
     answer = ask(of, "GET", late, key=None)
-    assert (answer.status, said(answer)["message"]) == (404, "This image is no longer kept.")
+    assert (answer.status, json_of(answer)["message"]) == (404, "This image is no longer kept.")
 
 
 def test_a_folder_without_a_picture_is_not_found():
     of = face(seconds=60)
-    job = of.state.accounts.jobs[said(post(of, {"prompt": "x"}))["id"]]
+    job = of.state.accounts.jobs[json_of(post(of, {"prompt": "x"}))["id"]]
     job.picture = None
     where = links.path(job.folder, "jpeg")
     query = links.sign(of.state.secret, where, "image/jpeg", of.clock.now() + 9)
@@ -334,7 +334,7 @@ def test_an_off_grid_size_is_floored_in_the_image_and_billed_as_requested():
     of = face()
     answer = post(of, {"prompt": "x", "width": 1920, "height": 1080})
     assert size_of(of, answer) == (1920, 1072)
-    assert (said(answer)["output_mp"], said(answer)["cost"]) == (1.98, 4.5)
+    assert (json_of(answer)["output_mp"], json_of(answer)["cost"]) == (1.98, 4.5)
 
 
 @given(st.integers(64, 4096), st.integers(64, 1024))
@@ -358,7 +358,7 @@ def test_more_than_four_megapixels_are_not_made(path, sizes):
     of = face()
     answer = post(of, {"prompt": "x", **sizes}, path)
     assert answer.status == 422
-    assert "4194304 pixels" in said(answer)["message"]
+    assert "4194304 pixels" in json_of(answer)["message"]
     assert of.state.accounts.jobs == {}
 
 
@@ -397,7 +397,7 @@ def test_expand_adds_its_margins_and_moves_the_source():
     of = face()
     answer = post(of, {"image": text(png(300, 256)), "left": 10, "top": 20, "right": 5}, "/v1/flux-pro-1.0-expand")
     assert size_of(of, answer) == (315, 276)
-    assert of.state.accounts.jobs[said(answer)["id"]].order.canvas.offset == (10, 20)
+    assert of.state.accounts.jobs[json_of(answer)["id"]].order.canvas.offset == (10, 20)
 
 
 @pytest.mark.parametrize(
@@ -414,11 +414,11 @@ def test_outpainting_puts_the_source_where_it_is_wanted_or_in_the_middle(wanted,
     fields = {"input_image": text(png(64, 64)), "width": 112, "height": 96, **wanted}
     answer = post(of, fields, "/v1/flux-tools/outpainting-v1")
     assert size_of(of, answer) == (112, 96)
-    assert of.state.accounts.jobs[said(answer)["id"]].order.canvas.offset == offset
+    assert of.state.accounts.jobs[json_of(answer)["id"]].order.canvas.offset == offset
 
 
 def attached(of: FaceToFace, answer: Response) -> tuple[bytes, ...]:
-    return of.state.accounts.jobs[said(answer)["id"]].order.references
+    return of.state.accounts.jobs[json_of(answer)["id"]].order.references
 
 
 def test_an_image_comes_as_a_url_as_base64_or_as_a_data_uri():
@@ -434,7 +434,7 @@ def test_references_keep_their_order_and_the_ninth_is_ignored():
     of = face()
     answer = post(of, {"prompt": "x", **fields})
     assert attached(of, answer) == tuple(pictures[:8])
-    assert said(answer)["input_mp"] == 0.03
+    assert json_of(answer)["input_mp"] == 0.03
 
 
 def test_flux_3_takes_one_image_or_a_list():
@@ -442,7 +442,7 @@ def test_flux_3_takes_one_image_or_a_list():
     for images in (text(picture), [text(picture)], [text(picture)] * 10):
         answer = post(of, {"prompt": "x", "images": images}, "/v1/flux-3-image")
         assert set(attached(of, answer)) == {picture}
-    assert of.state.accounts.jobs[said(answer)["id"]].order.output_format == "png"
+    assert of.state.accounts.jobs[json_of(answer)["id"]].order.output_format == "png"
     answer = post(of, {"prompt": "x", "images": [text(picture)] * 11}, "/v1/flux-3-image")
     assert len(attached(of, answer)) == 10
 
@@ -450,10 +450,10 @@ def test_flux_3_takes_one_image_or_a_list():
 def test_fill_takes_its_image_and_its_mask_is_not_billed():
     of, source = face(), text(png(256, 300))
     answer = post(of, {"image": source, "mask": source, "prompt": "x"}, "/v1/flux-pro-1.0-fill")
-    order = of.state.accounts.jobs[said(answer)["id"]].order
+    order = of.state.accounts.jobs[json_of(answer)["id"]].order
     assert size_of(of, answer) == (256, 300)
     assert (order.canvas.source, order.canvas.mask, order.references) == (png(256, 300), png(256, 300), ())
-    assert said(answer)["input_mp"] == 0.07
+    assert json_of(answer)["input_mp"] == 0.07
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from fluxwerk import Client, InvalidRequestError, get_model
 from fluxwerk.server import strictness
 from fluxwerk.server.strictness import HEADER
-from support.asking import PRO, ask, face, fault, post, said
+from support.asking import PRO, ask, face, fault, json_of, post
 from support.images import png, text
 
 IMAGE = text(png(256, 256))
@@ -35,7 +35,7 @@ ODD = [
 def test_a_strict_server_refuses_what_the_live_one_ignores(path, fields, name, kind, reason):
     of = face(strict=True)
     answer = post(of, {"prompt": "x", **fields}, path)
-    [entry] = said(answer)["detail"]
+    [entry] = json_of(answer)["detail"]
 
     assert (answer.status, entry["loc"], entry["type"]) == (422, ["body", name], kind)
     assert reason in entry["msg"]
@@ -68,7 +68,7 @@ def test_a_body_without_oddities_is_taken_without_a_word(strict, caplog):
 def test_a_strict_server_names_everything_at_once():
     answer = post(face(strict=True), {"promt": "x", "width": 1001, "seed": "y"})
 
-    assert {(entry["loc"][1], entry["type"]) for entry in said(answer)["detail"]} == {
+    assert {(entry["loc"][1], entry["type"]) for entry in json_of(answer)["detail"]} == {
         ("prompt", "missing"),
         ("seed", "int_parsing"),
         ("width", "off_grid"),
@@ -79,13 +79,14 @@ def test_a_strict_server_names_everything_at_once():
 def test_fill_of_a_strict_server_says_which_field_holds_the_image():
     answer = post(face(strict=True), {"input_image": IMAGE}, "/v1/flux-pro-1.0-fill")
 
-    assert [entry["msg"] for entry in said(answer)["detail"]] == [
+    assert [entry["msg"] for entry in json_of(answer)["detail"]] == [
         "Field required",
         "flux-pro-1.0-fill has no such field; did you mean 'image'?",
     ]
 
 
-def test_a_name_cannot_break_out_of_the_header_and_its_value_is_not_repeated():
+def test_a_field_name_cannot_break_out_of_the_header():
+    """An unknown field name cannot break out of the header, and the value of the field is not repeated there."""
     answer = post(face(), {"prompt": "x", "a\r\nset-cookie: b": "CANARY", "é" * 300: 1})
     told = answer.headers[HEADER]
 
@@ -105,7 +106,7 @@ def test_a_body_of_many_unknown_fields_gets_ten_remarks():
 def test_a_size_beyond_all_bounds_is_left_to_the_areas_check():
     answer = post(face(), {"prompt": "x", "width": 10**400 + 1})
 
-    assert (answer.status, said(answer)["detail"][0]["type"]) == (422, "too_many_pixels")
+    assert (answer.status, json_of(answer)["detail"][0]["type"]) == (422, "too_many_pixels")
 
 
 def test_a_body_that_is_not_an_object_is_refused_once():

@@ -15,7 +15,7 @@ from fluxwerk.server.faults.rules import FaultRule
 from fluxwerk.server.state.outgoing import PAUSES, OutgoingWebhook
 from fluxwerk.server.state.webhooks import WebhookPolicy
 from fluxwerk.types import HttpRequest, Response
-from support.asking import ask, face, fault, post, said
+from support.asking import ask, face, fault, json_of, post
 
 HOOK = "https://me.example/hook?token=CANARY"
 
@@ -42,10 +42,10 @@ def told(receiver: Receiver, prompt: str = "x", secret: str | None = "s3cret", *
     of = face(receiver=receiver, **how)
     receiver.clock = of.clock
     began = of.clock.now()
-    identity = said(post(of, {"prompt": prompt, "webhook_url": HOOK, "webhook_secret": secret}))["id"]
+    identity = json_of(post(of, {"prompt": prompt, "webhook_url": HOOK, "webhook_secret": secret}))["id"]
     of.settle()
     receiver.times = [time - began for time in receiver.times]
-    return of, said(ask(of, "GET", f"/v1/tasks/{identity}"))
+    return of, json_of(ask(of, "GET", f"/v1/tasks/{identity}"))
 
 
 def test_a_ready_task_is_told_once_in_the_guides_words_with_both_ids():
@@ -146,8 +146,8 @@ def test_the_task_lists_webhook_attempts_without_the_query():
 
 def test_a_task_whose_webhook_is_not_due_says_so():
     of = face(seconds=60)
-    identity = said(post(of, {"prompt": "x", "webhook_url": HOOK}))["id"]
-    row = said(ask(of, "GET", f"/v1/tasks/{identity}"))
+    identity = json_of(post(of, {"prompt": "x", "webhook_url": HOOK}))["id"]
+    row = json_of(ask(of, "GET", f"/v1/tasks/{identity}"))
     assert row["webhook"] == {"url": "https://me.example/hook?…", "state": "waiting", "attempts": []}
 
 
@@ -155,7 +155,7 @@ def test_a_cancelled_task_is_told_as_cancelled_and_only_once():
     receiver = Receiver()
     of = face(seconds=60, receiver=receiver)
     receiver.clock = of.clock
-    identity = said(post(of, {"prompt": "x", "webhook_url": HOOK}))["id"]
+    identity = json_of(post(of, {"prompt": "x", "webhook_url": HOOK}))["id"]
     ask(of, "DELETE", f"/v1/tasks/{identity}")
     of.settle()
     assert [json.loads(request.body)["error"] for request in receiver.got] == ["cancelled"]

@@ -37,21 +37,21 @@ def post(of: FaceToFace, body: object, path: str = PRO, key: str | None = "key")
     return ask(of, "POST", path, body, key)
 
 
-def said(response: Response) -> dict:
+def json_of(response: Response) -> dict:
     return json.loads(response.body)
 
 
 def poll(of: FaceToFace, submitted: Response, key: str | None = None) -> dict:
-    return said(ask(of, "GET", said(submitted)["polling_url"], key=key))
+    return json_of(ask(of, "GET", json_of(submitted)["polling_url"], key=key))
 
 
 def fault(response: Response) -> tuple[int, list, str]:
-    entry = said(response)["detail"][0]
+    entry = json_of(response)["detail"][0]
     return response.status, entry["loc"], entry["msg"]
 
 
 def size_of(of: FaceToFace, submitted: Response) -> tuple[int, int]:
-    order = of.state.accounts.jobs[said(submitted)["id"]].order
+    order = of.state.accounts.jobs[json_of(submitted)["id"]].order
     return order.width, order.height
 
 

@@ -47,7 +47,7 @@ class Fate:
             if self._passed == self._point.nth:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def hear(self, progress: RunProgress) -> None:
+    def on_progress(self, progress: RunProgress) -> None:
         if self._breath:
             self._breath.send(progress.kind)
             self._breath = None
@@ -119,6 +119,8 @@ def work(
     saver = DeadlySaver(Folder(folder))
     saver.fate = fate
     options = RunOptions(lease=LEASE, concurrency=8, first_pause=0.05)
-    batch = Batch(opened, client=DeadlyClient(key, base, fate), saver=saver, options=options, on_progress=fate.hear)
+    batch = Batch(
+        opened, client=DeadlyClient(key, base, fate), saver=saver, options=options, on_progress=fate.on_progress
+    )
     with batch:
         asyncio.run(batch.work())

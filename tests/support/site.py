@@ -23,7 +23,7 @@ from fluxwerk.testing.face_to_face import BASE
 from fluxwerk.types import HttpRequest, Response
 
 QUICK = RunOptions(lease=1.0, first_pause=0.01)
-Meddle = Callable[[HttpRequest, Callable[[], Response]], Response]
+Intercept = Callable[[HttpRequest, Callable[[], Response]], Response]
 
 
 def honest(_: HttpRequest, answer: Callable[[], Response]) -> Response:
@@ -44,18 +44,18 @@ class Keeping:
 
 
 class Site:
-    """A ledger, a folder, and a server in the same thread that can be meddled with."""
+    """A ledger, a folder, and a server in the same thread whose requests can be intercepted."""
 
     def __init__(self, folder: Path, jobs: int = 0, books: Accounts | None = None, **options: Any) -> None:
         self.face = FaceToFace(accounts=books)
         self.path = folder / "a.ledger"
         self.ledger = Ledger.open(self.path)
         self.keep: Any = Saver(Folder(folder / "images"))
-        self.told: list[RunProgress] = []
-        self.meddle: Meddle = honest
+        self.progress: list[RunProgress] = []
+        self.intercept: Intercept = honest
         self.requests: list[HttpRequest] = []
         self.worker: Worker | None = None
-        self.on_told: Callable[[RunProgress], None] = lambda _: None
+        self.on_progress: Callable[[RunProgress], None] = lambda _: None
         if jobs:
             rows = [{"prompt": f"image {number}", "width": 64, "height": 64, **options} for number in range(jobs)]
             plan(self.ledger, rows)
@@ -63,21 +63,21 @@ class Site:
     async def send(self, request: HttpRequest, _budget: float | None = None) -> Response:
         self.requests.append(request)
         await asyncio.sleep(0)
-        return self.meddle(request, lambda: self.face.send(request))
+        return self.intercept(request, lambda: self.face.send(request))
 
     def build(self, options: RunOptions = QUICK, ledger: Ledger | None = None, base: str = BASE) -> Worker:
         opened = ledger or self.ledger
         inputs = Inputs(opened.database)
 
-        def tell(progress: RunProgress) -> None:
-            self.told.append(progress)
-            self.on_told(progress)
+        def report(progress: RunProgress) -> None:
+            self.progress.append(progress)
+            self.on_progress(progress)
 
         def prepare(job: Job) -> Any:
             return catalog.get_model(job.model), inputs.fill_in(job)
 
         saver = self.keep if isinstance(self.keep, Saver) else Keeping(self.keep)
-        self.worker = Worker(opened, self.send, base, prepare, saver, options, tell)
+        self.worker = Worker(opened, self.send, base, prepare, saver, options, report)
         return self.worker
 
     def run(self, options: RunOptions = QUICK, base: str = BASE) -> str:
@@ -90,7 +90,7 @@ class Site:
         return self.ledger.budget.sums().count(*stages)
 
     def kinds(self) -> list[str]:
-        return [progress.kind for progress in self.told]
+        return [progress.kind for progress in self.progress]
 
     @property
     def submits(self) -> list[HttpRequest]:
@@ -101,11 +101,11 @@ class Site:
         return list(self.face.state.accounts.jobs.values())
 
 
-def first_times(count: int, response: Response | Exception) -> Meddle:
+def first_times(count: int, response: Response | Exception) -> Intercept:
     """Answer the first submits in another way."""
     left = [response] * count
 
-    def meddle(request: HttpRequest, answer: Callable[[], Response]) -> Response:
+    def intercept(request: HttpRequest, answer: Callable[[], Response]) -> Response:
         if request.method != "POST" or not left:
             return answer()
         instead = left.pop()
@@ -113,7 +113,7 @@ def first_times(count: int, response: Response | Exception) -> Meddle:
             raise instead
         return instead
 
-    return meddle
+    return intercept
 
 
 def refusal(status: int, retry_after: int | None = None) -> Response:

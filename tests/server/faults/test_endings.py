@@ -13,7 +13,7 @@ from fluxwerk import ModerationError, TaskFailedError, TaskNotFoundError, TaskTi
 from fluxwerk.server.faults import endings
 from fluxwerk.server.state.accounts import KEEP, Accounts
 from fluxwerk.testing import FaceToFace
-from support.asking import ask, face, poll, post, said
+from support.asking import ask, face, json_of, poll, post
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "server.md"
 NAMES = ["request-moderated", "content-moderated", *endings.FIXED]
@@ -45,7 +45,7 @@ def test_a_refused_request_costs_nothing_and_a_refused_image_was_made(stage, lef
     of = face(accounts=Accounts(credit=Decimal(10)))
     body = poll(of, post(of, {"prompt": f"fluxwerk:{stage}-moderated"}))
     assert body["cost"] == 10 - left
-    assert said(ask(of, "GET", "/v1/credits")) == {"credits": left}
+    assert json_of(ask(of, "GET", "/v1/credits")) == {"credits": left}
 
 
 @pytest.mark.parametrize(

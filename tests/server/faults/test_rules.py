@@ -29,7 +29,7 @@ from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face_to_face import BASE, KEY, blank
 from fluxwerk.types import HttpRequest, Response
-from support.asking import PRO, ask, face, post, said
+from support.asking import PRO, ask, face, json_of, post
 
 POLL = Occasion("poll", "a fox", "flux-2-pro", "1")
 
@@ -311,7 +311,7 @@ def test_a_rule_has_nothing_to_do_with_other_paths():
             FaultRule(on="download", do="reset"),
         ]
     )
-    assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
+    assert json_of(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
     assert ask(of, "GET", PRO).status == 405
 
 

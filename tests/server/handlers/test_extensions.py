@@ -26,7 +26,7 @@ from fluxwerk.server.state.state import ServerState
 from fluxwerk.testing.face_to_face import BASE, FaceToFace, blank
 from fluxwerk.types import HttpRequest, Response
 from support.asking import ask as requested
-from support.asking import post, said
+from support.asking import json_of, post
 
 KEY = {"x-key": "a-key-for-tests"}
 FOX = {"prompt": "a fox", "width": 64, "height": 64, "output_format": "png"}
@@ -254,12 +254,12 @@ def test_a_simple_engine_becomes_live_and_a_live_one_stays() -> None:
 
 
 def tasks(of: FaceToFace, query: str = "", key: str = "key") -> list[dict]:
-    return said(requested(of, "GET", f"/v1/tasks{query}", key=key))["tasks"]
+    return json_of(requested(of, "GET", f"/v1/tasks{query}", key=key))["tasks"]
 
 
 def test_tasks_are_listed_newest_first_and_only_ones_own() -> None:
     of = FaceToFace(seconds=5)
-    first, second = (said(post(of, {"prompt": word}))["id"] for word in ("a", "b"))
+    first, second = (json_of(post(of, {"prompt": word}))["id"] for word in ("a", "b"))
     post(of, {"prompt": "c"}, key="other")
     assert [row["id"] for row in tasks(of)] == [second, first]
     assert len(tasks(of, key="other")) == 1
@@ -272,7 +272,7 @@ def test_a_list_is_bounded_and_chosen_by_status() -> None:
     for _ in range(3):
         post(of, {"prompt": "x"})
     post(of, {"prompt": "fluxwerk:error"})
-    answer = said(requested(of, "GET", "/v1/tasks?limit=2"))
+    answer = json_of(requested(of, "GET", "/v1/tasks?limit=2"))
     assert (len(answer["tasks"]), answer["more"]) == (2, True)
     assert len(tasks(of, "?status=Error")) == 1
     assert len(tasks(of, "?status=Ready&limit=1000")) == 3
@@ -285,9 +285,9 @@ def test_a_limit_that_is_none_is_refused(limit) -> None:
 
 def test_a_task_shows_what_it_was_and_how_it_ended() -> None:
     of = FaceToFace(seconds=5)
-    identity = said(post(of, {"prompt": "x"}))["id"]
+    identity = json_of(post(of, {"prompt": "x"}))["id"]
     of.clock.sleep(5)
-    row = said(requested(of, "GET", f"/v1/tasks/{identity}"))
+    row = json_of(requested(of, "GET", f"/v1/tasks/{identity}"))
     assert (row["status"], row["stage"], row["cost"], row["model"]) == ("Ready", "ended", 3, "flux-2-pro")
     assert (row["ended"] - row["accepted"], row["webhook"]) == (5, None)
     assert requested(of, "GET", f"/v1/tasks/{identity}", key="other").status == 404
@@ -296,27 +296,27 @@ def test_a_task_shows_what_it_was_and_how_it_ended() -> None:
 
 def test_a_task_that_waits_is_cancelled_and_its_credits_come_back() -> None:
     of = FaceToFace(accounts=Accounts(credit=Decimal(10)))
-    identity = said(post(of, {"prompt": "fluxwerk:pending-forever"}))["id"]
-    answer = said(requested(of, "DELETE", f"/v1/tasks/{identity}"))
+    identity = json_of(post(of, {"prompt": "fluxwerk:pending-forever"}))["id"]
+    answer = json_of(requested(of, "DELETE", f"/v1/tasks/{identity}"))
     assert (answer["cancelled"], answer["was"], answer["status"], answer["cost"]) == (True, "queued", "Error", 0)
-    assert said(requested(of, "GET", "/v1/credits")) == {"credits": 10}
+    assert json_of(requested(of, "GET", "/v1/credits")) == {"credits": 10}
 
 
 def test_a_task_whose_image_is_held_back_is_cancelled_for_good() -> None:
     of = FaceToFace(seconds=5, accounts=Accounts(credit=Decimal(10)))
-    submitted = said(post(of, {"prompt": "x"}))
-    answer = said(requested(of, "DELETE", f"/v1/tasks/{submitted['id']}"))
+    submitted = json_of(post(of, {"prompt": "x"}))
+    answer = json_of(requested(of, "DELETE", f"/v1/tasks/{submitted['id']}"))
     assert (answer["cancelled"], answer["was"]) == (True, "running")
     of.clock.sleep(6)
-    assert said(requested(of, "GET", submitted["polling_url"]))["status"] == "Error"
-    assert said(requested(of, "GET", "/v1/credits")) == {"credits": 10}
+    assert json_of(requested(of, "GET", submitted["polling_url"]))["status"] == "Error"
+    assert json_of(requested(of, "GET", "/v1/credits")) == {"credits": 10}
     assert requested(of, "DELETE", f"/v1/tasks/{submitted['id']}").status == 200
-    assert said(requested(of, "GET", "/v1/credits")) == {"credits": 10}
+    assert json_of(requested(of, "GET", "/v1/credits")) == {"credits": 10}
 
 
 def test_a_cancelled_task_gives_its_slot_back() -> None:
     of = FaceToFace(seconds=60)
-    ids = [said(post(of, {"prompt": "x"}))["id"] for _ in range(24)]
+    ids = [json_of(post(of, {"prompt": "x"}))["id"] for _ in range(24)]
     assert post(of, {"prompt": "x"}).status == 429
     requested(of, "DELETE", f"/v1/tasks/{ids[3]}")
     assert post(of, {"prompt": "x"}).status == 200
@@ -324,7 +324,7 @@ def test_a_cancelled_task_gives_its_slot_back() -> None:
 
 def test_an_engine_that_finishes_what_was_cancelled_changes_nothing() -> None:
     of = FaceToFace()
-    identity = said(post(of, {"prompt": "fluxwerk:pending-forever"}))["id"]
+    identity = json_of(post(of, {"prompt": "fluxwerk:pending-forever"}))["id"]
     job = of.state.accounts.jobs[identity]
     requested(of, "DELETE", f"/v1/tasks/{identity}")
     of.state.finish(job, b"picture")
@@ -348,7 +348,7 @@ def test_an_engine_that_finishes_what_was_cancelled_changes_nothing() -> None:
 )
 def test_a_price_is_told_without_a_key_and_without_a_task(body, cost, size) -> None:
     of = FaceToFace()
-    answer = said(requested(of, "POST", "/v1/price", body, key=None))
+    answer = json_of(requested(of, "POST", "/v1/price", body, key=None))
     assert (answer["cost"], (answer["width"], answer["height"])) == (cost, size)
     assert answer["estimate"] is True
     assert not of.state.accounts.jobs
@@ -367,12 +367,12 @@ def test_a_price_is_told_without_a_key_and_without_a_task(body, cost, size) -> N
 )
 def test_a_price_that_cannot_be_told_names_the_field(body, field) -> None:
     answer = requested(FaceToFace(), "POST", "/v1/price", body)
-    assert (answer.status, said(answer)["detail"][0]["loc"][1]) == (422, field)
+    assert (answer.status, json_of(answer)["detail"][0]["loc"][1]) == (422, field)
 
 
 def test_the_price_of_what_is_never_made_is_refused() -> None:
     answer = requested(FaceToFace(), "POST", "/v1/price", {"model": "flux-2-pro", "width": 4096, "height": 4096})
-    assert (answer.status, "4194304 pixels" in said(answer)["message"]) == (422, True)
+    assert (answer.status, "4194304 pixels" in json_of(answer)["message"]) == (422, True)
 
 
 def test_the_price_of_no_json_is_refused() -> None:
@@ -389,14 +389,14 @@ def test_the_same_key_and_body_is_the_same_task_and_is_paid_once() -> None:
     assert (again.status, again.body) == (200, first.body)
     assert again.headers["idempotent-replayed"] == "true"
     assert "idempotent-replayed" not in first.headers
-    assert said(requested(of, "GET", "/v1/credits")) == {"credits": 7}
+    assert json_of(requested(of, "GET", "/v1/credits")) == {"credits": 7}
 
 
 def test_the_same_key_with_another_body_is_refused() -> None:
     of = FaceToFace()
     once(of, {"prompt": "x"})
     answer = once(of, {"prompt": "y"})
-    assert (answer.status, said(answer)["detail"][0]["type"]) == (422, "idempotency_key_reused")
+    assert (answer.status, json_of(answer)["detail"][0]["type"]) == (422, "idempotency_key_reused")
     assert len(of.state.accounts.jobs) == 1
 
 
@@ -410,9 +410,9 @@ def test_a_refused_submit_does_not_use_up_its_idempotency_key() -> None:
 
 def test_an_idempotency_key_is_free_again_when_its_task_is_forgotten() -> None:
     of = FaceToFace()
-    first = said(once(of, {"prompt": "x"}))["id"]
+    first = json_of(once(of, {"prompt": "x"}))["id"]
     of.clock.sleep(3601)
-    assert said(once(of, {"prompt": "y"}))["id"] != first
+    assert json_of(once(of, {"prompt": "y"}))["id"] != first
 
 
 def test_a_submit_that_is_still_being_read_makes_its_twin_wait() -> None:
@@ -430,7 +430,7 @@ def test_a_submit_that_is_still_being_read_makes_its_twin_wait() -> None:
 @pytest.mark.parametrize("name", ["", "x" * 256, "tab\t"])
 def test_a_strange_idempotency_key_is_refused(name) -> None:
     answer = once(FaceToFace(), {"prompt": "x"}, name)
-    assert (answer.status, said(answer)["detail"][0]["loc"]) == (422, ["header", "Idempotency-Key"])
+    assert (answer.status, json_of(answer)["detail"][0]["loc"]) == (422, ["header", "Idempotency-Key"])
 
 
 def test_metrics_count_what_happened_and_name_nobody() -> None:
@@ -472,7 +472,7 @@ def test_a_render_is_timed_from_its_beginning() -> None:
     buckets = dict(meter.buckets())
     assert (buckets["0.25"], buckets["0.5"], buckets["120"], buckets["+Inf"]) == (0, 1, 1, 2)
     of = FaceToFace()
-    job = of.state.accounts.jobs[said(post(of, {"prompt": "fluxwerk:pending-forever"}))["id"]]
+    job = of.state.accounts.jobs[json_of(post(of, {"prompt": "fluxwerk:pending-forever"}))["id"]]
     of.clock.sleep(10)
     of.state.advance(job, RenderProgress(0.0))
     of.clock.sleep(3)
@@ -483,7 +483,7 @@ def test_a_render_is_timed_from_its_beginning() -> None:
 
 def test_a_task_that_ended_twice_is_forgotten_once() -> None:
     of = FaceToFace(seconds=5)
-    identity = said(post(of, {"prompt": "x"}))["id"]
+    identity = json_of(post(of, {"prompt": "x"}))["id"]
     requested(of, "DELETE", f"/v1/tasks/{identity}")
     of.clock.sleep(10_000)
     assert tasks(of) == []

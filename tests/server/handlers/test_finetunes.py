@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from support.asking import ask, face, fault, said
+from support.asking import ask, face, fault, json_of
 
 
 def test_an_account_has_no_finetunes():
-    assert said(ask(face(), "GET", "/v1/my_finetunes")) == {"finetunes": []}
+    assert json_of(ask(face(), "GET", "/v1/my_finetunes")) == {"finetunes": []}
 
 
 def test_the_details_of_a_finetune_need_its_id():
@@ -15,7 +15,7 @@ def test_the_details_of_a_finetune_need_its_id():
 
 def test_a_finetune_by_id_is_not_found():
     answer = ask(face(), "GET", "/v1/finetune_details?finetune_id=mine")
-    assert (answer.status, said(answer)["detail"]) == (404, "Finetune not found")
+    assert (answer.status, json_of(answer)["detail"]) == (404, "Finetune not found")
 
 
 def test_finetunes_need_a_key_and_are_only_read():

@@ -16,7 +16,7 @@ from fluxwerk.cli.group import group
 from fluxwerk.server.state import keys
 from fluxwerk.server.state.accounts import Accounts, digest_of, is_well_formed
 from fluxwerk.server.state.keys import Keyring
-from support.asking import ask, face, post, said
+from support.asking import ask, face, json_of, post
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_key_is_shown_once_and_kept_as_its_hash(ring, tmp_path):
 def test_a_key_opens_its_account_with_its_credits_and_no_other_key_does(ring):
     key = ring.add("shop", Decimal(5))
     of = face(accounts=Accounts(grants=ring.granted))
-    assert said(ask(of, "GET", "/v1/credits", key=key)) == {"credits": 5}
+    assert json_of(ask(of, "GET", "/v1/credits", key=key)) == {"credits": 5}
     assert post(of, {"prompt": "x"}, key=key).status == 200
     assert post(of, {"prompt": "x"}, key=key).status == 402
     assert post(of, {"prompt": "x"}, key="another").status == 403
@@ -71,11 +71,11 @@ def test_a_key_opens_its_account_with_its_credits_and_no_other_key_does(ring):
 def test_a_revoked_key_ends_at_once_and_its_task_goes_on(ring):
     key = ring.add("shop")
     of = face(seconds=5, accounts=Accounts(grants=ring.granted))
-    submitted = said(post(of, {"prompt": "x"}, key=key))
+    submitted = json_of(post(of, {"prompt": "x"}, key=key))
     ring.revoke("shop")
     assert post(of, {"prompt": "x"}, key=key).status == 403
     of.clock.sleep(5)
-    assert said(ask(of, "GET", submitted["polling_url"], key=None))["status"] == "Ready"
+    assert json_of(ask(of, "GET", submitted["polling_url"], key=None))["status"] == "Ready"
     assert ring.entries()[0].revoked
 
 
@@ -101,7 +101,7 @@ def test_credits_can_be_added_in_the_file(ring, tmp_path):
     post(of, {"prompt": "x"}, key=key)
     file = tmp_path / "keys.json"
     file.write_text(file.read_text().replace('"credits": "3"', '"credits": "13"'))
-    assert said(ask(of, "GET", "/v1/credits", key=key)) == {"credits": 10}
+    assert json_of(ask(of, "GET", "/v1/credits", key=key)) == {"credits": 10}
 
 
 @pytest.mark.parametrize("amount", ["NaN", "-1", "Infinity", "1e400", "many"])
@@ -120,8 +120,8 @@ def test_an_impossible_amount_of_credits_is_refused(amount, ring, tmp_path):
 def test_a_mistyped_key_is_told_so():
     key = keys.make()
     answer = post(face(accounts=Accounts(["known"])), {"prompt": "x"}, key=key[:-1] + ("A" if key[-1] != "A" else "B"))
-    assert "checksum" in said(answer)["message"]
-    assert said(answer)["detail"] == "Not authenticated - Invalid Authentication"
+    assert "checksum" in json_of(answer)["message"]
+    assert json_of(answer)["detail"] == "Not authenticated - Invalid Authentication"
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "a\nb", "a/b"])

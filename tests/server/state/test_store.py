@@ -19,7 +19,7 @@ from fluxwerk.server.state.store import DiskStore
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face_to_face import blank
 from fluxwerk.types import HttpRequest, Response
-from support.asking import PRO, ask, poll, post, said
+from support.asking import PRO, ask, json_of, poll, post
 from support.images import png, text
 from support.process import process
 from support.receiver import receiving
@@ -73,9 +73,9 @@ def test_references_canvas_and_options_come_through(tmp_path):
     fill = {"image": text(png(256, 300)), "mask": text(png(256, 300)), "guidance": 12.5}
     with living(tmp_path) as of:
         never(of)
-        ids = [said(post(of, {"prompt": "x", **fields}))["id"]]
-        ids.append(said(post(of, fill, "/v1/flux-pro-1.0-fill"))["id"])
-        ids.append(said(post(of, {"image": text(png(256, 256)), "left": 7}, "/v1/flux-pro-1.0-expand"))["id"])
+        ids = [json_of(post(of, {"prompt": "x", **fields}))["id"]]
+        ids.append(json_of(post(of, fill, "/v1/flux-pro-1.0-fill"))["id"])
+        ids.append(json_of(post(of, {"image": text(png(256, 256)), "left": 7}, "/v1/flux-pro-1.0-expand"))["id"])
         before = [of.state.accounts.jobs[identity] for identity in ids]
     with living(tmp_path) as of:
         after = [of.state.accounts.jobs[identity] for identity in ids]
@@ -88,7 +88,7 @@ def test_an_image_and_its_link_outlive_the_process(tmp_path):
     with living(tmp_path) as of:
         submitted = post(of, {"prompt": "x"})
         link = poll(of, submitted)["result"]["sample"]
-        assert of.state.accounts.jobs[said(submitted)["id"]].picture is None
+        assert of.state.accounts.jobs[json_of(submitted)["id"]].picture is None
     with living(tmp_path) as of:
         assert ask(of, "GET", link, key=None).body == blank(1024, 1024)
         assert poll(of, submitted)["status"] == "Ready"
@@ -102,9 +102,9 @@ def test_balances_and_idempotency_keys_outlive_the_process(tmp_path):
         first = once(of)
         post(of, {"prompt": "fluxwerk:error"})
     with living(tmp_path) as of:
-        assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000 - 3}
+        assert json_of(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000 - 3}
         assert once(of).body == first.body
-        assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000 - 3}
+        assert json_of(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000 - 3}
 
 
 def test_an_ending_outlives_the_process(tmp_path):
@@ -133,7 +133,7 @@ def test_a_lost_image_is_rendered_again(tmp_path):
     with living(tmp_path) as of:
         link = poll(of, submitted)["result"]["sample"]
         assert ask(of, "GET", link, key=None).body == blank(1024, 1024)
-        assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000 - 3}
+        assert json_of(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000 - 3}
 
 
 EDITS = {
@@ -163,7 +163,7 @@ def test_a_lost_image_without_its_inputs_is_not_rendered(kind, tmp_path):
                 0,
             )
             assert "are lost" in said_now["details"]["message"]
-            assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
+            assert json_of(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
 
 
 def test_a_task_with_lost_inputs_fails_and_sends_its_webhook(tmp_path):
@@ -177,7 +177,7 @@ def test_a_task_with_lost_inputs_fails_and_sends_its_webhook(tmp_path):
     with living(tmp_path, receiver=lambda got: told.append(json.loads(got.body)) or Response(204)) as of:
         of.settle()
         assert poll(of, submitted)["status"] == "Error"
-        assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
+        assert json_of(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
     assert [(one["status"], one["error"]) for one in told] == [("Error", "internal_error")]
 
 
@@ -194,7 +194,7 @@ def test_what_was_kept_long_enough_leaves_no_file(tmp_path):
         post(of, {"prompt": "x", "input_image": text(png(64, 64))})
         now = of.clock.now()
     with living(tmp_path, now + KEEP + 1) as of:
-        assert said(ask(of, "GET", "/v1/tasks"))["tasks"] == []
+        assert json_of(ask(of, "GET", "/v1/tasks"))["tasks"] == []
     files = [file.name for file in tmp_path.rglob("*") if file.is_file() and not file.name.startswith("state.db")]
     assert files == []
 
@@ -209,7 +209,7 @@ def test_a_webhook_that_was_not_acknowledged_goes_on_after_the_restart(tmp_path)
     got: list[float] = []
     with living(tmp_path, receiver=lambda _: Response(500)) as of:
         began = of.clock.now()
-        identity = said(post(of, {"prompt": "x", **HOOK}))["id"]
+        identity = json_of(post(of, {"prompt": "x", **HOOK}))["id"]
         ask(of, "GET", "/v1/credits")
         of._post.deliver(of.clock.now() + 2)
         moment = of.clock.now()
@@ -220,7 +220,7 @@ def test_a_webhook_that_was_not_acknowledged_goes_on_after_the_restart(tmp_path)
 
     with living(tmp_path, moment, receiver=receive) as of:
         of.settle()
-        row = said(ask(of, "GET", f"/v1/tasks/{identity}"))
+        row = json_of(ask(of, "GET", f"/v1/tasks/{identity}"))
     assert got == [6]
     assert row["webhook"]["state"] == "delivered"
     assert [one["outcome"] for one in row["webhook"]["attempts"]] == ["answered 500", "answered 500", "answered 204"]
@@ -266,15 +266,15 @@ def test_the_state_of_another_release_is_said(tmp_path):
 
 def test_a_task_that_cannot_be_written_is_neither_charged_nor_there(tmp_path):
     with living(tmp_path) as of:
-        assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
+        assert json_of(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
         of.state.accounts._store._connection.execute("drop table task")
         refused = post(of, {"prompt": "x", "input_image": text(png(64, 64))})
-        assert (refused.status, said(refused)["error"]) == (503, "storage_unavailable")
+        assert (refused.status, json_of(refused)["error"]) == (503, "storage_unavailable")
         assert "no such table" in of.state.storage_error
         assert of.state.accounts.jobs == {}
-        assert said(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
+        assert json_of(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
     with living(tmp_path) as of:
-        assert said(ask(of, "GET", "/v1/tasks"))["tasks"] == []
+        assert json_of(ask(of, "GET", "/v1/tasks"))["tasks"] == []
     assert not list((tmp_path / "inputs").iterdir())
 
 
@@ -308,8 +308,8 @@ def test_more_accounts_than_are_remembered_come_back_whole(tmp_path):
     disk = DiskStore(tmp_path)
     of = FaceToFace(accounts=Accounts(store=disk, remembered=2), secret=disk.secret)
     for key in keys:
-        assert len(said(ask(of, "GET", "/v1/tasks", key=key))["tasks"]) == 2
-        assert said(ask(of, "GET", "/v1/credits", key=key)) == {"credits": 1_000_000 - 6}
+        assert len(json_of(ask(of, "GET", "/v1/tasks", key=key))["tasks"]) == 2
+        assert json_of(ask(of, "GET", "/v1/credits", key=key)) == {"credits": 1_000_000 - 6}
     disk.close()
 
 
@@ -335,7 +335,7 @@ def write_row(folder: Path, column: str, value: object) -> None:
 )
 def test_a_damaged_row_is_put_aside_and_named_and_the_server_starts(tmp_path, caplog, body):
     with living(tmp_path) as of:
-        submitted = said(post(of, {"prompt": "a fox"}))["id"]
+        submitted = json_of(post(of, {"prompt": "a fox"}))["id"]
     write_row(tmp_path, "body", body)
     with living(tmp_path) as of:
         assert of.state.accounts.jobs == {}
@@ -373,7 +373,7 @@ def test_a_full_disk_refuses_submits_by_name_and_health_says_so(caplog):
     for _ in range(50):
         answer = post(of, {"prompt": "x"})
         assert (answer.status, answer.headers["retry-after"]) == (503, "30")
-        assert said(answer)["error"] == "storage_unavailable"
+        assert json_of(answer)["error"] == "storage_unavailable"
     assert ask(of, "GET", "/healthz").status == 503
     assert caplog.text.count("cannot be written") == 1
     assert of.state.accounts.jobs == {}
