@@ -24,6 +24,7 @@ from fluxwerk.errors import (
     InDoubtError,
     InsufficientCreditsError,
     NoResponseError,
+    RateLimitError,
     StorageError,
 )
 from fluxwerk.ledger.callback import address, read_token
@@ -788,3 +789,30 @@ def test_a_batch_learns_durations_for_each_size(tmp_path):
         asyncio.run(client.close())
 
     assert repr(history).startswith("PollingHistory(2 kinds")
+
+
+def test_a_run_that_is_cut_while_its_ledger_is_full_names_the_task(tmp_path: Path):
+    class Full(Ledger):
+        def submitted(self, *_: Any) -> Job | None:
+            raise StorageError("database or disk is full")
+
+    site = Site(tmp_path, 1)
+    with Full.open(site.path) as ledger:
+        asyncio.run(site.build(RunOptions(timeout=0.5, first_pause=0.01), ledger).run())
+    assert any(f"--collect {site.accepted[0].task.id}" in progress.text for progress in site.progress)
+
+
+def test_a_refused_poll_for_a_fresh_link_leaves_its_job_ready(site: Site):
+    site.run()
+    for job in site.accepted:
+        _put_back(site, job, Stage.READY, expires=1e12)
+
+    def refuse(request: HttpRequest, answer: Callable[[], Response]) -> Response:
+        if "/results/" in request.url:
+            return Response(403)
+        return Response(429, {"retry-after": "3600"}) if "get_result" in request.url else answer()
+
+    site.intercept = refuse
+    with pytest.raises(RateLimitError):
+        site.run()
+    assert (site.count(Stage.FAILED), site.count(Stage.READY)) == (0, 5)

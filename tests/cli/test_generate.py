@@ -135,3 +135,27 @@ def test_an_image_that_cannot_be_saved_stops_the_series():
     assert done.exit_code == 8
     assert done.stderr.count("cannot be written") == 1
     assert "0 of 3 images saved" in done.stdout
+
+
+def test_a_contact_sheet_never_replaces_an_image():
+    done = generate("a fox", "-n", "2", *SMALL, "--offline", "-o", "k.png", "--sheet", "k-1.png")
+    assert done.exit_code != 0
+    assert "k-1.png cannot be written" in done.stderr
+    with Image.open("k-1.png") as image:
+        assert image.size == (64, 64)
+
+
+def test_a_sheet_that_is_an_option_is_refused_before_the_submit():
+    done = generate("a fox", *SMALL, "--offline", "--sheet", "-o")
+    assert done.exit_code == 2
+    assert "must be the name of a file" in done.stderr
+
+
+def test_a_closed_stderr_loses_no_image(tmp_path):
+    command = [sys.executable, "-m", "fluxwerk", "generate", "a fox", *SMALL, "--offline", "-o", "kept.png"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        subprocess.run(command, check=False, stderr=closed, stdout=subprocess.DEVNULL, timeout=60)
+    with Image.open("kept.png") as image:
+        assert image.size == (64, 64)

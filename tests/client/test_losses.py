@@ -196,3 +196,15 @@ def test_a_loss_repeats_at_most_200_characters_of_what_came():
 
     assert isinstance(loss, TransportError)
     assert len(str(loss)) < 240
+
+
+def test_a_certificate_error_of_the_caller_is_not_taken_for_ours():
+    try:
+        raise ssl.SSLCertVerificationError("the caller's own")
+    except ssl.SSLCertVerificationError as outer:
+        try:
+            raise httpx2.ConnectError("refused")
+        except httpx2.ConnectError as trouble:
+            loss = read_loss(trouble, left=False, outer=outer)
+    assert not loss.permanent
+    assert "certificate" not in str(loss)

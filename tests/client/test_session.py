@@ -115,3 +115,17 @@ def test_webhooks_are_waited_for_where_the_model_sends_them():
     for model in catalog.list_models().values():
         assert catalog.takes_webhooks(model.name) is ("webhook_url" in model.options)
     assert catalog.takes_webhooks("newer-than-the-catalogue")
+
+
+def test_an_observer_that_fails_changes_neither_slots_nor_images(caplog):
+    face = FaceToFace(slots=1, seconds=2)
+
+    def fail(event):
+        raise RuntimeError(event.kind)
+
+    face.on_event = fail
+    first = face.submit("a fox", width=64, height=64)
+    assert face.slots.age(first) is not None
+    assert face.download(first).width == 64
+    assert face.generate("an owl", width=64, height=64).width == 64
+    assert "on_event raised an exception at 'submitted'" in caplog.text
