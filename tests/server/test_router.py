@@ -311,7 +311,7 @@ def test_an_image_is_forgotten_after_an_hour():
 def test_a_folder_without_a_picture_is_not_found():
     of = face(seconds=60)
     job = of.state.accounts.jobs[json_of(post(of, {"prompt": "x"}))["id"]]
-    job.picture = None
+    job.image = None
     where = links.path(job.folder, "jpeg")
     query = links.sign(of.state.secret, where, "image/jpeg", of.clock.now() + 9)
     assert ask(of, "GET", f"{where}?{query}").status == 404

@@ -119,8 +119,8 @@ def publish(app: fastapi.FastAPI, models: Mapping[str, Model], carry: Carry, abi
 
 
 def _offer_model(app: fastapi.FastAPI, path: str, model: Model, carry: Carry, *, shown: bool) -> None:
-    once = _parameter("Idempotency-Key", "header", required=False)
-    once["description"] = "An extension: the same key with the same body is the same task."
+    idempotency = _parameter("Idempotency-Key", "header", required=False)
+    idempotency["description"] = "An extension: the same key with the same body is the same task."
     responses = _responses(
         {"anyOf": [SCHEMAS["AsyncResponse"], SCHEMAS["AsyncWebhookResponse"]]},
         *(400, 401, 402, 403, 409, 413, 422, 429, 503),
@@ -139,7 +139,7 @@ def _offer_model(app: fastapi.FastAPI, path: str, model: Model, carry: Carry, *,
         responses=responses,
         openapi_extra={
             "requestBody": _body(schema.request_model(model.name).model_json_schema()),
-            "parameters": [_parameter("x-key", "header", required=True), once],
+            "parameters": [_parameter("x-key", "header", required=True), idempotency],
         },
     )
 

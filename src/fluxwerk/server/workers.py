@@ -63,7 +63,7 @@ class BackgroundWorkers:
 
     def ended(self, job: TaskRecord) -> None:
         """Start delivering the webhook, if the submit asked for one."""
-        if job.notice is not None:
+        if job.webhook is not None:
             self._keep(self._deliver(job))
 
     async def _render(self, job: TaskRecord) -> None:

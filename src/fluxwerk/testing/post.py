@@ -29,7 +29,7 @@ class Post:
 
     def add(self, job: TaskRecord) -> None:
         """Take a task that has an ending, and deliver its webhook when it is due."""
-        if job.notice is not None:
+        if job.webhook is not None:
             self._later(job.ready_at or 0.0, lambda: self._begin(job))
 
     def deliver(self, until: float | None) -> None:

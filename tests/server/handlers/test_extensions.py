@@ -329,7 +329,7 @@ def test_an_engine_that_finishes_what_was_cancelled_changes_nothing() -> None:
     requested(of, "DELETE", f"/v1/tasks/{identity}")
     of.state.finish(job, b"picture")
     of.state.fail(job, "too late")
-    assert (job.word, job.details["error"], job.picture) == ("Error", "cancelled", None)
+    assert (job.word, job.details["error"], job.image) == ("Error", "cancelled", None)
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_an_image_and_its_link_outlive_the_process(tmp_path):
     with living(tmp_path) as of:
         submitted = post(of, {"prompt": "x"})
         link = poll(of, submitted)["result"]["sample"]
-        assert of.state.accounts.jobs[json_of(submitted)["id"]].picture is None
+        assert of.state.accounts.jobs[json_of(submitted)["id"]].image is None
     with living(tmp_path) as of:
         assert ask(of, "GET", link, key=None).body == blank(1024, 1024)
         assert poll(of, submitted)["status"] == "Ready"

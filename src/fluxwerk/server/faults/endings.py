@@ -38,7 +38,9 @@ def failed(code: str = "internal_error", message: str = "asked for by the test")
 
 
 CANCELLED = failed("cancelled", "cancelled by its owner")
-BEREFT = failed(message="the server stopped before the image was safe, and the images it was to be made of are lost")
+INPUTS_LOST = failed(
+    message="the server stopped before the image was safe, and the images it was to be made of are lost"
+)
 
 
 def asked_for(prompt: str) -> Ending | None:

@@ -21,7 +21,7 @@ def deliver(state: ServerState, request: ServerRequest) -> Response:
     if fault:
         raise ServerError("forbidden", fault, detail=f"Forbidden: {fault}")
     job = state.accounts.by_folder.get(where)
-    image = state.accounts.picture(job) if job else None
+    image = state.accounts.image(job) if job else None
     if job is None or image is None:
         raise ServerError("not_found", "This image is no longer kept.", detail="Not Found")
     until = datetime.strptime(request.query["se"], links.STAMP).replace(tzinfo=UTC).timestamp()

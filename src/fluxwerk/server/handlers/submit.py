@@ -33,8 +33,8 @@ COLUMNS = frozenset({"prompt", "width", "height", "seed", "output_format", "webh
 LARGEST_OUTPUT = 80_000_000
 # How many pixels a side may have in a file of that format, as the usual libraries write it.
 LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
-ONCE = "idempotency-key"
-LONGEST_ONCE = 255
+IDEMPOTENCY = "idempotency-key"
+LONGEST_IDEMPOTENCY_KEY = 255
 
 log = logging.getLogger("fluxwerk.server")
 
@@ -43,16 +43,16 @@ def submit(state: ServerState, model: Model, request: ServerRequest, rule: Fault
     """Accept one task and answer with it; `rule` is the trouble that its ending may have been given."""
     account = state.authenticate(request)
     _check_open(state)
-    once = _once(request)
-    if once is None:
+    idempotency = _idempotency(request)
+    if idempotency is None:
         return (yield from _accept(state, account, model, request, rule, None))
-    known = _repeated(state, account, once)
+    known = _repeated(state, account, idempotency)
     if known is not None:
         return known
-    waiting = account.digest, once[0]
+    waiting = account.digest, idempotency[0]
     state.submitting.add(waiting)
     try:
-        return (yield from _accept(state, account, model, request, rule, once))
+        return (yield from _accept(state, account, model, request, rule, idempotency))
     finally:
         state.submitting.discard(waiting)
 
@@ -62,7 +62,7 @@ def admit(state: ServerState, model: Model, request: ServerRequest) -> None:
     account = state.authenticate(request)
     _check_open(state)
     # A repeated submit is answered with its task, and needs no slot.
-    if (account.digest, request.headers.get(ONCE)) not in state.accounts.by_once:
+    if (account.digest, request.headers.get(IDEMPOTENCY)) not in state.accounts.by_idempotency:
         _check_slot(state, account, model)
 
 
@@ -87,17 +87,17 @@ def _accept(
     model: Model,
     request: ServerRequest,
     rule: FaultRule | None,
-    once: tuple[str, str] | None,
+    idempotency: tuple[str, str] | None,
 ) -> Flow[Response]:
     fields, remarks = _read(state, model, request.body)
-    notice = _notice(state, fields)
+    webhook = _webhook_of(state, fields)
     _check_slot(state, account, model)
     with state.accounts.hold(account, model):
         attached = yield from inputs.attach(model, fields)
     # Fetching took time, in which the end may have begun: what is accepted now would not be waited for.
     _check_open(state)
     job = _job(state, account, model, fields, attached, request.origin)
-    job.notice, job.once = notice, once
+    job.webhook, job.idempotency = webhook, idempotency
     faults = state.abilities.faults(job.order)
     if faults:
         raise invalid([entry(fault) for fault in faults])
@@ -137,29 +137,29 @@ def _prompt_faults(prompt: str, longest: int) -> list[dict[str, Json]]:
 
 
 def _answer(job: TaskRecord) -> Response:
-    return wire.write_task(job.task, {"status": "Pending", "webhook_url": job.notice.url} if job.notice else None)
+    return wire.write_task(job.task, {"status": "Pending", "webhook_url": job.webhook.url} if job.webhook else None)
 
 
-def _once(request: ServerRequest) -> tuple[str, str] | None:
-    key = request.headers.get(ONCE)
+def _idempotency(request: ServerRequest) -> tuple[str, str] | None:
+    key = request.headers.get(IDEMPOTENCY)
     if key is None:
         return None
-    if not 0 < len(key) <= LONGEST_ONCE or not key.isascii() or not key.isprintable():
+    if not 0 < len(key) <= LONGEST_IDEMPOTENCY_KEY or not key.isascii() or not key.isprintable():
         place = ["header", "Idempotency-Key"]
-        text = f"Input should be 1 to {LONGEST_ONCE} printable ASCII characters"
+        text = f"Input should be 1 to {LONGEST_IDEMPOTENCY_KEY} printable ASCII characters"
         raise invalid([{"type": "value_error", "loc": place, "msg": text}])
     return key, hashlib.sha256(request.path.encode() + b"\0" + request.body).hexdigest()
 
 
-def _repeated(state: ServerState, account: Account, once: tuple[str, str]) -> Response | None:
+def _repeated(state: ServerState, account: Account, idempotency: tuple[str, str]) -> Response | None:
     state.forget()
-    job = state.accounts.by_once.get((account.digest, once[0]))
+    job = state.accounts.by_idempotency.get((account.digest, idempotency[0]))
     if job is None:
-        if (account.digest, once[0]) in state.submitting:
+        if (account.digest, idempotency[0]) in state.submitting:
             text = "A submit with this Idempotency-Key is still being read; ask again in a moment"
             raise ServerError("conflict", text, retry_after=RETRY_AFTER)
         return None
-    if job.once != once:
+    if job.idempotency != idempotency:
         place = ["header", "Idempotency-Key"]
         text = "This key was used with another body; use a new key for a new image"
         raise invalid([{"type": "idempotency_key_reused", "loc": place, "msg": text}])
@@ -167,7 +167,7 @@ def _repeated(state: ServerState, account: Account, once: tuple[str, str]) -> Re
     return Response(answer.status, {**answer.headers, "idempotent-replayed": "true"}, answer.body)
 
 
-def _notice(state: ServerState, fields: Mapping[str, Json]) -> OutgoingWebhook | None:
+def _webhook_of(state: ServerState, fields: Mapping[str, Json]) -> OutgoingWebhook | None:
     url = fields.get("webhook_url")
     if not url:
         return None

@@ -85,11 +85,11 @@ def _row(state: ServerState, job: TaskRecord) -> dict[str, Json]:
 
 
 def _webhook(job: TaskRecord) -> Json:
-    notice = job.notice
-    if notice is None:
+    webhook = job.webhook
+    if webhook is None:
         return None
     attempts = [
         {"number": number, "at": attempt.at, "outcome": attempt.outcome}
-        for number, attempt in enumerate(notice.attempts, 1)
+        for number, attempt in enumerate(webhook.attempts, 1)
     ]
-    return {"url": trust.redact(notice.url), "state": notice.state, "attempts": attempts}
+    return {"url": trust.redact(webhook.url), "state": webhook.state, "attempts": attempts}

@@ -67,16 +67,16 @@ class TaskRecord:
     ready_at: float | None = None
     word: str = "Pending"
     details: Json = None
-    picture: bytes | None = field(default=None, repr=False)
+    image: bytes | None = field(default=None, repr=False)
     progress: float | None = None
     preview: bytes | None = field(default=None, repr=False)
     delivered: bool = False
     began: float | None = None
     settled: Decimal | None = None
-    notice: OutgoingWebhook | None = field(default=None, repr=False)
-    once: tuple[str, str] | None = field(default=None, repr=False)
+    webhook: OutgoingWebhook | None = field(default=None, repr=False)
+    idempotency: tuple[str, str] | None = field(default=None, repr=False)
     inputs: tuple[str, ...] = ()
-    bereft: bool = False
+    inputs_lost: bool = False
 
     def has_ended(self, now: float) -> bool:
         """Whether its ending may be shown by now; until then it holds its slot."""
@@ -94,7 +94,7 @@ class Store(Protocol):
         """Remove a job and its files."""
         ...
 
-    def picture(self, job: TaskRecord) -> bytes | None:
+    def image(self, job: TaskRecord) -> bytes | None:
         """Read the image of a job."""
         ...
 
@@ -120,9 +120,9 @@ class MemoryStore:
     def forget(self, _: TaskRecord) -> None:
         """Let it go."""
 
-    def picture(self, job: TaskRecord) -> bytes | None:
+    def image(self, job: TaskRecord) -> bytes | None:
         """Take it from the job itself."""
-        return job.picture
+        return job.image
 
     def spent(self, _: str) -> Decimal:
         """Know of no past."""
@@ -163,7 +163,7 @@ class Accounts:
         self._store = store or MemoryStore()
         self.jobs: dict[str, TaskRecord] = {}
         self.by_folder: dict[str, TaskRecord] = {}
-        self.by_once: dict[tuple[str, str], TaskRecord] = {}
+        self.by_idempotency: dict[tuple[str, str], TaskRecord] = {}
         for job in self._store.load(self._account):
             self._enter(job)
             if job.ready_at is not None:
@@ -219,9 +219,9 @@ class Accounts:
             raise
         self._enter(job)
 
-    def finish(self, job: TaskRecord, picture: bytes, ready_at: float) -> None:
+    def finish(self, job: TaskRecord, image: bytes, ready_at: float) -> None:
         """Keep the image; it is shown from `ready_at` on."""
-        job.picture = picture
+        job.image = image
         job.word, job.settled = "Ready", job.task.cost
         self._settle(job, ready_at)
 
@@ -237,7 +237,7 @@ class Accounts:
             return
         cost = job.task.cost or NOTHING
         booked = cost if job.settled is None else job.settled
-        job.word, job.details, job.picture = ending.word, ending.details, None
+        job.word, job.details, job.image = ending.word, ending.details, None
         job.settled = cost if ending.paid else NOTHING
         job.account.spent -= booked - job.settled
         self._settle(job, now)
@@ -251,9 +251,9 @@ class Accounts:
         """Prove that the storage can be written; raises `StorageError`."""
         self._store.probe()
 
-    def picture(self, job: TaskRecord) -> bytes | None:
+    def image(self, job: TaskRecord) -> bytes | None:
         """Return the image of a job, if it has one."""
-        return job.picture or self._store.picture(job)
+        return job.image or self._store.image(job)
 
     def waiting(self) -> list[TaskRecord]:
         """List the jobs that nobody has ended, in the order of their acceptance."""
@@ -275,16 +275,16 @@ class Accounts:
             del self.by_folder[job.folder]
             job.account.in_flight.pop(job.task.id, None)
             job.account.kept -= 1
-            if job.once:
-                self.by_once.pop((job.account.digest, job.once[0]), None)
+            if job.idempotency:
+                self.by_idempotency.pop((job.account.digest, job.idempotency[0]), None)
             self._store.forget(job)
 
     def _enter(self, job: TaskRecord) -> None:
         self.jobs[job.task.id] = self.by_folder[job.folder] = job
         job.account.in_flight[job.task.id] = job
         job.account.kept += 1
-        if job.once:
-            self.by_once[job.account.digest, job.once[0]] = job
+        if job.idempotency:
+            self.by_idempotency[job.account.digest, job.idempotency[0]] = job
 
     def _settle(self, job: TaskRecord, ready_at: float) -> None:
         self._end(job, ready_at)

@@ -142,13 +142,13 @@ class ServerState:
     def resume(self) -> None:
         """Take up what another process left: tasks without an end, and webhooks that were not delivered."""
         for job in self.accounts.waiting():
-            if job.bereft:
-                self.conclude(job, endings.BEREFT)
+            if job.inputs_lost:
+                self.conclude(job, endings.INPUTS_LOST)
             else:
                 self._start(job)
         for job in list(self.accounts.jobs.values()):
-            if job.notice and job.notice.state == "pending":
-                job.notice.state = "waiting"
+            if job.webhook and job.webhook.state == "pending":
+                job.webhook.state = "waiting"
             if job.ready_at is not None:
                 self._report("ended", job)
 
@@ -202,7 +202,7 @@ class ServerState:
 
     def delivery(self, job: TaskRecord) -> Flow[None] | None:
         """Return the flow that delivers a task's webhook, if one is due and no other flow delivers it."""
-        webhook, now = job.notice, self.clock()
+        webhook, now = job.webhook, self.clock()
         if webhook is None or webhook.state != "waiting" or not job.has_ended(now):
             return None
         made = self.result(job, job.task.polling_url.partition("/v1/")[0], now) if job.word == "Ready" else None

@@ -86,14 +86,14 @@ class DiskStore:
             self._save(job)
         if job.ready_at is not None:
             # From here on the image is read from the disk, and its inputs are no longer needed.
-            job.picture = None
+            job.image = None
             shutil.rmtree(self._inputs(job), ignore_errors=True)
 
     def _save(self, job: TaskRecord) -> None:
         if job.ready_at is None:
             self._save_inputs(job)
-        elif job.picture is not None:
-            save(job.picture, self._image(job), lasting=True)
+        elif job.image is not None:
+            save(job.image, self._image(job), lasting=True)
         row = {"id": job.task.id, "account": job.account.digest, "body": dump(_write(job)).decode()}
         balance = {"digest": job.account.digest, "spent": str(job.account.spent)}
         task = "insert into task (id, account, body) values (:id, :account, :body) "
@@ -110,7 +110,7 @@ class DiskStore:
         self._image(job).unlink(missing_ok=True)
         shutil.rmtree(self._inputs(job), ignore_errors=True)
 
-    def picture(self, job: TaskRecord) -> bytes | None:
+    def image(self, job: TaskRecord) -> bytes | None:
         """Read the image of a job, if it is there and whole."""
         try:
             data = self._image(job).read_bytes() if job.word == "Ready" else b""
@@ -136,7 +136,7 @@ class DiskStore:
             if folder.name not in known:
                 shutil.rmtree(folder)
         for job in jobs:
-            if job.ready_at is not None and job.word == "Ready" and self.picture(job) is None:
+            if job.ready_at is not None and job.word == "Ready" and self.image(job) is None:
                 job.word, job.ready_at, job.settled = "Pending", None, None
             if job.ready_at is None:
                 self._take_inputs(job)
@@ -199,7 +199,7 @@ class DiskStore:
         try:
             files = {name: (self._inputs(job) / name).read_bytes() for name in job.inputs}
         except OSError:
-            job.bereft = True
+            job.inputs_lost = True
             return
         references = tuple(data for name, data in files.items() if name.startswith("reference"))
         canvas = job.order.canvas
@@ -246,9 +246,9 @@ def _write(job: TaskRecord) -> dict[str, Json]:
         "word": job.word,
         "details": job.details,
         "settled": None if job.settled is None else str(job.settled),
-        "once": job.once,
+        "once": job.idempotency,
         "inputs": list(job.inputs),
-        "notice": asdict(job.notice) if job.notice else None,
+        "notice": asdict(job.webhook) if job.webhook else None,
     }
 
 
@@ -268,13 +268,13 @@ def _read(body: dict[str, Json], account: Account) -> TaskRecord:
         body["word"],
         body["details"],
         settled=None if body["settled"] is None else Decimal(body["settled"]),
-        once=tuple(body["once"]) if body["once"] else None,
-        notice=_read_notice(body["notice"]) if body["notice"] else None,
+        idempotency=tuple(body["once"]) if body["once"] else None,
+        webhook=_read_webhook(body["notice"]) if body["notice"] else None,
         inputs=tuple(body["inputs"]),
     )
 
 
-def _read_notice(body: dict[str, Json]) -> OutgoingWebhook:
+def _read_webhook(body: dict[str, Json]) -> OutgoingWebhook:
     attempts = [DeliveryAttempt(float(attempt["at"]), attempt["outcome"]) for attempt in body["attempts"]]
     return OutgoingWebhook(body["url"], body["secret"], body["state"], attempts)
 

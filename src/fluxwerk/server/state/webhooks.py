@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import cast
 
 from fluxwerk.errors import TransportError
-from fluxwerk.protocol import webhook, wire
+from fluxwerk.protocol import wire
+from fluxwerk.protocol.webhook import sign
 from fluxwerk.server.address import take_apart
 from fluxwerk.server.faults.effects import GARBLED
 from fluxwerk.server.faults.rules import FaultRule
@@ -72,18 +73,18 @@ def write_body(job: TaskRecord, result: Json, at: float) -> bytes:
     return wire.dump(body)
 
 
-def request(notice: OutgoingWebhook, body: bytes, policy: WebhookPolicy, *, forged: bool = False) -> HttpRequest:
+def request(webhook: OutgoingWebhook, body: bytes, policy: WebhookPolicy, *, forged: bool = False) -> HttpRequest:
     """Write the POST, signed if the submit brought a secret."""
     headers = {**wire.JSON, "user-agent": "fluxwerk-webhook"}
-    if notice.secret is not None:
-        headers["x-bfl-signature"] = webhook.sign(body, "forged" if forged else notice.secret)
+    if webhook.secret is not None:
+        headers["x-bfl-signature"] = sign(body, "forged" if forged else webhook.secret)
         if policy.tell_secret:
-            headers["x-webhook-secret"] = notice.secret
-    return HttpRequest("POST", notice.url, body, headers=headers)
+            headers["x-webhook-secret"] = webhook.secret
+    return HttpRequest("POST", webhook.url, body, headers=headers)
 
 
 def deliver(
-    notice: OutgoingWebhook,
+    webhook: OutgoingWebhook,
     body: bytes,
     policy: WebhookPolicy,
     clock: Callable[[], float],
@@ -95,29 +96,29 @@ def deliver(
 
     `saved` hears of every change, and `meet` says what trouble strikes an attempt.
     """
-    notice.state = "pending"
-    while notice.state == "pending":
+    webhook.state = "pending"
+    while webhook.state == "pending":
         rule = meet()
         deed = rule.do if rule else ""
         if deed == "drop":
-            notice.note("dropped on demand", clock(), acknowledged=True)
-            notice.state = "dropped"
+            webhook.note("dropped on demand", clock(), acknowledged=True)
+            webhook.state = "dropped"
             saved()
             return
-        after = notice.pause(clock()) + (rule.seconds if rule and deed == "delay" else 0.0)
-        sent = request(notice, GARBLED if deed == "garble" else body, policy, forged=deed == "forge")
-        acknowledged = yield from _attempt(notice, Call(sent, after), clock)
+        after = webhook.pause(clock()) + (rule.seconds if rule and deed == "delay" else 0.0)
+        sent = request(webhook, GARBLED if deed == "garble" else body, policy, forged=deed == "forge")
+        acknowledged = yield from _attempt(webhook, Call(sent, after), clock)
         if deed == "duplicate" and acknowledged:
-            yield from _attempt(notice, Call(sent), clock)
+            yield from _attempt(webhook, Call(sent), clock)
         saved()
 
 
-def _attempt(notice: OutgoingWebhook, call: Call, clock: Callable[[], float]) -> Flow[bool]:
+def _attempt(webhook: OutgoingWebhook, call: Call, clock: Callable[[], float]) -> Flow[bool]:
     try:
         response = yield call
     except TransportError as lost:
         acknowledged, outcome = False, str(lost)
     else:
         acknowledged, outcome = response.status in ACKNOWLEDGED, f"answered {response.status}"
-    notice.note(outcome, clock(), acknowledged=acknowledged)
+    webhook.note(outcome, clock(), acknowledged=acknowledged)
     return acknowledged
