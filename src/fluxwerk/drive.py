@@ -23,7 +23,7 @@ Wake: TypeAlias = Callable[[], object]
 Listen: TypeAlias = Callable[[Wake], AbstractContextManager[bool]]
 # A generator of our own: a program that seeds the global one, and a test that counts on it, must not notice us.
 DICE = Random()  # noqa: S311  (no secret)
-# A last look before the deadline leaves so many seconds for its answer and the image, or half of what is left.  It is
+# A last look before the deadline leaves this many seconds for its answer and the image, or half of what is left.  It is
 # repeated while that is worth a call.
 LAST_LOOK = 1.0
 SHORTEST_LOOK = 0.1
@@ -55,7 +55,7 @@ class Clock(Protocol):
         ...
 
     def sleep(self, seconds: float, listen: Listen | None = None) -> None:
-        """Come back after so many seconds, or when `listen` says so."""
+        """Return after `seconds`, or when `listen` says so."""
         ...
 
     async def sleep_async(self, seconds: float, listen: Listen | None = None) -> None:
@@ -243,5 +243,5 @@ def out_of_time() -> TaskTimeoutError:
 
 
 def time_of_day(seconds: float) -> str:
-    """Name the time of day that is so many seconds from now, in UTC."""
+    """Name the time of day that lies `seconds` from now, in UTC."""
     return time.strftime("%H:%M:%S UTC", time.gmtime(time.time() + seconds))

@@ -52,7 +52,7 @@ class Call:
     """An HTTP request and the earliest moment for it: `after` seconds from now.
 
     `jitter` is the share of `after` by which the driver may lengthen it, so that many clients do not knock at once.
-    `early` says that nobody asked for the pause: it may be shortened for a last call before the deadline.
+    `early` says that the service did not ask for the pause: it may be shortened for a last call before the deadline.
     """
 
     request: HttpRequest
@@ -92,7 +92,7 @@ class Task:
 
 
 class Outcome(Enum):
-    """What a status word means for whoever waits."""
+    """What a status word means for the caller that waits."""
 
     RUNNING = "running"
     READY = "ready"

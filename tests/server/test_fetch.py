@@ -218,7 +218,7 @@ def test_only_the_web_ports_are_asked_outside():
 )  # fmt: skip
 def test_what_is_no_plain_web_url_is_not_asked(url):
     origin = Origin()
-    assert refusal(url, origin=origin) == "it is no plain http or https URL"
+    assert refusal(url, origin=origin) == "it is not a plain http or https URL"
     assert origin.asked == []
 
 
@@ -237,7 +237,7 @@ def test_a_redirect_is_followed():
     ("path", "reason"),
     [
         ("to-metadata", "its address is not a public one"),
-        ("to-file", "it is no plain http or https URL"),
+        ("to-file", "it is not a plain http or https URL"),
         ("to-nothing", "it could not be reached"),
         ("in-circles", "it redirects too often"),
     ],

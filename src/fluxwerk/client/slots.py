@@ -164,7 +164,7 @@ class ClientSlots:
     def give_back(self, claim: SlotClaim, cool: float | None = None, asked: float | None = None) -> None:
         """Return a claim whose submit did not become a task, or that is not wanted any more; twice changes nothing.
 
-        `cool` starts a cool-down of so many seconds: the service is too busy, and no submit of this pool leaves.  It
+        `cool` starts a cool-down of that many seconds: the service is too busy, and no submit of this pool leaves.  It
         ends after `retry.LONGEST_RETRY_AFTER` at the latest, when one submit probes, however long a pause the service
         `asked` for.
         """

@@ -21,7 +21,7 @@ class TimeLimit(float):
     until: float
 
     def __new__(cls, seconds: float, until: float) -> Self:
-        """Make a timeout of so many seconds."""
+        """Make a timeout of `seconds`."""
         limit = super().__new__(cls, seconds)
         limit.until = until
         return limit

@@ -1,6 +1,6 @@
 """What shortens a pause: one side waits for a task, and the other notifies it of the task's end.
 
-A notification carries no news, only "look now".  So one that is lost, forged, doubled or late can change when somebody
+A notification carries no news, only "look now".  So one that is lost, forged, doubled or late can change when a caller
 looks and never what they see.
 """
 
@@ -44,11 +44,11 @@ class Wakeup:
                 wake()
 
     def wait(self, task_id: str, seconds: float) -> None:
-        """Block this thread for so many seconds, or until this task is notified."""
+        """Block this thread for `seconds`, or until this task is notified."""
         WALL.sleep(seconds, self.listen(task_id))
 
     async def wait_async(self, task_id: str, seconds: float) -> None:
-        """Let so many seconds pass on the running event loop, or fewer if this task is notified."""
+        """Let `seconds` pass on the running event loop, or fewer if this task is notified."""
         await WALL.sleep_async(seconds, self.listen(task_id))
 
     def listen(self, task_id: str) -> Listen:

@@ -82,7 +82,7 @@ class LedgerWriter:
         try:
             with self._database.write():
                 return future, act(), None
-        except BaseException as error:  # noqa: BLE001  (it belongs to whoever asked)
+        except BaseException as error:  # noqa: BLE001  (it belongs to the caller)
             return future, None, error
 
 

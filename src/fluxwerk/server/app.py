@@ -76,13 +76,13 @@ def build(
                 flow = router.answer(replace(http, body=body))
                 return _to_wire(await drive_async(flow, fetch, WALL.now() + fetching))
         except ClientDisconnect:
-            # Nobody is there to read this; it only keeps a stranger's broken line out of the log of our mistakes.
+            # The client is gone and reads nothing; the answer keeps its broken connection out of the error log.
             return Answer(status_code=CLIENT_CLOSED)
         except ServerError as error:
             return _to_wire(router.refuse(http, error))
 
     async def stumble(request: fastapi.Request, _: Exception) -> Answer:
-        # The server's own log has the rest, and nobody else is to read it.
+        # The server's own log has the details, which are not for the client.
         mistake = ServerError("internal", "The server made a mistake; its log says which.")
         return _to_wire(router.refuse(_read(request), mistake))
 

@@ -79,7 +79,7 @@ class Guard:
         """Send a GET and return the answer within `budget` seconds and the guard's own deadline.
 
         Raises `ConnectionFailedError` for what must not be followed, `NoResponseError` else.
-        The texts name no address, so that nobody can map the network behind the server by asking.
+        The messages name no address, so that a client cannot map the network behind the server.
         """
         seconds = self._deadline if budget is None else min(self._deadline, budget)
         with _explained():
@@ -131,7 +131,7 @@ def _explained() -> Generator[None]:
     except TimeoutError:
         raise NoResponseError("it did not answer in time") from None
     except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError, ValueError):
-        # ValueError: names with empty or endless labels, and redirects to what is no URL.
+        # ValueError: names with empty or endless labels, and redirects to what is not a URL.
         raise NoResponseError("it could not be reached") from None
 
 
@@ -190,7 +190,7 @@ class _Backend(httpcore2.AsyncNetworkBackend):
 def _check(url: str) -> SplitResult:
     parts = take_apart(url)
     if parts is None:
-        raise ConnectionFailedError("it is no plain http or https URL")
+        raise ConnectionFailedError("it is not a plain http or https URL")
     return parts
 
 

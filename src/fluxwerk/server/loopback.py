@@ -109,7 +109,7 @@ def config_of(app: ASGIApp, *, breakable: bool = False, proxies: Iterable[str] =
     from fluxwerk.server.faults.connection import FaultyConnection  # noqa: PLC0415
     from fluxwerk.server.timed import TimedConnection  # noqa: PLC0415
 
-    # The log of requests is off, but whoever gives it a handler of their own gets it all the same.
+    # The log of requests is off, but a program may attach a handler of its own to it.
     logging.getLogger("uvicorn.access").addFilter(_hide_queries)
     logging.getLogger("asyncio").addFilter(descriptors.SHOWN)
     proxies = list(proxies)

@@ -63,7 +63,7 @@ def remarks(model: Model, given: Json) -> list[Remark]:
 
 
 def header(found: Sequence[Remark]) -> dict[str, str]:
-    """Write remarks as the header of an answer; none is no header."""
+    """Write remarks as the header of an answer; without remarks there is no header."""
     return {HEADER: "; ".join(map(str, found))} if found else {}
 
 

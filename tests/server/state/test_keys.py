@@ -109,7 +109,7 @@ def test_an_impossible_amount_of_credits_is_refused(amount, ring, tmp_path):
     """A sum that nobody can be given is refused in the file and on the command line."""
     key, file = ring.add("shop", Decimal(3)), tmp_path / "keys.json"
     file.write_text(file.read_text().replace('"credits": "3"', f'"credits": "{amount}"'))
-    with pytest.raises(InvalidUsageError, match="no file of keys"):
+    with pytest.raises(InvalidUsageError, match="not a file of keys"):
         Keyring(file)
     assert ring.granted(digest_of(key)) == 3
     for command in ("keys", "add", "more", "--file", str(tmp_path / "other.json")), ("serve", "--port", "0"):
@@ -139,7 +139,7 @@ def test_a_name_is_taken_until_its_key_is_revoked(ring):
 
 
 def test_what_names_no_key_or_several_revokes_none(ring):
-    with pytest.raises(InvalidUsageError, match="is no open key"):
+    with pytest.raises(InvalidUsageError, match="is not an open key"):
         ring.revoke("shop")
     ring.add("a", key="one-same")
     ring.add("b", key="two-same")
@@ -152,7 +152,7 @@ def test_what_names_no_key_or_several_revokes_none(ring):
 def test_a_file_that_holds_no_keys_is_said(tmp_path, text):
     file = tmp_path / "keys.json"
     file.write_text(text)
-    with pytest.raises(InvalidUsageError, match="is no file of keys"):
+    with pytest.raises(InvalidUsageError, match="is not a file of keys"):
         Keyring(file)
 
 

@@ -78,7 +78,7 @@ class FaultyResponse(Answer):
 
 
 async def _gone(receive: Receive, seconds: float | None) -> bool:
-    """Wait so many seconds, or for ever, and say whether the client left meanwhile."""
+    """Wait `seconds`, or for ever, and return whether the client left meanwhile."""
     if seconds == 0.0:
         return False
     try:

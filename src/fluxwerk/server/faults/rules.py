@@ -44,7 +44,7 @@ class FaultRule(BaseModel):
     submit counts all the same; `seconds` of a delay; `share` of the body that is sent before a cut, a stall or a
     truncation; `rate` of a drip in bytes a second; `to` of a redirect; `word` of an unknown status; `stage` and
     `reasons` of moderation.
-    When: `nth` occasions, the `first` so many, `after` so many, `every` so many, by `chance`, where the `prompt`
+    When: `nth` occasions, the `first` n, `after` n, `every` n, by `chance`, where the `prompt`
     matches a regular expression or the `model` a pattern such as flux-2-*; counted `per_task` or over all of them.
     """
 
@@ -78,7 +78,7 @@ class FaultRule(BaseModel):
         try:
             re.compile(self.prompt)
         except re.error as fault:
-            raise ValueError(f"prompt is no regular expression: {fault}") from None
+            raise ValueError(f"prompt is not a regular expression: {fault}") from None
         return self
 
     @property

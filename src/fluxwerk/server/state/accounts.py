@@ -22,7 +22,7 @@ PLENTY = Decimal(1_000_000)
 NOTHING = Decimal(0)
 # How long an image outlives its task's end, in seconds: six times as long as a link to it lives.
 KEEP = 3600.0
-# So many accounts are remembered where any key opens one; those with tasks stay in any case.
+# The number of accounts that are remembered where any key opens one; accounts with tasks always stay.
 REMEMBERED_ACCOUNTS = 10_000
 
 # What the account of a key's SHA-256 was given in credits, or `None` if there is no such account.
@@ -232,7 +232,7 @@ class Accounts:
     def end(self, job: TaskRecord, ending: Ending, now: float) -> None:
         """Note how a job ends without an image, and return its credits unless they stay booked."""
         if not ending.word:
-            # Nobody will end it, so it is forgotten as if it had ended when it began; until then it holds its slot.
+            # It never ends, so it is forgotten as if it had ended when it began; until then it holds its slot.
             heappush(self._endings, (now + self._keep, job.task.id))
             return
         cost = job.task.cost or NOTHING
@@ -256,7 +256,7 @@ class Accounts:
         return job.image or self._store.image(job)
 
     def waiting(self) -> list[TaskRecord]:
-        """List the jobs that nobody has ended, in the order of their acceptance."""
+        """List the tasks without an end, in the order of their acceptance."""
         return [job for job in self.jobs.values() if job.ready_at is None]
 
     def is_quiet(self, now: float, linger: float) -> bool:

@@ -88,7 +88,7 @@ class Keyring:
         try:
             self.entries()
         except InvalidUsageError as fault:
-            # Somebody is writing the file by hand; what was read before holds until it has changed again.
+            # A person is editing the file; what was read before holds until it changes again.
             log.warning("the keys file cannot be read: %s", fault)
         return self._granted.get(digest)
 
@@ -112,7 +112,7 @@ class Keyring:
         """Close a key by its name or by its last four characters; its tasks go on, and its row stays."""
         found = [one for one in self.entries() if one.revoked is None and name in (one.name, one.last4)]
         if len(found) != 1:
-            allowed = "is no open key" if not found else "is more than one key; give the name"
+            allowed = "is not an open key" if not found else "is more than one key; give the name"
             raise InvalidUsageError("", faults=[Fault("name", name, allowed, "`fluxwerk keys list` shows them")])
         closed = Entry(**{**asdict(found[0]), "revoked": _today()})
         self._save(tuple(closed if one is found[0] else one for one in self.entries()))
@@ -125,7 +125,7 @@ class Keyring:
 
 
 def is_credit(amount: Decimal) -> bool:
-    """Whether somebody may be given so much: from nothing to a sum of which every hundredth can still be counted."""
+    """Whether this amount may be granted: from nothing to a sum of which every hundredth can still be counted."""
     return amount.is_finite() and 0 <= amount <= MOST_CREDITS
 
 
@@ -137,7 +137,7 @@ def _read(path: Path) -> tuple[Entry, ...]:
             if not is_credit(Decimal(entry.credits)):
                 raise ValueError(f"{entry.credits} credits")
     except (OSError, ValueError, TypeError, KeyError, InvalidOperation) as fault:
-        raise InvalidUsageError(f"{path} is no file of keys ({type(fault).__name__}: {fault}).") from None
+        raise InvalidUsageError(f"{path} is not a file of keys ({type(fault).__name__}: {fault}).") from None
     return entries
 
 

@@ -20,7 +20,7 @@ def path(folder: str, suffix: str) -> str:
 
 
 def folder(of: str) -> str | None:
-    """Read the folder back from a path, or `None` if it is no path of ours."""
+    """Read the folder back from a path, or `None` for any other path."""
     match of.split("/"):
         case ["", "results", first, second, third, name] if name.startswith("sample."):
             return first + second + third

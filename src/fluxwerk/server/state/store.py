@@ -195,7 +195,7 @@ class DiskStore:
         job.inputs = tuple(images)
 
     def _take_inputs(self, job: TaskRecord) -> None:
-        """Give a job its inputs back; if one is missing the picture would be another, so none may be made."""
+        """Give a task its inputs back; if one is missing the image would differ, so none may be made."""
         try:
             files = {name: (self._inputs(job) / name).read_bytes() for name in job.inputs}
         except OSError:
