@@ -1,0 +1,123 @@
+"""What the server costs beside a bare FastAPI route: submits and polls a second, of one process without rendering.
+
+Run by hand, on a quiet machine: python bench/server.py [seconds].  Each server runs in a process of its own, and eight
+connections ask it in turn; a ratio is the server's rate by that of a route that answers the same JSON from a constant.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection
+from typing import Any
+
+import fastapi
+import uvicorn
+
+from fluxwerk.engines.offline import OfflineEngine
+from fluxwerk.server.app import build
+from fluxwerk.server.loopback import config_of
+from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.state import ServerState
+from fluxwerk.server.state.store import DiskStore
+
+CONNECTIONS = 8
+BODY = json.dumps({"prompt": "fluxwerk:pending-forever", "width": 64, "height": 64})
+KEY = {"x-key": "a-key", "content-type": "application/json"}
+
+
+def bare(listening: socket.socket) -> None:
+    app = fastapi.FastAPI()
+    task = {"id": "0" * 36, "polling_url": "http://127.0.0.1/v1/get_result?id=0", "cost": 3.0, "output_mp": 0.01}
+
+    async def submit(body: dict[str, Any]) -> dict[str, Any]:
+        return {**task, "input_mp": len(body)}
+
+    async def poll(id: str) -> dict[str, Any]:  # noqa: A002
+        return {"id": id, "status": "Pending", "result": None, "progress": None, "details": None, "preview": None}
+
+    app.post("/v1/flux-2-pro")(submit)
+    app.get("/v1/get_result")(poll)
+    uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False)).run([listening])
+
+
+def ours(listening: socket.socket, folder: str | None = None) -> None:
+    accounts = Accounts(store=DiskStore(folder)) if folder else Accounts()
+    accounts.has_slot = lambda *_: True  # type: ignore[method-assign]  # more than 24 at a time, for a rate
+    state = ServerState(accounts, time.time)
+    uvicorn.Server(config_of(build(state, OfflineEngine()), log_level="error")).run([listening])
+
+
+def rate(port: int, seconds: float, ask: Callable[[HTTPConnection], None]) -> float:
+    done = [0] * CONNECTIONS
+    until = time.monotonic() + seconds
+
+    def work(number: int) -> None:
+        connection = HTTPConnection("127.0.0.1", port)
+        while time.monotonic() < until:
+            ask(connection)
+            done[number] += 1
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(CONNECTIONS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(done) / seconds
+
+
+def submit(connection: HTTPConnection) -> str:
+    connection.request("POST", "/v1/flux-2-pro", BODY, KEY)
+    answer = connection.getresponse()
+    body = json.loads(answer.read())
+    assert answer.status == 200, body
+    return str(body["id"])
+
+
+def measured(target: Callable[..., None], seconds: float, *given: str) -> tuple[float, float]:
+    # asyncio sends small packets at once only on sockets that name their protocol.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(64)
+        port = listening.getsockname()[1]
+        process = multiprocessing.get_context("fork").Process(target=target, args=(listening, *given), daemon=True)
+        process.start()
+    first = submit(HTTPConnection("127.0.0.1", port))
+
+    def poll(connection: HTTPConnection) -> None:
+        connection.request("GET", f"/v1/get_result?id={first}")
+        connection.getresponse().read()
+
+    try:
+        return rate(port, seconds, lambda connection: void(submit(connection))), rate(port, seconds, poll)
+    finally:
+        process.kill()
+        process.join()
+
+
+def void(_: object) -> None:
+    """Drop a value."""
+
+
+def main() -> None:
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 5.0
+    print(f"{time.strftime('%F')}  {platform.platform()}  Python {platform.python_version()}  {os.cpu_count()} cores")
+    base = measured(bare, seconds)
+    print(f"  {'bare FastAPI route':22} {base[0]:7.0f} submits/s {base[1]:7.0f} polls/s")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, given in (("memory", ()), ("--state", (folder,))):
+            found = measured(ours, seconds, *given)
+            ratios = f"{found[0] / base[0]:.2f} and {found[1] / base[1]:.2f} of it"
+            print(f"  {name:22} {found[0]:7.0f} submits/s {found[1]:7.0f} polls/s   {ratios}")
+
+
+if __name__ == "__main__":
+    main()
