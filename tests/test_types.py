@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from fluxwerk.types import Call, Event, HttpRequest, Outcome, Request, Response, Status, Task, silence
+from fluxwerk.types import Call, Event, HttpRequest, Outcome, Request, Response, Status, Task, ignore_event
 
 TASK = Task("abc", "https://api.bfl.ai/v1/get_result?id=abc", "flux-2-pro", Decimal("4.5"), Decimal(0), Decimal("1.98"))
 READY = Status(TASK, "Ready", Outcome.READY, url="https://delivery.bfl.ai/a.png?sig=secret", prompt="a private fox")
@@ -41,4 +41,4 @@ def test_a_request_shows_no_fields_and_a_response_no_body():
 
 
 def test_silence_hears_an_event_and_says_nothing():
-    assert silence(Event("polled", TASK)) is None
+    assert ignore_event(Event("polled", TASK)) is None

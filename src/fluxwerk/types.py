@@ -138,8 +138,8 @@ class Event:
     seconds: float = 0.0
 
 
-Tell: TypeAlias = Callable[[Event], None]
+OnEvent: TypeAlias = Callable[[Event], None]
 
 
-def silence(_: Event) -> None:
+def ignore_event(_: Event) -> None:
     """Listen to no events."""

@@ -743,10 +743,10 @@ def test_events_are_for_observers_and_change_no_slot(asked):
     task = Task("1", TASK["polling_url"])
     session = of._session()
     session.claim = of.slots.ask(Pool("standard", 1))
-    session.tell(Event("submitted", task))
+    session.report(Event("submitted", task))
     assert of.slots.age(task) is None
     session.submitted(task)
-    session.tell(Event("polled", task, 1, Status(task, "Ready", Outcome.READY)))
+    session.report(Event("polled", task, 1, Status(task, "Ready", Outcome.READY)))
     assert of.slots.age(task) == 0
     session.ended(task)
     assert of.slots.age(task) is None

@@ -14,7 +14,7 @@ from fluxwerk.drive import WALL
 from fluxwerk.drive import run as run_steps
 from fluxwerk.drive import run_async as run_steps_async
 from fluxwerk.testing import FaceToFace, PretendClock
-from fluxwerk.types import Call, HttpRequest, Response, Task, silence
+from fluxwerk.types import Call, HttpRequest, Response, Task, ignore_event
 
 TASK = Task("abc", "https://api.bfl.ai/v1/get_result?id=abc")
 HTTP = HttpRequest("GET", TASK.polling_url)
@@ -43,7 +43,7 @@ def flow(early):
 
 
 def session(clock):
-    return Session("https://api.bfl.ai", clock, ClientSlots(clock.now), silence, rung(), TASK)
+    return Session("https://api.bfl.ai", clock, ClientSlots(clock.now), ignore_event, rung(), TASK)
 
 
 def blocking(early, clock):

@@ -70,7 +70,7 @@ def test_a_bad_ending_is_an_error_with_its_type(spans, exporter):
         return response
 
     with pytest.raises(ModerationError):
-        face(spans, meddle=moderate).generate(PROMPT)
+        face(spans, intercept=moderate).generate(PROMPT)
 
     (span,) = exporter.get_finished_spans()
     assert span.attributes["error.type"] == "ModerationError"

@@ -592,7 +592,7 @@ def test_a_poll_that_is_refused_holds_the_polls_of_all_tasks_back():
             (refused if answer.status == 429 else polled).append(of.clock.now())
         return answer
 
-    of = FaceToFace(seconds=5.0, history=PollingHistory(), trouble=[rule], meddle=note)
+    of = FaceToFace(seconds=5.0, history=PollingHistory(), trouble=[rule], intercept=note)
     assert sum(made.image is not None for made in of.generate_many(["a fox"] * 6, width=64, height=64)) == 6
 
     # The second poll of the first task is refused; those of the others are due at the same moment, and leave.

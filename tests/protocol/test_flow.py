@@ -670,7 +670,7 @@ def test_one_line_in_three_being_cut_never_buys_a_second_image():
             raise NoResponseError("cut")
         return response
 
-    pair = FaceToFace(seconds=5.0, meddle=cut)
+    pair = FaceToFace(seconds=5.0, intercept=cut)
 
     assert pair.generate("a fox", width=64, height=64).width == 64
     assert len(posts(pair)) == 1
@@ -680,7 +680,7 @@ def test_a_submit_whose_answer_is_lost_reaches_the_service_once():
     def cut(http, response):
         raise NoResponseError("cut")
 
-    pair = FaceToFace(meddle=cut)
+    pair = FaceToFace(intercept=cut)
 
     with pytest.raises(InDoubtError):
         pair.generate("a fox", width=64, height=64)

@@ -69,7 +69,7 @@ def test_without_leave_no_webhook_goes_inside():
 
 
 def post(guard: Guard, url: str) -> int:
-    return asyncio.run(guard.tell(HttpRequest("POST", url, b"{}", headers={"x-a": "b"}))).status
+    return asyncio.run(guard.post(HttpRequest("POST", url, b"{}", headers={"x-a": "b"}))).status
 
 
 async def public(_: str, __: int) -> list[str]:

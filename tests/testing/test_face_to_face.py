@@ -88,7 +88,7 @@ def test_every_job_is_paid_once_and_at_most_24_are_in_flight(count, seconds):
         most = max(most, sum(not job.has_ended(now) for job in face.state.accounts.jobs.values()))
         return response
 
-    face = FaceToFace(seconds=seconds, meddle=watch)
+    face = FaceToFace(seconds=seconds, intercept=watch)
     results = face.together(face.begin("x") for _ in range(count))
     assert all(isinstance(result, Image) for result in results)
     assert len(face.state.accounts.jobs) == count
@@ -125,17 +125,17 @@ def test_a_broken_engine_costs_nothing():
 def losing(method: str, loss: FluxwerkError, times: int = 1):
     left = [times]
 
-    def meddle(request: HttpRequest, response: Response) -> Response:
+    def intercept(request: HttpRequest, response: Response) -> Response:
         if request.method == method and left[0]:
             left[0] -= 1
             raise loss
         return response
 
-    return meddle
+    return intercept
 
 
 def test_a_lost_answer_to_a_submit_is_in_doubt_and_not_repeated():
-    face = FaceToFace(meddle=losing("POST", NoResponseError("gone")))
+    face = FaceToFace(intercept=losing("POST", NoResponseError("gone")))
     with pytest.raises(InDoubtError, match="may have been charged"):
         face.generate("x")
     assert posts(face) == 1
@@ -143,13 +143,13 @@ def test_a_lost_answer_to_a_submit_is_in_doubt_and_not_repeated():
 
 
 def test_lost_polls_and_downloads_are_repeated():
-    face = FaceToFace(meddle=losing("GET", NoResponseError("gone"), 5))
+    face = FaceToFace(intercept=losing("GET", NoResponseError("gone"), 5))
     assert face.generate("x").cost == 3
     assert posts(face) == 1
 
 
 def test_what_never_left_is_repeated():
-    face = FaceToFace(meddle=losing("POST", ConnectionFailedError("no route"), 4))
+    face = FaceToFace(intercept=losing("POST", ConnectionFailedError("no route"), 4))
     assert face.generate("x").cost == 3
 
 
@@ -159,7 +159,7 @@ def test_a_dead_link_is_replaced_by_a_poll():
             face.clock.sleep(700)
         return response
 
-    face = FaceToFace(meddle=linger, timeout=2000)
+    face = FaceToFace(intercept=linger, timeout=2000)
     assert face.generate("x").cost == 3
 
 
@@ -172,7 +172,7 @@ def test_what_the_server_has_forgotten_is_said():
 
 
 def test_a_service_that_stays_busy_is_reported_in_the_end():
-    face = FaceToFace(meddle=lambda *_: Response(503, {"retry-after": "999"}, b""))
+    face = FaceToFace(intercept=lambda *_: Response(503, {"retry-after": "999"}, b""))
     with pytest.raises(RateLimitError):
         face.generate("x")
 
@@ -198,7 +198,7 @@ def test_every_run_is_the_same():
 
 
 def test_many_flows_keep_their_losses_apart():
-    face = FaceToFace(meddle=losing("POST", NoResponseError("gone")))
+    face = FaceToFace(intercept=losing("POST", NoResponseError("gone")))
     first, second = face.together(face.begin("x") for _ in range(2))
     assert (type(first), type(second)) == (InDoubtError, Image)
 
@@ -225,7 +225,7 @@ def test_many_images_face_to_face_keep_within_the_slots():
         busy.append(most - left)
         return response
 
-    pair = FaceToFace(seconds=2.0, slots=3, meddle=note)
+    pair = FaceToFace(seconds=2.0, slots=3, intercept=note)
     began = pair.clock.now()
     made = list(pair.generate_many([f"a fox {number}" for number in range(7)], width=64, height=64))
 
@@ -243,7 +243,7 @@ def test_the_next_submit_leaves_when_a_slot_is_free():
         moments.append((pair.clock.now(), request.method, b'"Ready"' in response.body))
         return response
 
-    pair = FaceToFace(seconds=lambda order: 1.0 + order.seed / 10, slots=4, meddle=note)
+    pair = FaceToFace(seconds=lambda order: 1.0 + order.seed / 10, slots=4, intercept=note)
     wanted = [pair.request("a fox", width=64, height=64, seed=number) for number in range(12)]
     assert all(made.image for made in pair.generate_many(wanted))
     freed = sorted(moment for moment, _, ready in moments if ready)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from fluxwerk.errors import InvalidUsageError
-from fluxwerk.types import Tell, silence
+from fluxwerk.types import OnEvent, ignore_event
 
 F = TypeVar("F", bound=Callable[..., Any])
 ENV_FILE = Path(".env")
@@ -82,7 +82,7 @@ _RUN_TIMEOUT = click.option(
 
 
 @contextmanager
-def connected(connection: Connection, on_event: Tell = silence) -> Generator[Any]:
+def connected(connection: Connection, on_event: OnEvent = ignore_event) -> Generator[Any]:
     """Yield a client; with --offline it is connected to an offline server that ends with the command."""
     from fluxwerk.client.client import Client  # noqa: PLC0415  (slow to import, and only needed to send)
 

@@ -22,7 +22,7 @@ from fluxwerk.errors import InvalidUsageError, TaskFailedError
 from fluxwerk.polling.history import PollingHistory, shared
 from fluxwerk.polling.reliability import WebhookReliability
 from fluxwerk.protocol import flow, retry
-from fluxwerk.types import Flow, HttpRequest, Request, Response, Status, Task, Tell
+from fluxwerk.types import Flow, HttpRequest, OnEvent, Request, Response, Status, Task
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -45,7 +45,7 @@ class BaseClient:
         region: str | None,
         base_url: str | None,
         timeout: float,
-        on_event: Tell,
+        on_event: OnEvent,
         slots: int | None,
         webhook: WebhookListener | None,
         history: PollingHistory | None,
@@ -92,7 +92,7 @@ class BaseClient:
         model, request = _compose(prompt, wanted)
         if self.webhook and catalog.takes_webhooks(model):
             request = replace(request, fields={**self.webhook.options, **request.fields})
-        task = yield from flow.submit(model, request, self.access.base, session.tell, self.access.others)
+        task = yield from flow.submit(model, request, self.access.base, session.report, self.access.others)
         session.submitted(task)
         return task
 
@@ -105,7 +105,7 @@ class BaseClient:
             webhook=self._reliability if self.webhook and catalog.takes_webhooks(task.model) else None,
         )
         try:
-            status = yield from flow.wait(task, self.access.base, session.tell, plan)
+            status = yield from flow.wait(task, self.access.base, session.report, plan)
         except TaskFailedError:
             session.ended(task)
             raise
@@ -114,7 +114,7 @@ class BaseClient:
 
     def _downloading(self, session: Session, ready: Status | Task, age: float | None = None) -> Flow[Image]:
         status = (yield from self._waiting(session, ready, age)) if isinstance(ready, Task) else ready
-        return develop(status, (yield from flow.download(status, self.access.base, session.tell)))
+        return develop(status, (yield from flow.download(status, self.access.base, session.report)))
 
     def _note(self, request: HttpRequest, response: Response) -> Response:
         """Pass an answer on; a poll that is refused speaks for all of them."""

@@ -18,7 +18,7 @@ from fluxwerk.drive import WALL, Clock, run, run_async
 from fluxwerk.errors import InvalidUsageError
 from fluxwerk.polling.history import PollingHistory
 from fluxwerk.protocol import flow
-from fluxwerk.types import HttpRequest, Request, Response, Status, Task, Tell, silence
+from fluxwerk.types import HttpRequest, OnEvent, Request, Response, Status, Task, ignore_event
 
 if TYPE_CHECKING:
     import asyncio
@@ -51,7 +51,7 @@ class Client(BaseClient):
         region: str | None = None,
         base_url: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
-        on_event: Tell = silence,
+        on_event: OnEvent = ignore_event,
         slots: int | None = None,
         webhook: WebhookListener | None = None,
         http_client: httpx2.Client | None = None,
@@ -134,7 +134,7 @@ class AsyncClient(BaseClient):
         region: str | None = None,
         base_url: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
-        on_event: Tell = silence,
+        on_event: OnEvent = ignore_event,
         slots: int | None = None,
         webhook: WebhookListener | None = None,
         http_client: httpx2.AsyncClient | None = None,

@@ -19,7 +19,7 @@ from fluxwerk.errors import (
     TaskTimeoutError,
 )
 from fluxwerk.protocol import flow, retry
-from fluxwerk.types import Event, Flow, HttpRequest, Json, Pool, Response, Task, Tell
+from fluxwerk.types import Event, Flow, HttpRequest, Json, OnEvent, Pool, Response, Task
 
 if TYPE_CHECKING:
     from typing import Self
@@ -82,7 +82,7 @@ class Session:
         base: str,
         clock: Clock,
         slots: ClientSlots,
-        on_event: Tell,
+        on_event: OnEvent,
         webhook: WebhookListener | None = None,
         task: Task | None = None,
         switch: Switch = ALWAYS_ON,
@@ -104,7 +104,7 @@ class Session:
         """Turn a flow into steps: a submit waits for its slot, and a webhook ends the pauses that may end early."""
         return drive.steps(flow, deadline, self._clock, self._ask, self._listen)
 
-    def tell(self, event: Event) -> None:
+    def report(self, event: Event) -> None:
         """Pass an event on to the observer, with its seconds; an observer that fails changes nothing else."""
         seconds = self._clock.now() - self._began
         timed = Event(event.kind, event.task, event.attempt, event.status, event.reason, seconds)
@@ -236,7 +236,7 @@ class Session:
             # The caller has left, and it is about money.
             log.warning("%s", error)
         if isinstance(error, FluxwerkError):
-            self.tell(Event("failed", error.task, reason=f"{type(error).__name__}: {error}"))
+            self.report(Event("failed", error.task, reason=f"{type(error).__name__}: {error}"))
 
     def _tell_doubt(self, cut: BaseException) -> None:
         """Report what an interruption would hide: a submit had left when it came."""
@@ -244,4 +244,4 @@ class Session:
         doubt += "Look at your account's usage before you send it again."
         cut.add_note(doubt)
         log.warning("%s", doubt)
-        self.tell(Event("failed", reason=f"InDoubtError: {doubt}"))
+        self.report(Event("failed", reason=f"InDoubtError: {doubt}"))

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from fluxwerk.bounded import BoundedDict
-from fluxwerk.types import Event, Tell, silence
+from fluxwerk.types import Event, OnEvent, ignore_event
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
@@ -29,7 +29,7 @@ class Spans:
     `error.type`); `fluxwerk.cost` is in credits.
     """
 
-    def __init__(self, tracer: Tracer | None = None, then: Tell = silence) -> None:
+    def __init__(self, tracer: Tracer | None = None, then: OnEvent = ignore_event) -> None:
         from opentelemetry import trace  # noqa: PLC0415  (an extra)
 
         self._tracer = tracer or trace.get_tracer("fluxwerk")

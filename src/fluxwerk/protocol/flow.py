@@ -28,7 +28,19 @@ from fluxwerk.errors import (
 )
 from fluxwerk.protocol import retry, sample, trust, wire
 from fluxwerk.protocol.retry import Plan
-from fluxwerk.types import Call, Event, Flow, HttpRequest, Outcome, Request, Response, Status, Task, Tell, silence
+from fluxwerk.types import (
+    Call,
+    Event,
+    Flow,
+    HttpRequest,
+    OnEvent,
+    Outcome,
+    Request,
+    Response,
+    Status,
+    Task,
+    ignore_event,
+)
 
 OK = range(200, 300)
 # The service is too busy for another task and accepts the same submit later.
@@ -38,7 +50,9 @@ SERVER_ERRORS = range(500, 600)
 DEAD_LINK = frozenset({400, 401, 403, 404, 410})
 
 
-def submit(model: Model, request: Request, base: str, tell: Tell = silence, others: Sequence[str] = ()) -> Flow[Task]:
+def submit(
+    model: Model, request: Request, base: str, on_event: OnEvent = ignore_event, others: Sequence[str] = ()
+) -> Flow[Task]:
     """Ask for one image and return its task.
 
     A submit that never left is repeated, at the base URLs in `others` in turn if there are any, and so is one that the
@@ -56,7 +70,7 @@ def submit(model: Model, request: Request, base: str, tell: Tell = silence, othe
             if lost.permanent or failures >= retry.UNREACHABLE_SUBMITS:
                 raise
             after = retry.backoff(failures)
-            tell(Event("retrying", attempt=attempt, reason=str(lost)))
+            on_event(Event("retrying", attempt=attempt, reason=str(lost)))
             continue
         except NoResponseError as lost:
             raise _in_doubt(model, str(lost)) from lost
@@ -64,16 +78,16 @@ def submit(model: Model, request: Request, base: str, tell: Tell = silence, othe
             break
         refusal = _read_refusal(response, http)
         after = _pause_after_refusal(model, refusal, attempt)
-        tell(Event("retrying", attempt=attempt, reason=str(refusal)))
+        on_event(Event("retrying", attempt=attempt, reason=str(refusal)))
     try:
         task = wire.read_task(response, model.name, bases[failures % len(bases)])
     except ValueError as unreadable:
         raise _in_doubt(model, f"its answer could not be read: {unreadable}") from unreadable
-    tell(Event("submitted", task, attempt))
+    on_event(Event("submitted", task, attempt))
     return task
 
 
-def wait(task: Task, base: str, tell: Tell = silence, plan: Plan | None = None) -> Flow[Status]:
+def wait(task: Task, base: str, on_event: OnEvent = ignore_event, plan: Plan | None = None) -> Flow[Status]:
     """Poll until the task is ready and return that status; raises `TaskFailedError` if it ends without an image.
 
     A poll that fails costs nothing and is repeated until the deadline.  `plan` returns the pause before each, in
@@ -98,23 +112,23 @@ def wait(task: Task, base: str, tell: Tell = silence, plan: Plan | None = None) 
             except (NoResponseError, ConnectionFailedError, ValueError, APIStatusError) as trouble:
                 after, early = troubles.pause(trouble), not isinstance(trouble, RateLimitError)
                 lately = f"The last poll failed: {trouble}"
-                tell(Event("retrying", task, attempt, reason=str(trouble)))
+                on_event(Event("retrying", task, attempt, reason=str(trouble)))
                 continue
             troubles = _Troubles()
             lately = "" if status.word in wire.OUTCOMES else _name_unknown(status.word)
             early = status.outcome is not Outcome.MISSING
-            tell(Event("polled", task, attempt, status))
+            on_event(Event("polled", task, attempt, status))
             # The plan receives the last status too: that is what it learns from.
             after = plan(status)
             if status.outcome is Outcome.READY:
-                tell(Event("ready", task, attempt, status))
+                on_event(Event("ready", task, attempt, status))
                 return status
             ending = wire.read_ending(status)
             if ending and not (status.outcome is Outcome.MISSING and waited < retry.GRACE):
                 raise ending
 
 
-def download(status: Status, base: str, tell: Tell = silence) -> Flow[bytes]:
+def download(status: Status, base: str, on_event: OnEvent = ignore_event) -> Flow[bytes]:
     """Fetch the image of a ready task and return its bytes once they are whole.
 
     A failed or cut-off download is repeated until the deadline; a dead link is replaced once by polling again.
@@ -133,7 +147,7 @@ def download(status: Status, base: str, tell: Tell = silence) -> Flow[bytes]:
             else:
                 fault = imagefile.fault(response.body) if response.status == 200 else f"answered {response.status}"
                 if fault is None:
-                    tell(Event("downloaded", task, failures + 1, status))
+                    on_event(Event("downloaded", task, failures + 1, status))
                     return response.body
                 if inline is not None or response.status in DEAD_LINK:
                     if renewed:
@@ -141,7 +155,7 @@ def download(status: Status, base: str, tell: Tell = silence) -> Flow[bytes]:
                     url, renewed = (yield from wait(task, base)).url or "", True
                 reason = fault
             failures += 1
-            tell(Event("retrying", task, failures, reason=f"download: {reason}"))
+            on_event(Event("retrying", task, failures, reason=f"download: {reason}"))
 
 
 def glance(task: Task, base: str) -> Flow[Status | None]:

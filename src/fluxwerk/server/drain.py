@@ -14,7 +14,7 @@ COLLECTION_SECONDS = 10.0
 
 
 class Draining(uvicorn.Server):
-    """Serves until it is told to end, then refuses new tasks, and ends when nothing is left or patience is over."""
+    """Serves until a signal ends it, then refuses new tasks, and ends when nothing is left or patience is over."""
 
     def __init__(self, config: uvicorn.Config, state: ServerState, patience: float) -> None:
         super().__init__(config)

@@ -56,7 +56,7 @@ INSIDE = tuple(
 class Guard:
     """Sends what a stranger's URL asks for; `allow` are networks inside which the operator opens, such as 127.0.0.0/8.
 
-    `plain` names the hosts outside that may be told by plain http.
+    `plain` names the hosts outside to which webhooks may go by plain http.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Guard:
             async with asyncio.timeout(seconds), _pool(self._backend) as pool:
                 return await self._follow(pool, request.url)
 
-    async def tell(self, request: HttpRequest, _budget: float | None = None) -> Response:
+    async def post(self, request: HttpRequest, _budget: float | None = None) -> Response:
         """Send a POST and return the answer with its first bytes; a redirect is an answer like any other.
 
         Plain http goes only to the allowed networks and to the hosts named for it.  Raises as `fetch` does.

@@ -91,7 +91,7 @@ class BackgroundWorkers:
 
     async def _post(self, job: TaskRecord, request: HttpRequest, budget: float | None) -> Response:
         async with self._shares.hold(urlsplit(request.url).netloc, job.account.digest):
-            return await self._guard.tell(request, budget)
+            return await self._guard.post(request, budget)
 
     def _keep(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

@@ -40,7 +40,7 @@ T = TypeVar("T")
 BASE = "http://fluxwerk.test"
 KEY = "a-key-for-tests"
 
-Meddle = Callable[[HttpRequest, Response], Response]
+Intercept = Callable[[HttpRequest, Response], Response]
 
 
 class Blank:
@@ -84,13 +84,13 @@ class RouterTransport:
     `journal` holds every HTTP request that reached the server.
     """
 
-    def __init__(self, router: Router, post: Post, clock: PretendClock, fetch: Send, meddle: Meddle) -> None:
+    def __init__(self, router: Router, post: Post, clock: PretendClock, fetch: Send, intercept: Intercept) -> None:
         self.journal: list[HttpRequest] = []
         self._router = router
         self._post = post
         self._clock = clock
         self._fetch = fetch
-        self._meddle = meddle
+        self._intercept = intercept
 
     def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
         """Hand one HTTP request to the server and its answer back."""
@@ -100,7 +100,7 @@ class RouterTransport:
         answer = drive(self._router.answer(arriving), self._fetch, clock=self._clock)
         if isinstance(answer, SpoiltResponse):
             suffer(answer, self._clock, budget)
-        return self._meddle(request, answer)
+        return self._intercept(request, answer)
 
     def close(self) -> None:
         """Close nothing, since nothing is open."""
@@ -109,7 +109,7 @@ class RouterTransport:
 class FaceToFace(Client):
     """A `Client` whose requests are answered by a `Router` in the same thread, on a pretend clock.
 
-    `seconds` says how long a task takes, `urls` answers what the server fetches, `meddle` sees each HTTP request and
+    `seconds` says how long a task takes, `urls` answers what the server fetches, `intercept` sees each HTTP request and
     the answer before the client does, and may change the answer, raise `TransportError`, or let seconds pass.
     `trouble` is how the server misbehaves on purpose, `receiver` takes its webhooks when they are due, and `settings`
     are those of the `ServerState`: with `strict=True` it refuses what the live service ignores.  Polls are planned as
@@ -126,7 +126,7 @@ class FaceToFace(Client):
         accounts: Accounts | None = None,
         engine: Engine | None = None,
         urls: dict[str, bytes] | None = None,
-        meddle: Meddle = lambda _, response: response,
+        intercept: Intercept = lambda _, response: response,
         timeout: float = DEFAULT_TIMEOUT,
         trouble: Faults | Iterable[FaultRule] = (),
         receiver: Callable[[HttpRequest], Response] = lambda _: Response(204),
@@ -150,7 +150,7 @@ class FaceToFace(Client):
         self.router = Router(self.state)
         self._post = Post(self.state, clock, receiver)
         self._stop_working = self.state.subscribe(InlineWorkers(self.state, self._engine, self._post))
-        transport = RouterTransport(self.router, self._post, clock, self._fetch, meddle)
+        transport = RouterTransport(self.router, self._post, clock, self._fetch, intercept)
         self.journal = transport.journal
         super().__init__(
             KEY,
