@@ -7,8 +7,9 @@ import socket
 import time
 from contextlib import closing, suppress
 from decimal import Decimal
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -154,14 +155,11 @@ def command(
     fluxwerk generate "A red fox" --base-url http://127.0.0.1:8000 -o fox.png
     fluxwerk serve --engine diffusers --weights ~/weights/FLUX.2-klein-4B
     """  # noqa: D301
-    try:
-        from fluxwerk.server.app import build  # noqa: PLC0415
-        from fluxwerk.server.hosts import HostCheck  # noqa: PLC0415
-        from fluxwerk.server.loopback import config_of  # noqa: PLC0415
-        from fluxwerk.server.state.state import ServerState  # noqa: PLC0415
-        from fluxwerk.server.state.webhooks import WebhookPolicy  # noqa: PLC0415
-    except ModuleNotFoundError as missing:
-        raise InvalidUsageError(f"The server needs the package {missing.name}. Install it: {PACKAGES}") from None
+    _check_packages()
+    from fluxwerk.server.app import build  # noqa: PLC0415
+    from fluxwerk.server.state.state import ServerState  # noqa: PLC0415
+    from fluxwerk.server.state.webhooks import WebhookPolicy  # noqa: PLC0415
+
     _check_public(public_url)
     painter = _painter(engine, weights, device, quantize, compiled=compiled, previews=previews)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
@@ -181,16 +179,32 @@ def command(
         strict=strict,
         longest_prompt=max_prompt,
     )
-    app = HostCheck(
-        build(serving, painter, guard), names, public_url=public_url, open_=not (names or is_loopback(host))
-    )
-    config = config_of(
-        app, breakable=bool(script.rules), proxies=proxies, log_level="warning", timeout_graceful_shutdown=10
-    )
+    app = _checked(build(serving, painter, guard), host, names, public_url)
+    config = _config(app, proxies, breakable=bool(script.rules))
     with _listen(host, port) as listening, suppress(KeyboardInterrupt), closing(disk or _Nothing()):
         who = "only known keys are accepted" if keys or keyring else "any x-key is accepted"
         _announce(_address(host, listening), f"engine {engine}, {who}", networks, len(script.rules))
         _run(config, serving, drain, listening)
+
+
+def _check_packages() -> None:
+    try:
+        import_module("fluxwerk.server.app")
+    except ModuleNotFoundError as missing:
+        raise InvalidUsageError(f"The server needs the package {missing.name}. Install it: {PACKAGES}") from None
+
+
+def _checked(app: Any, host: str, names: tuple[str, ...], public_url: str | None) -> Any:
+    """Let the application answer to known hosts; a bind beyond loopback answers to all, unless some are named."""
+    from fluxwerk.server.hosts import HostCheck  # noqa: PLC0415
+
+    return HostCheck(app, names, public_url=public_url, open_=not (names or is_loopback(host)))
+
+
+def _config(app: Any, proxies: tuple[str, ...], *, breakable: bool) -> uvicorn.Config:
+    from fluxwerk.server.loopback import config_of  # noqa: PLC0415
+
+    return config_of(app, breakable=breakable, proxies=proxies, log_level="warning", timeout_graceful_shutdown=10)
 
 
 def _check_public(url: str | None) -> None:

@@ -47,8 +47,7 @@ def build(
     All images of a submit are fetched within `fetching` seconds; `limits` bound what bodies hold.
     """
     guard = guard or Guard()
-    router = Router(state)
-    held = HeldBytes(limits or BodyLimits())
+    endpoint = Endpoint(Router(state), guard, HeldBytes(limits or BodyLimits()), fetching)
     workers = BackgroundWorkers(state, live(engine, threads), guard)
 
     @asynccontextmanager
@@ -58,46 +57,56 @@ def build(
 
     # FastAPI's own pages load their scripts from a CDN, and stay empty without internet.
     app = FastAPIOffline(title="fluxwerk", version=VERSION, lifespan=lifespan, openapi_url="/openapi.json")
+    app.add_exception_handler(Exception, endpoint.report_mistake)
+    for status in NO_ROUTE:
+        app.add_exception_handler(status, endpoint.answer_unrouted)
+    openapi.publish(app, state.models, endpoint.answer, state.abilities)
+    return app
 
-    async def carry(request: fastapi.Request) -> Answer:
+
+class Endpoint:
+    """Carries requests from FastAPI to the router and its answers back, within the bounds of what bodies may hold."""
+
+    def __init__(self, router: Router, guard: Guard, held: HeldBytes, fetching: float) -> None:
+        self._router = router
+        self._guard = guard
+        self._held = held
+        self._fetching = fetching
+
+    async def answer(self, request: fastapi.Request) -> Answer:
+        """Answer one request: judged by its headers first, then read."""
         http = _read(request)
         try:
-            model = router.admit(http)
-            with held.open(_owner(request)) as mine, survey.opened() as surveyed:
+            model = self._router.admit(http)
+            with self._held.open(_owner(request)) as mine, survey.opened() as surveyed:
                 body = await mine.read(request, LARGEST_REQUEST if model else LARGEST_QUESTION)
 
                 async def fetch(call: HttpRequest, budget: float | None = None) -> Response:
-                    fetched = await guard.fetch(call, budget)
+                    fetched = await self._guard.fetch(call, budget)
                     mine.add(len(fetched.body))
                     await surveyed.add_image(fetched.body)
                     return fetched
 
                 await surveyed.add_body(body)
-                flow = router.answer(replace(http, body=body))
-                return _to_wire(await drive_async(flow, fetch, WALL.now() + fetching))
+                flow = self._router.answer(replace(http, body=body))
+                return _to_wire(await drive_async(flow, fetch, WALL.now() + self._fetching))
         except ClientDisconnect:
             # The client is gone and reads nothing; the answer keeps its broken connection out of the error log.
             return Answer(status_code=CLIENT_CLOSED)
         except ServerError as error:
-            return _to_wire(router.refuse(http, error))
+            return _to_wire(self._router.refuse(http, error))
 
-    async def stumble(request: fastapi.Request, _: Exception) -> Answer:
-        # The server's own log has the details, which are not for the client.
+    async def report_mistake(self, request: fastapi.Request, _: Exception) -> Answer:
+        """Answer 500; the server's own log has the details, which are not for the client."""
         mistake = ServerError("internal", "The server made a mistake; its log says which.")
-        return _to_wire(router.refuse(_read(request), mistake))
+        return _to_wire(self._router.refuse(_read(request), mistake))
 
-    async def stray(request: fastapi.Request, fault: Exception) -> Answer:
-        # What no route takes is answered by the service too, so that these answers are like all others.
-        answer = _to_wire(await drive_async(router.answer(_read(request)), guard.fetch))
+    async def answer_unrouted(self, request: fastapi.Request, fault: Exception) -> Answer:
+        """Answer what no route takes by the router too, so that these answers are like all others."""
+        answer = _to_wire(await drive_async(self._router.answer(_read(request)), self._guard.fetch))
         if answer.status_code in NO_ROUTE:
             answer.headers.update(getattr(fault, "headers", None) or {})
         return answer
-
-    app.add_exception_handler(Exception, stumble)
-    for status in NO_ROUTE:
-        app.add_exception_handler(status, stray)
-    openapi.publish(app, state.models, carry, state.abilities)
-    return app
 
 
 def _owner(request: fastapi.Request) -> str:
