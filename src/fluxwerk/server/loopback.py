@@ -39,13 +39,14 @@ def loopback(
     dialect: Dialect = "live",
     strict: bool = False,
     hosts: Iterable[str] = (),
+    proxies: Iterable[str] = (),
 ) -> Generator[str]:
     """Run the server in a thread and yield its base URL; the offline engine renders unless another is given.
 
     `allow` names the networks from which input images may be fetched, and to which webhooks may go by plain http,
     beside the public ones.  `trouble` is how the server misbehaves on purpose.  A `strict` server
     refuses unknown fields, surplus references and sizes off the grid, which the live service ignores.  The server
-    answers to loopback names and to `hosts`.
+    answers to loopback names and to `hosts`, and believes the forwarded headers of `proxies`.
     """
     import uvicorn  # noqa: PLC0415
 
@@ -69,7 +70,9 @@ def loopback(
     )
     with listen(HOME, 0) as listening:
         app = HostCheck(build(state, engine, Guard(allow)), hosts)
-        server = uvicorn.Server(config_of(app, breakable=bool(trouble.rules), timeout_graceful_shutdown=5))
+        server = uvicorn.Server(
+            config_of(app, breakable=bool(trouble.rules), proxies=proxies, timeout_graceful_shutdown=5)
+        )
         thread = threading.Thread(target=server.run, args=([listening],), name="fluxwerk-server", daemon=True)
         thread.start()
         try:
