@@ -134,3 +134,14 @@ def test_a_fifo_is_written_to_and_not_replaced(tmp_path):
         assert reading.result() == b"bytes"
     assert stat.S_ISFIFO(fifo.stat().st_mode)
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize(
+    ("root", "reason"), [("file.png", "is a file, and must be a folder"), ("file.png/images", "cannot be written")]
+)
+def test_a_folder_that_cannot_be_is_refused_by_its_check(tmp_path, root, reason):
+    (tmp_path / "file.png").write_bytes(b"a")
+    with pytest.raises(InvalidUsageError, match=reason):
+        Folder(tmp_path / root).check()
+    Folder(tmp_path / "new").check()
+    assert list((tmp_path / "new").iterdir()) == []
