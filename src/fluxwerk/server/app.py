@@ -76,6 +76,9 @@ class Endpoint:
     async def answer(self, request: fastapi.Request) -> Answer:
         """Answer one request: judged by its headers first, then read."""
         http = _read(request)
+        if request.method == "GET":
+            # Nothing is read and nothing is held, and polls are most of what a server answers.
+            return _to_wire(await drive_async(self._router.answer(http), self._guard.fetch))
         try:
             model = self._router.admit(http)
             with self._held.open(_owner(request)) as mine, survey.opened() as surveyed:
