@@ -208,6 +208,22 @@ def test_the_key_rides_to_the_service_and_never_to_the_delivery_host(asked):
     assert not any(KEY in str(request.url) or KEY.encode() in request.content for request in seen)
 
 
+def test_a_server_of_ones_own_may_deliver_from_a_plain_host_it_is_told(asked: Asked):
+    task = {"id": "1", "polling_url": "http://gateway.internal/v1/get_result?id=1"}
+    ready = {"id": "1", "status": "Ready", "result": {"sample": "http://store.internal:9000/a.png?sig=CANARY"}}
+    seen: list[httpx2.Request] = []
+    answers = conversation(seen, submit=httpx2.Response(200, json=task), poll=httpx2.Response(200, json=ready))
+
+    told = asked.client(answers, base_url="http://gateway.internal", delivery_hosts=["store.internal"])
+    assert asked.do(told, "generate", "a fox", model="flux-2-pro").data == PICTURE
+    assert seen[-1].url.host == "store.internal"
+    assert "x-key" not in seen[-1].headers
+
+    untold = asked.client(answers, base_url="http://gateway.internal")
+    with pytest.raises(UntrustedURLError, match="may not be followed"):
+        asked.do(untold, "generate", "a fox", model="flux-2-pro")
+
+
 @pytest.mark.parametrize("where", ["https://evil.test/poll", "http://api.bfl.ai/poll", "https://api.bfl.ai.evil.test/"])
 def test_a_polling_url_of_somebody_else_is_not_asked_at_all(asked, where):
     seen: list[httpx2.Request] = []

@@ -202,6 +202,37 @@ def test_a_url_that_parsers_read_in_different_ways_is_not_followed(mark):
         check_delivery(f"https://good.example.com{mark}.evil.com/a.png", BFL)
 
 
+STORE = "http://store.internal:9000/results/a.png"
+
+
+@pytest.mark.parametrize("host", ["store.internal", "store.internal:9000", "STORE.internal"])
+def test_a_plain_base_may_deliver_by_plain_http_from_hosts_it_is_told(host):
+    hosts = trust.delivery_hosts([host], LOCAL)
+
+    assert check_delivery(STORE, LOCAL, hosts) == STORE
+    with pytest.raises(UntrustedURLError):
+        check_delivery("http://other.internal:9000/results/a.png", LOCAL, hosts)
+
+
+@pytest.mark.parametrize("hosts", [(), ("store.internal:9001",), ("internal",)])
+def test_a_plain_base_delivers_from_no_other_plain_host(hosts):
+    with pytest.raises(UntrustedURLError):
+        check_delivery(STORE, LOCAL, trust.delivery_hosts(hosts, LOCAL))
+
+
+def test_a_base_of_https_has_no_plain_delivery_hosts():
+    with pytest.raises(UntrustedURLError):
+        check_delivery(STORE, BFL, {"store.internal"})
+    with pytest.raises(InvalidUsageError, match=r"delivery_hosts = 'store.internal': needs a base URL of plain http"):
+        trust.delivery_hosts(["store.internal"], BFL)
+
+
+@pytest.mark.parametrize("wrong", ["http://store.internal", "store.internal/a", "a b", "user@store", "store:0", ""])
+def test_a_delivery_host_is_a_host_and_nothing_else(wrong):
+    with pytest.raises(InvalidUsageError, match="must be a host, or a host and port"):
+        trust.delivery_hosts([wrong], LOCAL)
+
+
 def test_a_refused_url_is_shown_without_its_query():
     with pytest.raises(UntrustedURLError, match=r"http://evil.com/a\?…") as caught:
         check_delivery("http://evil.com/a?sig=secret", BFL)

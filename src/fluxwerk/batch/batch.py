@@ -115,7 +115,7 @@ class Batch:
             client.access.base,
             prepare,
             self._saver,
-            self._options,
+            replace(self._options, delivery_hosts=client.access.delivery_hosts),
             self._on_progress,
             client.history,
         )

@@ -86,7 +86,7 @@ class Downloader:
 
     async def _fetch(self, job: Job) -> None:
         run = self._run
-        steps = flow.download(job.ready_status(), job.base or run.base)
+        steps = flow.download(job.ready_status(), job.base or run.base, delivery_hosts=run.options.delivery_hosts)
         try:
             data = await drive_async(steps, run.send, WALL.now() + DOWNLOAD_TIMEOUT)
         except TaskTimeoutError as error:

@@ -38,6 +38,7 @@ class RunOptions:
     to end.  `timeout` bounds the whole run; shortly before, nothing more is submitted.  Trouble with the disk, the
     storage or the service is waited out during `endurance`, with pauses that grow from `first_pause`.  `offline` says
     that the server ends with this run and charges nothing, so that what it forgot may be asked for again.
+    `delivery_hosts` are those of the client.
     """
 
     concurrency: int = 64
@@ -54,6 +55,7 @@ class RunOptions:
     timeout: float | None = None
     offline: bool = False
     first_pause: float = 0.5
+    delivery_hosts: frozenset[str] = frozenset()
 
 
 class EndReason(StrEnum):

@@ -30,6 +30,7 @@ class Connection:
     env_file: Path | None
     offline: bool
     timeout: float
+    delivery_hosts: tuple[str, ...]
 
 
 def connection_options(command: F) -> F:
@@ -44,7 +45,7 @@ def batch_connection_options(command: F) -> F:
 
 def _with_options(command: F, timeout: Callable[[Any], Any]) -> F:
     def gather(**given: Any) -> Any:
-        names = ("region", "base_url", "env_file", "offline", "timeout")
+        names = ("region", "base_url", "env_file", "offline", "timeout", "delivery_hosts")
         return command(connection=Connection(*(given.pop(name) for name in names)), **given)
 
     gather.__name__, gather.__doc__ = command.__name__, command.__doc__
@@ -60,6 +61,13 @@ _OPTIONS = (
     ),
     click.option("--region", type=click.Choice(["global", "eu", "us"]), help="Region of the BFL service."),
     click.option("--base-url", metavar="URL", help="Address of another server with the same API."),
+    click.option(
+        "--delivery-host",
+        "delivery_hosts",
+        multiple=True,
+        metavar="HOST",
+        help="Host that may deliver images by plain http, if --base-url is plain http; may be repeated.",
+    ),
     click.option(
         "--env-file",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -104,6 +112,7 @@ def connected(connection: Connection, on_event: OnEvent = ignore_event) -> Gener
         timeout=connection.timeout,
         on_event=on_event,
         history=history,
+        delivery_hosts=connection.delivery_hosts,
     ) as client:
         yield client
 
@@ -127,6 +136,7 @@ def connected_async(connection: Connection) -> Generator[Any]:
         base_url=connection.base_url,
         timeout=connection.timeout,
         history=history,
+        delivery_hosts=connection.delivery_hosts,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -50,11 +50,12 @@ class BaseClient:
         webhook: WebhookListener | None,
         history: PollingHistory | None,
         clock: Clock,
+        delivery_hosts: Iterable[str],
     ) -> None:
         self.webhook = webhook
         self._reliability = WebhookReliability()
         self.history = history or shared()
-        self.access = read_credentials(api_key, region, base_url)
+        self.access = read_credentials(api_key, region, base_url, delivery_hosts)
         self.timeout = timeout
         self.on_event = on_event
         self.clock = clock
@@ -114,7 +115,8 @@ class BaseClient:
 
     def _downloading(self, session: Session, ready: Status | Task, age: float | None = None) -> Flow[Image]:
         status = (yield from self._waiting(session, ready, age)) if isinstance(ready, Task) else ready
-        return develop(status, (yield from flow.download(status, self.access.base, session.report)))
+        steps = flow.download(status, self.access.base, session.report, self.access.delivery_hosts)
+        return develop(status, (yield from steps))
 
     def _note(self, request: HttpRequest, response: Response) -> Response:
         """Pass an answer on; a poll that is refused speaks for all of them."""

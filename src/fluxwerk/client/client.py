@@ -42,6 +42,7 @@ class Client(BaseClient):
     `http_client` is your own httpx2 client, with its proxies and certificates; `transport` replaces the network
     altogether, and is closed with the client.  `history` knows how long tasks take: by default all clients of the
     process share one in memory, which is kept in a file only if FLUXWERK_CACHE names its folder.  `clock` is for tests.
+    `delivery_hosts` may deliver images by plain http: hosts beside a server of your own whose base URL is plain http.
     """
 
     def __init__(
@@ -58,8 +59,9 @@ class Client(BaseClient):
         transport: transports.Transport | None = None,
         history: PollingHistory | None = None,
         clock: Clock = WALL,
+        delivery_hosts: Iterable[str] = (),
     ) -> None:
-        super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook, history, clock)
+        super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook, history, clock, delivery_hosts)
         _check_either(http_client, transport)
         self._transport = transport or transports.open_transport(http_client)
 
@@ -141,8 +143,9 @@ class AsyncClient(BaseClient):
         transport: transports.AsyncTransport | None = None,
         history: PollingHistory | None = None,
         clock: Clock = WALL,
+        delivery_hosts: Iterable[str] = (),
     ) -> None:
-        super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook, history, clock)
+        super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook, history, clock, delivery_hosts)
         _check_either(http_client, transport)
         self._http_client = http_client
         self._transport = transport

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -13,11 +14,15 @@ from fluxwerk.types import HttpRequest
 
 @dataclass(frozen=True)
 class Credentials:
-    """Base URL, API key, and the `others`: regions to which a submit may fail over."""
+    """Base URL, API key, and the `others`: regions to which a submit may fail over.
+
+    `delivery_hosts` may deliver images by plain http.
+    """
 
     base: str
     key: str = field(repr=False)
     others: tuple[str, ...] = ()
+    delivery_hosts: frozenset[str] = frozenset()
 
     def headers(self, request: HttpRequest) -> dict[str, str]:
         """Return the headers of a request, with the key if it is keyed and its host may receive the key."""
@@ -33,7 +38,9 @@ class Credentials:
         return USER_AGENT
 
 
-def read_credentials(api_key: str | None, region: str | None, base: str | None) -> Credentials:
+def read_credentials(
+    api_key: str | None, region: str | None, base: str | None, delivery_hosts: Iterable[str] = ()
+) -> Credentials:
     """Read base URL and key from the arguments, or else from BFL_BASE_URL and BFL_API_KEY.
 
     Raises `MissingKeyError`, and `InvalidUsageError` for a base URL that cannot be right.
@@ -51,4 +58,4 @@ def read_credentials(api_key: str | None, region: str | None, base: str | None) 
     if not (base or region):
         base = os.environ.get("BFL_BASE_URL")
     chosen = trust.base_url(region, base or None)
-    return Credentials(chosen, key, trust.fallbacks(chosen))
+    return Credentials(chosen, key, trust.fallbacks(chosen), trust.delivery_hosts(delivery_hosts, chosen))

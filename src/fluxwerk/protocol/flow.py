@@ -6,7 +6,7 @@ the next call.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from urllib.parse import urljoin
@@ -128,10 +128,13 @@ def wait(task: Task, base: str, on_event: OnEvent = ignore_event, plan: Plan | N
                 raise ending
 
 
-def download(status: Status, base: str, on_event: OnEvent = ignore_event) -> Flow[bytes]:
+def download(
+    status: Status, base: str, on_event: OnEvent = ignore_event, delivery_hosts: Collection[str] = ()
+) -> Flow[bytes]:
     """Fetch the image of a ready task and return its bytes once they are whole.
 
     A failed or cut-off download is repeated until the deadline; a dead link is replaced once by polling again.
+    `delivery_hosts` may deliver by plain http, where the base is of plain http too.
     """
     task, url, failures, renewed = status.task, status.url or "", 0, False
     with _about(task):
@@ -139,7 +142,11 @@ def download(status: Status, base: str, on_event: OnEvent = ignore_event) -> Flo
             inline = sample.read_inline_image(url)
             after = retry.backoff(failures) if failures else 0.0
             try:
-                response = Response(200, body=inline) if inline is not None else (yield from _follow(url, base, after))
+                response = (
+                    Response(200, body=inline)
+                    if inline is not None
+                    else (yield from _follow(url, base, after, delivery_hosts))
+                )
             except (NoResponseError, ConnectionFailedError) as lost:
                 if lost.permanent:
                     raise
@@ -292,10 +299,10 @@ def _pause_after_trouble(trouble: Exception, failures: int) -> float:
     return asked or retry.backoff(failures)
 
 
-def _follow(url: str, base: str, after: float) -> Flow[Response]:
+def _follow(url: str, base: str, after: float, hosts: Collection[str]) -> Flow[Response]:
     hops = 0
     while True:
-        trust.check_delivery(url, base)
+        trust.check_delivery(url, base, hosts)
         response = yield Call(HttpRequest("GET", url), after, retry.JITTER)
         target = response.headers.get("location")
         if response.status not in REDIRECTING or not target or hops == retry.DELIVERY_REDIRECTS:

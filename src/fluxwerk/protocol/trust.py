@@ -6,10 +6,11 @@ A response names the URLs of the next requests, so each of them is checked here 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
-from fluxwerk.errors import InvalidUsageError, UntrustedURLError
+from fluxwerk.errors import Fault, InvalidUsageError, UntrustedURLError
 
 HOME = ".bfl.ai"
 REGIONS = {
@@ -104,12 +105,42 @@ def check_polling(url: str, base: str) -> str:
     return _check_residence(url, base)
 
 
-def check_delivery(url: str, base: str) -> str:
-    """Return the URL if an image may be fetched from it: any https host, or the base's own origin."""
+def check_delivery(url: str, base: str, hosts: Collection[str] = ()) -> str:
+    """Return the URL if an image may be fetched from it: any https host, or the base's own origin.
+
+    A base of plain http may also send its images by plain http from `hosts`.
+    """
     parts = _split(url)
-    if parts is None or not (parts.scheme == "https" or _origin(parts) == _origin_of(base)):
+    if parts is None or not (
+        parts.scheme == "https" or _origin(parts) == _origin_of(base) or _is_told(parts, base, hosts)
+    ):
         raise UntrustedURLError(f"The service named a delivery URL that may not be followed ({quote(url)}).")
     return _check_residence(url, base)
+
+
+def delivery_hosts(given: Iterable[str], base: str) -> frozenset[str]:
+    """Read the hosts that may deliver images by plain http; raises `InvalidUsageError`.
+
+    Only a base of plain http has such hosts: whoever asked for https gets all of it by https.
+    """
+    hosts = frozenset(host.lower() for host in given)
+    wrong = next((host for host in sorted(hosts) if not _is_host(host)), None)
+    if wrong is not None:
+        hint = "such as minio.internal or minio.internal:9000"
+        raise InvalidUsageError("", faults=[Fault("delivery_hosts", wrong, "must be a host, or a host and port", hint)])
+    if hosts and not base.startswith("http://"):
+        raise InvalidUsageError(
+            "",
+            faults=[
+                Fault(
+                    "delivery_hosts",
+                    ", ".join(sorted(hosts)),
+                    f"needs a base URL of plain http, and this one is {base}",
+                    "leave it out: every https host may deliver images",
+                )
+            ],
+        )
+    return hosts
 
 
 def redact(text: str) -> str:
@@ -121,6 +152,15 @@ def quote(text: str) -> str:
     """Make what came from outside fit for a message: one line, no query of a URL, at most 200 characters."""
     flat = redact(" ".join(text.split()))
     return flat if len(flat) <= LONGEST_QUOTE else f"{flat[: LONGEST_QUOTE - 1]}…"
+
+
+def _is_told(parts: SplitResult, base: str, hosts: Collection[str]) -> bool:
+    return base.startswith("http://") and (parts.hostname in hosts or parts.netloc.lower() in hosts)
+
+
+def _is_host(text: str) -> bool:
+    parts = _split(f"http://{text}")
+    return parts is not None and parts.netloc == text and parts.port != 0
 
 
 def _check_residence(url: str, base: str) -> str:
