@@ -13,10 +13,13 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
+from fluxwerk import catalog
+from fluxwerk.catalog.images import LARGEST_BYTES
 from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.server import app as application
 from fluxwerk.server.bodies import BodyLimits
 from fluxwerk.server.fetch import Guard
+from fluxwerk.server.inputs import largest_body
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.testing import loopback
@@ -70,6 +73,23 @@ def test_a_repeated_submit_needs_no_slot():
 def test_a_question_without_images_has_a_small_body():
     with loopback() as base, opened(base, 2_000_000, path="/v1/price") as line:
         assert status(line) == 413
+
+
+@pytest.mark.parametrize(("path", "most"), [("/v1/flux-pro-1.1", 31), (PRO, 241), ("/v1/flux-3-image", 301)])
+def test_a_submit_may_be_as_large_as_its_models_images(path, most):
+    with loopback() as base:
+        with opened(base, (most + 1) * 2**20, "x-key: key", "connection: close", path=path) as line:
+            answer = line.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert f"at most {most} MB are read at this path".encode() in answer
+        with opened(base, most * 2**20, "x-key: key", "expect: 100-continue", path=path) as line:
+            assert line.recv(65536).startswith(b"HTTP/1.1 100 ")
+
+
+def test_every_model_takes_all_its_images_at_their_largest():
+    for model in catalog.list_models().values():
+        encoded = -(-LARGEST_BYTES // 3) * 4
+        assert largest_body(model, 1000) > model.references * encoded + 6000
 
 
 def asked(limits: BodyLimits, *bodies: bytes, key: str = "key") -> list[httpx2.Response]:

@@ -15,7 +15,7 @@ from fluxwerk.drive import WALL, drive_async
 from fluxwerk.engines import Engine, LiveEngine
 from fluxwerk.engines.threads import live
 from fluxwerk.server import openapi, survey
-from fluxwerk.server.bodies import LARGEST_QUESTION, LARGEST_REQUEST, BodyLimits, HeldBytes
+from fluxwerk.server.bodies import BodyLimits, HeldBytes
 from fluxwerk.server.errors import ServerError
 from fluxwerk.server.faults.connection import FaultyResponse
 from fluxwerk.server.faults.effects import SpoiltResponse
@@ -80,9 +80,9 @@ class Endpoint:
             # Nothing is read and nothing is held, and polls are most of what a server answers.
             return _to_wire(await drive_async(self._router.answer(http), self._guard.fetch))
         try:
-            model = self._router.admit(http)
+            largest = self._router.admit(http)
             with self._held.open(_owner(request)) as mine, survey.opened() as surveyed:
-                body = await mine.read(request, LARGEST_REQUEST if model else LARGEST_QUESTION)
+                body = await mine.read(request, largest)
 
                 async def fetch(call: HttpRequest, budget: float | None = None) -> Response:
                     fetched = await self._guard.fetch(call, budget)

@@ -12,9 +12,7 @@ import fastapi
 
 from fluxwerk.server.errors import ServerError
 
-# Ten references of 20 MB, as base64, and a prompt.
-LARGEST_REQUEST = 300 * 1024 * 1024
-# What is not a submit has a few fields, and no images.
+# What has a few fields, and no images.
 LARGEST_QUESTION = 1024 * 1024
 RETRY_AFTER = 1
 
@@ -109,5 +107,5 @@ def _declared(request: fastapi.Request, largest: int) -> int:
 
 def _too_large(largest: int) -> ServerError:
     return ServerError(
-        "too_large", f"Body too large: at most {largest // 2**20} MB are read here", detail="Body too large"
+        "too_large", f"Body too large: at most {largest // 2**20} MB are read at this path", detail="Body too large"
     )

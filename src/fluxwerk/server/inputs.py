@@ -12,12 +12,15 @@ from fluxwerk.catalog.sizes import Size
 from fluxwerk.engines import Canvas
 from fluxwerk.errors import Fault, TaskTimeoutError, TransportError
 from fluxwerk.server import survey
+from fluxwerk.server.bodies import LARGEST_QUESTION
 from fluxwerk.server.errors import ServerError, unfit
 from fluxwerk.types import Call, Flow, HttpRequest, Json
 
 OK = 200
 # 20 MB as base64 with a line break after every 16 characters, which no tool writes more often.
 LONGEST_TEXT = LARGEST_BYTES * 3 // 2
+# Bytes that a byte of a prompt may take in JSON, where it is written as \u0001.
+ESCAPED = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,13 @@ class ReceivedImages:
     name: str
     data: bytes = field(repr=False)
     size: Size
+
+
+def largest_body(model: Model, longest_prompt: int) -> int:
+    """Return how many bytes a submit to this model may have: its images as base64, its prompt, and the other fields."""
+    kinds = [option.type for option in model.options.values() if option.type in IMAGE_TYPES]
+    images = sum(model.references if kind == "images" else 1 for kind in kinds)
+    return images * LONGEST_TEXT + longest_prompt * ESCAPED + LARGEST_QUESTION
 
 
 def attach(model: Model, fields: Mapping[str, Json]) -> Flow[list[ReceivedImages]]:

@@ -13,10 +13,12 @@ from typing import cast
 from fluxwerk import catalog
 from fluxwerk.protocol import wire
 from fluxwerk.server import request
+from fluxwerk.server.bodies import LARGEST_QUESTION
 from fluxwerk.server.errors import ServerError
 from fluxwerk.server.faults import effects
 from fluxwerk.server.faults.rules import ANSWER_DEEDS, FaultRule, Occasion
 from fluxwerk.server.handlers import extensions, finetunes, poll, results, submit
+from fluxwerk.server.inputs import largest_body
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state import links
 from fluxwerk.server.state.state import ServerState, occasion
@@ -47,18 +49,18 @@ class Router:
         response = self._finished(asked, response)
         return effects.spoil(rule, response) if rule and rule.do in ANSWER_DEEDS else response
 
-    def admit(self, http: HttpRequest) -> str | None:
-        """Judge a request by its headers before its body is read; raises `ServerError`.
+    def admit(self, http: HttpRequest) -> int:
+        """Judge a request by its headers before its body is read, and return how many bytes the body may have.
 
-        Returns the model's name if it is a submit.  Rules choose by the prompt, so with rules the body is read first.
+        Raises `ServerError`.  Rules choose by the prompt, so with rules the body is read first.
         """
         asked = request.read(http)
         model = self.state.models.get(asked.path)
         if model is None or asked.method != "POST":
-            return None
+            return LARGEST_QUESTION
         if not self.state.faults.rules:
             submit.admit(self.state, model, asked)
-        return model.name
+        return largest_body(model, self.state.longest_prompt)
 
     def refuse(self, http: HttpRequest, error: ServerError) -> Response:
         """Answer a request that could not be read; it is counted as every other error is."""
