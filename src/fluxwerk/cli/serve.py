@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import time
 from contextlib import closing, suppress
@@ -118,6 +117,12 @@ PACKAGES = "pip install 'fluxwerk[server]'"
     metavar="ADDRESS|CIDR",
     help="Proxy whose X-Forwarded-For and X-Forwarded-Proto count; may be repeated.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["json", "text"]),
+    help="Log one line for each request, as JSON or as text; without it only warnings are logged.",
+)
+@click.option("--log-prompts", is_flag=True, help="Put prompts into the lines of --log-format.")
 @click.option("--webhook-secret-header", is_flag=True, help="Also send the secret itself as X-Webhook-Secret.")
 def command(
     engine: str,
@@ -146,6 +151,8 @@ def command(
     names: tuple[str, ...],
     public_url: str | None,
     proxies: tuple[str, ...],
+    log_format: str | None,
+    log_prompts: bool,
     webhook_secret_header: bool,
 ) -> None:
     """Run the BFL API on this machine: placeholders for development, or open weights on your GPU.
@@ -157,12 +164,13 @@ def command(
     """  # noqa: D301
     _check_packages()
     from fluxwerk.server.app import build  # noqa: PLC0415
+    from fluxwerk.server.requestlog import RequestLog  # noqa: PLC0415
     from fluxwerk.server.state.state import ServerState  # noqa: PLC0415
     from fluxwerk.server.state.webhooks import WebhookPolicy  # noqa: PLC0415
 
     _check_public(public_url)
     painter = _painter(engine, weights, device, quantize, compiled=compiled, previews=previews)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    _log(log_format, prompts=log_prompts)
     hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read
     guard, script, disk = _guard(networks, hosts), _script(trouble), _disk(state)
     serving = ServerState(
@@ -179,12 +187,22 @@ def command(
         strict=strict,
         longest_prompt=max_prompt,
     )
-    app = _checked(build(serving, painter, guard), host, names, public_url)
+    app = RequestLog(_checked(build(serving, painter, guard), host, names, public_url), prompts=log_prompts)
     config = _config(app, proxies, breakable=bool(script.rules))
     with _listen(host, port) as listening, suppress(KeyboardInterrupt), closing(disk or _Nothing()):
         who = "only known keys are accepted" if keys or keyring else "any x-key is accepted"
         _announce(_address(host, listening), f"engine {engine}, {who}", networks, len(script.rules))
         _run(config, serving, drain, listening)
+
+
+def _log(form: str | None, *, prompts: bool) -> None:
+    from fluxwerk.server import requestlog  # noqa: PLC0415
+
+    if prompts and form is None:
+        raise InvalidUsageError(
+            "", faults=[Fault("--log-prompts", None, "needs --log-format", "add --log-format json")]
+        )
+    requestlog.configure(form)
 
 
 def _check_packages() -> None:

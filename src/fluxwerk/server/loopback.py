@@ -54,6 +54,7 @@ def loopback(
     from fluxwerk.server.app import build  # noqa: PLC0415  (FastAPI takes half a second)
     from fluxwerk.server.fetch import Guard  # noqa: PLC0415
     from fluxwerk.server.hosts import HostCheck  # noqa: PLC0415
+    from fluxwerk.server.requestlog import RequestLog  # noqa: PLC0415
 
     engine = engine or OfflineEngine()
     allow = tuple(allow)
@@ -69,7 +70,7 @@ def loopback(
         strict=strict,
     )
     with listen(HOME, 0) as listening:
-        app = HostCheck(build(state, engine, Guard(allow)), hosts)
+        app = RequestLog(HostCheck(build(state, engine, Guard(allow)), hosts))
         server = uvicorn.Server(
             config_of(app, breakable=bool(trouble.rules), proxies=proxies, timeout_graceful_shutdown=5)
         )

@@ -12,7 +12,7 @@ from typing import cast
 
 from fluxwerk import catalog
 from fluxwerk.protocol import wire
-from fluxwerk.server import request
+from fluxwerk.server import request, requestlog
 from fluxwerk.server.bodies import LARGEST_QUESTION
 from fluxwerk.server.errors import ServerError
 from fluxwerk.server.faults import effects
@@ -69,6 +69,7 @@ class Router:
     def _route(self, asked: ServerRequest, rule: FaultRule | None) -> Flow[Response]:
         model = self.state.models.get(asked.path)
         if model and asked.method == "POST":
+            requestlog.note(model=model.name)
             return (yield from submit.submit(self.state, model, asked, rule))
         if asked.path == "/v1/get_result" and asked.method == "GET":
             return poll.poll(self.state, asked, -1.0 if rule and rule.do == "expire" else None)
@@ -101,6 +102,7 @@ class Router:
         account = accounts.known(asked.key) if asked.key else None
         if account is None:
             return response
+        requestlog.note(key=account.shown)
         model = self.state.models.get(asked.path, POOL)
         busy = accounts.in_flight(account, model.pool, now)
         free = min((job.ready_at or now + submit.RETRY_AFTER for job in busy), default=now)

@@ -6,6 +6,7 @@ import base64
 
 from fluxwerk import imagefile
 from fluxwerk.protocol import wire
+from fluxwerk.server import requestlog
 from fluxwerk.server.errors import invalid
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state.accounts import TaskRecord
@@ -22,6 +23,7 @@ def poll(state: ServerState, request: ServerRequest, life: float | None = None) 
     job = state.accounts.jobs.get(identity)
     if job is None:
         return wire.write_status(Status(Task(identity, ""), "Task not found", Outcome.MISSING))
+    requestlog.note(task=job.task.id, model=job.model.name)
     if not job.has_ended(now):
         running = Status(job.task, "Pending", Outcome.RUNNING, progress=job.progress)
         return wire.write_status(running, preview=_preview(job))

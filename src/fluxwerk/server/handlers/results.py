@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from fluxwerk.server import requestlog
 from fluxwerk.server.errors import ServerError
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state import links
@@ -31,4 +32,5 @@ def deliver(state: ServerState, request: ServerRequest) -> Response:
         "x-content-type-options": "nosniff",
     }
     job.delivered = True
+    requestlog.note(task=job.task.id, model=job.model.name)
     return Response(200, headers, image)

@@ -14,7 +14,7 @@ from fluxwerk.catalog.sizes import Size
 from fluxwerk.engines import Order
 from fluxwerk.errors import Fault, UnknownPriceError
 from fluxwerk.protocol import wire
-from fluxwerk.server import inputs, schema, strictness
+from fluxwerk.server import inputs, requestlog, schema, strictness
 from fluxwerk.server.errors import ServerError, invalid, unfit
 from fluxwerk.server.faults.rules import FaultRule
 from fluxwerk.server.inputs import ReceivedImages
@@ -103,6 +103,7 @@ def _accept(
         raise invalid([entry(fault) for fault in faults])
     _check_credits(account, job.task.cost)
     state.accept(job, rule)
+    requestlog.note(task=job.task.id, prompt=job.order.prompt)
     for remark in remarks:
         log.warning("%s: %s", model.name, remark)
     answer = _answer(job)
@@ -164,6 +165,7 @@ def _repeated(state: ServerState, account: Account, idempotency: tuple[str, str]
         text = "This key was used with another body; use a new key for a new image"
         raise invalid([{"type": "idempotency_key_reused", "loc": place, "msg": text}])
     answer = _answer(job)
+    requestlog.note(task=job.task.id)
     return Response(answer.status, {**answer.headers, "idempotent-replayed": "true"}, answer.body)
 
 

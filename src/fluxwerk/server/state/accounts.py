@@ -44,6 +44,11 @@ class Account:
     reading: Counter[str] = field(default_factory=Counter[str], repr=False)
 
     @property
+    def shown(self) -> str:
+        """How the log names it: the first digits of the key's SHA-256."""
+        return f"sha256:{self.digest[:8]}"
+
+    @property
     def credits(self) -> Decimal:
         """What is left."""
         return self.granted - self.spent
