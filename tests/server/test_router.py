@@ -437,6 +437,19 @@ def test_references_keep_their_order_and_the_ninth_is_ignored():
     assert json_of(answer)["input_mp"] == 0.03
 
 
+def test_an_engine_can_read_what_the_client_wrote_itself():
+    of = face()
+    body = {"prompt": "x", "width": 100, "seed": None, "safety_tolerance": 4, "user": "me", "unheard_of": 1}
+    hook = {"webhook_url": "https://me.example/hook", "webhook_secret": "s3cret"}
+
+    submitted = json_of(post(of, {**body, **hook, "input_image_3": text(png(64, 64))}))
+
+    order = of.state.accounts.jobs[submitted["id"]].order
+    assert order.id == submitted["id"]
+    assert order.asked == {"width": 100, "seed": None, "safety_tolerance": 4, "user": "me"}
+    assert order.names == ("input_image_3",)
+
+
 def test_flux_3_takes_one_image_or_a_list():
     of, picture = face(), png(256, 256)
     for images in (text(picture), [text(picture)], [text(picture)] * 10):

@@ -33,7 +33,9 @@ class Canvas:
 class Order:
     """One image to render: width and height in pixels, references as whole image files in their order.
 
-    The maker of the order has measured every image in it; `options` are the model's own, such as steps.
+    The maker of the order has measured every image in it; `options` are the model's own, such as steps.  An engine that
+    passes the request on reads what the client itself wrote: `asked` holds those fields without prompt, images and
+    webhook, and `names` the option of each reference.  `id` is the task's, empty where there is none.
     """
 
     model: str
@@ -45,6 +47,9 @@ class Order:
     references: tuple[bytes, ...] = field(default=(), repr=False)
     canvas: Canvas | None = None
     options: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    id: str = ""
+    asked: Mapping[str, Json] = field(default_factory=dict[str, Json], repr=False)
+    names: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

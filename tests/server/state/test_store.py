@@ -73,7 +73,7 @@ def test_references_canvas_and_options_come_through(tmp_path):
     fill = {"image": text(png(256, 300)), "mask": text(png(256, 300)), "guidance": 12.5}
     with living(tmp_path) as of:
         never(of)
-        ids = [json_of(post(of, {"prompt": "x", **fields}))["id"]]
+        ids = [json_of(post(of, {"prompt": "x", "width": 72, "user": "u", "seed": None, **fields}))["id"]]
         ids.append(json_of(post(of, fill, "/v1/flux-pro-1.0-fill"))["id"])
         ids.append(json_of(post(of, {"image": text(png(256, 256)), "left": 7}, "/v1/flux-pro-1.0-expand"))["id"])
         before = [of.state.accounts.jobs[identity] for identity in ids]

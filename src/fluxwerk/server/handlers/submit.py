@@ -6,6 +6,7 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 
 from fluxwerk.catalog import prices, sizes
@@ -29,6 +30,8 @@ SEED_BITS = 32
 RETRY_AFTER = 1
 # What an order's options leave out: the order has columns of its own for these.
 COLUMNS = frozenset({"prompt", "width", "height", "seed", "output_format", "webhook_url", "webhook_secret", "user"})
+# What another service is not told: the order has the prompt, and this server delivers the webhook itself.
+NOT_PASSED_ON = frozenset({"prompt", "webhook_url", "webhook_secret"})
 # The largest input with the widest margins; what is larger would only fill the memory.
 LARGEST_OUTPUT = 80_000_000
 # How many pixels a side may have in a file of that format, as the usual libraries write it.
@@ -89,7 +92,7 @@ def _accept(
     rule: FaultRule | None,
     idempotency: tuple[str, str] | None,
 ) -> Flow[Response]:
-    fields, remarks = _read(state, model, request.body)
+    given, fields, remarks = _read(state, model, request.body)
     webhook = _webhook_of(state, fields)
     _check_slot(state, account, model)
     with state.accounts.hold(account, model):
@@ -97,6 +100,7 @@ def _accept(
     # Fetching took time, in which the end may have begun: what is accepted now would not be waited for.
     _check_open(state)
     job = _job(state, account, model, fields, attached, request.origin)
+    job.order = replace(job.order, id=job.task.id, asked=_asked(model, given))
     job.webhook, job.idempotency = webhook, idempotency
     faults = state.abilities.faults(job.order)
     if faults:
@@ -110,9 +114,13 @@ def _accept(
     return Response(answer.status, {**answer.headers, **strictness.header(remarks)}, answer.body)
 
 
-def _read(state: ServerState, model: Model, body: bytes) -> tuple[dict[str, Json], list[Remark]]:
-    """Read the fields and what there is to remark; a strict service refuses remarks beside everything else."""
+def _read(state: ServerState, model: Model, body: bytes) -> tuple[Json, dict[str, Json], list[Remark]]:
+    """Read what was given, its fields with their defaults, and what there is to remark.
+
+    A strict service refuses remarks beside everything else.
+    """
     wrong: list[dict[str, Json]] = []
+    given: Json = {}
     fields: dict[str, Json] = {}
     remarks: list[Remark] = []
     try:
@@ -126,7 +134,16 @@ def _read(state: ServerState, model: Model, body: bytes) -> tuple[dict[str, Json
     wrong = wrong or _prompt_faults(fields.get("prompt", ""), state.longest_prompt)
     if wrong:
         raise invalid(wrong)
-    return fields, remarks
+    return given, fields, remarks
+
+
+def _asked(model: Model, given: dict[str, Json]) -> dict[str, Json]:
+    """Keep of a request what its client wrote itself, for an engine that passes it on."""
+    return {
+        name: value
+        for name, value in given.items()
+        if name in model.options and name not in NOT_PASSED_ON and model.options[name].type not in IMAGE_TYPES
+    }
 
 
 def _prompt_faults(prompt: str, longest: int) -> list[dict[str, Json]]:
@@ -248,6 +265,7 @@ def _order(
         height=size[1],
         output_format=fields.get("output_format") or ("png" if model.output == "resolution" else "jpeg"),
         references=() if canvas else tuple(one.data for one in attached),
+        names=() if canvas else tuple(one.name for one in attached),
         canvas=canvas,
         options={
             name: value

@@ -238,6 +238,9 @@ def _write(job: TaskRecord) -> dict[str, Json]:
             "height": order.height,
             "output_format": order.output_format,
             "options": dict(order.options),
+            "id": order.id,
+            "asked": dict(order.asked),
+            "names": list(order.names),
         },
         "offset": list(order.canvas.offset) if order.canvas else None,
         "accepted": job.accepted,
@@ -256,7 +259,9 @@ def _read(body: dict[str, Json], account: Account) -> TaskRecord:
     task, order = body["task"], body["order"]
     for name in ("cost", "input_mp", "output_mp"):
         task[name] = None if task[name] is None else Decimal(task[name])
-    order["options"] = {name: _plain(value) for name, value in order["options"].items()}
+    for name in ("options", "asked"):
+        order[name] = {option: _plain(value) for option, value in order.get(name, {}).items()}
+    order["names"] = tuple(order.get("names", ()))
     return TaskRecord(
         Task(**task),
         account,
