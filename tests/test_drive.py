@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from fluxwerk.drive import WALL, drive, drive_async, take
+from fluxwerk.drive import WALL, complete, drive, drive_async, lift, take
 from fluxwerk.errors import ConnectionFailedError, FluxwerkError, NoResponseError, TaskTimeoutError
 from fluxwerk.testing.clock import PretendClock
 from fluxwerk.types import Call, HttpRequest, Response
@@ -274,3 +274,29 @@ def test_a_reply_is_handed_in_and_a_loss_is_thrown():
         running = steps()
         assert take(running, None) == "first"
         assert take(running, came) is came
+
+
+def test_blocking_work_completes_without_an_event_loop():
+    async def twice():
+        return await lift(len)("two") * 2
+
+    assert complete(twice()) == 6
+
+
+def test_what_lifted_work_raises_reaches_the_caller():
+    with pytest.raises(ZeroDivisionError):
+        complete(lift(lambda: 1 / 0)())
+
+
+def test_a_coroutine_that_needs_an_event_loop_is_refused_and_closed():
+    closed = []
+
+    async def waits():
+        try:
+            await asyncio.sleep(0)
+        finally:
+            closed.append(True)
+
+    with pytest.raises(RuntimeError, match="runs none"):
+        complete(waits())
+    assert closed == [True]

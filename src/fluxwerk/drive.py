@@ -1,26 +1,28 @@
 """The only place where time passes: loops that run a flow, blocking or on asyncio.
 
-A flow becomes steps, `Wait` and `Exchange`, in one place for both; only the loops that take the steps stand twice.
+A flow becomes steps, `Wait` and `Exchange`, and one coroutine takes them; on a thread it never waits for an event loop.
 A pretend clock takes the blocking loop through hours in microseconds (`fluxwerk.testing`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager, closing, suppress
 from random import Random
-from typing import Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
+from typing import NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from fluxwerk.errors import TaskTimeoutError, TransportError
 from fluxwerk.types import Call, Flow, HttpRequest, Response
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Send: TypeAlias = Callable[[HttpRequest, float | None], Response]
 AsyncSend: TypeAlias = Callable[[HttpRequest, float | None], Awaitable[Response]]
 Wake: TypeAlias = Callable[[], object]
 # Registers a function to be called, from any thread, when a wait may end; yields whether it may end already.
 Listen: TypeAlias = Callable[[Wake], AbstractContextManager[bool]]
+AsyncSleep: TypeAlias = Callable[[float, "Listen | None"], Awaitable[None]]
 # A generator of our own: a program that seeds the global one, and a test that counts on it, must not notice us.
 DICE = Random()  # noqa: S311  (no secret)
 # A last look before the deadline leaves this many seconds for its answer and the image, or half of what is left.  It is
@@ -163,61 +165,51 @@ def steps(
 
 def run(steps: Steps[T], send: Send, clock: Clock = WALL) -> T:
     """Take the steps in this thread, and return what they come to."""
-    with closing(steps):
-        progress = _Progress(steps)
-        for step in progress:
-            if isinstance(step, Wait):
-                clock.sleep(step.seconds, step.listen)
-            else:
-                with progress:
-                    progress.reply = send(step.request, step.budget)
-        return progress.result
+    return complete(_run(steps, lift(send), lift(clock.sleep)))
 
 
 async def run_async(steps: Steps[T], send: AsyncSend, clock: Clock = WALL) -> T:
     """Take the steps on the running event loop, and return what they come to."""
+    return await _run(steps, send, clock.sleep_async)
+
+
+async def _run(steps: Steps[T], send: AsyncSend, sleep: AsyncSleep) -> T:
+    reply: Response | TransportError | None = None
     with closing(steps):
-        progress = _Progress(steps)
-        for step in progress:
+        while True:
+            try:
+                step = take(steps, reply)
+            except StopIteration as done:
+                result: T = done.value
+                return result
+            reply = None
             if isinstance(step, Wait):
-                await clock.sleep_async(step.seconds, step.listen)
-            else:
-                with progress:
-                    progress.reply = await send(step.request, step.budget)
-        return progress.result
+                await sleep(step.seconds, step.listen)
+                continue
+            try:
+                reply = await send(step.request, step.budget)
+            except TransportError as loss:
+                reply = loss
 
 
-class _Progress(Generic[T]):
-    """Iterates over steps, hands each reply in with the next one, and keeps the `result`.
+def lift(work: Callable[P, T]) -> Callable[P, Coroutine[None, None, T]]:
+    """Make blocking work awaitable, for code that is written once for threads and event loops; it still blocks."""
 
-    Used as a context, it takes a `TransportError` for the reply.
-    """
+    async def lifted(*given: P.args, **named: P.kwargs) -> T:
+        return work(*given, **named)
 
-    result: T
+    return lifted
 
-    def __init__(self, steps: Steps[T]) -> None:
-        self._steps = steps
-        self.reply: Response | TransportError | None = None
 
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Wait | Exchange:
-        reply, self.reply = self.reply, None
-        try:
-            return self._steps.throw(reply) if isinstance(reply, TransportError) else self._steps.send(reply)
-        except StopIteration as done:
-            self.result = done.value
-            raise
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, trace: object) -> bool:
-        if isinstance(error, TransportError):
-            self.reply = error
-            return True
-        return False
+def complete(coroutine: Coroutine[None, None, T]) -> T:
+    """Run a coroutine in this thread, without an event loop; it may await only what `lift` made."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    coroutine.close()
+    raise RuntimeError("The coroutine waits for an event loop, and this thread runs none.")
 
 
 def take(steps: Steps[T], reply: Response | TransportError | None) -> Wait | Exchange:

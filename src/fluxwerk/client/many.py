@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from concurrent import futures
 from dataclasses import dataclass
 from typing import TypeVar
 
 from fluxwerk.client.image import Image
+from fluxwerk.drive import complete, lift
 from fluxwerk.errors import FluxwerkError, InDoubtError
 from fluxwerk.types import Request
 
@@ -53,17 +54,15 @@ class Many:
         self, make: Callable[[Request | str], Image], requests: Iterable[Request | str]
     ) -> Generator[Result]:
         """Make images in threads and yield each as it finishes."""
-
-        def work(request: Request | str) -> Result:
-            try:
-                return Result(request, make(request))
-            except FluxwerkError as error:
-                return self._failed(request, error)
-
+        making = lift(make)
         pool = futures.ThreadPoolExecutor(self._width, thread_name_prefix="fluxwerk")
+
+        def start(request: Request | str) -> futures.Future[Result]:
+            return pool.submit(lambda: complete(self._result(making, request)))
+
         running: set[futures.Future[Result]] = set()
         try:
-            for _ in self._keep_busy(running, requests, lambda request: pool.submit(work, request)):
+            for _ in self._keep_busy(running, requests, start):
                 done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
                 running -= done
                 yield from (one.result() for one in done)
@@ -72,20 +71,17 @@ class Many:
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def on_loop(
-        self, make: Callable[[Request | str], Awaitable[Image]], requests: Iterable[Request | str]
+        self, make: Callable[[Request | str], Coroutine[None, None, Image]], requests: Iterable[Request | str]
     ) -> AsyncGenerator[Result]:
         """Make images on the running event loop and yield each as it finishes."""
         import asyncio  # noqa: PLC0415  (a blocking client never needs it)
 
-        async def work(request: Request | str) -> Result:
-            try:
-                return Result(request, await make(request))
-            except FluxwerkError as error:
-                return self._failed(request, error)
+        def start(request: Request | str) -> asyncio.Task[Result]:
+            return asyncio.create_task(self._result(make, request))
 
         running: set[asyncio.Task[Result]] = set()
         try:
-            for _ in self._keep_busy(running, requests, lambda request: asyncio.create_task(work(request))):
+            for _ in self._keep_busy(running, requests, start):
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 running -= done
                 for one in done:
@@ -106,8 +102,13 @@ class Many:
         while running:
             yield
 
-    def _failed(self, request: Request | str, error: FluxwerkError) -> Result:
-        if isinstance(error, InDoubtError) and self._unread.is_set():
-            # The result is no longer read, and it is about money.
-            log.warning("%s", error)
-        return Result(request, error=error)
+    async def _result(
+        self, make: Callable[[Request | str], Coroutine[None, None, Image]], request: Request | str
+    ) -> Result:
+        try:
+            return Result(request, await make(request))
+        except FluxwerkError as error:
+            if isinstance(error, InDoubtError) and self._unread.is_set():
+                # The result is no longer read, and it is about money.
+                log.warning("%s", error)
+            return Result(request, error=error)

@@ -142,14 +142,12 @@ class _OwnTransport:
         )
 
     def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
-        body = _Body(budget)
-        departure = _departure(request, body)
-        call = _core(credentials, request, body, departure, is_async=False)
-        with Losses(departure) as losses, self._pool.stream(**call) as answer:
+        attempt = _Attempt(credentials, request, budget)
+        with attempt.losses, self._pool.stream(**attempt.core(is_async=False)) as answer:
             for part in answer.iter_stream():
-                body.add(part)
-            return _response(answer.status, answer.headers, body)
-        raise losses.loss
+                attempt.body.add(part)
+            return attempt.body.of_core(answer.status, answer.headers)
+        raise attempt.losses.loss
 
     def close(self) -> None:
         self._pool.close()
@@ -169,15 +167,13 @@ class _AsyncOwnTransport:
     async def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
         import asyncio  # noqa: PLC0415  (a blocking client never needs it)
 
-        body = _Body(budget)
-        departure = _departure(request, body)
-        call = _core(credentials, request, body, departure, is_async=True)
-        with Losses(departure) as losses:
-            async with asyncio.timeout(budget), self._pool.stream(**call) as answer:
+        attempt = _Attempt(credentials, request, budget)
+        with attempt.losses:
+            async with asyncio.timeout(budget), self._pool.stream(**attempt.core(is_async=True)) as answer:
                 async for part in answer.aiter_stream():
-                    body.add(part)
-                return _response(answer.status, answer.headers, body)
-        raise losses.loss
+                    attempt.body.add(part)
+                return attempt.body.of_core(answer.status, answer.headers)
+        raise attempt.losses.loss
 
     async def close(self) -> None:
         await self._pool.aclose()
@@ -189,21 +185,18 @@ class _GivenTransport:
         self._owned = owned
 
     def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
-        body = _Body(budget)
-        departure = _departure(request, body, certain=False)
-        with Losses(departure) as losses:
-            return _within(budget, lambda: self._read(credentials, request, body, departure))
-        raise losses.loss
+        attempt = _Attempt(credentials, request, budget, certain=False)
+        with attempt.losses:
+            return _within(budget, lambda: self._read(attempt))
+        raise attempt.losses.loss
 
-    def _read(
-        self, credentials: Credentials, request: HttpRequest, body: _Body, departure: Departure | None
-    ) -> Response:
-        prepared = _prepare(self._http, credentials, request, body, departure, is_async=False)
+    def _read(self, attempt: _Attempt) -> Response:
         # httpx2 would carry x-key along a redirect to another host.
+        prepared = attempt.prepare(self._http, is_async=False)
         with closing(self._http.send(prepared, stream=True, follow_redirects=False)) as answer:
             for part in answer.iter_bytes():
-                body.add(part)
-            return Response(answer.status_code, dict(answer.headers), bytes(body.data))
+                attempt.body.add(part)
+            return attempt.body.of_client(answer)
 
     def close(self) -> None:
         if self._owned:
@@ -218,17 +211,15 @@ class _AsyncGivenTransport:
     async def send(self, credentials: Credentials, request: HttpRequest, budget: float | None) -> Response:
         import asyncio  # noqa: PLC0415
 
-        body = _Body(budget)
-        departure = _departure(request, body, certain=False)
-        with Losses(departure) as losses:
-            prepared = _prepare(self._http, credentials, request, body, departure, is_async=True)
+        attempt = _Attempt(credentials, request, budget, certain=False)
+        with attempt.losses:
             async with asyncio.timeout(budget):
-                answer = await self._http.send(prepared, stream=True, follow_redirects=False)
-                async with aclosing(answer):
+                prepared = attempt.prepare(self._http, is_async=True)
+                async with aclosing(await self._http.send(prepared, stream=True, follow_redirects=False)) as answer:
                     async for part in answer.aiter_bytes():
-                        body.add(part)
-                    return Response(answer.status_code, dict(answer.headers), bytes(body.data))
-        raise losses.loss
+                        attempt.body.add(part)
+                    return attempt.body.of_client(answer)
+        raise attempt.losses.loss
 
     async def close(self) -> None:
         if self._owned:
@@ -273,86 +264,89 @@ def _within(budget: float | None, work: Callable[[], Response]) -> Response:
 class _Body:
     """What has arrived of a body, bounded in bytes and in seconds."""
 
-    def __init__(self, budget: float | None) -> None:
-        self.data = bytearray()
-        self.budget = budget
-        self.until = float("inf") if budget is None else time.monotonic() + budget
+    def __init__(self, until: float) -> None:
+        self._data = bytearray()
+        self._until = until
 
     def add(self, part: bytes) -> None:
-        self.data += part
-        if len(self.data) > LARGEST_BODY:
+        self._data += part
+        if len(self._data) > LARGEST_BODY:
             raise NoResponseError(f"the answer is larger than {LARGEST_BODY} bytes", permanent=True)
-        if time.monotonic() > self.until:
+        if time.monotonic() > self._until:
             raise NoResponseError("the answer was still dripping at the deadline")
+
+    def of_core(self, status: int, headers: list[tuple[bytes, bytes]]) -> Response:
+        """Return the whole answer of httpcore2."""
+        names = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
+        return Response(status, names, bytes(self._data))
+
+    def of_client(self, answer: httpx2.Response) -> Response:
+        """Return the whole answer of an httpx2 client."""
+        return Response(answer.status_code, dict(answer.headers), bytes(self._data))
+
+
+class _Attempt:
+    """One request on its way: how either library takes it, what has arrived of its answer, and what its loss means."""
+
+    def __init__(
+        self, credentials: Credentials, request: HttpRequest, budget: float | None, *, certain: bool = True
+    ) -> None:
+        self._credentials = credentials
+        self._request = request
+        self._budget = budget
+        self._until = float("inf") if budget is None else time.monotonic() + budget
+        self.body = _Body(self._until)
+        # Only what is paid for has to know: the trace costs time, and a GET is repeated whether it left or not.
+        self._departure = Departure(self._until, certain=certain) if request.method != "GET" else None
+        self.losses = Losses(self._departure)
+
+    def core(self, *, is_async: bool) -> dict[str, Any]:
+        """Return the request as httpcore2 takes it."""
+        request = self._request
+        check_certificate_store(request.url)
+        url = request.url if request.url.isascii() else quote(request.url, safe=PLAIN)
+        # identity: nothing that arrives has to be unpacked, and so nothing can unpack to any size.
+        headers = {"accept": "*/*", "accept-encoding": "identity", **self._credentials.headers(request)}
+        return {
+            "method": request.method,
+            "url": url,
+            "headers": headers,
+            "content": request.body or None,
+            "extensions": {"timeout": self._limits(), **self._extensions(is_async=is_async)},
+        }
+
+    def prepare(self, http: httpx2.Client | httpx2.AsyncClient, *, is_async: bool) -> httpx2.Request:
+        """Return the request as an httpx2 client takes it."""
+        request, limits = self._request, self._limits()
+        prepared = http.build_request(
+            request.method,
+            request.url,
+            content=request.body or None,
+            headers=self._credentials.headers(request),
+            timeout=(limits["connect"], limits["read"], limits["write"], limits["pool"]),
+            extensions=self._extensions(is_async=is_async),
+        )
+        if request.keyed:
+            logs.guard_packed_headers()
+        else:
+            # A delivery's URL is a credential.
+            prepared.url = logs.quiet_url(prepared.url)
+        return prepared
+
+    def _limits(self) -> dict[str, float]:
+        longest = LONGEST_GET if self._request.method == "GET" else LONGEST_SUBMIT
+        left = longest if self._budget is None else max(0.001, min(longest, self._budget))
+        # A little less than all, so that a connection that never stood is told apart from an answer that never came.
+        connect = min(left * 0.9, LONGEST_CONNECT)
+        whole = sockets.TimeLimit(left, self._until)
+        return {"connect": connect, "read": whole, "write": whole, "pool": connect}
+
+    def _extensions(self, *, is_async: bool) -> dict[str, Any]:
+        redacting = logs.extensions(is_async=is_async)
+        return self._departure.extend(redacting, is_async=is_async) if self._departure else redacting
 
 
 def _limitless() -> httpx2.Limits:
     import httpx2  # noqa: PLC0415
 
     return httpx2.Limits(max_connections=None, max_keepalive_connections=KEPT_ALIVE, keepalive_expiry=KEPT_SECONDS)
-
-
-def _limits(request: HttpRequest, body: _Body) -> dict[str, float]:
-    longest = LONGEST_GET if request.method == "GET" else LONGEST_SUBMIT
-    left = longest if body.budget is None else max(0.001, min(longest, body.budget))
-    # A little less than all, so that a connection that never stood is told apart from an answer that never came.
-    connect = min(left * 0.9, LONGEST_CONNECT)
-    whole = sockets.TimeLimit(left, body.until)
-    return {"connect": connect, "read": whole, "write": whole, "pool": connect}
-
-
-def _departure(request: HttpRequest, body: _Body, *, certain: bool = True) -> Departure | None:
-    # Only what is paid for has to know: the trace costs time, and anything else is repeated whether it left or not.
-    return Departure(body.until, certain=certain) if request.method != "GET" else None
-
-
-def _extensions(departure: Departure | None, *, is_async: bool) -> dict[str, Any]:
-    redacting = logs.extensions(is_async=is_async)
-    return departure.extend(redacting, is_async=is_async) if departure else redacting
-
-
-def _core(
-    credentials: Credentials, request: HttpRequest, body: _Body, departure: Departure | None, *, is_async: bool
-) -> dict[str, Any]:
-    check_certificate_store(request.url)
-    url = request.url if request.url.isascii() else quote(request.url, safe=PLAIN)
-    # identity: nothing that arrives has to be unpacked, and so nothing can unpack to any size.
-    headers = {"accept": "*/*", "accept-encoding": "identity", **credentials.headers(request)}
-    return {
-        "method": request.method,
-        "url": url,
-        "headers": headers,
-        "content": request.body or None,
-        "extensions": {"timeout": _limits(request, body), **_extensions(departure, is_async=is_async)},
-    }
-
-
-def _prepare(
-    http: httpx2.Client | httpx2.AsyncClient,
-    credentials: Credentials,
-    request: HttpRequest,
-    body: _Body,
-    departure: Departure | None,
-    *,
-    is_async: bool,
-) -> httpx2.Request:
-    limits = _limits(request, body)
-    prepared = http.build_request(
-        request.method,
-        request.url,
-        content=request.body or None,
-        headers=credentials.headers(request),
-        timeout=(limits["connect"], limits["read"], limits["write"], limits["pool"]),
-        extensions=_extensions(departure, is_async=is_async),
-    )
-    if request.keyed:
-        logs.guard_packed_headers()
-    else:
-        # A delivery's URL is a credential.
-        prepared.url = logs.quiet_url(prepared.url)
-    return prepared
-
-
-def _response(status: int, headers: list[tuple[bytes, bytes]], body: _Body) -> Response:
-    names = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
-    return Response(status, names, bytes(body.data))
