@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from fluxwerk.errors import Fault, InvalidUsageError, UntrustedURLError
@@ -81,19 +82,19 @@ def fallbacks(base: str) -> tuple[str, ...]:
 
 def residence(url: str) -> str | None:
     """Return the region to which the host of this URL keeps its data, "eu" or "us", or `None` if it has none."""
-    parts = _split(url)
-    if parts is None or not _is_home(parts):
+    origin = _origin(url)
+    if origin is None or not _is_home(origin):
         return None
-    found = RESIDENCE.search(parts.hostname or "")
+    found = RESIDENCE.search(origin.host)
     return found[1] if found else None
 
 
 def may_carry_key(url: str, base: str) -> bool:
     """Whether the account's key may be sent to this URL: the base's origin, and BFL's hosts when the base is BFL's."""
-    parts = _split(url)
-    if parts is None:
+    origin, home = _origin(url), _origin(base)
+    if origin is None or home is None:
         return False
-    return _origin(parts) == _origin_of(base) or (_is_home(parts) and _is_home(_split(base)))
+    return origin == home or (_is_home(origin) and _is_home(home))
 
 
 def check_polling(url: str, base: str) -> str:
@@ -110,10 +111,8 @@ def check_delivery(url: str, base: str, hosts: Collection[str] = ()) -> str:
 
     A base of plain http may also send its images by plain http from `hosts`.
     """
-    parts = _split(url)
-    if parts is None or not (
-        parts.scheme == "https" or _origin(parts) == _origin_of(base) or _is_told(parts, base, hosts)
-    ):
+    origin = _origin(url)
+    if origin is None or not (origin.scheme == "https" or origin == _origin(base) or _is_told(url, base, hosts)):
         raise UntrustedURLError(f"The service named a delivery URL that may not be followed ({quote(url)}).")
     return _check_residence(url, base)
 
@@ -154,8 +153,9 @@ def quote(text: str) -> str:
     return flat if len(flat) <= LONGEST_QUOTE else f"{flat[: LONGEST_QUOTE - 1]}…"
 
 
-def _is_told(parts: SplitResult, base: str, hosts: Collection[str]) -> bool:
-    return base.startswith("http://") and (parts.hostname in hosts or parts.netloc.lower() in hosts)
+def _is_told(url: str, base: str, hosts: Collection[str]) -> bool:
+    parts = _split(url) if hosts and base.startswith("http://") else None
+    return parts is not None and (parts.hostname in hosts or parts.netloc.lower() in hosts)
 
 
 def _is_host(text: str) -> bool:
@@ -173,7 +173,6 @@ def _check_residence(url: str, base: str) -> str:
     return url
 
 
-@lru_cache(maxsize=512)
 def _split(url: str) -> SplitResult | None:
     if DISPUTED.search(url):
         return None
@@ -186,19 +185,25 @@ def _split(url: str) -> SplitResult | None:
     return parts if good and PLAIN_HOST.fullmatch(parts.hostname or "") else None
 
 
-def _origin(parts: SplitResult) -> tuple[str, str | None, int]:
-    return parts.scheme, parts.hostname, PORTS[parts.scheme] if parts.port is None else parts.port
+class Origin(NamedTuple):
+    """Where a URL leads: its scheme, host and port."""
+
+    scheme: str
+    host: str
+    port: int
 
 
-def _origin_of(base: str) -> tuple[str, str | None, int] | None:
-    parts = _split(base)
-    return _origin(parts) if parts else None
+# Every call asks for the base's origin and for that of the URL which the last answer named.
+@lru_cache(maxsize=512)
+def _origin(url: str) -> Origin | None:
+    parts = _split(url)
+    if parts is None:
+        return None
+    return Origin(parts.scheme, parts.hostname or "", PORTS[parts.scheme] if parts.port is None else parts.port)
 
 
-def _is_home(parts: SplitResult | None) -> bool:
-    if parts is None or parts.scheme != "https" or parts.port not in (None, 443):
-        return False
-    return f".{parts.hostname}".endswith(HOME)
+def _is_home(origin: Origin) -> bool:
+    return origin.scheme == "https" and origin.port == PORTS["https"] and f".{origin.host}".endswith(HOME)
 
 
 def _with_scheme(address: str) -> str:
@@ -211,7 +216,8 @@ def _with_scheme(address: str) -> str:
     if LOOPBACK.fullmatch(parts.hostname or ""):
         return f"http://{address}"
     right = f"https://{parts.netloc}"
-    own = "" if _is_home(_split(right)) else f", or http://{parts.netloc} within your own network"
+    home = _origin(right)
+    own = "" if home and _is_home(home) else f", or http://{parts.netloc} within your own network"
     raise InvalidUsageError(f"{_shown(address)} is not a base URL: the scheme is missing. Write {right}{own}.")
 
 

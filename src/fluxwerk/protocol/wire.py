@@ -149,7 +149,7 @@ def read_status(response: Response, task: Task) -> Status:
         raise MissingResultError(f"the task is ready but names no image; its result is {_text(body.get('result'))}")
     cost = body.get("cost") if body.get("cost") is not None else result.get("cost")
     progress = _decimal(body.get("progress"))
-    complaint = trust.quote(": ".join(_text(body[name]) for name in ("error", "message") if body.get(name)))
+    complaints = [_text(body[name]) for name in ("error", "message") if body.get(name)]
     return Status(
         task,
         word,
@@ -159,14 +159,16 @@ def read_status(response: Response, task: Task) -> Status:
         prompt=prompt if isinstance(prompt, str) else None,
         cost=_decimal(cost),
         progress=None if progress is None else float(progress),
-        details=body.get("details") or complaint or None,
+        details=body.get("details") or (trust.quote(": ".join(complaints)) if complaints else None),
         engine=engine if isinstance(engine, str) else None,
-        seconds=_seconds(result),
+        seconds=_seconds(result) if result else None,
     )
 
 
 def read_word(word: str) -> str:
     """Return the service's own spelling of a status word, whatever its case and separators; an unknown one as it is."""
+    if word in OUTCOMES:
+        return word
     letters = _letters(word)
     return SPELLINGS.get(letters) or SYNONYMS.get(letters) or word
 
@@ -289,7 +291,7 @@ def _object(body: bytes) -> dict[str, Json]:
 
 
 def _decimal(value: Json) -> Decimal | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         number = Decimal(str(value))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from fluxwerk.server import requestlog
 from fluxwerk.server.errors import ServerError
 from fluxwerk.server.request import ServerRequest
@@ -25,7 +23,7 @@ def deliver(state: ServerState, request: ServerRequest) -> Response:
     image = state.accounts.image(job) if job else None
     if job is None or image is None:
         raise ServerError("not_found", "This image is no longer kept.", detail="Not Found")
-    until = datetime.strptime(request.query["se"], links.STAMP).replace(tzinfo=UTC).timestamp()
+    until = links.read_expiry(request.query["se"])
     headers = {
         "content-type": request.query["rsct"],
         "cache-control": f"private, max-age={max(0, int(until - now))}",

@@ -40,8 +40,12 @@ def verify(secret: bytes, where: str, query: Mapping[str, str], now: float) -> s
     claims = {name: query.get(name, "") for name in ("se", "sp", "sv", "sr", "rsct")}
     if not hmac.compare_digest(_signature(secret, where, claims).encode(), query.get("sig", "").encode()):
         return "the signature does not match"
-    expiry = datetime.strptime(claims["se"], STAMP).replace(tzinfo=UTC)
-    return "the link has expired" if now >= expiry.timestamp() else None
+    return "the link has expired" if now >= read_expiry(claims["se"]) else None
+
+
+def read_expiry(stamp: str) -> float:
+    """Read the moment that a link was signed for, in seconds since 1970."""
+    return datetime.fromisoformat(stamp).timestamp()
 
 
 def _signature(secret: bytes, where: str, claims: Mapping[str, str]) -> str:
