@@ -19,6 +19,7 @@ COMMANDS = {
     "batch": ("batch", "Make many images from a manifest; a crash loses none."),
     "costs": ("costs", "Show what a batch has cost."),
     "replay": ("replay", "Rebuild the request of an image."),
+    "lint": ("lint", "Give advice on a prompt, with mends; sends nothing."),
     "models": ("models", "List the models, or show the options of one."),
     "price": ("price", "Estimate what images will cost; sends nothing."),
     "credits": ("credits", "Show the account's balance."),
