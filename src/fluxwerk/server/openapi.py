@@ -190,6 +190,8 @@ def _offer_extensions(app: fastapi.FastAPI, carry: Carry) -> None:
             {"requestBody": _body(quote.Quote.model_json_schema())},
         ),
         ("/healthz", "GET"): ("tell whether the engine is loading, ready or degraded", _responses(ANY, 503), {}),
+        ("/livez", "GET"): ("tell that the server answers", _responses(ANY), {}),
+        ("/readyz", "GET"): ("tell whether submits are accepted and rendered", _responses(ANY, 503), {}),
         ("/metrics", "GET"): ("counts for Prometheus", {200: {"content": {"text/plain": {}}}}, {}),
     }
     for path, method in extensions.ROUTES:

@@ -1,4 +1,4 @@
-"""What this server answers beyond the live API, each path with its methods; which models it serves, and how it is."""
+"""What this server answers beyond the live API, each path with its methods; and which models it serves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from fluxwerk.protocol import wire
-from fluxwerk.server.handlers import metrics, quote, tasks
+from fluxwerk.server.handlers import health, metrics, quote, tasks
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.types import Json, Response
@@ -25,23 +25,15 @@ def models(state: ServerState, _: ServerRequest) -> Response:
     return Response(200, wire.JSON, wire.dump({"engine": state.engine, "models": list(rows.values())}))
 
 
-def health(state: ServerState, _: ServerRequest) -> Response:
-    """Say how the engine is; 503 tells a load balancer to send nothing here."""
-    now = state.abilities.health()
-    kept = state.check_storage()
-    word = "closing" if state.is_closing else now.word if kept else "storage_unavailable"
-    body = {"status": word, "engine": state.engine, **now.details}
-    serving = now.serving and not state.is_closing and kept
-    return Response(200 if serving else 503, wire.JSON, wire.dump(body))
-
-
 ROUTES: Mapping[tuple[str, str], Route] = {
     ("/v1/tasks", "GET"): tasks.listed,
     ("/v1/tasks/{id}", "GET"): tasks.shown,
     ("/v1/tasks/{id}", "DELETE"): tasks.cancelled,
     ("/v1/models", "GET"): models,
     ("/v1/price", "POST"): quote.price,
-    ("/healthz", "GET"): health,
+    ("/healthz", "GET"): health.health,
+    ("/livez", "GET"): health.live,
+    ("/readyz", "GET"): health.ready,
     ("/metrics", "GET"): metrics.metrics,
 }
 

@@ -1,0 +1,41 @@
+"""Extensions for who watches the server: whether it lives, whether it is ready, and how its engine is."""
+
+from __future__ import annotations
+
+from fluxwerk.protocol import wire
+from fluxwerk.server.request import ServerRequest
+from fluxwerk.server.state.state import ServerState
+from fluxwerk.types import Json, Response
+
+UNAVAILABLE = 503
+
+
+def health(state: ServerState, _: ServerRequest) -> Response:
+    """Say how the engine is; 503 tells a load balancer to send nothing here."""
+    now = state.abilities.health()
+    kept = state.check_storage()
+    word = "closing" if state.is_closing else now.word if kept else "storage_unavailable"
+    body = {"status": word, "engine": state.engine, **now.details}
+    serving = now.serving and not state.is_closing and kept
+    return _answer(body, good=serving)
+
+
+def live(_: ServerState, __: ServerRequest) -> Response:
+    """Answer 200 for as long as requests are answered at all: a restart would help with nothing else."""
+    return _answer({"status": "live"}, good=True)
+
+
+def ready(state: ServerState, _: ServerRequest) -> Response:
+    """Say whether submits would be accepted and rendered, and which part is missing."""
+    engine = state.abilities.health()
+    checks = {
+        "accepting": "closing" if state.is_closing else "ok",
+        "storage": "ok" if state.check_storage() else "unavailable",
+        "workers": "ok" if engine.serving else engine.word,
+    }
+    good = all(found == "ok" for found in checks.values())
+    return _answer({"status": "ready" if good else "unavailable", "checks": checks}, good=good)
+
+
+def _answer(body: dict[str, Json], *, good: bool) -> Response:
+    return Response(200 if good else UNAVAILABLE, wire.JSON, wire.dump(body))
