@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from fluxwerk.drive import WALL, drive_async
 from fluxwerk.engines import Engine, LiveEngine
 from fluxwerk.engines.threads import live
-from fluxwerk.server import openapi, survey
+from fluxwerk.server import openapi, requestlog, survey, telemetry
 from fluxwerk.server.bodies import BodyLimits, HeldBytes
 from fluxwerk.server.errors import ServerError
 from fluxwerk.server.faults.connection import FaultyResponse
@@ -79,6 +79,12 @@ class Endpoint:
         if request.method == "GET":
             # Nothing is read and nothing is held, and polls are most of what a server answers.
             return _to_wire(await drive_async(self._router.answer(http), self._guard.fetch))
+        with telemetry.span(self._router.operation(http), "server", telemetry.incoming(http.headers)) as span:
+            answer = await self._answer_body(request, http)
+            span.close_request(answer.status_code, requestlog.current())
+            return answer
+
+    async def _answer_body(self, request: fastapi.Request, http: HttpRequest) -> Answer:
         try:
             largest = self._router.admit(http)
             with self._held.open(_owner(request)) as mine, survey.opened() as surveyed:

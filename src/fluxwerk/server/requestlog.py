@@ -48,6 +48,11 @@ class RequestRecord:
 _current: ContextVar[RequestRecord | None] = ContextVar("fluxwerk_request", default=None)
 
 
+def current() -> RequestRecord:
+    """Return the record of the request that is being answered in this context, or an empty one."""
+    return _current.get() or RequestRecord("")
+
+
 def note(
     *, task: str | None = None, key: str | None = None, model: str | None = None, prompt: str | None = None
 ) -> None:

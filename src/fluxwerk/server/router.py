@@ -62,6 +62,11 @@ class Router:
             submit.admit(self.state, model, asked)
         return largest_body(model, self.state.longest_prompt)
 
+    def operation(self, http: HttpRequest) -> str:
+        """Name what a request with a body asks for, in one of few words."""
+        model = self.state.models.get(request.read(http).path)
+        return f"submit {model.name}" if model else http.method
+
     def refuse(self, http: HttpRequest, error: ServerError) -> Response:
         """Answer a request that could not be read; it is counted as every other error is."""
         return self._finished(request.read(http), error.answer(self.state.dialect))
