@@ -38,6 +38,8 @@ def refused(*options: object) -> str:
         (("--trouble", "none.toml"), "cannot be read"),
         (("--dialect", "latin"), "--dialect"),
         (("--keep", "0"), "--keep"),
+        (("--alias", "dall-e-3"), "must be NAME=MODEL"),
+        (("--alias", "dall-e-3=flux-2-prow"), "did you mean 'flux-2-pro'?"),
     ],
 )
 def test_an_option_that_cannot_be_used_is_named(options, said, tmp_path, monkeypatch):
@@ -50,6 +52,13 @@ def test_a_plain_http_webhook_host_is_compared_without_case():
     with process("--allow-http-webhook", "Me.Invalid") as (base, _):
         for url, status in (("http://ME.invalid/", 200), ("http://you.invalid/", 422)):
             assert httpx2.post(base + PRO, json={**SMALL, "webhook_url": url}, headers=KEY).status_code == status
+
+
+def test_an_alias_is_a_name_at_the_doors():
+    with process("--alias", "dall-e-3=flux-2-klein-4b") as (base, _):
+        body = {"model": "dall-e-3", "prompt": "x", "size": "64x64"}
+        made = httpx2.post(f"{base}/v1/images/generations", json=body, headers={"authorization": "Bearer a-key"})
+    assert made.headers["x-fluxwerk-cost"] == "1.4"
 
 
 def test_a_port_that_is_taken_is_named(fluxwerk_server):

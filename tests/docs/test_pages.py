@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 # A fragment of an application cannot run alone; tests/docs/test_examples.py compiles them.
-STANDS_ALONE = ["docs/how-to/batch.md", "docs/how-to/trouble.md"]
+STANDS_ALONE = ["docs/how-to/batch.md", "docs/how-to/chat-applications.md", "docs/how-to/trouble.md"]
 OLD_NAMES = ("floors.md", "Misused", "Forgotten", "OutOfCredits", "fluxwerk.find", "fluxwerk.jobs", "engines.diffusers")
 
 

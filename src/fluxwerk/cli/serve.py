@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fluxwerk import catalog
 from fluxwerk.client.proxy import is_loopback
 from fluxwerk.errors import Fault, InvalidUsageError
 
@@ -123,6 +124,13 @@ PACKAGES = "pip install 'fluxwerk[server]'"
     help="Log one line for each request, as JSON or as text; without it only warnings are logged.",
 )
 @click.option("--log-prompts", is_flag=True, help="Put prompts into the lines of --log-format.")
+@click.option(
+    "--alias",
+    "aliases",
+    multiple=True,
+    metavar="NAME=MODEL",
+    help="Another name of a model, for applications that know only their own; may be repeated.",
+)
 @click.option("--webhook-secret-header", is_flag=True, help="Also send the secret itself as X-Webhook-Secret.")
 def command(
     engine: str,
@@ -153,6 +161,7 @@ def command(
     proxies: tuple[str, ...],
     log_format: str | None,
     log_prompts: bool,
+    aliases: tuple[str, ...],
     webhook_secret_header: bool,
 ) -> None:
     """Run the BFL API on this machine: placeholders for development, or open weights on your GPU.
@@ -169,6 +178,7 @@ def command(
     from fluxwerk.server.state.webhooks import WebhookPolicy  # noqa: PLC0415
 
     _check_public(public_url)
+    known_as = dict(map(_alias, aliases))
     painter = _painter(engine, weights, device, quantize, compiled=compiled, previews=previews)
     _log(log_format, prompts=log_prompts)
     hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read
@@ -187,7 +197,9 @@ def command(
         strict=strict,
         longest_prompt=max_prompt,
     )
-    app = RequestLog(_checked(build(serving, painter, guard), host, names, public_url), prompts=log_prompts)
+    app = RequestLog(
+        _checked(build(serving, painter, guard, aliases=known_as), host, names, public_url), prompts=log_prompts
+    )
     config = _config(app, proxies, breakable=bool(script.rules))
     with _listen(host, port) as listening, suppress(KeyboardInterrupt), closing(disk or _Nothing()):
         who = "only known keys are accepted" if keys or keyring else "any x-key is accepted"
@@ -238,6 +250,14 @@ def _check_public(url: str | None) -> None:
         raise InvalidUsageError(
             "", faults=[Fault("--public-url", url, "must be an http or https URL without a path", hint)]
         )
+
+
+def _alias(text: str) -> tuple[str, str]:
+    name, _, model = (part.strip() for part in text.partition("="))
+    if not name or not model:
+        hint = "such as dall-e-3=flux-2-pro"
+        raise InvalidUsageError("", faults=[Fault("--alias", text, "must be NAME=MODEL", hint)])
+    return name, catalog.get_model(model).name
 
 
 class _Nothing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -15,7 +15,8 @@ from fluxwerk.drive import WALL, drive_async
 from fluxwerk.engines import Engine, LiveEngine
 from fluxwerk.engines.threads import live
 from fluxwerk.server import openapi, requestlog, survey, telemetry
-from fluxwerk.server.bodies import BodyLimits, HeldBytes
+from fluxwerk.server.bodies import BodyLimits, HeldBytes, HeldRequest
+from fluxwerk.server.doors.doorway import Doorway
 from fluxwerk.server.errors import ServerError
 from fluxwerk.server.faults.connection import FaultyResponse
 from fluxwerk.server.faults.effects import SpoiltResponse
@@ -41,10 +42,12 @@ def build(
     *,
     fetching: float = FETCHING,
     limits: BodyLimits | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> fastapi.FastAPI:
     """Build the ASGI application; a simple engine renders on `threads` threads, one for each core by default.
 
-    All images of a submit are fetched within `fetching` seconds; `limits` bound what bodies hold.
+    All images of a submit are fetched within `fetching` seconds; `limits` bound what bodies hold.  `aliases` map other
+    names of models to those that they stand for, for clients of other services.
     """
     guard = guard or Guard()
     endpoint = Endpoint(Router(state), guard, HeldBytes(limits or BodyLimits()), fetching)
@@ -60,6 +63,8 @@ def build(
     app.add_exception_handler(Exception, endpoint.report_mistake)
     for status in NO_ROUTE:
         app.add_exception_handler(status, endpoint.answer_unrouted)
+    # Before the server's own paths, so that a list of models has both forms.
+    Doorway(endpoint, aliases or {}).publish(app)
     openapi.publish(app, state.models, endpoint.answer, state.abilities)
     return app
 
@@ -87,23 +92,63 @@ class Endpoint:
     async def _answer_body(self, request: fastapi.Request, http: HttpRequest) -> Answer:
         try:
             largest = self._router.admit(http)
-            with self._held.open(_owner(request)) as mine, survey.opened() as surveyed:
+            with self._held.open(_owner(http, request)) as mine:
                 body = await mine.read(request, largest)
-
-                async def fetch(call: HttpRequest, budget: float | None = None) -> Response:
-                    fetched = await self._guard.fetch(call, budget)
-                    mine.add(len(fetched.body))
-                    await surveyed.add_image(fetched.body)
-                    return fetched
-
-                await surveyed.add_body(body)
-                flow = self._router.answer(replace(http, body=body))
-                return _to_wire(await drive_async(flow, fetch, WALL.now() + self._fetching))
+                return _to_wire(await self._carry(replace(http, body=body), mine))
         except ClientDisconnect:
             # The client is gone and reads nothing; the answer keeps its broken connection out of the error log.
             return Answer(status_code=CLIENT_CLOSED)
         except ServerError as error:
             return _to_wire(self._router.refuse(http, error))
+
+    @asynccontextmanager
+    async def body(self, request: fastapi.Request, asked: HttpRequest, *, images: bool) -> AsyncGenerator[bytes]:
+        """Read the body of a request at a door, whose key is judged first; raises `ServerError`."""
+        if request.method == "GET":
+            yield b""
+            return
+        largest = self._router.admit_visit(asked, images=images)
+        with self._held.open(_owner(asked, request)) as mine:
+            yield await mine.read(request, largest)
+
+    async def fetch(self, request: HttpRequest, budget: float | None = None) -> Response:
+        """Fetch what a door's flow finds elsewhere, such as an image that is not kept here."""
+        return await self._guard.fetch(request, budget)
+
+    async def send(self, request: HttpRequest) -> Response:
+        """Answer a request that a door makes in its client's name."""
+        if request.method == "GET":
+            return await drive_async(self._router.answer(request), self._guard.fetch)
+        with telemetry.span(self._router.operation(request), "server", telemetry.incoming(request.headers)) as span:
+            response = await self._answer_door(request)
+            span.close_request(response.status, requestlog.current())
+            return response
+
+    async def _answer_door(self, request: HttpRequest) -> Response:
+        try:
+            self._router.admit(request)
+            with self._held.open(digest_of(request.headers.get("x-key", ""))) as mine:
+                mine.add(len(request.body))
+                return await self._carry(request, mine)
+        except ServerError as error:
+            return self._router.refuse(request, error)
+
+    def now(self) -> float:
+        """Tell the time as the state does."""
+        return self._router.state.clock()
+
+    async def _carry(self, http: HttpRequest, mine: HeldRequest) -> Response:
+        """Have a request that is whole answered, with its images measured beside the event loop."""
+        with survey.opened() as surveyed:
+
+            async def fetch(call: HttpRequest, budget: float | None = None) -> Response:
+                fetched = await self._guard.fetch(call, budget)
+                mine.add(len(fetched.body))
+                await surveyed.add_image(fetched.body)
+                return fetched
+
+            await surveyed.add_body(http.body)
+            return await drive_async(self._router.answer(http), fetch, WALL.now() + self._fetching)
 
     async def report_mistake(self, request: fastapi.Request, _: Exception) -> Answer:
         """Answer 500; the server's own log has the details, which are not for the client."""
@@ -118,9 +163,9 @@ class Endpoint:
         return answer
 
 
-def _owner(request: fastapi.Request) -> str:
+def _owner(http: HttpRequest, request: fastapi.Request) -> str:
     """Name who a request's bytes are counted for; a request without a key counts for its address."""
-    key = request.headers.get("x-key")
+    key = http.headers.get("x-key")
     return digest_of(key) if key else (request.client.host if request.client else "")
 
 

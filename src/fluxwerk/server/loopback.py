@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ def loopback(
     strict: bool = False,
     hosts: Iterable[str] = (),
     proxies: Iterable[str] = (),
+    aliases: Mapping[str, str] | None = None,
 ) -> Generator[str]:
     """Run the server in a thread and yield its base URL; the offline engine renders unless another is given.
 
@@ -47,6 +48,7 @@ def loopback(
     beside the public ones.  `trouble` is how the server misbehaves on purpose.  A `strict` server
     refuses unknown fields, surplus references and sizes off the grid, which the live service ignores.  The server
     answers to loopback names and to `hosts`, and believes the forwarded headers of `proxies`.
+    `aliases` map other names of models to those that they stand for, for clients of other services.
     """
     import uvicorn  # noqa: PLC0415
 
@@ -70,7 +72,7 @@ def loopback(
         strict=strict,
     )
     with listen(HOME, 0) as listening:
-        app = RequestLog(HostCheck(build(state, engine, Guard(allow)), hosts))
+        app = RequestLog(HostCheck(build(state, engine, Guard(allow), aliases=aliases), hosts))
         server = uvicorn.Server(
             config_of(app, breakable=bool(trouble.rules), proxies=proxies, timeout_graceful_shutdown=5)
         )

@@ -62,6 +62,13 @@ class Router:
             submit.admit(self.state, model, asked)
         return largest_body(model, self.state.longest_prompt)
 
+    def admit_visit(self, http: HttpRequest, *, images: bool) -> int:
+        """Judge the key of a request at a door, and return how many bytes its body may have; raises `ServerError`."""
+        self.state.authenticate(request.read(http))
+        if not images:
+            return LARGEST_QUESTION
+        return max(largest_body(model, self.state.longest_prompt) for model in self.state.models.values())
+
     def operation(self, http: HttpRequest) -> str:
         """Name what a request with a body asks for, in one of few words."""
         model = self.state.models.get(request.read(http).path)

@@ -1,0 +1,174 @@
+"""One request at a door: what it asks of this server's own API in its client's name, and the tasks that came of it.
+
+Each step is a flow, as those of the client are, and the server answers its calls in process: no door holds a thread.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from fluxwerk import catalog, imagefile
+from fluxwerk.catalog.rows import Model
+from fluxwerk.errors import FluxwerkError, UnknownModelError
+from fluxwerk.imagefile import Raster
+from fluxwerk.protocol import flow, wire
+from fluxwerk.server.doors import refusal
+from fluxwerk.server.doors.form import Form
+from fluxwerk.server.doors.refusal import RefusedError
+from fluxwerk.server.request import ServerRequest
+from fluxwerk.types import Call, Flow, HttpRequest, Json, Outcome, Request, Response, Status, Task
+
+BUSY = 429
+IDEMPOTENCY = "idempotency-key"
+TRACE = ("traceparent", "tracestate")
+# Seconds between two polls of a task: few at first, for engines that answer at once.
+FIRST_POLL, GROWTH, LONGEST_POLL = 0.02, 1.5, 0.5
+# The model of a client that names none, if the engine serves it.
+USUAL = "flux-2-pro"
+
+# Takes a preview of an image that is being made, as a data URI.
+OnPreview = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class MadeImage:
+    """An image that a door hands out: its bytes, what the last poll said, and the remarks about its request."""
+
+    data: bytes = field(repr=False)
+    status: Status
+    remarks: str = ""
+
+    @property
+    def raster(self) -> Raster:
+        """Type and size, which every image has that was downloaded whole."""
+        found = imagefile.measure(self.data)
+        assert found is not None
+        return found
+
+
+@dataclass(slots=True)
+class Visit:
+    """One request at a door.
+
+    `request` has the key where this server reads it, `aliases` are other names of models, `began` is when it came in
+    seconds since 1970, `show` sends a part of a streamed answer, and `running` holds the tasks to give up if the client
+    goes.
+    """
+
+    request: ServerRequest
+    form: Form
+    aliases: Mapping[str, str]
+    began: float
+    show: Callable[[bytes], None] = lambda _: None
+    running: dict[str, Task] = field(default_factory=dict[str, Task])
+    remarks: dict[str, str] = field(default_factory=dict[str, str])
+
+    def ask(self, method: str, path: str, body: bytes = b"", extra: Mapping[str, str] | None = None) -> Flow[Response]:
+        """Ask this server in the client's name; raises `RefusedError`."""
+        traced = {name: self.request.headers[name] for name in TRACE if name in self.request.headers}
+        headers = {"x-key": self.request.key, **traced, **(extra or {})}
+        return refusal.check((yield Call(HttpRequest(method, f"{self.request.origin}{path}", body, headers=headers))))
+
+    def served(self) -> Flow[list[str]]:
+        """Name the models that the engine serves."""
+        answer = json.loads((yield from self.ask("GET", "/v1/models")).body)
+        return [row["name"] for row in answer["models"]]
+
+    def model(self, name: Json) -> Flow[Model]:
+        """Find the model that a client means by a name of ours or an alias; without a name the usual one."""
+        served = yield from self.served()
+        if not name:
+            name = USUAL if USUAL in served else served[0]
+        try:
+            return catalog.get_model(self.aliases.get(str(name), str(name)))
+        except UnknownModelError:
+            known = ", ".join([*self.aliases, *served])
+            text = (
+                f"This server has no model {str(name)[:100]!r}. It has {known}. "
+                f"Name one of them, or start the server with --alias {str(name)[:100]}={USUAL}."
+            )
+            raise RefusedError(404, "model_not_found", text, field="model") from None
+
+    def make(
+        self, model: Model, bodies: Sequence[Mapping[str, Json]], on_preview: OnPreview = lambda _: None
+    ) -> Flow[list[Status]]:
+        """Have one image made of each body, and return those that became ready.
+
+        Raises `RefusedError` if none did: what was made is never thrown away for what was not.
+        """
+        tasks: list[Task] = []
+        ready: dict[str, Status] = {}
+        endings: list[FluxwerkError] = []
+
+        def settle(task: Task) -> Flow[None]:
+            if task.id not in self.running:
+                return
+            status = yield from self._wait(task, on_preview)
+            ending = wire.read_ending(status)
+            if ending:
+                endings.append(ending)
+            else:
+                ready[task.id] = status
+
+        for number, body in enumerate(bodies):
+            while True:
+                try:
+                    tasks.append((yield from self._submit(model, body, number)))
+                    break
+                except RefusedError as refused:
+                    # Where its own tasks hold the slots, the request waits for them.
+                    held = next((task for task in tasks if task.id in self.running), None)
+                    if refused.status != BUSY or held is None:
+                        raise
+                    yield from settle(held)
+        # Whatever is refused after this is told within the stream.
+        self.show(b"")
+        for task in tasks:
+            yield from settle(task)
+        if not ready:
+            raise refusal.of_ending(endings[0])
+        return [ready[task.id] for task in tasks if task.id in ready]
+
+    def fetch(self, status: Status) -> Flow[MadeImage]:
+        """Fetch the image of a task that is ready."""
+        data = yield from flow.download(status, self.request.origin)
+        return MadeImage(data, status, self.remarks.get(status.task.id, ""))
+
+    def give_up(self) -> Flow[None]:
+        """Cancel what still runs, since nobody will fetch it."""
+        for task in list(self.running.values()):
+            yield Call(
+                HttpRequest("DELETE", f"{self.request.origin}/v1/tasks/{task.id}", headers={"x-key": self.request.key})
+            )
+            del self.running[task.id]
+
+    def _submit(self, model: Model, body: Mapping[str, Json], number: int) -> Flow[Task]:
+        http = wire.write_submit(model, Request(model.name, body), self.request.origin)
+        once = self.request.headers.get(IDEMPOTENCY)
+        extra = {IDEMPOTENCY: f"{once}:{number}"} if once else {}
+        response = yield from self.ask("POST", http.url.removeprefix(self.request.origin), http.body, extra)
+        task = wire.read_task(response, model.name, self.request.origin)
+        self.running[task.id] = task
+        self.remarks[task.id] = response.headers.get("x-fluxwerk-warning", "")
+        return task
+
+    def _wait(self, task: Task, on_preview: OnPreview) -> Flow[Status]:
+        pause, last = FIRST_POLL, None
+        while True:
+            response = yield Call(wire.write_poll(task), pause)
+            pause = min(pause * GROWTH, LONGEST_POLL)
+            try:
+                status = wire.read_status(response, task)
+            except ValueError:
+                # A fault on purpose; the task goes on.
+                continue
+            if status.outcome is not Outcome.RUNNING:
+                del self.running[task.id]
+                return status
+            preview = cast("dict[str, Json]", json.loads(response.body)).get("preview")
+            if preview and preview != last:
+                last = preview
+                on_preview(cast("dict[str, Json]", preview)["image"])
