@@ -517,6 +517,76 @@ def test_a_lost_submit_is_settled_by_its_webhook(site: Site):
     assert site.ledger.budget.sums().spent == judge.charged(site.accepted)
 
 
+def losing(count: int) -> Callable[[HttpRequest, Callable[[], Response]], Response]:
+    """Lose the answers to the first submits, which the service has taken."""
+    left = [None] * count
+
+    def intercept(request: HttpRequest, answer: Callable[[], Response]) -> Response:
+        response = answer()
+        if request.method == "POST" and left:
+            left.pop()
+            raise NoResponseError("cut off")
+        return response
+
+    return intercept
+
+
+def test_a_lost_submit_is_sent_again_with_its_key_and_nothing_is_in_doubt(tmp_path: Path):
+    site = Site(tmp_path, 5, keeps_keys=True)
+    site.intercept = losing(5)
+
+    assert site.run() == ""
+
+    assert (site.count(Stage.SAVED), len(site.submits), len(site.accepted)) == (5, 10, 5)
+    judge.judge(site.ledger, site.accepted)
+
+
+def test_the_next_run_sends_a_submit_in_doubt_again_with_its_key(tmp_path: Path):
+    """As after a kill: the ledger holds the key, and the server the task."""
+    site = Site(tmp_path, 3, keeps_keys=True)
+    site.intercept = losing(10_000)
+    with pytest.raises(InDoubtError):
+        site.run(RunOptions(lease=1.0, max_doubts=1, first_pause=0.01, submit_timeout=0.2))
+    assert site.count(Stage.DOUBTFUL) > 0
+    site.intercept = honest
+
+    assert site.run() == ""
+
+    assert (site.count(Stage.SAVED), len(site.accepted)) == (3, 3)
+    judge.judge(site.ledger, site.accepted)
+
+
+def test_a_doubt_older_than_the_promise_is_not_sent_again(site: Site):
+    """A server that has forgotten the key would sell the image again."""
+    site.face.state.keeps_keys = True
+    site.intercept = losing(10_000)
+    with pytest.raises(InDoubtError):
+        site.run(RunOptions(lease=1.0, max_doubts=1, first_pause=0.01, submit_timeout=0.2))
+    doubts = site.count(Stage.DOUBTFUL)
+    with site.ledger.database.write() as transaction:
+        transaction.run("update jobs set began = began - 3500 where stage = 'in doubt'")
+    site.intercept = honest
+
+    site.run()
+
+    assert site.count(Stage.DOUBTFUL) == doubts > 0
+
+
+def test_a_doubt_whose_image_file_has_gone_stays_in_doubt(tmp_path: Path):
+    picture = tmp_path / "in.png"
+    picture.write_bytes(blank(64, 64))
+    site = Site(tmp_path, 1, keeps_keys=True, images=[str(picture)])
+    site.intercept = losing(10_000)
+    site.run(RunOptions(lease=1.0, first_pause=0.01, submit_timeout=0.2))
+    assert site.count(Stage.DOUBTFUL) == 1
+    picture.unlink()
+    site.intercept = honest
+
+    site.run()
+
+    assert site.count(Stage.DOUBTFUL) == 1
+
+
 def test_a_webhook_address_keeps_its_query_and_says_whose_it_is():
     url = address("https://example.com/hook?a=b", "t-o_k")
     assert url == "https://example.com/hook?a=b&fluxwerk=t-o_k"

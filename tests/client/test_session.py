@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
 from fluxwerk import catalog
+from fluxwerk.client.many import Many
 from fluxwerk.client.session import Session
 from fluxwerk.client.slots import ClientSlots
 from fluxwerk.client.wakeup import Wakeup
 from fluxwerk.drive import WALL
 from fluxwerk.drive import run as run_steps
 from fluxwerk.drive import run_async as run_steps_async
+from fluxwerk.errors import ConnectionFailedError, InDoubtError, NoResponseError
 from fluxwerk.testing import FaceToFace, PretendClock
 from fluxwerk.types import Call, HttpRequest, Response, Task, ignore_event
 
@@ -129,3 +132,80 @@ def test_an_observer_that_fails_changes_neither_slots_nor_images(caplog):
     assert face.download(first).width == 64
     assert face.generate("an owl", width=64, height=64).width == 64
     assert "on_event raised an exception at 'submitted'" in caplog.text
+
+
+class Lossy:
+    """A server that keeps keys and whose answers to the first submits are lost, after it has taken them."""
+
+    def __init__(self, losses, *, keeps_keys=True, **settings):
+        self.losses = losses
+        self.pair = FaceToFace(intercept=self.intercept, keeps_keys=keeps_keys, **settings)
+
+    def intercept(self, http, response):
+        if http.method == "POST" and self.losses:
+            loss = self.losses.pop(0)
+            if isinstance(loss, Exception):
+                raise loss
+            return loss
+        return response
+
+    @property
+    def submits(self):
+        return [http for http in self.pair.journal if http.method == "POST"]
+
+    @property
+    def tasks(self):
+        return len(self.pair.state.accounts.jobs)
+
+
+LOST = NoResponseError("cut off")
+PAGE = Response(502, {}, b"<html>bad gateway</html>")
+
+
+@pytest.mark.parametrize("loss", [LOST, PAGE, Response(200, {}, b"{}"), Response(503)])
+def test_an_image_whose_submit_was_lost_is_made_and_paid_once(loss):
+    lossy = Lossy([loss, loss])
+
+    image = lossy.pair.generate("a fox", width=64, height=64)
+
+    assert (image.width, lossy.tasks, len(lossy.submits)) == (64, 1, 3)
+
+
+def test_where_keys_are_ignored_a_lost_submit_is_sent_once():
+    lossy = Lossy([LOST], keeps_keys=False)
+
+    with pytest.raises(InDoubtError):
+        lossy.pair.generate("a fox", width=64, height=64)
+
+    assert len(lossy.submits) == 1
+
+
+def test_a_submit_that_is_repeated_needs_no_second_slot():
+    lossy = Lossy([LOST, PAGE, ConnectionFailedError("restarting")], slots=1)
+
+    assert lossy.pair.generate("a fox", width=64, height=64).width == 64
+    assert lossy.pair.generate("a bear", width=64, height=64).width == 64
+    assert lossy.tasks == 2
+
+
+def test_a_doubt_that_finds_no_slot_again_is_told_as_a_doubt():
+    """A 503 gives the slot back, and the deadline passes before there is another."""
+    lossy = Lossy([Response(503)] * 99)
+
+    with pytest.raises(InDoubtError):
+        lossy.pair.generate("a fox", width=64, height=64, timeout=3)
+
+
+def test_a_client_that_is_closed_meanwhile_tells_the_doubt():
+    closed = threading.Event()
+    many = Many(1, closed)
+
+    def close(http, response):
+        if http.method == "POST":
+            closed.set()
+            raise LOST
+        return response
+
+    pair = FaceToFace(intercept=close, keeps_keys=True)
+    with pytest.raises(InDoubtError), pair._session(switch=many) as one:
+        run_steps(one.steps(pair._generating(one, "a fox", {}), pair._deadline(60.0)), pair.send, pair.clock)

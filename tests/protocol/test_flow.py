@@ -34,8 +34,9 @@ from fluxwerk.errors import (
     UntrustedURLError,
 )
 from fluxwerk.protocol import flow, retry, wire
+from fluxwerk.protocol.idempotency import Promises
 from fluxwerk.testing.face_to_face import FaceToFace, blank
-from fluxwerk.types import Outcome, Request, Response, Status, Task
+from fluxwerk.types import HttpRequest, Outcome, Request, Response, Status, Task
 
 BASE = "https://api.bfl.ai"
 PRO = get_model("flux-2-pro")
@@ -140,6 +141,125 @@ def test_an_unanswered_submit_is_not_repeated_after_trouble_either(answers):
 
     assert type(talk.error) is InDoubtError
     assert len(talk.calls) == len(answers) + 1
+
+
+KEPT = {"x-fluxwerk-idempotency": "3600"}
+PAGE = Response(502, {}, b"<html>bad gateway</html>")
+BALANCE = Response(200, KEPT, b'{"credits":10}')
+
+
+def kept(response, seconds="3600"):
+    """The same answer from a server that keeps keys."""
+    return Response(response.status, {**response.headers, "x-fluxwerk-idempotency": seconds}, response.body)
+
+
+def promising(*answers, seconds=3600.0, key="key-1", others=(), once=False):
+    """A submit to a server that was heard to keep keys for so many seconds, `None` if it was never heard."""
+    promises = Promises()
+    if seconds is not None:
+        promises.note(HttpRequest("GET", BASE), kept(Response(200), str(int(seconds))))
+    return Talk(flow.submit(PRO, FOX, BASE, others=others, key=key, promises=promises, once=once), *answers)
+
+
+def repeating(*answers):
+    promises = Promises()
+    promises.note(HttpRequest("GET", BASE), kept(Response(200)))
+    return Talk(flow.repeat(PRO, FOX, BASE, "key-1", promises), *answers)
+
+
+@pytest.mark.parametrize("trouble", [LOST, PAGE, says({}, 503), says({"status": "Pending"})])
+def test_a_lost_submit_is_repeated_with_its_key_where_keys_are_kept(trouble):
+    talk = promising(trouble, ACCEPTED)
+
+    assert talk.result == TASK
+    first, again = (call.request for call in talk.calls)
+    assert first == again
+    assert first.headers["idempotency-key"] == "key-1"
+
+
+def test_a_server_that_was_never_heard_is_asked_whether_it_keeps_keys():
+    talk = promising(LOST, BALANCE, ACCEPTED, seconds=None)
+
+    assert talk.result == TASK
+    assert talk.urls == [f"{BASE}/v1/flux-2-pro", f"{BASE}/v1/credits", f"{BASE}/v1/flux-2-pro"]
+
+
+@pytest.mark.parametrize("answer", [says({"credits": 10}), says({}, 500), says({}, 403), TaskTimeoutError()])
+def test_without_the_promise_a_lost_submit_stays_in_doubt(answer):
+    talk = promising(LOST, answer, seconds=None)
+
+    assert type(talk.error) is InDoubtError
+    assert [call.request.method for call in talk.calls] == ["POST", "GET"]
+
+
+def test_an_unreachable_server_is_not_asked_for_its_promise_forever():
+    talk = promising(LOST, *[AWAY] * 5, seconds=None)
+
+    assert type(talk.error) is InDoubtError
+    assert [call.request.method for call in talk.calls] == ["POST", *["GET"] * 5]
+
+
+def test_a_server_that_is_known_to_keep_no_keys_is_not_asked():
+    assert len(promising(LOST, seconds=0).calls) == 1
+    assert len(promising(LOST, key="").calls) == 1
+
+
+@pytest.mark.parametrize("trouble", [LOST, AWAY, PAGE, says({}, 401), says({}, 409), says({}, 429), says({}, 404)])
+def test_what_proves_nothing_is_asked_again_until_the_task_comes(trouble):
+    assert promising(LOST, trouble, trouble, ACCEPTED).result == TASK
+
+
+def test_a_refused_repetition_proves_that_the_first_was_not_taken():
+    refusal = kept(says({"detail": "no credits"}, 402))
+
+    assert type(promising(LOST, refusal).error) is InsufficientCreditsError
+    assert type(repeating(refusal).error) is InsufficientCreditsError
+
+
+def test_a_key_that_was_used_with_another_body_proves_nothing():
+    reused = kept(says({"detail": [{"type": "idempotency_key_reused"}]}, 422))
+
+    assert type(repeating(*[reused] * retry.REPEATED_SUBMITS).error) is InDoubtError
+
+
+@pytest.mark.parametrize("end", [TaskTimeoutError(), ConnectionFailedError("closed", permanent=True)])
+def test_a_repetition_that_ends_early_leaves_the_first_doubt(end):
+    talk = promising(LOST, end)
+
+    assert type(talk.error) is InDoubtError
+    assert talk.error.__cause__ is LOST
+
+
+def test_a_lost_submit_is_repeated_for_more_than_a_minute_and_then_in_doubt():
+    talk = promising(LOST, *[AWAY] * retry.REPEATED_SUBMITS)
+
+    assert type(talk.error) is InDoubtError
+    assert sum(talk.pauses) > 60
+
+
+def test_a_repetition_waits_as_long_as_the_server_asks():
+    assert promising(LOST, says({}, 429, retry_after="30"), ACCEPTED).pauses[-1] == 30
+
+
+def test_a_lost_submit_does_not_move_to_another_region():
+    talk = promising(LOST, AWAY, ACCEPTED, others=["https://api.us.bfl.ai"])
+
+    assert talk.urls == [f"{BASE}/v1/flux-2-pro"] * 3
+
+
+def test_a_submit_in_doubt_is_sent_again_with_its_key():
+    talk = repeating(ACCEPTED)
+
+    assert talk.result == TASK
+    assert talk.calls[0].request.headers["idempotency-key"] == "key-1"
+
+
+@pytest.mark.parametrize(("answer", "kind"), [(AWAY, ConnectionFailedError), (says({}, 429), RateLimitError)])
+def test_a_submit_that_is_sent_once_raises_what_another_repeats(answer, kind):
+    talk = promising(answer, once=True)
+
+    assert type(talk.error) is kind
+    assert len(talk.calls) == 1
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 524, 599])
@@ -685,7 +805,7 @@ def test_a_submit_whose_answer_is_lost_reaches_the_service_once():
     with pytest.raises(InDoubtError):
         pair.generate("a fox", width=64, height=64)
 
-    assert len(pair.journal) == 1
+    assert [request.method for request in pair.journal].count("POST") == 1
 
 
 def test_more_tasks_than_slots_wait_their_turn_and_all_arrive():

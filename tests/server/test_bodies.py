@@ -62,7 +62,7 @@ def test_a_submit_without_a_slot_is_refused_before_its_body():
 
 def test_a_repeated_submit_needs_no_slot():
     path, headers = "/v1/flux-kontext-max", {"x-key": "key", "idempotency-key": "one"}
-    with loopback(pace=lambda _: 60.0) as base:
+    with loopback(pace=lambda _: 60.0, keeps_keys=True) as base:
         first = httpx2.post(base + path, json={"prompt": "x"}, headers=headers)
         for _ in range(5):
             httpx2.post(base + path, json={"prompt": "x"}, headers={"x-key": "key"})

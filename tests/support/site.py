@@ -46,8 +46,10 @@ class Keeping:
 class Site:
     """A ledger, a folder, and a server in the same thread whose requests can be intercepted."""
 
-    def __init__(self, folder: Path, jobs: int = 0, books: Accounts | None = None, **options: Any) -> None:
-        self.face = FaceToFace(accounts=books)
+    def __init__(
+        self, folder: Path, jobs: int = 0, books: Accounts | None = None, *, keeps_keys: bool = False, **options: Any
+    ) -> None:
+        self.face = FaceToFace(accounts=books, keeps_keys=keeps_keys)
         self.path = folder / "a.ledger"
         self.ledger = Ledger.open(self.path)
         self.keep: Any = Saver(Folder(folder / "images"))

@@ -19,6 +19,7 @@ from fluxwerk.ledger.leases import LEASE_SECONDS
 from fluxwerk.ledger.ledger import Ledger, Saved
 from fluxwerk.ledger.writer import LedgerWriter
 from fluxwerk.polling.history import PollingHistory
+from fluxwerk.protocol.idempotency import Promises
 from fluxwerk.types import HttpRequest, Request, Response, Status
 
 T = TypeVar("T")
@@ -33,12 +34,12 @@ class RunOptions:
 
     This process has at most `concurrency` tasks in flight, and fetches `downloads` images side by side.  After
     `max_failures` jobs have failed, or `max_doubts` submits in a row were not answered, nothing more is submitted.
-    A process that is silent for `lease` counts as dead.  A task is waited for during `patience`, and however
-    late it is taken up again at least for `last_look`.  After a request to stop, what is in flight has `drain` seconds
-    to end.  `timeout` bounds the whole run; shortly before, nothing more is submitted.  Trouble with the disk, the
-    storage or the service is waited out during `endurance`, with pauses that grow from `first_pause`.  `offline` says
-    that the server ends with this run and charges nothing, so that what it forgot may be asked for again.
-    `delivery_hosts` are those of the client.
+    The answer to a submit counts as lost after `submit_timeout`.  A process that is silent for `lease` counts as
+    dead.  A task is waited for during `patience`, and however late it is taken up again at least for `last_look`.
+    After a request to stop, what is in flight has `drain` seconds to end.  `timeout` bounds the whole run; shortly
+    before, nothing more is submitted.  Trouble with the disk, the storage or the service is waited out during
+    `endurance`, with pauses that grow from `first_pause`.  `offline` says that the server ends with this run and
+    charges nothing, so that what it forgot may be asked for again.  `delivery_hosts` are those of the client.
     """
 
     concurrency: int = 64
@@ -55,6 +56,7 @@ class RunOptions:
     timeout: float | None = None
     offline: bool = False
     first_pause: float = 0.5
+    submit_timeout: float = 120.0
     delivery_hosts: frozenset[str] = frozenset()
 
 
@@ -148,12 +150,17 @@ class Run:
     answered: float = -math.inf
     failures: int = 0
     doubts_in_a_row: int = 0
+    # Which servers take a repeated submit for the same one, and the jobs in doubt that were sent again there.
+    promises: Promises = field(default_factory=Promises)
+    repeated: set[int] = field(default_factory=set[int])
     # Whether jobs wait for a slot, as far as the last heartbeat knew.
     crowded: bool = True
 
     async def send(self, request: HttpRequest, budget: float | None) -> Response:
         """Send a request, and note that the service answers."""
         response = await self.transport(request, budget)
+        if request.keyed:
+            self.promises.note(request, response)
         if response.status < SERVER_ERROR:
             self.answered = time.monotonic()
         return response

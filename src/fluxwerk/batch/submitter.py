@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from fluxwerk import catalog
 from fluxwerk.batch.run import Run, RunProgress
+from fluxwerk.catalog.rows import Model
 from fluxwerk.drive import WALL, drive_async
 from fluxwerk.errors import (
     APIStatusError,
@@ -31,23 +32,12 @@ from fluxwerk.errors import (
 from fluxwerk.ledger.callback import address
 from fluxwerk.ledger.inputs import needs_files
 from fluxwerk.ledger.job import Job, Stage, to_micro
-from fluxwerk.protocol import flow, retry, wire
-from fluxwerk.types import HttpRequest, Request, Response, Task
+from fluxwerk.protocol import flow, retry
+from fluxwerk.types import Flow, Request, Task
 
-# Seconds after which the answer to a submit counts as lost.
-SUBMIT_TIMEOUT = 120.0
 NO_POLL_ANSWERED = "The service answered no poll. What was submitted is paid for, and the next run asks for it again."
 SIGNED_EXPIRY = "%Y-%m-%dT%H:%M:%SZ"
 TASK_ENDED = (TaskFailedError, TaskTimeoutError, UntrustedURLError, LinkExpiredError)
-
-
-class WithdrawnError(Exception):
-    """The submit certainly was not accepted; it may be repeated after `pause` seconds."""
-
-    def __init__(self, error: FluxwerkError, pause: float | None) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.pause = pause
 
 
 class Submitter:
@@ -73,25 +63,46 @@ class Submitter:
         run = self._run
         try:
             model, request = await self._prepared(job)
-            steps = flow.submit(model, request, run.base)
-            task = await drive_async(steps, self._once, WALL.now() + SUBMIT_TIMEOUT)
-        except WithdrawnError as back:
+            steps = self._steps(job, model, request)
+            task = await drive_async(steps, run.send, WALL.now() + run.options.submit_timeout)
+        except (ConnectionFailedError, RateLimitError) as back:
             self._cool(back)
             await self._withdraw(job, str(back))
         except InDoubtError as lost:
+            if not isinstance(lost.__cause__, TransportError):
+                self._answered()
             await self._doubt(job, str(lost))
         except (AuthenticationError, InsufficientCreditsError) as refusal:
+            self._answered()
             await self._withdraw(job, str(refusal))
             run.stop("the service accepts no submits", refusal)
         except (APIStatusError, InvalidUsageError) as refusal:
+            if isinstance(refusal, InvalidUsageError) and job.id in run.repeated:
+                # It cannot be sent again, which says nothing about the submit that left.
+                await self._doubt(job, str(refusal))
+                return None
+            self._answered()
             error = refusal
             failed = await run.record(lambda: run.ledger.refused(job, error))
             run.count_failure(failed, refusal)
         else:
+            self._answered()
             return await self._accept(job, task)
         return None
 
-    async def _prepared(self, job: Job) -> tuple[catalog.Model, Request]:
+    def _steps(self, job: Job, model: Model, request: Request) -> Flow[Task]:
+        """Send it once, since a repetition is a new intent; or again under the key with which it left before."""
+        run = self._run
+        if job.id in run.repeated:
+            return flow.repeat(model, request, run.base, job.key, run.promises)
+        return flow.submit(model, request, run.base, key=job.key, promises=run.promises, once=True)
+
+    def _answered(self) -> None:
+        """Note that the service takes submits again."""
+        self._waves = 0
+        self._run.release("service")
+
+    async def _prepared(self, job: Job) -> tuple[Model, Request]:
         # Before the submit leaves: an image whose name cannot be would be paid for and fail.
         self._run.saver.check_job(job)
         prepare = self._run.prepare
@@ -102,20 +113,6 @@ class Submitter:
             proof = {"webhook_secret": options.webhook_secret} if options.webhook_secret else {}
             request = Request(request.model, {**request.fields, **hook, **proof})
         return model, request
-
-    async def _once(self, http: HttpRequest, budget: float | None) -> Response:
-        """Send a submit once: a repetition is a new intent, which the ledger has to hold first."""
-        try:
-            response = await self._run.send(http, budget)
-        except ConnectionFailedError as error:
-            raise WithdrawnError(error, None) from None
-        refusal = wire.read_refusal(response) if response.status in (429, 503) else None
-        # A 503 that does not say when to come back may hide an accepted task: the flow doubts it.
-        if isinstance(refusal, RateLimitError) and (refusal.status == 429 or refusal.retry_after is not None):  # noqa: PLR2004
-            raise WithdrawnError(refusal, refusal.retry_after)
-        self._waves = 0
-        self._run.release("service")
-        return response
 
     async def _accept(self, job: Job, task: Task) -> Job | None:
         run = self._run
@@ -142,14 +139,15 @@ class Submitter:
         await run.record(lambda: run.ledger.doubted(job, reason))
         run.count_doubt(job, reason)
 
-    def _cool(self, back: WithdrawnError) -> None:
+    def _cool(self, back: ConnectionFailedError | RateLimitError) -> None:
         """Pause all submits together: one refusal speaks for all that were under way."""
         now = time.monotonic()
-        if isinstance(back.error, TransportError):
-            self._run.hold("service", back.error)
+        asked = back.retry_after if isinstance(back, RateLimitError) else None
+        if isinstance(back, TransportError):
+            self._run.hold("service", back)
         if now >= self.cool_until:
             self._waves += 1
-        pause = retry.backoff(self._waves) if back.pause is None else back.pause
+        pause = retry.backoff(self._waves) if asked is None else asked
         self.cool_until = max(self.cool_until, now + min(pause, retry.LONGEST_RETRY_AFTER))
 
     async def _wait(self, job: Job) -> Job | None:

@@ -11,18 +11,21 @@ from typing import Any
 from fluxwerk.batch.downloader import Downloader, is_dead
 from fluxwerk.batch.run import EndReason, ImageSaver, OnProgress, Prepare, Run, RunEnd, RunOptions, RunProgress
 from fluxwerk.batch.submitter import Submitter
-from fluxwerk.drive import AsyncSend
+from fluxwerk.drive import WALL, AsyncSend, drive_async
 from fluxwerk.errors import ConflictError, FluxwerkError, StorageError
 from fluxwerk.ledger.budget import Sums
 from fluxwerk.ledger.job import UNFINISHED, Job, Stage
 from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.ledger.writer import LedgerWriter
 from fluxwerk.polling.history import PollingHistory
+from fluxwerk.protocol import flow
 
 # How often each lease is renewed in its life.
 RENEWALS = 3
 # How many images may wait for the storage, for each download, before submitting pauses.
 BACKLOG = 4
+# Seconds for the answer that says whether a server keeps keys.
+PROMISE_TIMEOUT = 5.0
 CAP_REACHED = "the cap is reached"
 # Of `timeout`: the share, and at most how many seconds, that are left for what is in flight when submitting ends.
 RESERVE, LONGEST_RESERVE = 0.25, 30.0
@@ -79,6 +82,7 @@ class Worker:
         try:
             self._name = await writer.write(lambda: self._ledger.leases.register(run.options.lease))
             await self._prove_storage()
+            await self._ask_for_promise()
             await self._work_side_by_side()
         except asyncio.CancelledError:
             # Unless it was cancelled from outside.
@@ -128,6 +132,13 @@ class Worker:
         """Refuse to buy what could not be kept."""
         if self._is_work_left():
             await asyncio.to_thread(self._current.saver.check)
+
+    async def _ask_for_promise(self) -> None:
+        """Hear whether the server keeps the keys of submits, if there are doubts that this would settle."""
+        run = self._current
+        if self._ledger.budget.sums().count(Stage.DOUBTFUL):
+            with suppress(FluxwerkError):
+                await drive_async(flow.ask_credits(run.base), run.send, WALL.now() + PROMISE_TIMEOUT)
 
     async def _watch_time(self) -> None:
         """Stop submitting shortly before `timeout`, and everything when it is over."""
@@ -181,7 +192,7 @@ class Worker:
         run = self._current
         while True:
             run.wake.clear()
-            started = await self._adopt(group) + await self._claim(group)
+            started = await self._adopt(group) + await self._repeat(group) + await self._claim(group)
             if not started and not run.wake.is_set():
                 if self._is_idle() and self._is_over(await run.record(self._ledger.budget.sums)):
                     return
@@ -210,6 +221,19 @@ class Worker:
                 self._downloader.add(job)
             else:
                 self._start(group, self._process(job))
+
+    async def _repeat(self, group: asyncio.TaskGroup) -> int:
+        """Send submits in doubt again, each once a run, where the server takes them for the same ones."""
+        run = self._current
+        seconds = run.promises.seconds(run.base)
+        if not seconds or run.end or run.holds:
+            return 0
+        jobs = await run.record(lambda: self._ledger.repeating(self._name, run.base, seconds, run.repeated))
+        for job in jobs:
+            run.repeated.add(job.id)
+            run.report(RunProgress("submitting", job))
+            self._start(group, self._process(job))
+        return len(jobs)
 
     async def _claim(self, group: asyncio.TaskGroup) -> int:
         """Take planned jobs, if nothing speaks against it: each of them is submitted now."""

@@ -119,6 +119,12 @@ PACKAGES = "pip install 'fluxwerk[server]'"
     help="Proxy whose X-Forwarded-For and X-Forwarded-Proto count; may be repeated.",
 )
 @click.option(
+    "--idempotency/--no-idempotency",
+    default=True,
+    show_default=True,
+    help="Take a submit that is repeated with its Idempotency-Key for the same one; the live service does not.",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["json", "text"]),
     help="Log one line for each request, as JSON or as text; without it only warnings are logged.",
@@ -159,6 +165,7 @@ def command(
     names: tuple[str, ...],
     public_url: str | None,
     proxies: tuple[str, ...],
+    idempotency: bool,
     log_format: str | None,
     log_prompts: bool,
     aliases: tuple[str, ...],
@@ -196,6 +203,7 @@ def command(
         magic=magic,
         strict=strict,
         longest_prompt=max_prompt,
+        keeps_keys=idempotency,
     )
     app = RequestLog(
         _checked(build(serving, painter, guard, aliases=known_as), host, names, public_url), prompts=log_prompts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from fluxwerk.errors import InvalidUsageError, TaskFailedError
 from fluxwerk.polling.history import PollingHistory, shared
 from fluxwerk.polling.reliability import WebhookReliability
 from fluxwerk.protocol import flow, retry
+from fluxwerk.protocol.idempotency import Promises
 from fluxwerk.types import Flow, HttpRequest, OnEvent, Request, Response, Status, Task
 
 if TYPE_CHECKING:
@@ -64,6 +66,8 @@ class BaseClient:
         self.slots = ClientSlots(clock.now, slots)
         self._at_a_time = (slots or SLOTS) + max(AHEAD, (slots or SLOTS) // 2)
         self._closed = threading.Event()
+        # Which servers take a repeated submit for the same one.
+        self.promises = Promises()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self.access.base!r})"
@@ -93,7 +97,9 @@ class BaseClient:
         model, request = _compose(prompt, wanted)
         if self.webhook and catalog.takes_webhooks(model):
             request = replace(request, fields={**self.webhook.options, **request.fields})
-        task = yield from flow.submit(model, request, self.access.base, session.report, self.access.others)
+        key = secrets.token_hex(16)
+        steps = flow.submit(model, request, self.access.base, session.report, self.access.others, key, self.promises)
+        task = yield from steps
         session.submitted(task)
         return task
 
@@ -119,7 +125,9 @@ class BaseClient:
         return develop(status, (yield from steps))
 
     def _note(self, request: HttpRequest, response: Response) -> Response:
-        """Pass an answer on; a poll that is refused speaks for all of them."""
+        """Pass an answer on: what it promises is kept, and a poll that is refused speaks for all of them."""
+        if request.keyed:
+            self.promises.note(request, response)
         if response.status == TOO_MANY_REQUESTS and request.method == "GET" and request.keyed:
             asked = retry.retry_after(response.headers) or retry.FIRST_BACKOFF
             self.history.refused(self.clock.now(), min(asked, retry.LONGEST_RETRY_AFTER))

@@ -17,6 +17,7 @@ from fluxwerk.errors import (
     InDoubtError,
     RateLimitError,
     TaskTimeoutError,
+    TransportError,
 )
 from fluxwerk.protocol import flow, retry
 from fluxwerk.types import Event, Flow, HttpRequest, Json, OnEvent, Pool, Response, Task
@@ -99,6 +100,8 @@ class Session:
         self._stop: Callable[[], object] | None = None
         # What a submit that is on its way holds; its answer turns it into a task's slot or gives it back.
         self.claim: SlotClaim | None = None
+        # Whether a submit has left whose answer did not come: then nothing may say that nothing was sent.
+        self._is_in_doubt = False
 
     def steps(self, flow: Flow[T], deadline: float | None) -> Steps[T]:
         """Turn a flow into steps: a submit waits for its slot, and a webhook ends the pauses that may end early."""
@@ -146,22 +149,44 @@ class Session:
     def _ask(self, request: HttpRequest, budget: float | None) -> Steps[Response]:
         if request.pool is None:
             if not self._switch.may_send:
-                raise TaskTimeoutError("The client was closed before the image was there.", task=self.task)
+                raise self._closed_now()
             response = yield Exchange(request, budget)
             assert response is not None
             return response
         until = inf if budget is None else self._clock.now() + budget
-        self.claim = yield from self._take_slot(request.pool, until)
+        yield from self._hold_slot(request.pool, until)
         left = None if budget is None else until - self._clock.now()
         try:
             response = yield from drive.ask(request, left)
         except ConnectionFailedError:
-            # It never left: its slot is asked for anew.
-            self._give_back(self.claim)
+            # It never left: its slot is asked for anew, unless one before it did leave.
+            if not self._is_in_doubt:
+                self._give_back()
+            raise
+        except TransportError:
+            self._is_in_doubt = True
             raise
         if response.status not in flow.OK:
-            self._refused(self.claim, response)
+            self._refused(response)
         return response
+
+    def _closed_now(self) -> FluxwerkError:
+        if self._is_in_doubt:
+            return ConnectionFailedError("the client was closed", permanent=True)
+        return TaskTimeoutError("The client was closed before the image was there.", task=self.task)
+
+    def _hold_slot(self, pool: Pool, until: float) -> Steps[None]:
+        """Wait for a slot; a submit that is sent again still holds the one that it left with."""
+        if self._is_in_doubt and not self._switch.may_send:
+            raise self._closed_now()
+        if self.claim:
+            return
+        try:
+            self.claim = yield from self._take_slot(pool, until)
+        except FluxwerkError as missing:
+            if self._is_in_doubt:
+                raise ConnectionFailedError(str(missing), permanent=True) from missing
+            raise
 
     def _take_slot(self, pool: Pool, until: float) -> Steps[SlotClaim]:
         claim, began = self._slots.ask(pool, until=until), self._clock.now()
@@ -205,16 +230,20 @@ class Session:
             retry_after=cool_down.left,
         )
 
-    def _refused(self, claim: SlotClaim, response: Response) -> None:
+    def _refused(self, response: Response) -> None:
         """Give the slot back after a submit that was refused; one that is too busy cools the whole pool down."""
         asked = retry.retry_after(response.headers)
         if response.status in flow.BUSY:
-            self._give_back(claim, retry.FIRST_BACKOFF if asked is None else asked, asked)
+            self._give_back(retry.FIRST_BACKOFF if asked is None else asked, asked)
+        elif response.status in flow.SERVER_ERRORS:
+            # Its task may be running.
+            self._is_in_doubt = True
         else:
-            self._give_back(claim)
+            self._give_back()
 
-    def _give_back(self, claim: SlotClaim, cool: float | None = None, asked: float | None = None) -> None:
-        self._slots.give_back(claim, cool, asked)
+    def _give_back(self, cool: float | None = None, asked: float | None = None) -> None:
+        assert self.claim is not None
+        self._slots.give_back(self.claim, cool, asked)
         self.claim = None
         self._settled()
 

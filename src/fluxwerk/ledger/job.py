@@ -10,6 +10,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
+from fluxwerk.protocol.idempotency import key_of
 from fluxwerk.types import Json, Outcome, Request, Status, Task
 
 MICRO = 1_000_000
@@ -40,7 +41,8 @@ TRANSITIONS: Mapping[Stage, frozenset[Stage]] = {
     # By a person: a new attempt, or another look at the task that was paid for.
     S.FAILED: frozenset({S.PLANNED, S.SUBMITTED}),
     # By a person or by a webhook that knows the token.
-    S.DOUBTFUL: frozenset({S.SUBMITTED, S.PLANNED, S.FAILED}),
+    # Back to submitting where the server keeps the key of the submit, so that sending it again is the same submit.
+    S.DOUBTFUL: frozenset({S.SUBMITTED, S.PLANNED, S.FAILED, S.SUBMITTING}),
 }
 IN_FLIGHT = (S.SUBMITTING, S.SUBMITTED)
 UNFINISHED = (S.SUBMITTING, S.SUBMITTED, S.READY)
@@ -77,6 +79,11 @@ class Job:
     def request(self) -> Request:
         """What is wanted, with local images still as their hashes."""
         return Request(self.model, self.fields)
+
+    @property
+    def key(self) -> str:
+        """The Idempotency-Key of this attempt."""
+        return key_of(self.token) if self.token else ""
 
     @property
     def cost(self) -> Decimal | None:

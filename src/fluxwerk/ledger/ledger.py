@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import quote
@@ -41,6 +41,13 @@ JOBS_WITHOUT_WORKER = """
 LEFT_OFFLINE = """
     select id, stage from jobs where stage in (:submitted, :ready, :doubtful) and worker is null and base <> :base
 """
+# The key rode on the submit only where it is known when that began.
+REPEATABLE = """
+    select id from jobs where stage = :stage and base = :base and began > :since order by id
+"""
+# The server counts from when it took the submit, and the repetition has to reach it.
+SHARE_OF_PROMISE = 0.9
+REPEATED = "sent again with the same key: the server keeps it, so it is the same submit"
 ADOPT = "update jobs set worker = :worker, fence = fence + 1 where id = :id returning *"
 JOB_OF_TOKEN = "select * from jobs where token = :token and stage in (:submitting, :doubtful)"  # noqa: S105
 
@@ -162,7 +169,7 @@ class Ledger:
                 jobs.append(
                     apply_transition(
                         transaction, row["id"], S.PLANNED, S.SUBMITTING,
-                        worker=worker, token=token, attempt=attempt, base=base,
+                        worker=worker, token=token, attempt=attempt, base=base, began=transaction.now(),
                     )
                 )  # fmt: skip
         return Claim(tuple(jobs))
@@ -173,6 +180,20 @@ class Ledger:
             orphans = transaction.all(JOBS_WITHOUT_WORKER, submitted=S.SUBMITTED, ready=S.READY, most=most)
             rows = [transaction.one(ADOPT, worker=worker, id=row["id"]) for row in orphans]
         return [read_job(row) for row in rows if row]
+
+    def repeating(self, worker: str, base: str, seconds: float, but: Collection[int] = ()) -> list[Job]:
+        """Move jobs in doubt back to submitting, whose keys the server at `base` keeps for `seconds`; none in `but`."""
+        with self.database.write() as transaction:
+            rows = transaction.all(
+                REPEATABLE, stage=S.DOUBTFUL, base=base, since=transaction.now() - seconds * SHARE_OF_PROMISE
+            )
+            return [
+                apply_transition(
+                    transaction, row["id"], S.DOUBTFUL, S.SUBMITTING, worker=worker, reason=None, note=REPEATED
+                )
+                for row in rows
+                if row["id"] not in but
+            ]
 
     def replan_offline(self, base: str) -> None:
         """Plan again what an offline server took with it when it ended: it charged nothing."""

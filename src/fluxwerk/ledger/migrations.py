@@ -9,7 +9,7 @@ from fluxwerk.errors import InvalidUsageError
 from fluxwerk.ledger.database import SQLiteDatabase
 
 # Each file makes the version of its place, counted from 1, out of the one before; none is ever changed once released.
-MIGRATIONS = ("migration-1.sql", "migration-2.sql")
+MIGRATIONS = ("migration-1.sql", "migration-2.sql", "migration-3.sql")
 # Every database can be asked this way whether it is empty, without knowing its catalogue.
 VERSION = "select value from settings where name = 'schema'"
 SET_VERSION = """

@@ -27,6 +27,7 @@ from fluxwerk.errors import (
     UntrustedURLError,
 )
 from fluxwerk.protocol import retry, sample, trust, wire
+from fluxwerk.protocol.idempotency import KEY_HEADER, Promises, read_promise
 from fluxwerk.protocol.retry import Plan
 from fluxwerk.types import (
     Call,
@@ -47,44 +48,74 @@ OK = range(200, 300)
 BUSY = frozenset({429, 503})
 REDIRECTING = range(300, 400)
 SERVER_ERRORS = range(500, 600)
+# Refusals of a repeated submit by a server that keeps keys: it would have answered with the task, had it taken one.
+NOT_TAKEN = frozenset({400, 402, 404, 405, 413, 422})
+KEY_REUSED = b"idempotency_key_reused"
 DEAD_LINK = frozenset({400, 401, 403, 404, 410})
 
 
 def submit(
-    model: Model, request: Request, base: str, on_event: OnEvent = ignore_event, others: Sequence[str] = ()
+    model: Model,
+    request: Request,
+    base: str,
+    on_event: OnEvent = ignore_event,
+    others: Sequence[str] = (),
+    key: str = "",
+    promises: Promises | None = None,
+    *,
+    once: bool = False,
 ) -> Flow[Task]:
     """Ask for one image and return its task.
 
     A submit that never left is repeated, at the base URLs in `others` in turn if there are any, and so is one that the
-    service refuses for now.  A submit that left and was not answered may have been charged: it raises `InDoubtError`
-    and is never repeated.
+    service refuses for now; `once` raises instead.  A submit that left and was not answered may have been charged: only
+    where `promises` say that the server keeps its `key` it is repeated; otherwise it raises `InDoubtError`.
     """
     bases, failures, attempt, after = (base, *others), 0, 0, 0.0
     while True:
         attempt += 1
-        http = wire.write_submit(model, request, bases[failures % len(bases)])
+        http = wire.write_submit(model, request, bases[failures % len(bases)], key)
         try:
             response = yield Call(http, after, retry.JITTER)
+            trouble = _doubt_of(response, model)
         except ConnectionFailedError as lost:
             failures += 1
-            if lost.permanent or failures >= retry.UNREACHABLE_SUBMITS:
+            if once or lost.permanent or failures >= retry.UNREACHABLE_SUBMITS:
                 raise
             after = retry.backoff(failures)
             on_event(Event("retrying", attempt=attempt, reason=str(lost)))
             continue
         except NoResponseError as lost:
-            raise _in_doubt(model, str(lost)) from lost
+            trouble, response = lost, None
+        if trouble:
+            doubt = _in_doubt(model, trouble)
+            response = yield from _ask_again(http, model, doubt, promises or Promises(), on_event)
+        assert response is not None
         if response.status in OK:
             break
         refusal = _read_refusal(response, http)
-        after = _pause_after_refusal(model, refusal, attempt)
+        after = _pause_after_refusal(refusal, attempt)
+        if once:
+            raise refusal
         on_event(Event("retrying", attempt=attempt, reason=str(refusal)))
-    try:
-        task = wire.read_task(response, model.name, bases[failures % len(bases)])
-    except ValueError as unreadable:
-        raise _in_doubt(model, f"its answer could not be read: {unreadable}") from unreadable
+    task = wire.read_task(response, model.name, bases[failures % len(bases)])
     on_event(Event("submitted", task, attempt))
     return task
+
+
+def repeat(
+    model: Model, request: Request, base: str, key: str, promises: Promises, on_event: OnEvent = ignore_event
+) -> Flow[Task]:
+    """Send a submit in doubt again, to a server that keeps its key, and return its task.
+
+    Raises the refusal if the server proves that it took no such submit, and `InDoubtError` if nothing is proved.
+    """
+    http = wire.write_submit(model, request, base, key)
+    doubt = _in_doubt(model, NoResponseError("its answer was lost earlier"))
+    response = yield from _ask_again(http, model, doubt, promises, on_event)
+    if response.status not in OK:
+        raise _read_refusal(response, http)
+    return wire.read_task(response, model.name, base)
 
 
 def wait(task: Task, base: str, on_event: OnEvent = ignore_event, plan: Plan | None = None) -> Flow[Status]:
@@ -216,19 +247,83 @@ def _about(task: Task) -> Generator[None]:
         raise
 
 
-def _in_doubt(model: Model, reason: str) -> InDoubtError:
-    return InDoubtError(
-        f"The submit to {model.name} left and may have been charged ({reason.rstrip('.')}). It was not repeated. "
+def _in_doubt(model: Model, trouble: Exception) -> InDoubtError:
+    doubt = InDoubtError(
+        f"The submit to {model.name} left and may have been charged ({str(trouble).rstrip('.')}). It was not repeated. "
         "Check your account's usage before you send it again."
     )
+    doubt.__cause__ = trouble
+    return doubt
 
 
-def _pause_after_refusal(model: Model, refusal: APIStatusError, attempt: int) -> float:
+def _doubt_of(response: Response, model: Model) -> Exception | None:
+    """Say why the answer to a submit leaves open whether it was taken; `None` if it does not."""
+    if response.status in OK:
+        try:
+            wire.read_task(response, model.name, "")
+        except ValueError as unreadable:
+            return ValueError(f"its answer could not be read: {unreadable}")
+        return None
+    refusal = wire.read_refusal(response)
+    return refusal if refusal.status in SERVER_ERRORS and not _is_busy(refusal) else None
+
+
+def _ask_again(
+    http: HttpRequest, model: Model, doubt: InDoubtError, promises: Promises, on_event: OnEvent
+) -> Flow[Response]:
+    """Send the submit again until an answer settles it: its task, or a refusal which proves that it was not taken.
+
+    Raises `doubt` where the server keeps no keys, and when nothing settles it in time.
+    """
+    after = 0.0
+    for failures in range(1, retry.REPEATED_SUBMITS + 1):
+        try:
+            if not (yield from _is_kept(http, promises, after)):
+                raise doubt
+            on_event(Event("retrying", attempt=failures, reason=str(doubt.__cause__)))
+            response = yield Call(http, max(after, retry.backoff(failures)), retry.JITTER)
+        except TaskTimeoutError:
+            raise doubt from doubt.__cause__
+        except TransportError as lost:
+            unheard = promises.seconds(http.url) is None
+            if lost.permanent or (unheard and failures >= retry.UNREACHABLE_SUBMITS):
+                raise doubt from doubt.__cause__
+            after = retry.backoff(failures)
+            continue
+        if _is_clear(response, model):
+            return response
+        after = min(retry.retry_after(response.headers) or 0.0, retry.LONGEST_RETRY_AFTER)
+    raise doubt
+
+
+def _is_kept(http: HttpRequest, promises: Promises, after: float) -> Flow[bool]:
+    """Whether the server keeps the submit's key; one that was never heard is asked, at no cost."""
+    if KEY_HEADER not in http.headers:
+        return False
+    known = promises.seconds(http.url)
+    if known is None:
+        asking = HttpRequest("GET", urljoin(http.url, "/v1/credits"), keyed=True)
+        known = read_promise((yield Call(asking, after, retry.JITTER)))
+    return known > 0
+
+
+def _is_clear(response: Response, model: Model) -> bool:
+    """Whether the answer to a repetition settles the first submit.
+
+    A refusal does so only from the server that keeps the keys: a proxy before it would not know what was taken.
+    """
+    if response.status in OK:
+        return _doubt_of(response, model) is None
+    return response.status in NOT_TAKEN and read_promise(response) > 0 and KEY_REUSED not in response.body
+
+
+def _is_busy(refusal: APIStatusError) -> bool:
+    return isinstance(refusal, RateLimitError) and (refusal.status == 429 or refusal.retry_after is not None)
+
+
+def _pause_after_refusal(refusal: APIStatusError, attempt: int) -> float:
     asked = refusal.retry_after
-    busy = isinstance(refusal, RateLimitError) and (refusal.status == 429 or asked is not None)
-    if refusal.status in SERVER_ERRORS and not busy:
-        raise _in_doubt(model, str(refusal)) from refusal
-    if not busy or (asked or 0.0) > retry.LONGEST_RETRY_AFTER:
+    if not _is_busy(refusal) or (asked or 0.0) > retry.LONGEST_RETRY_AFTER:
         raise refusal
     return asked or retry.backoff(attempt)
 

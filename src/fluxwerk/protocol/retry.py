@@ -19,6 +19,9 @@ REFUSED_POLLS = 3
 # The link may come a moment after the word "Ready"; after this many polls in a row, some eight seconds, it will not.
 POLLS_WITHOUT_RESULT = 5
 UNREACHABLE_SUBMITS = 5
+# Where a repeated submit is the same task, a lost answer is asked for this often: for more than a minute, in which a
+# server comes back after a restart.
+REPEATED_SUBMITS = 12
 DELIVERY_REDIRECTS = 3
 JITTER = 0.25
 
@@ -48,16 +51,20 @@ def backoff(failures: int) -> float:
     return min(LONGEST_BACKOFF, FIRST_BACKOFF * BACKOFF_GROWTH ** min(failures - 1, 10))
 
 
+def seconds_of(text: str) -> float | None:
+    """Read seconds from a header; `None` if it holds no plain number."""
+    return float(text) if text.isascii() and text.replace(".", "", 1).isdigit() else None
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Read Retry-After as seconds, whether it gives seconds or a date; `None` if it is missing or unreadable.
 
     A date is measured against the response's own Date, so it needs no clock and a wrong one does not matter.
     """
     text = headers.get("retry-after", "").strip()
-    if text.isascii() and text.replace(".", "", 1).isdigit():
-        return float(text)
-    if not text:
-        return None
+    seconds = seconds_of(text)
+    if seconds is not None or not text:
+        return seconds
     from email.utils import parsedate_to_datetime  # noqa: PLC0415  (rare, and slow to import)
 
     try:

@@ -82,7 +82,7 @@ def fallbacks(base: str) -> tuple[str, ...]:
 
 def residence(url: str) -> str | None:
     """Return the region to which the host of this URL keeps its data, "eu" or "us", or `None` if it has none."""
-    origin = _origin(url)
+    origin = origin_of(url)
     if origin is None or not _is_home(origin):
         return None
     found = RESIDENCE.search(origin.host)
@@ -91,7 +91,7 @@ def residence(url: str) -> str | None:
 
 def may_carry_key(url: str, base: str) -> bool:
     """Whether the account's key may be sent to this URL: the base's origin, and BFL's hosts when the base is BFL's."""
-    origin, home = _origin(url), _origin(base)
+    origin, home = origin_of(url), origin_of(base)
     if origin is None or home is None:
         return False
     return origin == home or (_is_home(origin) and _is_home(home))
@@ -111,8 +111,8 @@ def check_delivery(url: str, base: str, hosts: Collection[str] = ()) -> str:
 
     A base of plain http may also send its images by plain http from `hosts`.
     """
-    origin = _origin(url)
-    if origin is None or not (origin.scheme == "https" or origin == _origin(base) or _is_told(url, base, hosts)):
+    origin = origin_of(url)
+    if origin is None or not (origin.scheme == "https" or origin == origin_of(base) or _is_told(url, base, hosts)):
         raise UntrustedURLError(f"The service named a delivery URL that may not be followed ({quote(url)}).")
     return _check_residence(url, base)
 
@@ -195,7 +195,8 @@ class Origin(NamedTuple):
 
 # Every call asks for the base's origin and for that of the URL which the last answer named.
 @lru_cache(maxsize=512)
-def _origin(url: str) -> Origin | None:
+def origin_of(url: str) -> Origin | None:
+    """Say where a URL leads; `None` if it cannot be read or names no plain http(s) host."""
     parts = _split(url)
     if parts is None:
         return None
@@ -216,7 +217,7 @@ def _with_scheme(address: str) -> str:
     if LOOPBACK.fullmatch(parts.hostname or ""):
         return f"http://{address}"
     right = f"https://{parts.netloc}"
-    home = _origin(right)
+    home = origin_of(right)
     own = "" if home and _is_home(home) else f", or http://{parts.netloc} within your own network"
     raise InvalidUsageError(f"{_shown(address)} is not a base URL: the scheme is missing. Write {right}{own}.")
 

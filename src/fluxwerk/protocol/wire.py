@@ -25,6 +25,7 @@ from fluxwerk.errors import (
     TaskNotFoundError,
 )
 from fluxwerk.protocol import trust
+from fluxwerk.protocol.idempotency import KEY_HEADER
 from fluxwerk.protocol.retry import retry_after
 from fluxwerk.types import HttpRequest, Json, Outcome, Pool, Request, Response, Status, Task
 
@@ -67,8 +68,8 @@ class MissingResultError(ValueError):
     """A poll says that its task is ready and names no image; the message quotes what it names instead."""
 
 
-def write_submit(model: Model, request: Request, base: str) -> HttpRequest:
-    """Write the POST that asks for an image."""
+def write_submit(model: Model, request: Request, base: str, key: str = "") -> HttpRequest:
+    """Write the POST that asks for an image; `key` is what a repetition will be known by."""
     body = {**request.fields, **model.sends}
     return HttpRequest(
         "POST",
@@ -76,7 +77,7 @@ def write_submit(model: Model, request: Request, base: str) -> HttpRequest:
         dump(body),
         keyed=True,
         pool=Pool(model.pool, model.slots),
-        headers=JSON,
+        headers={**JSON, KEY_HEADER: key} if key else JSON,
     )
 
 

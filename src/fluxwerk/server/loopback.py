@@ -41,6 +41,7 @@ def loopback(
     hosts: Iterable[str] = (),
     proxies: Iterable[str] = (),
     aliases: Mapping[str, str] | None = None,
+    keeps_keys: bool = False,
 ) -> Generator[str]:
     """Run the server in a thread and yield its base URL; the offline engine renders unless another is given.
 
@@ -48,7 +49,8 @@ def loopback(
     beside the public ones.  `trouble` is how the server misbehaves on purpose.  A `strict` server
     refuses unknown fields, surplus references and sizes off the grid, which the live service ignores.  The server
     answers to loopback names and to `hosts`, and believes the forwarded headers of `proxies`.
-    `aliases` map other names of models to those that they stand for, for clients of other services.
+    `aliases` map other names of models to those that they stand for, for clients of other services.  As the live
+    service, it ignores the Idempotency-Key of a submit, unless it `keeps_keys`.
     """
     import uvicorn  # noqa: PLC0415
 
@@ -70,6 +72,7 @@ def loopback(
         trouble=trouble,
         dialect=dialect,
         strict=strict,
+        keeps_keys=keeps_keys,
     )
     with listen(HOME, 0) as listening:
         app = RequestLog(HostCheck(build(state, engine, Guard(allow), aliases=aliases), hosts))

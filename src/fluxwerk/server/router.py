@@ -106,7 +106,8 @@ class Router:
     def _finished(self, asked: ServerRequest, response: Response) -> Response:
         if response.status >= ERROR:
             self.state.metrics.refused[str(response.status)] += 1
-        return self._limited(asked, response)
+        promised = replace(response, headers={**response.headers, **submit.promise(self.state)})
+        return self._limited(asked, promised)
 
     def _limited(self, asked: ServerRequest, response: Response) -> Response:
         """Add how many tasks a known account may still have in flight, and when the next slot may be free."""

@@ -112,9 +112,10 @@ class FaceToFace(Client):
     `seconds` says how long a task takes, `urls` answers what the server fetches, `intercept` sees each HTTP request and
     the answer before the client does, and may change the answer, raise `TransportError`, or let seconds pass.
     `trouble` is how the server misbehaves on purpose, `receiver` takes its webhooks when they are due, and `settings`
-    are those of the `ServerState`: with `strict=True` it refuses what the live service ignores.  Polls are planned as
-    if nothing were known, unless there is a `history`.  `journal` holds every HTTP request that reached the server,
-    `events` every event of the client.
+    are those of the `ServerState`: with `strict=True` it refuses what the live service ignores, with `keeps_keys=True`
+    it takes a repeated submit for the same one, as `fluxwerk serve` does and the live service does not.  Polls are
+    planned as if nothing were known, unless there is a `history`.  `journal` holds every HTTP request that reached the
+    server, `events` every event of the client.
     """
 
     clock: PretendClock
@@ -132,6 +133,7 @@ class FaceToFace(Client):
         receiver: Callable[[HttpRequest], Response] = lambda _: Response(204),
         history: PollingHistory | None = None,
         slots: int | None = None,
+        keeps_keys: bool = False,
         **settings: Any,
     ) -> None:
         self.events: list[Event] = []
@@ -145,6 +147,7 @@ class FaceToFace(Client):
             entropy=random.Random(0).randbytes,  # noqa: S311  (the same ids in every run)
             pace=seconds if callable(seconds) else lambda _: seconds,
             trouble=trouble,
+            keeps_keys=keeps_keys,
             **settings,
         )
         self.router = Router(self.state)

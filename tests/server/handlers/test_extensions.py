@@ -384,7 +384,7 @@ def once(of: FaceToFace, body: object, name: str = "order-1", key: str = "key") 
 
 
 def test_the_same_key_and_body_is_the_same_task_and_is_paid_once() -> None:
-    of = FaceToFace(accounts=Accounts(credit=Decimal(10)))
+    of = FaceToFace(accounts=Accounts(credit=Decimal(10)), keeps_keys=True)
     first, again = once(of, {"prompt": "x"}), once(of, {"prompt": "x"})
     assert (again.status, again.body) == (200, first.body)
     assert again.headers["idempotent-replayed"] == "true"
@@ -392,8 +392,29 @@ def test_the_same_key_and_body_is_the_same_task_and_is_paid_once() -> None:
     assert json_of(requested(of, "GET", "/v1/credits")) == {"credits": 7}
 
 
-def test_the_same_key_with_another_body_is_refused() -> None:
+@pytest.mark.parametrize("path", ["/v1/credits", "/v1/get_result?id=none", "/v1/models", "/nowhere"])
+def test_every_answer_says_for_how_long_keys_are_kept(path) -> None:
+    of = FaceToFace(accounts=Accounts(keep=60.0), keeps_keys=True)
+    assert requested(of, "GET", path).headers["x-fluxwerk-idempotency"] == "60"
+
+
+def test_a_server_that_plays_the_live_service_ignores_the_key_and_promises_nothing() -> None:
     of = FaceToFace()
+    first, again = once(of, {"prompt": "x"}), once(of, {"prompt": "x"})
+    assert json_of(first)["id"] != json_of(again)["id"]
+    assert "x-fluxwerk-idempotency" not in again.headers
+
+
+def test_a_server_that_closes_still_names_the_task_that_it_took() -> None:
+    of = FaceToFace(keeps_keys=True)
+    first = once(of, {"prompt": "x"})
+    of.state.close()
+    assert once(of, {"prompt": "x"}).body == first.body
+    assert once(of, {"prompt": "y"}, "order-2").status == 503
+
+
+def test_the_same_key_with_another_body_is_refused() -> None:
+    of = FaceToFace(keeps_keys=True)
     once(of, {"prompt": "x"})
     answer = once(of, {"prompt": "y"})
     assert (answer.status, json_of(answer)["detail"][0]["type"]) == (422, "idempotency_key_reused")
@@ -402,21 +423,21 @@ def test_the_same_key_with_another_body_is_refused() -> None:
 
 def test_a_refused_submit_does_not_use_up_its_idempotency_key() -> None:
     """An idempotency key is the accounts own and a refused submit does not use it up."""
-    of = FaceToFace()
+    of = FaceToFace(keeps_keys=True)
     assert once(of, {}).status == 422
     assert once(of, {"prompt": "x"}).status == 200
     assert once(of, {"prompt": "y"}, key="other").status == 200
 
 
 def test_an_idempotency_key_is_free_again_when_its_task_is_forgotten() -> None:
-    of = FaceToFace()
+    of = FaceToFace(keeps_keys=True)
     first = json_of(once(of, {"prompt": "x"}))["id"]
     of.clock.sleep(3601)
     assert json_of(once(of, {"prompt": "y"}))["id"] != first
 
 
 def test_a_submit_that_is_still_being_read_makes_its_twin_wait() -> None:
-    of = FaceToFace()
+    of = FaceToFace(keeps_keys=True)
     headers = {"x-key": "key", "idempotency-key": "order-1"}
     body = b'{"prompt":"x","input_image":"http://host.test/x"}'
     reading = of.router.answer(HttpRequest("POST", BASE + "/v1/flux-2-pro", body, headers=headers))
@@ -429,7 +450,7 @@ def test_a_submit_that_is_still_being_read_makes_its_twin_wait() -> None:
 
 @pytest.mark.parametrize("name", ["", "x" * 256, "tab\t"])
 def test_a_strange_idempotency_key_is_refused(name) -> None:
-    answer = once(FaceToFace(), {"prompt": "x"}, name)
+    answer = once(FaceToFace(keeps_keys=True), {"prompt": "x"}, name)
     assert (answer.status, json_of(answer)["detail"][0]["loc"]) == (422, ["header", "Idempotency-Key"])
 
 
@@ -459,7 +480,7 @@ def test_metrics_count_what_happened_and_name_nobody() -> None:
 
 
 def test_metrics_are_in_prometheus_own_format() -> None:
-    of = FaceToFace()
+    of = FaceToFace(keeps_keys=True)
     post(of, {"prompt": "x"})
     for line in requested(of, "GET", "/metrics").body.decode().splitlines():
         assert re.fullmatch(r"# (HELP|TYPE) fluxwerk_\w+ .+|fluxwerk_\w+(\{\w+=\"[^\"]*\"\})? [\d.e+-]+", line), line
@@ -471,7 +492,7 @@ def test_a_render_is_timed_from_its_beginning() -> None:
     meter.rendered(200.0)
     buckets = dict(meter.buckets())
     assert (buckets["0.25"], buckets["0.5"], buckets["120"], buckets["+Inf"]) == (0, 1, 1, 2)
-    of = FaceToFace()
+    of = FaceToFace(keeps_keys=True)
     job = of.state.accounts.jobs[json_of(post(of, {"prompt": "fluxwerk:pending-forever"}))["id"]]
     of.clock.sleep(10)
     of.state.advance(job, RenderProgress(0.0))

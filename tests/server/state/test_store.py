@@ -40,7 +40,7 @@ class Idle:
 def living(folder: Path, at: float | None = None, **how) -> Iterator[FaceToFace]:
     """A service over the folder's state; at the end its process is gone."""
     disk = DiskStore(folder)
-    face = FaceToFace(accounts=Accounts(store=disk), secret=disk.secret, **how)
+    face = FaceToFace(accounts=Accounts(store=disk), secret=disk.secret, keeps_keys=True, **how)
     if at is not None:
         face.clock.jump_to(at)
     face.state.resume()

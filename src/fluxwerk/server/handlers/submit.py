@@ -15,6 +15,7 @@ from fluxwerk.catalog.sizes import Size
 from fluxwerk.engines import Order
 from fluxwerk.errors import Fault, UnknownPriceError
 from fluxwerk.protocol import wire
+from fluxwerk.protocol.idempotency import KEY_HEADER, write_promise
 from fluxwerk.server import inputs, requestlog, schema, strictness
 from fluxwerk.server.errors import ServerError, invalid, unfit
 from fluxwerk.server.faults.rules import FaultRule
@@ -36,7 +37,6 @@ NOT_PASSED_ON = frozenset({"prompt", "webhook_url", "webhook_secret"})
 LARGEST_OUTPUT = 80_000_000
 # How many pixels a side may have in a file of that format, as the usual libraries write it.
 LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
-IDEMPOTENCY = "idempotency-key"
 LONGEST_IDEMPOTENCY_KEY = 255
 
 log = logging.getLogger("fluxwerk.server")
@@ -45,13 +45,14 @@ log = logging.getLogger("fluxwerk.server")
 def submit(state: ServerState, model: Model, request: ServerRequest, rule: FaultRule | None) -> Flow[Response]:
     """Accept one task and answer with it; `rule` is the trouble that its ending may have been given."""
     account = state.authenticate(request)
-    _check_open(state)
-    idempotency = _idempotency(request)
-    if idempotency is None:
-        return (yield from _accept(state, account, model, request, rule, None))
-    known = _repeated(state, account, idempotency)
+    idempotency = _idempotency(request) if state.keeps_keys else None
+    # A server that closes still names the task of a submit that it has taken.
+    known = _repeated(state, account, idempotency) if idempotency else None
     if known is not None:
         return known
+    _check_open(state)
+    if idempotency is None:
+        return (yield from _accept(state, account, model, request, rule, None))
     waiting = account.digest, idempotency[0]
     state.submitting.add(waiting)
     try:
@@ -63,10 +64,16 @@ def submit(state: ServerState, model: Model, request: ServerRequest, rule: Fault
 def admit(state: ServerState, model: Model, request: ServerRequest) -> None:
     """Judge key, closing state and slots by the headers, before the body is read; raises `ServerError`."""
     account = state.authenticate(request)
-    _check_open(state)
     # A repeated submit is answered with its task, and needs no slot.
-    if (account.digest, request.headers.get(IDEMPOTENCY)) not in state.accounts.by_idempotency:
+    key = request.headers.get(KEY_HEADER) if state.keeps_keys else None
+    if (account.digest, key) not in state.accounts.by_idempotency:
+        _check_open(state)
         _check_slot(state, account, model)
+
+
+def promise(state: ServerState) -> dict[str, str]:
+    """Say, as a header of every answer, that a repeated submit is the same task; the live service does not."""
+    return write_promise(state.accounts.keep) if state.keeps_keys else {}
 
 
 def entry(fault: Fault) -> dict[str, Json]:
@@ -159,7 +166,7 @@ def _answer(job: TaskRecord) -> Response:
 
 
 def _idempotency(request: ServerRequest) -> tuple[str, str] | None:
-    key = request.headers.get(IDEMPOTENCY)
+    key = request.headers.get(KEY_HEADER)
     if key is None:
         return None
     if not 0 < len(key) <= LONGEST_IDEMPOTENCY_KEY or not key.isascii() or not key.isprintable():

@@ -160,7 +160,7 @@ class Accounts:
         remembered: int = REMEMBERED_ACCOUNTS,
     ) -> None:
         digests = {digest_of(key) for key in keys}
-        self._keep = keep
+        self.keep = keep
         self._grants = grants or _among(digests, credit)
         self._remembered: int | None = None
         self._accounts: dict[str, Account] = {}
@@ -238,7 +238,7 @@ class Accounts:
         """Note how a job ends without an image, and return its credits unless they stay booked."""
         if not ending.word:
             # It never ends, so it is forgotten as if it had ended when it began; until then it holds its slot.
-            heappush(self._endings, (now + self._keep, job.task.id))
+            heappush(self._endings, (now + self.keep, job.task.id))
             return
         cost = job.task.cost or NOTHING
         booked = cost if job.settled is None else job.settled
@@ -297,7 +297,7 @@ class Accounts:
 
     def _end(self, job: TaskRecord, ready_at: float) -> None:
         job.ready_at = ready_at
-        heappush(self._endings, (ready_at + self._keep, job.task.id))
+        heappush(self._endings, (ready_at + self.keep, job.task.id))
 
     def _account(self, digest: str) -> Account:
         account = self._accounts.pop(digest, None)

@@ -58,7 +58,9 @@ class ServerState:
     seconds a task takes, `engine` is the name given with each image, and `abilities` describe the engine.  `policy`
     says where webhooks may go, `trouble` is scripted misbehaviour, and with `magic` a prompt may ask for an ending.
     Links are signed with `secret` and live for `url_life` seconds.  A `strict` server refuses what the live one
-    ignores.  A prompt has at most `longest_prompt` bytes.  Once it `is_closing`, the server accepts nothing.
+    ignores.  A prompt has at most `longest_prompt` bytes.  A server that `keeps_keys` takes a submit that is repeated
+    with its Idempotency-Key for the same one; the live service does not.  Once it `is_closing`, the server accepts
+    nothing.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class ServerState:
         magic: bool = True,
         strict: bool = False,
         longest_prompt: int = LONGEST_PROMPT,
+        keeps_keys: bool = True,
     ) -> None:
         self.accounts = accounts
         self.clock = clock
@@ -91,6 +94,7 @@ class ServerState:
         self.policy = policy or WebhookPolicy()
         self.strict = strict
         self.longest_prompt = longest_prompt
+        self.keeps_keys = keeps_keys
         self.faults = scripted(trouble)
         self.metrics = Metrics()
         # Submits with an idempotency key that are still being read: the account's digest and the key.
