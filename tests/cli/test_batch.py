@@ -530,3 +530,16 @@ def test_every_command_has_help_with_an_explanation():
         assert len(shown.output.splitlines()) > 8
     assert "settle" in CliRunner().invoke(group, ["batch", "--help"]).output
     assert CliRunner().invoke(group, ["batch", "nothing"]).exit_code == 2
+
+
+def test_plan_fills_variables_and_lists_advice_by_line(tmp_path):
+    manifest = tmp_path / "prompts.csv"
+    manifest.write_text("prompt\na {{colour}} wall at dusk with no people\n")
+    (tmp_path / "colours.csv").write_text("colour\nred\nblue\n")
+    done = CliRunner().invoke(
+        group, ["batch", "plan", str(manifest), "--vars", str(tmp_path / "colours.csv"), "--lint"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "Planned 2 jobs" in done.stdout
+    assert "line 2:20: negation" in done.stderr
+    assert "Advice: negation 2. The prompts are planned as they are." in done.stderr

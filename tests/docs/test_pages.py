@@ -26,6 +26,7 @@ STANDS_ALONE = [
     "docs/how-to/chat-applications.md",
     "docs/how-to/costs.md",
     "docs/how-to/migrate.md",
+    "docs/how-to/prompts.md",
     "docs/how-to/retries.md",
     "docs/how-to/trouble.md",
 ]

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any, Self
 
 from fluxwerk import catalog
+from fluxwerk.batch.expansion import Values
 from fluxwerk.batch.planner import Plan, plan
 from fluxwerk.batch.run import EndReason, ImageSaver, OnProgress, RunEnd, RunOptions, RunProgress
 from fluxwerk.batch.saver import Saver
@@ -83,13 +84,23 @@ class Batch:
         model: str = DEFAULT_MODEL,
         duplicates: str = "refuse",
         encoding: str | None = None,
+        variables: Iterable[Values] = (),
         **options: Json,
     ) -> Plan:
         """Check a manifest, or a list of rows, and plan its jobs; `options` hold where a row names none.
 
-        `encoding` is that of a text file, UTF-8 by default.  Raises `InvalidUsageError` with the line of every fault.
+        `encoding` is that of a text file, UTF-8 by default; `variables` are tables of values for `{{names}}` in it.
+        Raises `InvalidUsageError` with the line of every fault.
         """
-        return plan(self.ledger, manifest, model=model, options=options, duplicates=duplicates, encoding=encoding)
+        return plan(
+            self.ledger,
+            manifest,
+            model=model,
+            options=options,
+            duplicates=duplicates,
+            encoding=encoding,
+            variables=variables,
+        )
 
     def run(self) -> Sums:
         """Work on every job until its image is stored, and return the sums; not inside a running event loop."""

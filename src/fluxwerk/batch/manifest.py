@@ -26,10 +26,14 @@ INDEX_PREFIX = "__index_level_"
 
 @dataclass(frozen=True, slots=True)
 class ManifestLine:
-    """One row of a manifest as it was written: its line from 1 (of a Parquet file its row), and its columns."""
+    """One row of a manifest: its line from 1 (of a Parquet file its row), and its columns.
+
+    `variant` counts the rows, from 0, that one line with variables has become.
+    """
 
     number: int
     columns: Mapping[str, Json] = field(repr=False)
+    variant: int = 0
 
 
 Read = Callable[[Path, str | None], Iterator[ManifestLine]]

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from pathlib import Path, PurePosixPath
 
+from fluxwerk.batch.expansion import Expansion, Values
 from fluxwerk.batch.manifest import ManifestLine, fingerprint, read_manifest
 from fluxwerk.batch.row import Defaults, Rows, dump, named
 from fluxwerk.client.base import DEFAULT_MODEL
@@ -61,18 +63,20 @@ def plan(
     duplicates: str = "refuse",
     assume_price: Decimal | None = None,
     encoding: str | None = None,
+    variables: Iterable[Values] = (),
     on_line: Callable[[int], None] = lambda _: None,
     clock: Clock = WALL,
 ) -> Plan:
     """Check every row of a manifest and write its jobs into the ledger, all of them or none.
 
     `manifest` is a file or a list of rows; `model` and `options` hold where a row is silent.  Rows that repeat an
-    earlier request are refused, skipped or kept.  `encoding` is that of a text file, UTF-8 by default.  Raises
+    earlier request are refused, skipped or kept.  `encoding` is that of a text file, UTF-8 by default.  With
+    `variables`, tables of values, each row with `{{names}}` becomes a row for every combination of them.  Raises
     `InvalidUsageError` with the line of every fault.
     """
     if duplicates not in DUPLICATES:
         raise InvalidUsageError("", faults=[Fault("duplicates", duplicates, f"must be one of {', '.join(DUPLICATES)}")])
-    source = _Source.of(manifest, encoding)
+    source = _Source.of(manifest, encoding, Expansion(variables, encoding))
     for _ in range(ATTEMPTS):
         with suppress(ConflictError):
             rows = Rows(Defaults(model, source.folder, options or {}, assume_price))
@@ -117,16 +121,20 @@ class _Source:
 
     @classmethod
     def of(
-        cls, manifest: str | os.PathLike[str] | Iterable[Mapping[str, Json]], encoding: str | None = None
+        cls,
+        manifest: str | os.PathLike[str] | Iterable[Mapping[str, Json]],
+        encoding: str | None,
+        expansion: Expansion,
     ) -> _Source:
         if isinstance(manifest, str | os.PathLike):
             path = Path(manifest)
-            return cls(path.name, fingerprint(path), path.absolute().parent, lambda: read_manifest(path, encoding))
+            sha256 = expansion.sign(fingerprint(path))
+            read = partial(read_manifest, path, encoding)
+            return cls(path.name, sha256, path.absolute().parent, lambda: expansion.expand(read()))
         rows = [{name: value for name, value in row.items() if value is not None} for row in manifest]
         digest = hashlib.sha256("\n".join(dump(row) for row in rows).encode()).hexdigest()
-        return cls(
-            "rows", digest, Path.cwd(), lambda: (ManifestLine(number, row) for number, row in enumerate(rows, 1))
-        )
+        lines = [ManifestLine(number, row) for number, row in enumerate(rows, 1)]
+        return cls("rows", expansion.sign(digest), Path.cwd(), lambda: expansion.expand(lines))
 
 
 class _Planner:

@@ -100,7 +100,7 @@ class Rows:
             text, digest = _written(model.name, fields)
             yield PlannedJob(
                 line=line.number,
-                item=item + 1,
+                item=line.variant * count + item + 1,
                 model=model.name,
                 pool=model.pool,
                 request=text,

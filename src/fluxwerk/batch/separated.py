@@ -19,11 +19,14 @@ SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 UNNAMED = re.compile(r"unnamed: \d+")
 
 
-def read_rows(path: Path, separator: str | None, encoding: str | None = None) -> Iterator[tuple[int, dict[str, str]]]:
+def read_rows(
+    path: Path, separator: str | None, encoding: str | None = None, *, lone: bool = False
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the line and the values of each row by the names of its columns, in lower case; empty values are left out.
 
     Without a `separator` it is read from a line such as `sep=;`, or else from the header.  A column without a name is
-    left out if it is empty or the index of a data frame.  Raises `InvalidUsageError` with the line of a fault.
+    left out if it is empty or the index of a data frame.  A `lone` column may have any name; in a manifest it is a
+    prompt without a header.  Raises `InvalidUsageError` with the line of a fault.
     """
     # The csv module splits lines itself where a quoted value holds a line end.
     lines = read_lines(path, encoding, newline="")
@@ -37,7 +40,7 @@ def read_rows(path: Path, separator: str | None, encoding: str | None = None) ->
     header: _Header | None = None
     for number, cells in _records(path, chain([first], lines), separator, skipped):
         if header is None:
-            header = _Header(path, number, cells, separator)
+            header = _Header(path, number, cells, separator, lone=lone)
         else:
             yield number, header.read(number, cells)
     if header is None:
@@ -72,14 +75,14 @@ def _records(path: Path, lines: Iterator[str], separator: str, skipped: int) -> 
 class _Header:
     """The names of the columns, and what may stand in those that have none."""
 
-    def __init__(self, path: Path, number: int, cells: Sequence[str], separator: str) -> None:
+    def __init__(self, path: Path, number: int, cells: Sequence[str], separator: str, *, lone: bool) -> None:
         self._path = path
         self._separator = separator
         self._names = _names(cells)
         twice = {name for name in self._names if name and self._names.count(name) > 1}
         if twice:
             raise unreadable(path, number, f"the column {min(twice)!r} is there twice")
-        if "prompt" not in self._names and len(self._names) == 1:
+        if "prompt" not in self._names and len(self._names) == 1 and not lone:
             reason = f"the first line must name the columns, such as prompt,model; it is {cells[0]!r}"
             raise unreadable(path, number, reason)
 

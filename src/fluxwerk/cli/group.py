@@ -20,6 +20,7 @@ COMMANDS = {
     "costs": ("costs", "Show what a batch has cost."),
     "replay": ("replay", "Rebuild the request of an image."),
     "lint": ("lint", "Give advice on a prompt, with mends; sends nothing."),
+    "choose": ("choose", "Recommend a model for a wish, with reasons and price."),
     "models": ("models", "List the models, or show the options of one."),
     "price": ("price", "Estimate what images will cost; sends nothing."),
     "credits": ("credits", "Show the account's balance."),

@@ -40,7 +40,7 @@ def command(
 ) -> None:
     """Estimate what images of a MODEL will cost; the service decides what is charged."""
     row = catalog.get_model(model)
-    one = prices.estimate(row, width, height, [_size(text) for text in images])
+    one = prices.estimate(row, width, height, [size_of(text) for text in images])
     total = one * count
     if as_json:
         put_json({"model": row.name, "count": count, "estimated_cost_each": one, "estimated_cost": total})
@@ -50,7 +50,8 @@ def command(
     click.echo(f"{count} × {row.name}: about {money(total)}{each}{doubt}")
 
 
-def _size(text: str) -> Size:
+def size_of(text: str) -> Size:
+    """Read an option that names an image, by its file or by its size."""
     width, cross, height = text.lower().partition("x")
     if cross and width.isdigit() and height.isdigit():
         return int(width), int(height)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from fluxwerk.prompt.advice import Advice
 from fluxwerk.prompt.draft import Draft
+from fluxwerk.prompt.variables import VARIABLE
 
 SPELLS = re.compile(
     r"(?:,\s*)?\b(?:masterpiece|best\s+quality|(?:ultra|highly|extremely|super|hyper)[\s-]?detailed|hyper[\s-]?realistic"
@@ -16,7 +17,6 @@ SPELLS = re.compile(
 )
 WEIGHTS = re.compile(r"\({1,4}(?P<text>[^()\n:]+):\s*\d+(?:\.\d+)?\){1,4}|\(\((?P<doubled>[^()\n]+)\)\)")
 FLAGS = re.compile(r"\s*(?<!\S)--(?P<name>(?!no\b)[a-z]+)(?:\s+(?!--)[\w.:/]+)?", re.IGNORECASE)
-VARIABLE = re.compile(r"\{\{\s*([\w-]+)\s*\}\}")
 LIGHT = re.compile(
     r"light|\blit\b|sun|shadow|glow|dawn|dusk|golden hour|blue hour|noon|midday|overcast|neon|candle|lamp|moon"
     r"|silhouette|morning|evening|twilight|bright|\bdim\b|flash|flame|fire|night|lantern|chiaroscuro",

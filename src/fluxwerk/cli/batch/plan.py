@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
@@ -11,15 +12,18 @@ from typing import Any, TypeVar
 
 import click
 
+from fluxwerk.batch.advice import advice_on
 from fluxwerk.batch.planner import DUPLICATES, Plan, plan
 from fluxwerk.cli.batch.place import ledger_of, ledger_option
 from fluxwerk.cli.console import money, put_json
 from fluxwerk.cli.creation import json_option
+from fluxwerk.cli.lint import lines_of
 from fluxwerk.cli.number import credit
 from fluxwerk.client.base import DEFAULT_MODEL
 from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.storage import give_name
 
+MOST_ADVICE = 100
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _PLANNING = (
@@ -32,6 +36,13 @@ _PLANNING = (
         help="What to do with rows that ask for the same as an earlier one.",
     ),
     click.option("--encoding", help="Of a text manifest, such as cp1252; UTF-8 by default."),
+    click.option(
+        "--vars",
+        "variables",
+        multiple=True,
+        metavar="FILE|NAME=A,B",
+        help="Values for {{names}} in the manifest: a table, or one name; several are combined.",
+    ),
     click.option("--assume-price", type=credit, metavar="CREDITS", help="For models whose price is not public."),
 )
 
@@ -46,6 +57,7 @@ def planning_options(command: Command) -> Command:
 @click.command("plan")
 @click.argument("manifest", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @planning_options
+@click.option("--lint", "linted", is_flag=True, help="Also give advice on the prompts, by line.")
 @ledger_option
 @json_option
 def command(
@@ -55,7 +67,9 @@ def command(
     model: str,
     duplicates: str,
     encoding: str | None,
+    variables: tuple[str, ...],
     assume_price: Decimal | None,
+    linted: bool,
     as_json: bool,
 ) -> None:
     """Check a MANIFEST (.csv, .tsv, .jsonl, .parquet, or .txt with a prompt a line) and plan its jobs.
@@ -64,7 +78,10 @@ def command(
     output (a file name), tag, and every other option of its model. Nothing is sent and nothing costs.
     """
     path = ledger_of(manifest, ledger)
-    found = plan_into(path, manifest, model=model, duplicates=duplicates, encoding=encoding, assume_price=assume_price)
+    reading = {"model": model, "encoding": encoding, "variables": variables}
+    found = plan_into(path, manifest, duplicates=duplicates, assume_price=assume_price, **reading)
+    if linted:
+        _show_advice(manifest, reading)
     show(found, path, as_json=as_json)
 
 
@@ -113,6 +130,19 @@ def show(found: Plan, path: Path, *, as_json: bool) -> None:
         click.echo(f"{found.skipped + found.kept} duplicates were {what}: {named}{more}")
     jobs = "1 job" if found.jobs == 1 else f"{found.jobs} jobs"
     click.echo(f"Planned {jobs} in {path}, about {money(found.total)} in all. Nothing was sent.")
+
+
+def _show_advice(manifest: Path, reading: dict[str, Any]) -> None:
+    """Print the advice on stderr, the first pieces in full and all of them by rule."""
+    rules: Counter[str] = Counter()
+    for number, prompt, advice in advice_on(manifest, **reading):
+        rules[advice.rule] += 1
+        if rules.total() <= MOST_ADVICE:
+            click.echo("\n".join(lines_of(prompt, advice, f"line {number}")), err=True)
+    if rules.total() > MOST_ADVICE:
+        click.echo(f"… and {rules.total() - MOST_ADVICE} more.", err=True)
+    counted = ", ".join(f"{rule} {count}" for rule, count in rules.most_common())
+    click.echo(f"Advice: {counted or 'none'}. The prompts are planned as they are.", err=True)
 
 
 def _facts(found: Plan, path: Path) -> dict[str, Any]:

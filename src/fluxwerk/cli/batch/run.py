@@ -69,6 +69,7 @@ def command(
     model: str,
     duplicates: str,
     encoding: str | None,
+    variables: tuple[str, ...],
     assume_price: Decimal | None,
     as_json: bool,
     **given: Any,
@@ -86,7 +87,13 @@ def command(
     path = ledger_of(file, ledger)
     if file and not is_database(file) and file != path:
         planned = plan_into(
-            path, file, model=model, duplicates=duplicates, encoding=encoding, assume_price=assume_price
+            path,
+            file,
+            model=model,
+            duplicates=duplicates,
+            encoding=encoding,
+            variables=variables,
+            assume_price=assume_price,
         )
         show(planned, path, as_json=as_json)
     elif not path.is_file():
