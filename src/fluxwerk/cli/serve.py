@@ -31,7 +31,11 @@ PACKAGES = "pip install 'fluxwerk[server]'"
 
 @click.command("serve")
 @click.option(
-    "--engine", type=click.Choice(["offline", "diffusers"]), default="offline", show_default=True, help="Image engine."
+    "--engine",
+    type=click.Choice(["offline", "diffusers", "upstream"]),
+    default="offline",
+    show_default=True,
+    help="Image engine.",
 )
 @click.option("--weights", metavar="DIR|TOML", help="diffusers: folder of weights, or a weights.toml.")
 @click.option("--device", metavar="NAME,...", help="diffusers: devices such as cuda:0,cuda:1; by default every GPU.")
@@ -40,6 +44,24 @@ PACKAGES = "pip install 'fluxwerk[server]'"
 )
 @click.option("--quantize", type=click.Choice(["fp8"]), help="diffusers: quantize the weights of the transformer.")
 @click.option("--previews", is_flag=True, help="diffusers: send a preview of the image with each poll.")
+@click.option(
+    "--upstream",
+    metavar="URL",
+    help="upstream: address of the service that makes the images, https://api.bfl.ai by default.",
+)
+@click.option(
+    "--upstream-key-file",
+    "upstream_key",
+    type=click.Path(dir_okay=False),
+    help="upstream: file of mode 600 with the service's key; without one the key is BFL_API_KEY.",
+)
+@click.option(
+    "--delivery-host",
+    "delivery_hosts",
+    multiple=True,
+    metavar="HOST",
+    help="upstream: host that may deliver images by plain http, if --upstream is plain http; may be repeated.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -88,7 +110,11 @@ PACKAGES = "pip install 'fluxwerk[server]'"
     help="Longest prompt that is taken, in bytes.",
 )
 @click.option("--trouble", type=click.Path(dir_okay=False), help="TOML file of faults to inject, for tests.")
-@click.option("--magic/--no-magic", default=True, help="Let prompts such as fluxwerk:error choose how a task ends.")
+@click.option(
+    "--magic/--no-magic",
+    default=None,
+    help="Let prompts such as fluxwerk:error choose how a task ends; on by default, but not with --engine upstream.",
+)
 @click.option(
     "--allow-network",
     "networks",
@@ -146,6 +172,9 @@ def command(
     compiled: bool,
     quantize: str | None,
     previews: bool,
+    upstream: str | None,
+    upstream_key: str | None,
+    delivery_hosts: tuple[str, ...],
     host: str,
     port: int,
     keys: tuple[str, ...],
@@ -159,7 +188,7 @@ def command(
     strict: bool,
     max_prompt: int,
     trouble: str | None,
-    magic: bool,
+    magic: bool | None,
     networks: tuple[str, ...],
     hosts: tuple[str, ...],
     names: tuple[str, ...],
@@ -171,12 +200,13 @@ def command(
     aliases: tuple[str, ...],
     webhook_secret_header: bool,
 ) -> None:
-    """Run the BFL API on this machine: placeholders for development, or open weights on your GPU.
+    """Run the BFL API on this machine: placeholders for development, open weights on your GPU, or a gateway.
 
     \b
     fluxwerk serve --port 8000
     fluxwerk generate "A red fox" --base-url http://127.0.0.1:8000 -o fox.png
     fluxwerk serve --engine diffusers --weights ~/weights/FLUX.2-klein-4B
+    fluxwerk serve --engine upstream --keys keys.json
     """  # noqa: D301
     _check_packages()
     from fluxwerk.server.app import build  # noqa: PLC0415
@@ -186,7 +216,13 @@ def command(
 
     _check_public(public_url)
     known_as = dict(map(_alias, aliases))
-    painter = _painter(engine, weights, device, quantize, compiled=compiled, previews=previews)
+    gateway = {"upstream": upstream, "upstream-key-file": upstream_key, "delivery-host": delivery_hosts}
+    if engine == "upstream":
+        _refuse_all("diffusers", weights=weights, device=device, compile=compiled, quantize=quantize, previews=previews)
+        painter = _upstream(upstream, upstream_key, delivery_hosts)
+    else:
+        _refuse_all("upstream", **gateway)
+        painter = _painter(engine, weights, device, quantize, compiled=compiled, previews=previews)
     _log(log_format, prompts=log_prompts)
     hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read
     guard, script, disk = _guard(networks, hosts), _script(trouble), _disk(state)
@@ -200,7 +236,7 @@ def command(
         dialect="guide" if dialect == "guide" else "live",
         policy=WebhookPolicy(frozenset(hosts), networks, webhook_secret_header),
         trouble=script,
-        magic=magic,
+        magic=engine != "upstream" if magic is None else magic,
         strict=strict,
         longest_prompt=max_prompt,
         keeps_keys=idempotency,
@@ -309,7 +345,7 @@ def _painter(
 ) -> LiveEngine:
     if engine == "diffusers":
         return _diffusers(weights, device, quantize, compiled=compiled, previews=previews)
-    _refuse_all(weights=weights, device=device, compile=compiled, quantize=quantize, previews=previews)
+    _refuse_all("diffusers", weights=weights, device=device, compile=compiled, quantize=quantize, previews=previews)
     from fluxwerk.engines.offline import OfflineEngine  # noqa: PLC0415
     from fluxwerk.engines.threads import live  # noqa: PLC0415
 
@@ -336,12 +372,19 @@ def _diffusers(
     return LocalEngine(table, devices, compiled=compiled, previews=previews)
 
 
-def _refuse_all(**given: object) -> None:
-    """Refuse options that the offline engine would ignore."""
+def _upstream(url: str | None, key_file: str | None, delivery_hosts: tuple[str, ...]) -> LiveEngine:
+    from fluxwerk.cli.gateway import upstream_engine  # noqa: PLC0415
+    from fluxwerk.engines.upstream.journal import MemoryJournal  # noqa: PLC0415
+
+    return upstream_engine(MemoryJournal(), url, key_file, delivery_hosts)
+
+
+def _refuse_all(engine: str, **given: object) -> None:
+    """Refuse options that only another engine reads."""
     faults = [
-        Fault(f"--{name}", None, "needs --engine diffusers")
+        Fault(f"--{name}", None, f"needs --engine {engine}")
         for name, value in given.items()
-        if value not in (None, False)
+        if value not in (None, False, ())
     ]
     if faults:
         raise InvalidUsageError("", faults=faults)

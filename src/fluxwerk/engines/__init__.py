@@ -82,6 +82,19 @@ class Health:
 Report: TypeAlias = Callable[[RenderProgress], None]
 
 
+class OrderEndedError(Exception):
+    """An engine ends an order without an image, as `word`, a status of the API, and its `details` say.
+
+    `paid` says whether what the task costs by now stays booked.
+    """
+
+    def __init__(self, word: str, details: Json = None, *, paid: bool = False) -> None:
+        super().__init__(word)
+        self.word = word
+        self.details = details
+        self.paid = paid
+
+
 class Abilities(Protocol):
     """What an engine says about itself before it gets an order."""
 
@@ -110,7 +123,8 @@ class LiveEngine(Abilities, Protocol):
     async def paint(self, order: Order, report: Report) -> bytes:
         """Return the image file, exactly `width` by `height`; cancelling the task stops the order.
 
-        `report` is called on the event loop, whenever there is progress.
+        Raises `OrderEndedError` if the order ends so without an image.  `report` is called on the event loop, whenever
+        there is progress.
         """
         ...
 

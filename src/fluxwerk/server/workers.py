@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+from fluxwerk import imagefile
 from fluxwerk.drive import drive_async
-from fluxwerk.engines import Canvas, LiveEngine
-from fluxwerk.server.faults.endings import CANCELLED
+from fluxwerk.engines import Canvas, LiveEngine, OrderEndedError
+from fluxwerk.server.faults.endings import CANCELLED, Ending
 from fluxwerk.server.fetch import Guard
 from fluxwerk.server.shares import Shares
 from fluxwerk.server.state.accounts import TaskRecord
@@ -74,10 +75,13 @@ class BackgroundWorkers:
             if not state.is_closing:
                 state.conclude(job, CANCELLED)
             raise
+        except OrderEndedError as end:
+            state.conclude(job, Ending(end.word, end.details, paid=end.paid))
         except Exception as error:
             log.exception("task %s failed in the engine %s", job.task.id, self._engine.name)
             state.fail(job, f"{type(error).__name__}: {error}")
         else:
+            job.order = replace(job.order, output_format=_format(image) or job.order.output_format)
             state.finish(job, image)
             # The inputs are not needed any more, and may be many megabytes.
             canvas = job.order.canvas and Canvas(b"", None, job.order.canvas.offset)
@@ -97,6 +101,12 @@ class BackgroundWorkers:
         task = asyncio.create_task(work)
         self._delivering.add(task)
         task.add_done_callback(self._delivering.discard)
+
+
+def _format(image: bytes) -> str | None:
+    """Name the format of an image as orders do: a service upstream may choose another one than was expected."""
+    found = imagefile.measure(image)
+    return imagefile.SUFFIX.get(found.content_type) if found else None
 
 
 async def _stop(tasks: list[asyncio.Task[None]]) -> None:

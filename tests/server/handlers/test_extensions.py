@@ -7,13 +7,14 @@ import json
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from decimal import Decimal
 
 import httpx2
 import pytest
 from PIL import Image
 
-from fluxwerk.engines import FullAbilities, Health, Order, RenderProgress, Report
+from fluxwerk.engines import FullAbilities, Health, Order, OrderEndedError, RenderProgress, Report
 from fluxwerk.engines.codec import encode
 from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.engines.threads import ThreadedEngine, live
@@ -135,6 +136,44 @@ def test_an_engine_that_gives_up_by_itself_ends_the_task() -> None:
             await puppet.begun.wait()
             assert (await client.get(task["polling_url"])).json()["status"] == "Error"
             assert (await client.get("/v1/credits")).json()["credits"] == 10
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(("paid", "left"), [(True, 7), (False, 10)])
+def test_an_engine_ends_an_order_with_a_word_of_its_own(paid, left) -> None:
+    class Strict(Puppet):
+        async def paint(self, *_: object) -> bytes:
+            self.begun.set()
+            raise OrderEndedError("Content Moderated", {"Moderation Reasons": ["Blood"]}, paid=paid)
+
+    async def scene() -> None:
+        puppet = Strict()
+        async with serving(puppet, Accounts(credit=Decimal(10))) as (client, _):
+            task = (await client.post("/v1/flux-2-pro", json=FOX)).json()
+            await puppet.begun.wait()
+            body = (await client.get(task["polling_url"])).json()
+            assert (body["status"], body["details"]) == ("Content Moderated", {"Moderation Reasons": ["Blood"]})
+            assert (await client.get("/v1/credits")).json()["credits"] == left
+
+    asyncio.run(scene())
+
+
+def test_an_image_is_named_after_its_real_format() -> None:
+    class Other(Puppet):
+        async def paint(self, order: Order, *_: object) -> bytes:
+            self.begun.set()
+            return OfflineEngine().render(replace(order, output_format="webp"))
+
+    async def scene() -> None:
+        puppet = Other()
+        async with serving(puppet, Accounts()) as (client, _):
+            task = (await client.post("/v1/flux-2-pro", json=FOX)).json()
+            await puppet.begun.wait()
+            body = (await client.get(task["polling_url"])).json()
+            assert "/sample.webp?" in body["result"]["sample"]
+            answer = await client.get(body["result"]["sample"])
+            assert answer.headers["content-type"] == "image/webp"
 
     asyncio.run(scene())
 

@@ -1,0 +1,50 @@
+"""The options of `fluxwerk serve` with the engine `upstream`: where the other service is, and on whose account."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fluxwerk.errors import Fault, InvalidUsageError
+
+if TYPE_CHECKING:
+    from fluxwerk.engines.upstream.engine import UpstreamEngine
+    from fluxwerk.engines.upstream.journal import UpstreamJournal
+
+OTHERS = 0o077
+
+
+def upstream_engine(
+    journal: UpstreamJournal, url: str | None, key_file: str | None, delivery_hosts: tuple[str, ...] = ()
+) -> UpstreamEngine:
+    """Create the engine; its key is in the file, or in BFL_API_KEY, and nowhere else."""
+    from fluxwerk.client.client import AsyncClient  # noqa: PLC0415
+    from fluxwerk.engines.upstream.engine import UpstreamEngine  # noqa: PLC0415
+
+    key = read_key(Path(key_file)) if key_file else os.environ.get("BFL_API_KEY", "").strip()
+    if not key:
+        hint = "export BFL_API_KEY=..., or name a file with --upstream-key-file"
+        raise InvalidUsageError("", faults=[Fault("--engine upstream", None, "needs the service's key", hint)])
+    return UpstreamEngine(AsyncClient(key, base_url=url, delivery_hosts=delivery_hosts), journal)
+
+
+def read_key(file: Path) -> str:
+    """Read a key from a file that only its owner can read; raises `InvalidUsageError`."""
+    try:
+        mode = file.stat().st_mode
+        key = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as fault:
+        raise _wrong(
+            file, f"cannot be read: {getattr(fault, 'strerror', None) or fault}", "name another file"
+        ) from None
+    if os.name == "posix" and stat.S_IMODE(mode) & OTHERS:
+        raise _wrong(file, f"has the mode {stat.S_IMODE(mode):03o}, and must be its owner's alone", f"chmod 600 {file}")
+    if not key:
+        raise _wrong(file, "is empty", "write the service's key into it")
+    return key
+
+
+def _wrong(file: Path, what: str, hint: str) -> InvalidUsageError:
+    return InvalidUsageError("", faults=[Fault("--upstream-key-file", str(file), what, hint)])

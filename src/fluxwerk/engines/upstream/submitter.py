@@ -1,0 +1,164 @@
+"""From an order to a task at the service: one POST for each intent in the journal, when a slot is free."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from contextlib import suppress
+
+from fluxwerk.client.client import AsyncClient
+from fluxwerk.drive import WALL, drive_async
+from fluxwerk.engines import Order
+from fluxwerk.engines.upstream import endings
+from fluxwerk.engines.upstream.journal import UpstreamJournal
+from fluxwerk.engines.upstream.request import write_request
+from fluxwerk.errors import (
+    APIStatusError,
+    ConnectionFailedError,
+    FluxwerkError,
+    InDoubtError,
+    InvalidUsageError,
+    RateLimitError,
+)
+from fluxwerk.protocol import flow, retry, wire
+from fluxwerk.types import HttpRequest, Pool, Response, Task
+
+# Seconds after which the answer to a submit counts as lost.
+ANSWER_SECONDS = 120.0
+# What waits for a slot looks again after so many seconds: another process may have given one back.
+SLOT_LOOK = 0.5
+
+
+class NotTakenError(Exception):
+    """The service certainly did not take the submit; it may be sent again, after `pause` seconds if it said so."""
+
+    def __init__(self, error: FluxwerkError, pause: float | None = None) -> None:
+        super().__init__(str(error))
+        self.pause = pause
+
+
+class UpstreamSubmitter:
+    """Sends each order once; what the service certainly did not take waits for its turn and is sent again."""
+
+    def __init__(self, client: AsyncClient, journal: UpstreamJournal) -> None:
+        self._client = client
+        self._journal = journal
+        self._pools: dict[str, _PoolQueue] = defaultdict(_PoolQueue)
+        # Why the service took nothing lately, for people; empty while it takes submits.
+        self.trouble = ""
+
+    def is_crowded(self, pool: str) -> bool:
+        """Whether an order waits for a slot."""
+        return self._pools[pool].waiting > 0
+
+    def freed(self, pool: str) -> None:
+        """Let the next order look for the slot that an ended task gave back."""
+        self._pools[pool].look.set()
+
+    async def submit(self, order: Order, until: float) -> Task:
+        """Submit an order and return its task; raises `OrderEndedError`, at the latest after the moment `until`."""
+        try:
+            # An image of twenty megabytes takes a while to encode.
+            model, request = await asyncio.to_thread(write_request, order)
+        except InvalidUsageError as wrong:
+            raise endings.refused(wrong) from wrong
+        pool = Pool(model.pool, model.slots)
+        while True:
+            await self._take_slot(order, pool, until)
+            sending = asyncio.ensure_future(
+                drive_async(
+                    flow.submit(model, request, self._client.access.base), self._send, WALL.now() + ANSWER_SECONDS
+                )
+            )
+            task = await self._note(order, pool, sending)
+            if task:
+                return task
+
+    async def _note(self, order: Order, pool: Pool, sending: asyncio.Future[Task]) -> Task | None:
+        """Wait for the answer to a submit and write it down; `None` if it is to be sent again.
+
+        Whoever cancels the order does not cut this off: the submit has left and may be paid.
+        """
+        noting = asyncio.ensure_future(self._write_down(order, pool, sending))
+        try:
+            return await asyncio.shield(noting)
+        except asyncio.CancelledError:
+            with suppress(Exception):
+                await noting
+            raise
+
+    async def _write_down(self, order: Order, pool: Pool, sending: asyncio.Future[Task]) -> Task | None:
+        queue = self._pools[pool.name]
+        try:
+            task = await sending
+        except NotTakenError as back:
+            await self._journal.withdraw(order.id)
+            self.trouble = str(back)
+            queue.cool(back.pause)
+            return None
+        except InDoubtError as lost:
+            await self._journal.doubt(order.id, str(lost))
+            queue.look.set()
+            raise endings.in_doubt() from lost
+        except (APIStatusError, InvalidUsageError) as refusal:
+            await self._journal.withdraw(order.id)
+            queue.look.set()
+            self.trouble = str(refusal)
+            raise endings.refused(refusal) from refusal
+        await self._journal.accept(order.id, task)
+        self.trouble, queue.waves = "", 0
+        return task
+
+    async def _take_slot(self, order: Order, pool: Pool, until: float) -> None:
+        """Wait for a slot in the order of asking; raises `OrderEndedError` when there is none until a moment."""
+        queue = self._pools[pool.name]
+        queue.waiting += 1
+        try:
+            async with queue.turn:
+                while True:
+                    await asyncio.sleep(min(queue.pause(), max(0.0, until - WALL.now())))
+                    if WALL.now() >= until:
+                        raise endings.unreachable(self.trouble or "no slot became free")
+                    queue.look.clear()
+                    if await self._journal.intend(order.id, pool):
+                        return
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(SLOT_LOOK):
+                            await queue.look.wait()
+        finally:
+            queue.waiting -= 1
+
+    async def _send(self, http: HttpRequest, budget: float | None) -> Response:
+        """Send a submit once: a repetition is a new intent, which the journal has to hold first."""
+        try:
+            response = await self._client.send(http, budget)
+        except ConnectionFailedError as error:
+            raise NotTakenError(error) from None
+        refusal = wire.read_refusal(response) if response.status in flow.BUSY else None
+        # A 503 that does not say when to come back may hide an accepted task: the flow doubts it.
+        if isinstance(refusal, RateLimitError) and (refusal.status == 429 or refusal.retry_after is not None):  # noqa: PLR2004
+            raise NotTakenError(refusal, refusal.retry_after)
+        return response
+
+
+class _PoolQueue:
+    """The orders that wait for a slot of one pool: one of them looks, the others stand behind it."""
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.look = asyncio.Event()
+        self.waiting = 0
+        self.waves = 0
+        self._until = 0.0
+
+    def cool(self, asked: float | None) -> None:
+        """Let no submit leave for a while: one refusal speaks for all that were under way."""
+        now = WALL.now()
+        if now >= self._until:
+            self.waves += 1
+        pause = retry.backoff(self.waves) if asked is None else min(asked, retry.LONGEST_RETRY_AFTER)
+        self._until = max(self._until, now + pause)
+
+    def pause(self) -> float:
+        """Say for how many seconds no submit leaves."""
+        return max(0.0, self._until - WALL.now())

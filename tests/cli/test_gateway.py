@@ -1,0 +1,104 @@
+"""`fluxwerk serve --engine upstream` as a process, in front of another server that plays the service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+
+import httpx2
+import pytest
+from click.testing import CliRunner
+
+from fluxwerk import Client, ModerationError
+from fluxwerk.cli.gateway import read_key
+from fluxwerk.cli.group import group
+from fluxwerk.errors import InvalidUsageError
+from fluxwerk.server.loopback import loopback
+from fluxwerk.server.state.accounts import Accounts
+from support.process import process
+
+UPSTREAM_KEY = "the-gateways-own-key"
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    file = tmp_path / "key"
+    file.write_text(f"{UPSTREAM_KEY}\n")
+    file.chmod(0o600)
+    return file
+
+
+def refused(*options: object) -> str:
+    done = CliRunner().invoke(group, ["serve", "--engine", "upstream", *map(str, options)], env={"BFL_API_KEY": ""})
+    assert done.exit_code == 2, done.output
+    return done.stderr
+
+
+@contextmanager
+def gateway(service: str, key_file: Path, *options: object) -> Iterator[str]:
+    named = ("--upstream", service, "--upstream-key-file", key_file)
+    with process("--engine", "upstream", *named, "--key", "shop", *options) as (base, _):
+        yield base
+
+
+def test_an_application_gets_its_image_through_the_gateway_with_its_own_key(key_file):
+    accounts = Accounts([UPSTREAM_KEY], Decimal(100))
+    wanted = {"width": 64, "height": 64, "seed": 5, "output_format": "webp"}
+    with (
+        loopback(accounts=accounts) as service,
+        gateway(service, key_file) as base,
+        Client("shop", base_url=base) as client,
+    ):
+        image = client.generate("a fox", model="flux-2-pro", **wanted)
+
+        assert (image.width, image.height, image.content_type) == (64, 64, "image/webp")
+        assert (image.seed, image.cost, image.engine) == (5, 3, "upstream")
+        assert image.task.polling_url.startswith(base)
+        assert httpx2.get(f"{base}/healthz").json()["upstream"] == service
+        [task] = accounts.jobs.values()
+        assert task.order.asked == wanted
+
+
+def test_what_the_service_moderates_is_moderated_for_the_application(key_file):
+    with loopback() as service, gateway(service, key_file) as base, Client("shop", base_url=base) as client:
+        with pytest.raises(ModerationError) as caught:
+            client.generate("fluxwerk:content-moderated=Blood", model="flux-2-pro")
+
+        assert (caught.value.stage, caught.value.reasons) == ("content", ("Blood",))
+
+
+def test_without_the_services_key_no_gateway_starts():
+    assert "needs the service's key" in refused()
+
+
+def test_a_key_file_that_others_can_read_is_refused(key_file):
+    key_file.chmod(0o640)
+    said = refused("--upstream-key-file", key_file)
+
+    assert "has the mode 640" in said
+    assert f"chmod 600 {key_file}" in said
+    assert UPSTREAM_KEY not in said
+
+
+@pytest.mark.parametrize(("text", "said"), [("", "is empty"), (None, "cannot be read")])
+def test_a_key_file_without_a_key_is_named(text, said, tmp_path):
+    file = tmp_path / "key"
+    if text is not None:
+        file.write_text(text)
+        file.chmod(0o600)
+    with pytest.raises(InvalidUsageError, match=said):
+        read_key(file)
+
+
+@pytest.mark.parametrize("option", ["--upstream", "--upstream-key-file", "--delivery-host"])
+def test_an_option_of_the_gateway_needs_its_engine(option):
+    done = CliRunner().invoke(group, ["serve", option, "x"])
+
+    assert done.exit_code == 2
+    assert f"{option}: needs --engine upstream" in done.stderr
+
+
+def test_an_option_of_another_engine_is_refused(key_file):
+    assert "--weights: needs --engine diffusers" in refused("--upstream-key-file", key_file, "--weights", "x")
