@@ -7,18 +7,16 @@ import base64
 import io
 import threading
 from collections.abc import Iterator
-from contextlib import nullcontext
 
 import httpx2
 import openai
 import pytest
 from PIL import Image
 
-from fluxwerk.engines import FullAbilities, RenderProgress
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.testing import loopback
-from fluxwerk.testing.face_to_face import blank
-from support.images import hosting, jpeg, png, text
+from support.images import hosting, png, text
+from support.sketching import Sketching
 
 ALIASES = {"dall-e-3": "flux-2-pro", "gpt-image-1": "flux-2-klein-9b"}
 KEY = {"authorization": "Bearer a-key"}
@@ -286,33 +284,6 @@ def test_what_a_program_asks_first_does_not_fail(server):
     assert (answer.status_code, answer.headers["allow"]) == (204, "OPTIONS, POST")
 
 
-class Sketching(FullAbilities):
-    """An engine that shows two previews, and goes on after each when it is let go."""
-
-    name = "sketching"
-
-    def __init__(self) -> None:
-        self.stopped = threading.Event()
-
-    def open(self):
-        self._loop, self._free = asyncio.get_running_loop(), asyncio.Event()
-        return nullcontext()
-
-    def let_go(self) -> None:
-        self._loop.call_soon_threadsafe(self._free.set)
-
-    async def paint(self, order, report):
-        try:
-            for share in (0.25, 0.5):
-                report(RenderProgress(share, jpeg(16, 8 + round(share * 100))))
-                await self._free.wait()
-                self._free.clear()
-        except asyncio.CancelledError:
-            self.stopped.set()
-            raise
-        return blank(order.width, order.height)
-
-
 def test_a_stream_shows_previews_before_the_image():
     engine = Sketching()
     with loopback(engine) as base, client_of(f"{base}/v1") as client:
@@ -358,7 +329,7 @@ def test_a_client_that_goes_cancels_its_task():
 def test_a_client_that_comes_back_with_its_key_gets_the_same_image():
     engine = Sketching()
     headers = {**KEY, "idempotency-key": "once"}
-    with loopback(engine) as base:
+    with loopback(engine, keeps_keys=True) as base:
         walk_away(base, headers)
         again: list[httpx2.Response] = []
         body = {"prompt": "x", "size": "64x64"}

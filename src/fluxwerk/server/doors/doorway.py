@@ -16,10 +16,11 @@ from fastapi.responses import StreamingResponse
 
 from fluxwerk.drive import WALL, drive_async
 from fluxwerk.errors import FluxwerkError
-from fluxwerk.server.doors import form, openai, refusal
+from fluxwerk.server.doors import automatic, comfy, form, openai, refusal
 from fluxwerk.server.doors.form import Form
 from fluxwerk.server.doors.refusal import RefusedError
-from fluxwerk.server.doors.visit import IDEMPOTENCY, Visit
+from fluxwerk.server.doors.room import Room
+from fluxwerk.server.doors.visit import Visit
 from fluxwerk.server.errors import ServerError
 from fluxwerk.server.request import read as read_request
 from fluxwerk.types import Flow, HttpRequest, Response
@@ -67,13 +68,29 @@ class Door:
     stream: Callable[[RefusedError], bytes] | None = None
 
 
-DOORS: Mapping[tuple[str, str], Door] = {
-    ("/v1/images/generations", "POST"): Door(openai.generate, openai.refuse, stream=openai.error_event),
-    ("/v1/images/edits", "POST"): Door(
+OPENAI: Mapping[tuple[str, str], Door] = {
+    ("/images/generations", "POST"): Door(openai.generate, openai.refuse, stream=openai.error_event),
+    ("/images/edits", "POST"): Door(
         openai.edit, openai.refuse, images=True, prepare=openai.prepare, stream=openai.error_event
     ),
-    ("/v1/models", "GET"): Door(openai.models, openai.refuse),
-    ("/v1/models/{id}", "GET"): Door(openai.model, openai.refuse),
+    ("/models", "GET"): Door(openai.models, openai.refuse),
+    ("/models/{id}", "GET"): Door(openai.model, openai.refuse),
+}
+AUTOMATIC: Mapping[tuple[str, str], Door] = {
+    ("txt2img", "POST"): Door(automatic.text_to_image, automatic.refuse),
+    ("img2img", "POST"): Door(automatic.image_to_image, automatic.refuse, images=True),
+    ("options", "GET"): Door(automatic.show_options, automatic.refuse),
+    ("options", "POST"): Door(automatic.set_options, automatic.refuse),
+    ("sd-models", "GET"): Door(automatic.models, automatic.refuse),
+    ("progress", "GET"): Door(automatic.progress, automatic.refuse),
+    ("interrupt", "POST"): Door(automatic.interrupt, automatic.refuse),
+    **{(name, "GET"): Door(automatic.listed(name), automatic.refuse) for name in automatic.LISTS},
+}
+DOORS: Mapping[tuple[str, str], Door] = {
+    # A base URL may be given with `/v1` or without.
+    **{(base + path, method): door for base in ("/v1", "") for (path, method), door in OPENAI.items()},
+    **{(f"/sdapi/v1/{name}", method): door for (name, method), door in AUTOMATIC.items()},
+    (f"{comfy.PREFIX}{{name:path}}{comfy.SUFFIX}", "POST"): Door(comfy.submit, comfy.refuse, images=True),
 }
 
 
@@ -82,15 +99,14 @@ class Doorway:
 
     def __init__(self, server: InnerServer, aliases: Mapping[str, str]) -> None:
         self._server = server
-        self._aliases = aliases
+        self._room: Room[Visit] = Room(aliases)
 
     def publish(self, app: fastapi.FastAPI) -> None:
-        """Add the doors to the application; a base URL may be given with `/v1` or without."""
+        """Add the doors to the application."""
         for (path, method), door in DOORS.items():
-            for place in {path, path.removeprefix("/v1")}:
-                app.add_api_route(place, self._carry(door), methods=[method], tags=["Doors"], include_in_schema=False)
-                if method == "POST":
-                    app.add_api_route(place, _options, methods=["OPTIONS"], include_in_schema=False)
+            app.add_api_route(path, self._carry(door), methods=[method], include_in_schema=False)
+            if method == "POST":
+                app.add_api_route(path, _options, methods=["OPTIONS"], include_in_schema=False)
 
     def _carry(self, door: Door) -> Callable[[fastapi.Request], Awaitable[Answer]]:
         async def carry(request: fastapi.Request) -> Answer:
@@ -103,7 +119,7 @@ class Doorway:
         try:
             async with self._server.body(request, asked, images=door.images) as body:
                 read = await asyncio.to_thread(_prepared, door, body, request.headers.get("content-type", ""))
-                visit = Visit(read_request(asked), read, self._aliases, self._server.now())
+                visit = Visit(read_request(asked), read, self._room, self._server.now())
                 if door.stream and str(read.fields.get("stream", "")).lower() in WANTED:
                     return await self._stream(door, visit)
                 return await self._whole(door, visit, request)
@@ -159,12 +175,13 @@ class Doorway:
             return await self._server.fetch(request, budget)
 
         try:
-            return await drive_async(door.flow(visit), send, WALL.now() + LONGEST_WAIT)
+            with self._room.hold(visit):
+                return await drive_async(door.flow(visit), send, WALL.now() + LONGEST_WAIT)
         except FluxwerkError as error:
             raise refusal.of_ending(error) from error
         finally:
-            # The same key asks for the same image again, so that one goes on.
-            if visit.running and IDEMPOTENCY not in visit.request.headers:
+            # What the same idempotency key will ask for again goes on.
+            if visit.running and not visit.may_be_repeated:
                 await asyncio.shield(drive_async(visit.give_up(), send))
 
 

@@ -16,13 +16,11 @@ from fluxwerk.protocol import wire
 from fluxwerk.server.doors import options, shape
 from fluxwerk.server.doors.form import Form
 from fluxwerk.server.doors.refusal import RefusedError
-from fluxwerk.server.doors.visit import MadeImage, Visit
+from fluxwerk.server.doors.visit import FILL, MadeImage, Visit
 from fluxwerk.types import Flow, Json, Response, Status
 
 MOST_AT_ONCE = 10
 MOST_PREVIEWS = 3
-# What paints inside a mask.
-FILL = "flux-pro-1.0-fill"
 # OpenAI's code and type for the server's words.
 CODES = {
     "invalid_api_key": ("invalid_api_key", "authentication_error"),
@@ -65,14 +63,14 @@ def models(visit: Visit) -> Flow[Response]:
     """List the models in OpenAI's form beside ours, the aliases first."""
     answer = yield from visit.ask("GET", "/v1/models")
     body = cast("dict[str, Json]", json.loads(answer.body))
-    names = [*visit.aliases, *(row["name"] for row in body["models"])]
+    names = [*visit.room.aliases, *(row["name"] for row in body["models"])]
     return Response(200, wire.JSON, wire.dump({"object": "list", "data": [_row(name) for name in names], **body}))
 
 
 def model(visit: Visit) -> Flow[Response]:
     """Show one model."""
     name = visit.request.path.rpartition("/models/")[2]
-    if name not in (*visit.aliases, *(yield from visit.served())):
+    if name not in (*visit.room.aliases, *(yield from visit.served())):
         text = f"This server has no model {name[:100]!r}; GET /v1/models lists those it has."
         raise RefusedError(404, "model_not_found", text, field="model")
     return Response(200, wire.JSON, wire.dump(_row(name)))
@@ -130,7 +128,9 @@ def _answer(visit: Visit, model: Model, given: Mapping[str, Json], event: str) -
         **given,
     }
     previews = _Previews(visit, event, _most_previews(fields))
-    statuses = yield from visit.make(model, _varied(model, body, _count(fields.get("n"))), previews.add)
+    statuses = yield from visit.make(
+        model, options.varied(model, body, options.count("n", fields.get("n"), MOST_AT_ONCE)), previews.add
+    )
     made: list[MadeImage] = []
     for status in statuses:
         made.append((yield from visit.fetch(status)))
@@ -164,22 +164,6 @@ def _text(name: str, one: Json) -> str:
 def _sides(fields: Mapping[str, Json]) -> str | None:
     width, height = fields.get("width"), fields.get("height")
     return f"{width}x{height}" if width and height else None
-
-
-def _count(n: Json) -> int:
-    text = str(1 if n in (None, "") else n)
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:3]) <= MOST_AT_ONCE):
-        text = f"n: {text[:20]} is not a whole number from 1 to {MOST_AT_ONCE}"
-        raise RefusedError(400, "validation_error", text, field="n")
-    return int(text)
-
-
-def _varied(model: Model, body: Mapping[str, Json], count: int) -> list[Mapping[str, Json]]:
-    """Repeat a body; a seed rises by one for each, since the same seed would make the same image."""
-    seed = body.get("seed")
-    if not isinstance(seed, int) or "seed" not in model.options:
-        return [body] * count
-    return [{**body, "seed": seed + number} for number in range(count)]
 
 
 def _facts(made: MadeImage) -> dict[str, Json]:

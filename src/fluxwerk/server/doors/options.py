@@ -48,6 +48,23 @@ def file_type(model: Model, wanted: Json) -> dict[str, Json]:
     return {"output_format": "png"} if "png" in option.choices else {}
 
 
+def count(name: str, given: Json, most: int) -> int:
+    """Read a number of images, 1 if there is none; raises `RefusedError`."""
+    text = str(1 if given in (None, "") else given)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= most):
+        message = f"{name}: {text[:20]} is not a whole number from 1 to {most}"
+        raise RefusedError(400, "validation_error", message, field=name)
+    return int(text)
+
+
+def varied(model: Model, body: Mapping[str, Json], number: int) -> list[Mapping[str, Json]]:
+    """Repeat a body; a seed rises by one for each, since the same seed would make the same image."""
+    seed = body.get("seed")
+    if not isinstance(seed, int) or "seed" not in model.options:
+        return [body] * number
+    return [{**body, "seed": seed + step} for step in range(number)]
+
+
 def _read(option: Option, value: Json) -> Json:
     if not isinstance(value, str):
         return value

@@ -15,19 +15,23 @@ from fluxwerk.catalog.rows import Model
 from fluxwerk.errors import FluxwerkError, UnknownModelError
 from fluxwerk.imagefile import Raster
 from fluxwerk.protocol import flow, wire
+from fluxwerk.protocol.idempotency import KEY_HEADER, read_promise
 from fluxwerk.server.doors import refusal
 from fluxwerk.server.doors.form import Form
 from fluxwerk.server.doors.refusal import RefusedError
+from fluxwerk.server.doors.room import Room
 from fluxwerk.server.request import ServerRequest
+from fluxwerk.server.state.accounts import digest_of
 from fluxwerk.types import Call, Flow, HttpRequest, Json, Outcome, Request, Response, Status, Task
 
 BUSY = 429
-IDEMPOTENCY = "idempotency-key"
 TRACE = ("traceparent", "tracestate")
 # Seconds between two polls of a task: few at first, for engines that answer at once.
 FIRST_POLL, GROWTH, LONGEST_POLL = 0.02, 1.5, 0.5
 # The model of a client that names none, if the engine serves it.
 USUAL = "flux-2-pro"
+# What paints inside a mask.
+FILL = "flux-pro-1.0-fill"
 
 # Takes a preview of an image that is being made, as a data URI.
 OnPreview = Callable[[str], None]
@@ -53,18 +57,30 @@ class MadeImage:
 class Visit:
     """One request at a door.
 
-    `request` has the key where this server reads it, `aliases` are other names of models, `began` is when it came in
-    seconds since 1970, `show` sends a part of a streamed answer, and `running` holds the tasks to give up if the client
-    goes.
+    `request` has the key where this server reads it, `began` is when it came in seconds since 1970, and `show` sends a
+    part of a streamed answer.  `running` holds the tasks to give up if the client goes, with the share of each that is
+    done; `preview` is the last one of any, as a data URI.  A visit that `may_be_repeated` finds its tasks again.
     """
 
     request: ServerRequest
     form: Form
-    aliases: Mapping[str, str]
+    room: Room[Visit]
     began: float
     show: Callable[[bytes], None] = lambda _: None
-    running: dict[str, Task] = field(default_factory=dict[str, Task])
+    running: dict[str, float] = field(default_factory=dict[str, float])
+    preview: str = ""
+    interrupted: bool = False
+    may_be_repeated: bool = False
     remarks: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def account(self) -> str:
+        """The account, without its key."""
+        return digest_of(self.request.key)
+
+    def shares(self) -> list[float]:
+        """Say how much is done of each task that runs."""
+        return list(self.running.values())
 
     def ask(self, method: str, path: str, body: bytes = b"", extra: Mapping[str, str] | None = None) -> Flow[Response]:
         """Ask this server in the client's name; raises `RefusedError`."""
@@ -83,9 +99,9 @@ class Visit:
         if not name:
             name = USUAL if USUAL in served else served[0]
         try:
-            return catalog.get_model(self.aliases.get(str(name), str(name)))
+            return catalog.get_model(self.room.aliases.get(str(name), str(name)))
         except UnknownModelError:
-            known = ", ".join([*self.aliases, *served])
+            known = ", ".join([*self.room.aliases, *served])
             text = (
                 f"This server has no model {str(name)[:100]!r}. It has {known}. "
                 f"Name one of them, or start the server with --alias {str(name)[:100]}={USUAL}."
@@ -139,19 +155,18 @@ class Visit:
 
     def give_up(self) -> Flow[None]:
         """Cancel what still runs, since nobody will fetch it."""
-        for task in list(self.running.values()):
-            yield Call(
-                HttpRequest("DELETE", f"{self.request.origin}/v1/tasks/{task.id}", headers={"x-key": self.request.key})
-            )
-            del self.running[task.id]
+        for task in list(self.running):
+            url = f"{self.request.origin}/v1/tasks/{task}"
+            yield Call(HttpRequest("DELETE", url, headers={"x-key": self.request.key}))
 
     def _submit(self, model: Model, body: Mapping[str, Json], number: int) -> Flow[Task]:
         http = wire.write_submit(model, Request(model.name, body), self.request.origin)
-        once = self.request.headers.get(IDEMPOTENCY)
-        extra = {IDEMPOTENCY: f"{once}:{number}"} if once else {}
+        once = self.request.headers.get(KEY_HEADER)
+        extra = {KEY_HEADER: f"{once}:{number}"} if once else {}
         response = yield from self.ask("POST", http.url.removeprefix(self.request.origin), http.body, extra)
         task = wire.read_task(response, model.name, self.request.origin)
-        self.running[task.id] = task
+        self.may_be_repeated = bool(once) and read_promise(response) > 0
+        self.running[task.id] = 0.0
         self.remarks[task.id] = response.headers.get("x-fluxwerk-warning", "")
         return task
 
@@ -166,9 +181,11 @@ class Visit:
                 # A fault on purpose; the task goes on.
                 continue
             if status.outcome is not Outcome.RUNNING:
-                del self.running[task.id]
+                self.running.pop(task.id, None)
                 return status
+            self.running[task.id] = status.progress or 0.0
             preview = cast("dict[str, Json]", json.loads(response.body)).get("preview")
             if preview and preview != last:
                 last = preview
-                on_preview(cast("dict[str, Json]", preview)["image"])
+                self.preview = cast("dict[str, Json]", preview)["image"]
+                on_preview(self.preview)
