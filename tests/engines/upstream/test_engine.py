@@ -17,6 +17,8 @@ from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.engines.upstream.engine import UpstreamEngine
 from fluxwerk.engines.upstream.journal import MemoryJournal, UpstreamResult
 from fluxwerk.engines.upstream.request import write_request
+from fluxwerk.protocol.idempotency import key_of
+from fluxwerk.protocol.wire import dump
 from fluxwerk.server.faults.rules import FaultRule
 from fluxwerk.server.loopback import loopback
 from fluxwerk.server.state.accounts import Accounts
@@ -44,11 +46,11 @@ class Ledger(MemoryJournal):
 class Scene:
     """A service with its troubles, and a gateway's engine in front of it."""
 
-    def __init__(self, *rules: FaultRule, credit: int = 1000, slow: float = 0.0) -> None:
+    def __init__(self, *rules: FaultRule, credit: int = 1000, slow: float = 0.0, keeps_keys: bool = False) -> None:
         self._stack = ExitStack()
         self.accounts = Accounts([KEY], Decimal(credit))
         self.base = self._stack.enter_context(
-            loopback(accounts=self.accounts, trouble=rules, pace=lambda _: slow, strict=True)
+            loopback(accounts=self.accounts, trouble=rules, pace=lambda _: slow, strict=True, keeps_keys=keeps_keys)
         )
         self.journal = Ledger()
 
@@ -146,6 +148,38 @@ def test_an_intent_without_an_answer_is_in_doubt_after_a_crash():
 
         assert ended.details["error"] == "in_doubt"
         assert "stopped before" in scene.journal.doubts()["order-1"]
+        assert scene.tasks == []
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_service_that_keeps_keys_is_asked_again_and_charges_once(accepted):
+    with Scene(FaultRule(on="submit", do="reset", accepted=accepted, first=1), keeps_keys=True) as scene:
+        [image] = scene.paint(ORDER)
+
+        assert isinstance(image, bytes)
+        assert len(scene.tasks) == 1
+        assert scene.journal.doubts() == {}
+
+
+def test_after_a_crash_a_service_that_keeps_keys_names_the_task_that_it_took():
+    with Scene(keeps_keys=True) as scene:
+        model, request = write_request(ORDER)
+        headers = {"x-key": KEY, "idempotency-key": key_of(ORDER.id)}
+        httpx2.post(f"{scene.base}{model.path}", content=dump(request.fields), headers=headers).raise_for_status()
+        asyncio.run(scene.journal.intend(ORDER.id, Pool("standard", 24)))
+        [image] = scene.paint(ORDER)
+
+        assert isinstance(image, bytes)
+        assert len(scene.tasks) == 1
+
+
+def test_after_a_crash_a_key_that_was_kept_too_long_ago_proves_nothing():
+    with Scene(keeps_keys=True) as scene:
+        scene.journal._now = lambda: 0.0
+        asyncio.run(scene.journal.intend(ORDER.id, Pool("standard", 24)))
+        [ended] = scene.paint(ORDER)
+
+        assert ended.details["error"] == "in_doubt"
         assert scene.tasks == []
 
 

@@ -53,6 +53,7 @@ class UpstreamEngine(FullAbilities):
         self._journal = journal
         self._patience = patience
         self._submitter = UpstreamSubmitter(client, journal)
+        self._account_trouble = ""
         self._abandoned: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -69,7 +70,7 @@ class UpstreamEngine(FullAbilities):
 
     def health(self) -> Health:
         """Return ready, or degraded with the reason why the service took nothing lately."""
-        trouble = self._submitter.trouble
+        trouble = self._submitter.trouble or self._account_trouble
         details = {"upstream": self._client.access.base, **({"reason": trouble} if trouble else {})}
         return Health("degraded" if trouble else "ready", serving=True, details=details)
 
@@ -87,12 +88,15 @@ class UpstreamEngine(FullAbilities):
     async def _find_or_submit(self, order: Order, until: float) -> tuple[Task, float]:
         """Return the order's task and how many seconds ago it was submitted; one that is paid is not paid again."""
         entry = await self._journal.find(order.id)
-        if entry is None:
-            return await self._submitter.submit(order, until), 0.0
-        if entry.task is None:
-            # The process that sent it has died, or was not answered.
-            await self._journal.doubt(order.id, entry.doubt or "the gateway stopped before the answer was there")
+        if entry and entry.doubt:
             raise endings.in_doubt()
+        if entry and entry.task is None:
+            # The process that sent it has died before it could write the answer down.
+            found = await self._submitter.repeat(order, entry.intended)
+            if found:
+                return found, 0.0
+        if entry is None or entry.task is None:
+            return await self._submitter.submit(order, until), 0.0
         return entry.task, max(0.0, time.time() - (entry.submitted or time.time()))
 
     async def _collect(self, order: Order, task: Task, report: Report, began: float, until: float) -> bytes:
@@ -161,9 +165,9 @@ class UpstreamEngine(FullAbilities):
             try:
                 await self._client.credits(timeout=DOWNLOAD_SECONDS)
             except FluxwerkError as error:
-                self._submitter.trouble = str(error)
+                self._account_trouble = str(error)
             else:
-                self._submitter.trouble = ""
+                self._account_trouble = ""
             await asyncio.sleep(ACCOUNT_LOOK)
 
 

@@ -19,10 +19,12 @@ from fluxwerk.types import Pool, Task
 class UpstreamEntry:
     """How far an order is at the service: its submit may have left, and `task` is what the service named.
 
-    `submitted` is when that was, in seconds since 1970; `doubt` says why a submit without a task may have been charged.
+    `intended` and `submitted` are when that was, in seconds since 1970; `doubt` says why a submit without a task may
+    have been charged.
     """
 
     pool: str
+    intended: float
     task: Task | None = None
     submitted: float | None = None
     doubt: str | None = None
@@ -85,7 +87,7 @@ class MemoryJournal:
         if self._busy[pool.name] >= pool.slots:
             return False
         self._busy[pool.name] += 1
-        self._entries[order] = UpstreamEntry(pool.name)
+        self._entries[order] = UpstreamEntry(pool.name, self._now())
         return True
 
     async def withdraw(self, order: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from contextlib import suppress
 
+from fluxwerk import catalog
 from fluxwerk.client.client import AsyncClient
 from fluxwerk.drive import WALL, drive_async
 from fluxwerk.engines import Order
@@ -20,21 +22,17 @@ from fluxwerk.errors import (
     InvalidUsageError,
     RateLimitError,
 )
-from fluxwerk.protocol import flow, retry, wire
-from fluxwerk.types import HttpRequest, Pool, Response, Task
+from fluxwerk.protocol import flow, retry
+from fluxwerk.protocol.idempotency import key_of
+from fluxwerk.types import Flow, Pool, Task
 
 # Seconds after which the answer to a submit counts as lost.
 ANSWER_SECONDS = 120.0
 # What waits for a slot looks again after so many seconds: another process may have given one back.
 SLOT_LOOK = 0.5
-
-
-class NotTakenError(Exception):
-    """The service certainly did not take the submit; it may be sent again, after `pause` seconds if it said so."""
-
-    def __init__(self, error: FluxwerkError, pause: float | None = None) -> None:
-        super().__init__(str(error))
-        self.pause = pause
+# Seconds for the answer that says whether the service keeps keys, and the share of its promise that is relied on.
+PROMISE_SECONDS = 5.0
+SHARE_OF_PROMISE = 0.9
 
 
 class UpstreamSubmitter:
@@ -65,21 +63,40 @@ class UpstreamSubmitter:
         pool = Pool(model.pool, model.slots)
         while True:
             await self._take_slot(order, pool, until)
-            sending = asyncio.ensure_future(
-                drive_async(
-                    flow.submit(model, request, self._client.access.base), self._send, WALL.now() + ANSWER_SECONDS
-                )
+            steps = flow.submit(
+                model,
+                request,
+                self._client.access.base,
+                key=key_of(order.id),
+                promises=self._client.promises,
+                once=True,
             )
-            task = await self._note(order, pool, sending)
+            task = await self._note(order, steps)
             if task:
                 return task
 
-    async def _note(self, order: Order, pool: Pool, sending: asyncio.Future[Task]) -> Task | None:
-        """Wait for the answer to a submit and write it down; `None` if it is to be sent again.
+    async def repeat(self, order: Order, intended: float) -> Task | None:
+        """Send a submit again whose answer was lost, if the service keeps its key and so makes it the same task.
+
+        Returns its task, or `None` if the service proves that it took none; raises `OrderEndedError` if nothing is
+        proved.
+        """
+        base, promises = self._client.access.base, self._client.promises
+        with suppress(FluxwerkError):
+            # Its answer says whether the service keeps keys, and costs nothing.
+            await self._client.credits(timeout=PROMISE_SECONDS)
+        if time.time() - intended >= (promises.seconds(base) or 0.0) * SHARE_OF_PROMISE:
+            await self._journal.doubt(order.id, "the gateway stopped before the answer was there")
+            raise endings.in_doubt()
+        model, request = await asyncio.to_thread(write_request, order)
+        return await self._note(order, flow.repeat(model, request, base, key_of(order.id), promises), again=True)
+
+    async def _note(self, order: Order, steps: Flow[Task], *, again: bool = False) -> Task | None:
+        """Send a submit and write its answer down; `None` if it was not taken and is to be sent anew.
 
         Whoever cancels the order does not cut this off: the submit has left and may be paid.
         """
-        noting = asyncio.ensure_future(self._write_down(order, pool, sending))
+        noting = asyncio.ensure_future(self._write_down(order, steps, again=again))
         try:
             return await asyncio.shield(noting)
         except asyncio.CancelledError:
@@ -87,14 +104,15 @@ class UpstreamSubmitter:
                 await noting
             raise
 
-    async def _write_down(self, order: Order, pool: Pool, sending: asyncio.Future[Task]) -> Task | None:
-        queue = self._pools[pool.name]
+    async def _write_down(self, order: Order, steps: Flow[Task], *, again: bool) -> Task | None:
+        queue = self._pools[catalog.get_model(order.model).pool]
         try:
-            task = await sending
-        except NotTakenError as back:
+            task = await drive_async(steps, self._client.send, WALL.now() + ANSWER_SECONDS)
+        except (ConnectionFailedError, RateLimitError) as back:
+            # It never left, or the service takes nothing now.
             await self._journal.withdraw(order.id)
             self.trouble = str(back)
-            queue.cool(back.pause)
+            queue.cool(back.retry_after if isinstance(back, RateLimitError) else None)
             return None
         except InDoubtError as lost:
             await self._journal.doubt(order.id, str(lost))
@@ -103,6 +121,8 @@ class UpstreamSubmitter:
         except (APIStatusError, InvalidUsageError) as refusal:
             await self._journal.withdraw(order.id)
             queue.look.set()
+            if again:
+                return None
             self.trouble = str(refusal)
             raise endings.refused(refusal) from refusal
         await self._journal.accept(order.id, task)
@@ -127,18 +147,6 @@ class UpstreamSubmitter:
                             await queue.look.wait()
         finally:
             queue.waiting -= 1
-
-    async def _send(self, http: HttpRequest, budget: float | None) -> Response:
-        """Send a submit once: a repetition is a new intent, which the journal has to hold first."""
-        try:
-            response = await self._client.send(http, budget)
-        except ConnectionFailedError as error:
-            raise NotTakenError(error) from None
-        refusal = wire.read_refusal(response) if response.status in flow.BUSY else None
-        # A 503 that does not say when to come back may hide an accepted task: the flow doubts it.
-        if isinstance(refusal, RateLimitError) and (refusal.status == 429 or refusal.retry_after is not None):  # noqa: PLR2004
-            raise NotTakenError(refusal, refusal.retry_after)
-        return response
 
 
 class _PoolQueue:
