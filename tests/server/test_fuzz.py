@@ -25,7 +25,9 @@ def operations() -> Iterator[object]:
     app = application.build(ServerState(Accounts(), lambda: 0.0, engine="blank"), Blank())
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     for found in schema.get_all_operations():
-        yield found.ok()
+        # News go on for an hour, and a test in process waits for their end.
+        if found.ok().path != "/v1/events":
+            yield found.ok()
 
 
 @pytest.mark.parametrize("operation", list(operations()), ids=lambda operation: operation.label)

@@ -21,6 +21,7 @@ from fluxwerk.server.errors import ServerError
 from fluxwerk.server.faults.connection import FaultyResponse
 from fluxwerk.server.faults.effects import SpoiltResponse
 from fluxwerk.server.fetch import Guard
+from fluxwerk.server.page import routes
 from fluxwerk.server.router import Router
 from fluxwerk.server.state.accounts import digest_of
 from fluxwerk.server.state.state import ServerState
@@ -66,6 +67,7 @@ def build(
     # Before the server's own paths, so that a list of models has both forms.
     Doorway(endpoint, aliases or {}).publish(app)
     openapi.publish(app, state.models, endpoint.answer, state.abilities)
+    routes.publish(app, state, guard)
     return app
 
 

@@ -175,7 +175,11 @@ def _offer_extensions(app: fastapi.FastAPI, carry: Carry) -> None:
     one = [_parameter("id", "path", required=True), key]
     some = [
         key,
-        _parameter("status", "query", required=False),
+        *(_parameter(name, "query", required=False) for name in ("status", "model", "q", "before")),
+        *(
+            {**_parameter(name, "query", required=False), "schema": {"type": "number", "minimum": 0}}
+            for name in ("since", "until")
+        ),
         {**_parameter("limit", "query", required=False), "schema": {"type": "integer", "minimum": 1, "maximum": 1000}},
     ]
     refused = (400, 401, 403, 404, 422)

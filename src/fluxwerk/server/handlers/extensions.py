@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from fluxwerk.protocol import wire
 from fluxwerk.server.handlers import health, metrics, quote, tasks
+from fluxwerk.server.handlers.description import describe
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.types import Json, Response
@@ -20,8 +21,7 @@ def models(state: ServerState, _: ServerRequest) -> Response:
     for model in state.models.values():
         facts = state.abilities.facts(model)
         if facts is not None and model.name not in rows:
-            told = {"name": model.name, "title": model.title, "path": model.path, "also": list(model.also)}
-            rows[model.name] = {**told, "licence": model.licence or None, "engine": state.engine, **facts}
+            rows[model.name] = {**describe(model), "engine": state.engine, **facts}
     return Response(200, wire.JSON, wire.dump({"engine": state.engine, "models": list(rows.values())}))
 
 

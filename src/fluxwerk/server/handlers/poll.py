@@ -26,13 +26,14 @@ def poll(state: ServerState, request: ServerRequest, life: float | None = None) 
     requestlog.note(task=job.task.id, model=job.model.name)
     if not job.has_ended(now):
         running = Status(job.task, "Pending", Outcome.RUNNING, progress=job.progress)
-        return wire.write_status(running, preview=_preview(job))
+        return wire.write_status(running, preview=preview(job))
     made = state.result(job, request.origin, now, life) if job.word == "Ready" else None
     status = Status(job.task, job.word, wire.OUTCOMES[job.word], cost=job.settled, details=job.details)
     return wire.write_status(status, result=made)
 
 
-def _preview(job: TaskRecord) -> Json:
+def preview(job: TaskRecord) -> Json:
+    """Write what the engine shows of an image that is not finished, or `None`."""
     found = imagefile.measure(job.preview) if job.preview else None
     if job.preview is None or found is None:
         return None

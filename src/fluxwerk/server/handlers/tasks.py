@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import re
+from itertools import islice
+
 from fluxwerk.protocol import trust, wire
 from fluxwerk.server.errors import ServerError, invalid
 from fluxwerk.server.request import ServerRequest
+from fluxwerk.server.state import search
 from fluxwerk.server.state.accounts import TaskRecord
+from fluxwerk.server.state.search import Search
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.types import Json, Response
 
 FOLDER = "/v1/tasks"
 MOST = 1000
 USUAL = 100
+MOMENT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
 
 
 def listed(state: ServerState, request: ServerRequest) -> Response:
-    """List the account's tasks, the newest first; `status` chooses among them, `limit` bounds them."""
+    """List the account's tasks, the newest first, as far as they fit the query; `limit` bounds them."""
     account = state.authenticate(request)
-    state.forget()
-    wanted, limit = request.query.get("status"), _limit(request)
-    own = [job for job in reversed(state.accounts.jobs.values()) if job.account is account]
-    rows = [row for row in (_row(state, job) for job in own) if wanted in (None, row["status"])]
+    now, limit = state.forget(), _limit(request)
+    found = islice(search.find(state.accounts, account, _search(request), now), limit + 1)
+    rows = [row(state, job) for job in found]
     return Response(200, wire.JSON, wire.dump({"tasks": rows[:limit], "more": len(rows) > limit}))
 
 
 def shown(state: ServerState, request: ServerRequest) -> Response:
     """Show one task of the account, with what became of its webhook."""
-    return Response(200, wire.JSON, wire.dump(_row(state, _own(state, request))))
+    return Response(200, wire.JSON, wire.dump(row(state, own(state, request))))
 
 
 def cancelled(state: ServerState, request: ServerRequest) -> Response:
@@ -34,17 +39,18 @@ def cancelled(state: ServerState, request: ServerRequest) -> Response:
 
     `was` says which of the three it was; the credits come back in the first two.
     """
-    job = _own(state, request)
+    job = own(state, request)
     was = _stage(state, job)
     if was != "ended":
         state.cancel(job)
-    return Response(200, wire.JSON, wire.dump({**_row(state, job), "cancelled": was != "ended", "was": was}))
+    return Response(200, wire.JSON, wire.dump({**row(state, job), "cancelled": was != "ended", "was": was}))
 
 
-def _own(state: ServerState, request: ServerRequest) -> TaskRecord:
+def own(state: ServerState, request: ServerRequest) -> TaskRecord:
+    """Find the task that a path names, if it is the account's own; raises `ServerError`."""
     account = state.authenticate(request)
     state.forget()
-    job = state.accounts.jobs.get(request.path.removeprefix(f"{FOLDER}/"))
+    job = state.accounts.jobs.get(request.path.removeprefix(f"{FOLDER}/").partition("/")[0])
     if job is None or job.account is not account:
         raise ServerError("not_found", "This account has no such task", detail="Task not found")
     return job
@@ -57,6 +63,28 @@ def _stage(state: ServerState, job: TaskRecord) -> str:
     return "queued" if job.began is None and job.ready_at is None else "running"
 
 
+def _search(request: ServerRequest) -> Search:
+    query = request.query
+    return Search(
+        status=query.get("status"),
+        model=query.get("model"),
+        words=tuple(query.get("q", "").split()),
+        since=_moment(request, "since"),
+        until=_moment(request, "until"),
+        before=query.get("before"),
+    )
+
+
+def _moment(request: ServerRequest, name: str) -> float | None:
+    text = request.query.get(name)
+    if text is None:
+        return None
+    if not MOMENT.fullmatch(text):
+        msg = "Input should be seconds since 1970, such as 1790000000"
+        raise invalid([{"type": "float_parsing", "loc": ["query", name], "msg": msg}])
+    return float(text)
+
+
 def _limit(request: ServerRequest) -> int:
     text = request.query.get("limit", str(USUAL))
     if not (text.isascii() and text.isdigit() and len(text) < len(str(MOST)) + 1 and 1 <= int(text) <= MOST):
@@ -65,7 +93,8 @@ def _limit(request: ServerRequest) -> int:
     return int(text)
 
 
-def _row(state: ServerState, job: TaskRecord) -> dict[str, Json]:
+def row(state: ServerState, job: TaskRecord) -> dict[str, Json]:
+    """Write a task as the lists show it: how it stands, and what was asked for."""
     ended = job.has_ended(state.clock())
     return {
         "id": job.task.id,
@@ -80,6 +109,12 @@ def _row(state: ServerState, job: TaskRecord) -> dict[str, Json]:
         "ended": job.ready_at if ended else None,
         "progress": None if ended else job.progress,
         "details": job.details if ended else None,
+        "prompt": job.order.prompt,
+        "seed": job.order.seed,
+        "width": job.order.width,
+        "height": job.order.height,
+        "output_format": job.order.output_format,
+        "options": dict(job.order.options),
         "webhook": _webhook(job),
     }
 

@@ -179,10 +179,14 @@ class Accounts:
 
     def account(self, key: str) -> Account | None:
         """Find whose key this is, and open an account that is granted but was not used before."""
-        granted = self._grants(digest_of(key))
+        return self.account_of(digest_of(key))
+
+    def account_of(self, digest: str) -> Account | None:
+        """Find the account of a key's SHA-256, and open it if it is granted but was not used before."""
+        granted = self._grants(digest)
         if granted is None:
             return None
-        account = self._account(digest_of(key))
+        account = self._account(digest)
         account.granted = granted
         return account
 
@@ -274,15 +278,18 @@ class Accounts:
     def forget(self, now: float) -> None:
         """Drop the jobs whose images have been kept long enough."""
         while self._endings and self._endings[0][0] <= now:
-            job = self.jobs.pop(heappop(self._endings)[1], None)
-            if job is None:
-                continue
-            del self.by_folder[job.folder]
-            job.account.in_flight.pop(job.task.id, None)
-            job.account.kept -= 1
-            if job.idempotency:
-                self.by_idempotency.pop((job.account.digest, job.idempotency[0]), None)
-            self._store.forget(job)
+            job = self.jobs.get(heappop(self._endings)[1])
+            if job is not None:
+                self.discard(job)
+
+    def discard(self, job: TaskRecord) -> None:
+        """Drop one job with its image and its inputs."""
+        del self.jobs[job.task.id], self.by_folder[job.folder]
+        job.account.in_flight.pop(job.task.id, None)
+        job.account.kept -= 1
+        if job.idempotency:
+            self.by_idempotency.pop((job.account.digest, job.idempotency[0]), None)
+        self._store.forget(job)
 
     def _enter(self, job: TaskRecord) -> None:
         self.jobs[job.task.id] = self.by_folder[job.folder] = job

@@ -19,7 +19,7 @@ from fluxwerk.server.faults import endings
 from fluxwerk.server.faults.endings import Ending
 from fluxwerk.server.faults.rules import FaultRule, Faults, Occasion, scripted
 from fluxwerk.server.request import ServerRequest
-from fluxwerk.server.state import keys, links, webhooks
+from fluxwerk.server.state import keys, links, sessions, webhooks
 from fluxwerk.server.state.accounts import Account, Accounts, TaskRecord, is_well_formed
 from fluxwerk.server.state.metrics import Metrics
 from fluxwerk.server.state.webhooks import WebhookPolicy
@@ -124,8 +124,12 @@ class ServerState:
         return lambda: self._listeners.remove(listener)
 
     def authenticate(self, request: ServerRequest) -> Account:
-        """Find the account of the request's key; raises `ServerError`."""
+        """Find the account of the request's key, or else of its browser's session; raises `ServerError`."""
         if not request.key:
+            visitor = sessions.visitor(self.secret, request, self.clock())
+            account = visitor and self.accounts.account_of(visitor)
+            if account:
+                return account
             raise ServerError("no_key", "Send your key in the header x-key.", detail="Not authenticated")
         if not is_well_formed(request.key):
             raise ServerError("malformed_key", "Invalid API key format")

@@ -1,0 +1,53 @@
+// The newest images, in groups that share a prompt, beside the form that makes them.
+import { html, useMemo } from "./dom.js";
+import { Card, Sending } from "./card.js";
+import { fromTask } from "./draft.js";
+import { Icon } from "./icons.js";
+import { modelOf, newestFirst, useStore } from "./store.js";
+import { ago } from "./words.js";
+import { Welcome } from "./welcome.js";
+
+const MOST_GROUPS = 24;
+
+function grouped(tasks) {
+  const groups = [];
+  for (const task of newestFirst(tasks)) {
+    const last = groups.at(-1);
+    const first = last?.tasks[0];
+    const isSame = first && first.prompt === task.prompt && first.model === task.model && first.width === task.width &&
+      first.height === task.height && first.accepted - task.accepted < 30;
+    if (isSame) last.tasks.push(task);
+    else if (groups.length < MOST_GROUPS) groups.push({ key: task.id, tasks: [task] });
+    else break;
+  }
+  return groups;
+}
+
+export function Feed() {
+  const tasks = useStore((s) => s.tasks);
+  const sending = useStore((s) => s.sending);
+  const groups = useMemo(() => grouped(tasks), [tasks]);
+  if (!groups.length && !sending.length) return html`<${Welcome} />`;
+  return html`
+    <div class="feed">
+      <h2 class="hidden">Your newest images</h2>
+      ${sending.length > 0 && html`<section class="group"><div class=${`cards of-${Math.min(4, sending.length)}`}>${sending.map((entry) => html`<${Sending} key=${entry.key} entry=${entry} />`)}</div></section>`}
+      ${groups.map(({ tasks: group }) => html`<${Group} key=${group.at(-1).id} tasks=${group} />`)}
+      ${tasks.size > MOST_GROUPS && html`<p class="hint"><a href="#/gallery">Older images are in the gallery.</a></p>`}
+    </div>`;
+}
+
+function Group({ tasks }) {
+  const [first] = tasks;
+  return html`
+    <section class="group" aria-label=${first.prompt || first.model}>
+      <header>
+        <p class="group-prompt">${first.prompt || html`<i>no prompt</i>`}</p>
+        <p class="group-facts">
+          <span>${modelOf(first.model)?.title ?? first.model}</span><span>${first.width} × ${first.height}</span><span>${ago(first.accepted)}</span>
+          <button type="button" class="link" onClick=${() => fromTask(first)}><${Icon} name="again" size="14" />Use again</button>
+        </p>
+      </header>
+      <div class=${`cards of-${Math.min(4, tasks.length)}`}>${[...tasks].reverse().map((task) => html`<${Card} key=${task.id} task=${task} />`)}</div>
+    </section>`;
+}

@@ -1,0 +1,69 @@
+"""Making images in a real browser: the first one, many at once, and whatever can become of one."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from support.browser import NEEDS, studio
+
+pytestmark = NEEDS
+
+
+def test_a_first_image_is_made_from_a_prompt(browser):
+    with studio(browser) as page:
+        page.make("A lighthouse on a basalt cliff")
+        page.wait_for_images(1)
+        shown = page.page.locator(".card.ready img")
+        assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") == 640
+
+
+def test_the_price_before_and_the_cost_after_are_those_of_the_guide(browser):
+    with studio(browser) as page:
+        page.page.get_by_role("button", name="4 MP").click()
+        page.page.wait_for_selector("[data-credits='7.5']")
+        page.make("A quarry at dusk")
+        page.wait_for_images(1)
+        page.page.locator(".card.ready .open").click()
+        assert page.page.locator("dl").get_by_text("7.5 credits").is_visible()
+
+
+def test_eight_images_run_at_once_and_one_is_cancelled(browser):
+    with studio(browser, "--seconds", "3") as page:
+        page.make("Eight of them", 8)
+        expect(page.page.locator(".card.pending[data-task]")).to_have_count(8)
+        page.page.locator(".card.pending").last.get_by_role("button", name="Cancel").click()
+        page.page.wait_for_selector(".card.ended:has-text('You cancelled it. It cost nothing.')")
+        page.wait_for_images(7)
+
+
+def test_a_reload_in_the_middle_of_a_run_loses_nothing(browser):
+    with studio(browser, "--seconds", "2") as page:
+        page.make("A harbour in fog", 2)
+        page.page.wait_for_selector(".card.pending[data-task]")
+        page.page.reload()
+        page.wait_for_images(2)
+        assert page.page.get_by_label("Prompt", exact=True).input_value() == "A harbour in fog"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("fluxwerk:request-moderated", "It cost nothing. Word the prompt differently"),
+        ("fluxwerk:content-moderated", "It cost 3 credits. Word the prompt differently"),
+        ("fluxwerk:error", "It cost nothing. Try again"),
+    ],
+)
+def test_an_ending_without_an_image_says_what_it_cost(browser, prompt, words):
+    with studio(browser) as page:
+        page.make(prompt)
+        page.page.wait_for_selector(f".card.ended:has-text('{words}')")
+
+
+def test_without_credits_nothing_is_charged_and_the_page_says_so(browser):
+    with studio(browser, "--key", "a-key", "--credits", "2") as page:
+        page.page.get_by_label("Key").fill("a-key")
+        page.page.get_by_role("button", name="Connect").click()
+        page.make("A quarry at dusk")
+        page.page.wait_for_selector(".card.ended:has-text('Out of credits')")
+        assert "Nothing was charged" in page.page.locator(".card.ended").inner_text()
