@@ -110,8 +110,8 @@ def own_connections() -> None:
     AsyncClient("key", http_client=httpx2.AsyncClient())
     # Each client takes connections of its own kind, and no option that no model has.
     Client("key", http_client=httpx2.AsyncClient())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    Client().generate("x", negative_prompt="blur")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    Client().generate("x", width="wide")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Client().generate("x", negative_prompt="blur")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    Client().generate("x", width="wide")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def for_tests() -> Generator[Any]:
@@ -137,3 +137,10 @@ async def hooked(client: AsyncClient, headers: dict[str, str]) -> None:
     verify(b"{}", httpx2.Headers(headers), "secret")
     assert_type(read(b"{}"), Status)
     assert_type(sign(b"{}", "secret"), str)
+
+
+def options_by_model(client: Client, name: str) -> None:
+    assert_type(client.generate("x", model="flux-2-flex", steps=20, output_format="webp"), Image)
+    assert_type(client.submit("x", model="flux-kontext-pro", aspect_ratio="16:9"), Task)
+    assert_type(client.generate("x", model=name, width=512), Image)
+    assert_type(client.generate(Request("flux-2-pro", {})), Image)

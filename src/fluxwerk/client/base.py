@@ -29,6 +29,16 @@ from fluxwerk.types import Flow, HttpRequest, OnEvent, Request, Response, Status
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from fluxwerk.client.options import ByModel
+
+    by_model = ByModel
+else:
+
+    def by_model(method: Callable[..., T]) -> Callable[..., T]:
+        """Give a method the options of each model as types; nothing happens when the program runs."""
+        return method
+
+
 T = TypeVar("T")
 Begin: TypeAlias = Callable[[Session], Flow[T]]
 DEFAULT_MODEL = "flux-2-pro"
@@ -72,6 +82,7 @@ class BaseClient:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self.access.base!r})"
 
+    @by_model
     def request(self, prompt: str | None = None, **wanted: Unpack[RequestOptions]) -> Request:
         """Build and check a request without sending anything; raises `InvalidUsageError` with every fault."""
         return _compose(prompt, wanted)[1]

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fluxwerk.client import transport as transports
-from fluxwerk.client.base import BaseClient, Begin, of_each
+from fluxwerk.client.base import BaseClient, Begin, by_model, of_each
 from fluxwerk.client.image import Image
 from fluxwerk.client.inputs import RequestOptions
 from fluxwerk.client.many import Result
@@ -65,6 +65,7 @@ class Client(BaseClient):
         _check_either(http_client, transport)
         self._transport = transport or transports.open_transport(http_client)
 
+    @by_model
     def generate(self, prompt: str | Request | None = None, **wanted: Unpack[RequestOptions]) -> Image:
         """Submit, wait and download: one paid image, from a prompt with options or from a request made before."""
         return self._drive(lambda session: self._generating(session, prompt, wanted), wanted.get("timeout"))
@@ -84,6 +85,7 @@ class Client(BaseClient):
 
         return many.on_threads(make, requests)
 
+    @by_model
     def submit(self, prompt: str | Request | None = None, **wanted: Unpack[RequestOptions]) -> Task:
         """Ask for one image and return its task, a plain value to store; raises `InDoubtError` if no answer came."""
         return self._drive(lambda session: self._submitting(session, prompt, wanted), wanted.get("timeout"))
@@ -154,6 +156,7 @@ class AsyncClient(BaseClient):
         ] = {}
         self._abandoned: set[asyncio.Future[Any]] = set()
 
+    @by_model
     async def generate(self, prompt: str | Request | None = None, **wanted: Unpack[RequestOptions]) -> Image:
         """Submit, wait and download: one paid image, from a prompt with options or from a request made before."""
         return await self._drive(lambda session: self._generating(session, prompt, wanted), wanted.get("timeout"))
@@ -175,6 +178,7 @@ class AsyncClient(BaseClient):
 
         return many.on_loop(make, requests)
 
+    @by_model
     async def submit(self, prompt: str | Request | None = None, **wanted: Unpack[RequestOptions]) -> Task:
         """Ask for one image and return its task, a plain value to store; raises `InDoubtError` if no answer came."""
         return await self._drive(lambda session: self._submitting(session, prompt, wanted), wanted.get("timeout"))

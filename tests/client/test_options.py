@@ -1,0 +1,11 @@
+"""The types of each model's options are those of the catalogue."""
+
+from __future__ import annotations
+
+from support import model_options
+
+
+def test_the_module_is_what_the_catalogue_makes():
+    written = model_options.MODULE.read_text(encoding="utf-8")
+
+    assert written == model_options.write(), "python tests/support/model_options.py writes it"
