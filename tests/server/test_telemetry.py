@@ -8,8 +8,11 @@ import sys
 import httpx2
 import pytest
 
+from fluxwerk import Client
+from fluxwerk.client.credentials import Credentials
 from fluxwerk.server import telemetry
 from fluxwerk.testing import loopback
+from fluxwerk.types import HttpRequest
 from support.asking import PRO
 
 trace = pytest.importorskip("opentelemetry.trace")
@@ -94,6 +97,30 @@ def test_what_is_present_is_what_another_process_continues(spans):
     submit, render = spans()
     assert render.parent.span_id == submit.context.span_id
     assert f"{render.context.trace_id:032x}" == TRACE
+
+
+def test_a_client_and_its_server_write_one_trace(spans):
+    with loopback() as base, telemetry.span("order", "client"), Client("a-key", base_url=base) as client:
+        client.generate("a fox", width=64, height=64)
+        order = telemetry.present()["traceparent"].split("-")[1]
+    (span,) = [span for span in spans() if span.name == "submit flux-2-pro"]
+    assert f"{span.context.trace_id:032x}" == order
+
+
+def test_a_trace_goes_with_a_submit_and_to_nobody_else(spans):
+    credentials = Credentials("https://api.bfl.ai", "a-key")
+    with telemetry.span("order", "client"):
+        names = [
+            "traceparent" in credentials.headers(HttpRequest(method, url, keyed=keyed))
+            for method, url, keyed in (
+                ("POST", "https://api.bfl.ai/v1/flux-2-pro", True),
+                ("GET", "https://api.bfl.ai/v1/get_result?id=1", True),
+                ("POST", "https://elsewhere.example/v1/flux-2-pro", True),
+                ("GET", "https://delivery-eu1.bfl.ai/results/1", False),
+            )
+        ]
+    assert names == [True, False, False, False]
+    assert "traceparent" not in credentials.headers(HttpRequest("POST", "https://api.bfl.ai/v1/flux-2-pro", keyed=True))
 
 
 WITHOUT = """

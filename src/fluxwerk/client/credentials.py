@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from fluxwerk.client.tracing import trace_headers
 from fluxwerk.errors import MissingKeyError
 from fluxwerk.protocol import trust
 from fluxwerk.types import HttpRequest
@@ -25,10 +26,15 @@ class Credentials:
     delivery_hosts: frozenset[str] = frozenset()
 
     def headers(self, request: HttpRequest) -> dict[str, str]:
-        """Return the headers of a request, with the key if it is keyed and its host may receive the key."""
+        """Return the headers of a request, with the key if it is keyed and its host may receive the key.
+
+        A submit carries the trace of the program too.
+        """
         headers = {"user-agent": self._user_agent, **request.headers}
         if request.keyed and trust.may_carry_key(request.url, self.base):
             headers["x-key"] = self.key
+            if request.method == "POST":
+                headers |= trace_headers()
         return headers
 
     @cached_property
