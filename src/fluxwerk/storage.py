@@ -46,6 +46,10 @@ class Storage(Protocol):
         """Read what is stored under a name, or return `None`."""
         ...
 
+    def remove(self, name: str) -> None:
+        """Remove what is stored under a name, if it is there; raises `StorageError`."""
+        ...
+
     def check(self) -> None:
         """Prove that images can be stored: write a small object and remove it.
 
@@ -90,6 +94,13 @@ class Folder:
             return read_file(self._inside(name))
         except OSError:
             return None
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        try:
+            self._inside(name).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"{self.root / name} cannot be removed: {error.strerror or error}.") from None
 
     def check(self) -> None:
         """Make the folder, write a file into it, flush it and remove it."""
@@ -164,6 +175,13 @@ class Bucket:
                 return bytes(obstore.get(self._store, name).bytes())
         except FileNotFoundError:
             return None
+
+    def remove(self, name: str) -> None:
+        """Delete an object; a store says nothing of one that is not there."""
+        import obstore  # noqa: PLC0415
+
+        with suppress(FileNotFoundError), _explained(self._url):
+            obstore.delete(self._store, name)
 
     def check(self) -> None:
         """Put a small object and delete it; without the right to delete, it stays and the next check replaces it."""

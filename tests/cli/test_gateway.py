@@ -57,7 +57,7 @@ def test_an_application_gets_its_image_through_the_gateway_with_its_own_key(key_
         assert (image.seed, image.cost, image.engine) == (5, 3, "upstream")
         assert image.task.polling_url.startswith(base)
         assert httpx2.get(f"{base}/healthz").json()["upstream"] == service
-        [task] = accounts.jobs.values()
+        [task] = accounts.tasks.all(0.0)
         assert task.order.asked == wanted
 
 

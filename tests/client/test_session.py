@@ -155,7 +155,7 @@ class Lossy:
 
     @property
     def tasks(self):
-        return len(self.pair.state.accounts.jobs)
+        return len(self.pair.state.tasks.all(self.pair.clock.now()))
 
 
 LOST = NoResponseError("cut off")

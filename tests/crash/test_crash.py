@@ -20,7 +20,7 @@ from fluxwerk.ledger.job import Stage
 from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.server.loopback import loopback
 from fluxwerk.server.state.accounts import Accounts
-from fluxwerk.server.state.accounts import TaskRecord as Accepted
+from fluxwerk.server.state.task import TaskRecord as Accepted
 from fluxwerk.testing.face_to_face import Blank
 from support import deadly, judge
 
@@ -62,7 +62,8 @@ class House:
     @property
     def accepted(self) -> list[Accepted]:
         account = self._books.account(self._key)
-        return [job for job in self._books.jobs.values() if job.account is account]
+        assert account is not None
+        return [job for job in self._books.tasks.all(0.0) if job.account == account.digest]
 
     def plan(self, prompts: list[str]) -> None:
         plan(self.ledger, [{"prompt": prompt, "width": 64, "height": 64} for prompt in prompts])

@@ -29,7 +29,7 @@ from fluxwerk.ledger.job import IN_FLIGHT, Job, Stage
 from fluxwerk.ledger.ledger import Ledger, Saved
 from fluxwerk.protocol import flow, wire
 from fluxwerk.server.state.accounts import Accounts
-from fluxwerk.server.state.accounts import TaskRecord as Accepted
+from fluxwerk.server.state.task import TaskRecord as Accepted
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face_to_face import BASE, KEY
 from fluxwerk.types import Flow, HttpRequest, Response, Task
@@ -238,7 +238,7 @@ class LedgerAgainstServer(RuleBasedStateMachine):
         return [job for job in self.held[worker] if job.stage is stage]
 
     def _accepted(self) -> list[Accepted]:
-        return list(self.face.state.accounts.jobs.values())
+        return self.face.state.tasks.all(self.clock.now())
 
     def _charged(self) -> Decimal:
         account = self.face.state.accounts.account(KEY)

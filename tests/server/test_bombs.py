@@ -19,7 +19,7 @@ MEGABYTES = 130
 PROGRAM = """
 import base64, json, re, sys
 sys.path.insert(0, sys.argv[1])
-from support.asking import face, post
+from support.asking import face, kept, post
 from fluxwerk.engines.offline import OfflineEngine
 from support.images import jpeg
 data = sys.stdin.buffer.read()
@@ -28,7 +28,7 @@ names = ["input_image", *(f"input_image_{n}" for n in range(2, int(sys.argv[2]) 
 images = dict.fromkeys(names, base64.b64encode(data).decode())
 answer = post(of, {"prompt": "x", "width": 64, "height": 64, **images})
 body = json.loads(answer.body)
-word = of.state.accounts.jobs[body["id"]].word if answer.status == 200 else "refused"
+word = kept(of.state)[body["id"]].word if answer.status == 200 else "refused"
 print(answer.status, word, int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024)
 """
 

@@ -11,7 +11,7 @@ from PIL import Image
 from fluxwerk import catalog
 from fluxwerk.client.inputs import attach
 from fluxwerk.engines.offline import OfflineEngine
-from support.asking import ask, face, fault, json_of, poll, post, size_of
+from support.asking import ask, face, fault, kept, poll, post, size_of
 from support.images import jpeg, png, text
 
 FILL = "/v1/flux-pro-1.0-fill"
@@ -79,7 +79,7 @@ def test_a_mask_of_another_size_is_refused_with_both_sizes(path):
     assert (status, place) == (422, ["body", "mask"])
     assert "256×256" in message
     assert "300×256" in message
-    assert of.state.accounts.jobs == {}
+    assert kept(of.state) == {}
 
 
 def rgba(width: int, height: int, hole: tuple[int, int, int, int]) -> bytes:
@@ -114,14 +114,14 @@ def test_without_a_mask_the_images_own_alpha_says_what_is_repainted():
 def test_a_model_takes_so_many_references_and_leaves_the_others_out(path, most):
     of = face()
     fields = {f"input_image_{n}" if n > 1 else "input_image": text(jpeg(64 + n, 64)) for n in range(1, 12)}
-    job = of.state.accounts.jobs[json_of(post(of, {"prompt": "x", **fields}, path))["id"]]
-    assert len(job.order.references) == most
+    post(of, {"prompt": "x", **fields}, path)
+    assert len(of.orders[-1].references) == most
 
 
 def test_flux_3_takes_ten_and_leaves_the_eleventh_out():
     of = face()
-    answer = post(of, {"prompt": "x", "images": [text(png(256, 256))] * 11}, "/v1/flux-3-image")
-    assert len(of.state.accounts.jobs[json_of(answer)["id"]].order.references) == 10
+    post(of, {"prompt": "x", "images": [text(png(256, 256))] * 11}, "/v1/flux-3-image")
+    assert len(of.orders[-1].references) == 10
 
 
 RANGES = [

@@ -10,7 +10,7 @@ from fluxwerk.errors import NoResponseError
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.testing.face_to_face import BASE, FaceToFace
 from fluxwerk.types import Flow, HttpRequest, Response
-from support.asking import PRO, ask, face, json_of, poll, post
+from support.asking import PRO, ask, face, json_of, kept, poll, post
 from support.images import png
 
 
@@ -84,7 +84,7 @@ def test_a_submit_is_not_accepted_once_the_server_closes():
     with pytest.raises(StopIteration) as ended:
         flow.send(Response(200, body=png(64, 64)))
     assert ended.value.value.status == 503
-    assert of.state.accounts.jobs == {}
+    assert kept(of.state) == {}
 
 
 @pytest.mark.parametrize("key", [None, "a b", "another"])
@@ -99,4 +99,4 @@ def test_a_poll_with_an_unknown_key_opens_no_account():
     of = face()
     submitted = post(of, {"prompt": "x"})
     poll(of, submitted, "never seen".replace(" ", "-"))
-    assert len(of.state.accounts._accounts) == 1
+    assert len(of.state.store.database.ask("select id from account")) == 1

@@ -18,7 +18,7 @@ from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face_to_face import BASE
 from fluxwerk.types import HttpRequest, Response
-from support.asking import PRO, Broken, ask, face, fault, json_of, poll, post, size_of, submit_and_fetch
+from support.asking import PRO, Broken, ask, face, fault, json_of, kept, poll, post, size_of, submit_and_fetch
 from support.images import giant, jpeg, png, text
 
 
@@ -97,13 +97,13 @@ def test_a_known_path_with_another_method_is_not_allowed(path):
 def test_the_guides_paths_are_served_too(alias, model):
     of = face()
     answer = post(of, {"prompt": "x", "image": text(png(256, 256))}, alias)
-    assert of.state.accounts.jobs[json_of(answer)["id"]].model.name == model
+    assert kept(of.state)[json_of(answer)["id"]].model.name == model
 
 
 def test_raw_is_ultra_with_raw_switched_on():
     of = face()
     answer = post(of, {"prompt": "x"}, "/v1/flux-pro-1.1-raw")
-    assert of.state.accounts.jobs[json_of(answer)["id"]].order.options["raw"] is True
+    assert kept(of.state)[json_of(answer)["id"]].order.options["raw"] is True
 
 
 def test_a_webhook_submit_answers_the_superset():
@@ -119,7 +119,7 @@ def test_a_25th_task_in_flight_is_too_many():
     refused = post(of, {"prompt": "x"})
     assert refused.headers["retry-after"] == str(json_of(refused)["retry_after"]) == "1"
     assert json_of(refused)["error"] == "rate_limit_exceeded"
-    assert len(of.state.accounts.jobs) == 24
+    assert len(kept(of.state)) == 24
 
 
 def test_kontext_max_has_six_slots_of_its_own():
@@ -151,7 +151,7 @@ def test_an_earlier_submit_is_not_overtaken_while_it_fetches():
     with pytest.raises(StopIteration) as done:
         answering.send(Response(200, {}, png(64, 64)))
     assert done.value.value.status == 200
-    assert len(of.state.accounts.jobs) == 24
+    assert len(kept(of.state)) == 24
 
 
 def test_another_account_has_slots_of_its_own():
@@ -165,7 +165,7 @@ def test_without_enough_credits_nothing_is_booked():
     of = face(accounts=Accounts(credit=Decimal("4.4")))
     refused = post(of, {"prompt": "x", "width": 1920, "height": 1080})
     assert (refused.status, json_of(refused)["error"]) == (402, "insufficient_credits")
-    assert of.state.accounts.jobs == {}
+    assert kept(of.state) == {}
     assert json_of(ask(of, "GET", "/v1/credits")) == {"credits": 4.4}
     assert post(of, {"prompt": "x"}).status == 200
 
@@ -310,8 +310,9 @@ def test_an_image_is_forgotten_after_an_hour():
 
 def test_a_folder_without_a_picture_is_not_found():
     of = face(seconds=60)
-    job = of.state.accounts.jobs[json_of(post(of, {"prompt": "x"}))["id"]]
-    job.image = None
+    post(of, {"prompt": "x"})
+    (job,) = kept(of.state).values()
+    of.state.store.files.remove(job.image)
     where = links.path(job.folder, "jpeg")
     query = links.sign(of.state.secret, where, "image/jpeg", of.clock.now() + 9)
     assert ask(of, "GET", f"{where}?{query}").status == 404
@@ -359,7 +360,7 @@ def test_more_than_four_megapixels_are_not_made(path, sizes):
     answer = post(of, {"prompt": "x", **sizes}, path)
     assert answer.status == 422
     assert "4194304 pixels" in json_of(answer)["message"]
-    assert of.state.accounts.jobs == {}
+    assert kept(of.state) == {}
 
 
 @pytest.mark.parametrize(
@@ -371,7 +372,7 @@ def test_a_side_too_long_for_its_format_is_refused(output_format, side, status):
     of = face()
     answer = post(of, {"prompt": "x", "width": side, "height": 64, "output_format": output_format})
     assert answer.status == status
-    assert len(of.state.accounts.jobs) == (status == 200)
+    assert len(kept(of.state)) == (status == 200)
     if status != 200:
         assert fault(answer)[1] == ["body", "output_format"]
 
@@ -397,7 +398,7 @@ def test_expand_adds_its_margins_and_moves_the_source():
     of = face()
     answer = post(of, {"image": text(png(300, 256)), "left": 10, "top": 20, "right": 5}, "/v1/flux-pro-1.0-expand")
     assert size_of(of, answer) == (315, 276)
-    assert of.state.accounts.jobs[json_of(answer)["id"]].order.canvas.offset == (10, 20)
+    assert kept(of.state)[json_of(answer)["id"]].order.canvas.offset == (10, 20)
 
 
 @pytest.mark.parametrize(
@@ -414,11 +415,12 @@ def test_outpainting_puts_the_source_where_it_is_wanted_or_in_the_middle(wanted,
     fields = {"input_image": text(png(64, 64)), "width": 112, "height": 96, **wanted}
     answer = post(of, fields, "/v1/flux-tools/outpainting-v1")
     assert size_of(of, answer) == (112, 96)
-    assert of.state.accounts.jobs[json_of(answer)["id"]].order.canvas.offset == offset
+    assert kept(of.state)[json_of(answer)["id"]].order.canvas.offset == offset
 
 
 def attached(of: FaceToFace, answer: Response) -> tuple[bytes, ...]:
-    return of.state.accounts.jobs[json_of(answer)["id"]].order.references
+    assert answer.status == 200
+    return of.orders[-1].references
 
 
 def test_an_image_comes_as_a_url_as_base64_or_as_a_data_uri():
@@ -444,7 +446,7 @@ def test_an_engine_can_read_what_the_client_wrote_itself():
 
     submitted = json_of(post(of, {**body, **hook, "input_image_3": text(png(64, 64))}))
 
-    order = of.state.accounts.jobs[submitted["id"]].order
+    order = kept(of.state)[submitted["id"]].order
     assert order.id == submitted["id"]
     assert order.asked == {"width": 100, "seed": None, "safety_tolerance": 4, "user": "me"}
     assert order.names == ("input_image_3",)
@@ -455,7 +457,7 @@ def test_flux_3_takes_one_image_or_a_list():
     for images in (text(picture), [text(picture)], [text(picture)] * 10):
         answer = post(of, {"prompt": "x", "images": images}, "/v1/flux-3-image")
         assert set(attached(of, answer)) == {picture}
-    assert of.state.accounts.jobs[json_of(answer)["id"]].order.output_format == "png"
+    assert kept(of.state)[json_of(answer)["id"]].order.output_format == "png"
     answer = post(of, {"prompt": "x", "images": [text(picture)] * 11}, "/v1/flux-3-image")
     assert len(attached(of, answer)) == 10
 
@@ -463,7 +465,7 @@ def test_flux_3_takes_one_image_or_a_list():
 def test_fill_takes_its_image_and_its_mask_is_not_billed():
     of, source = face(), text(png(256, 300))
     answer = post(of, {"image": source, "mask": source, "prompt": "x"}, "/v1/flux-pro-1.0-fill")
-    order = of.state.accounts.jobs[json_of(answer)["id"]].order
+    order = of.orders[-1]
     assert size_of(of, answer) == (256, 300)
     assert (order.canvas.source, order.canvas.mask, order.references) == (png(256, 300), png(256, 300), ())
     assert json_of(answer)["input_mp"] == 0.07
@@ -494,7 +496,7 @@ def test_an_image_that_cannot_be_used_is_refused_with_the_reason(source, reason)
     status, place, message = fault(post(of, {"prompt": "x", "input_image": source}))
     assert (status, place) == (422, ["body", "input_image"])
     assert any(part in message for part in reason.split("|"))
-    assert of.state.accounts.jobs == {}
+    assert kept(of.state) == {}
 
 
 def test_an_image_whose_host_refuses_is_refused_with_the_status():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 from fluxwerk.drive import drive
+from fluxwerk.server.state.state import ServerState
+from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face_to_face import BASE
 from fluxwerk.types import HttpRequest, Response
@@ -51,10 +53,15 @@ def fault(response: Response) -> tuple[int, list, str]:
 
 
 def size_of(of: FaceToFace, submitted: Response) -> tuple[int, int]:
-    order = of.state.accounts.jobs[json_of(submitted)["id"]].order
+    order = kept(of.state)[json_of(submitted)["id"]].order
     return order.width, order.height
 
 
 def submit_and_fetch(of: FaceToFace) -> tuple[str, Response]:
     url = poll(of, post(of, {"prompt": "x"}))["result"]["sample"]
     return url, ask(of, "GET", url, key=None)
+
+
+def kept(state: ServerState) -> dict[str, TaskRecord]:
+    """Return every task that a server keeps, by its id and the oldest first."""
+    return {job.task.id: job for job in state.tasks.all(state.clock())}

@@ -9,7 +9,7 @@ from pathlib import Path
 from fluxwerk import imagefile
 from fluxwerk.ledger.job import Stage
 from fluxwerk.ledger.ledger import Ledger
-from fluxwerk.server.state.accounts import TaskRecord as Accepted
+from fluxwerk.server.state.task import TaskRecord as Accepted
 
 
 def bought(accepted: list[Accepted]) -> Counter[str]:

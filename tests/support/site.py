@@ -100,7 +100,7 @@ class Site:
 
     @property
     def accepted(self) -> list[Any]:
-        return list(self.face.state.accounts.jobs.values())
+        return self.face.state.tasks.all(self.face.clock.now())
 
 
 def first_times(count: int, response: Response | Exception) -> Intercept:

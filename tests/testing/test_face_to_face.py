@@ -28,6 +28,7 @@ from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.testing import FaceToFace, PretendClock
 from fluxwerk.testing.face_to_face import BASE, blank
 from fluxwerk.types import HttpRequest, Response
+from support.asking import kept
 
 
 def kinds(face: FaceToFace) -> list[str]:
@@ -85,13 +86,13 @@ def test_every_job_is_paid_once_and_at_most_24_are_in_flight(count, seconds):
     def watch(_: HttpRequest, response: Response) -> Response:
         nonlocal most
         now = face.clock.now()
-        most = max(most, sum(not job.has_ended(now) for job in face.state.accounts.jobs.values()))
+        most = max(most, sum(not job.has_ended(now) for job in face.state.tasks.all(now)))
         return response
 
     face = FaceToFace(seconds=seconds, intercept=watch)
     results = face.together(face.begin("x") for _ in range(count))
     assert all(isinstance(result, Image) for result in results)
-    assert len(face.state.accounts.jobs) == count
+    assert len(kept(face.state)) == count
     assert most <= 24
 
 

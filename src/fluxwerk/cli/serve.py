@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fluxwerk.server.fetch import Guard
     from fluxwerk.server.state.accounts import Accounts
     from fluxwerk.server.state.state import ServerState
-    from fluxwerk.server.state.store import DiskStore
+    from fluxwerk.server.state.store import Store
 
 PACKAGES = "pip install 'fluxwerk[server]'"
 
@@ -225,14 +225,13 @@ def command(
         painter = _painter(engine, weights, device, quantize, compiled=compiled, previews=previews)
     _log(log_format, prompts=log_prompts)
     hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read
-    guard, script, disk = _guard(networks, hosts), _script(trouble), _disk(state)
+    guard, script, store = _guard(networks, hosts), _script(trouble), _store(state)
     serving = ServerState(
-        _accounts(keys, keyring, credit, keep, disk),
+        _accounts(keys, keyring, credit, keep, store),
         time.time,
         engine=engine,
         abilities=painter,
         pace=lambda _: seconds,
-        secret=disk.secret if disk else None,
         dialect="guide" if dialect == "guide" else "live",
         policy=WebhookPolicy(frozenset(hosts), networks, webhook_secret_header),
         trouble=script,
@@ -245,7 +244,7 @@ def command(
         _checked(build(serving, painter, guard, aliases=known_as), host, names, public_url), prompts=log_prompts
     )
     config = _config(app, proxies, breakable=bool(script.rules))
-    with _listen(host, port) as listening, suppress(KeyboardInterrupt), closing(disk or _Nothing()):
+    with _listen(host, port) as listening, suppress(KeyboardInterrupt), closing(store):
         who = "only known keys are accepted" if keys or keyring else "any x-key is accepted"
         _announce(_address(host, listening), f"engine {engine}, {who}", networks, len(script.rules))
         _run(config, serving, drain, listening)
@@ -302,13 +301,6 @@ def _alias(text: str) -> tuple[str, str]:
         hint = "such as dall-e-3=flux-2-pro"
         raise InvalidUsageError("", faults=[Fault("--alias", text, "must be NAME=MODEL", hint)])
     return name, catalog.get_model(model).name
-
-
-class _Nothing:
-    """What there is to close when the state is in memory."""
-
-    def close(self) -> None:
-        """Close nothing."""
 
 
 def _address(host: str, listening: socket.socket) -> str:
@@ -390,7 +382,7 @@ def _refuse_all(engine: str, **given: object) -> None:
         raise InvalidUsageError("", faults=faults)
 
 
-def _accounts(keys: tuple[str, ...], keyring: str | None, credit: str, keep: float, disk: DiskStore | None) -> Accounts:
+def _accounts(keys: tuple[str, ...], keyring: str | None, credit: str, keep: float, store: Store) -> Accounts:
     from fluxwerk.server.state.accounts import Accounts  # noqa: PLC0415
     from fluxwerk.server.state.keys import Keyring  # noqa: PLC0415
 
@@ -404,15 +396,13 @@ def _accounts(keys: tuple[str, ...], keyring: str | None, credit: str, keep: flo
             ],
         )
     grants = Keyring(keyring).granted if keyring else None
-    return Accounts(keys, credit_of("--credits", credit), keep, grants=grants, store=disk)
+    return Accounts(keys, credit_of("--credits", credit), keep, grants=grants, store=store)
 
 
-def _disk(folder: str | None) -> DiskStore | None:
-    if folder is None:
-        return None
-    from fluxwerk.server.state.store import DiskStore  # noqa: PLC0415
+def _store(folder: str | None) -> Store:
+    from fluxwerk.server.state.store import DiskStore, MemoryStore  # noqa: PLC0415
 
-    return DiskStore(folder)
+    return MemoryStore() if folder is None else DiskStore(folder)
 
 
 def _script(path: str | None) -> Faults:

@@ -79,6 +79,9 @@ class Health:
     details: Mapping[str, Json] = field(default_factory=dict[str, Json])
 
 
+# How many orders an engine is given at a time, unless it says otherwise.
+CAPACITY = 64
+
 Report: TypeAlias = Callable[[RenderProgress], None]
 
 
@@ -112,9 +115,13 @@ class Abilities(Protocol):
 
 
 class LiveEngine(Abilities, Protocol):
-    """An engine that renders many orders at once, reports the progress of each, and can stop one."""
+    """An engine that renders many orders at once, reports the progress of each, and can stop one.
+
+    `capacity` is how many orders it is given at a time; all others wait in the state.
+    """
 
     name: str
+    capacity: int
 
     def open(self) -> AbstractAsyncContextManager[None]:
         """Run the engine for as long as the context lasts; it may still be loading when the context begins."""
@@ -131,6 +138,8 @@ class LiveEngine(Abilities, Protocol):
 
 class FullAbilities:
     """The abilities of an engine that honours all that the catalogue allows, and is ready at once."""
+
+    capacity = CAPACITY
 
     def faults(self, order: Order) -> Sequence[Fault]:  # noqa: ARG002  (every order is honoured)
         """Return no fault."""

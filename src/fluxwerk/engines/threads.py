@@ -19,6 +19,8 @@ class ThreadedEngine(FullAbilities):
         self.name = engine.name
         self._engine = engine
         self._count = count or os.cpu_count() or 1
+        # One more for each thread, so that none waits for its next order.
+        self.capacity = 2 * self._count
         self._pool: ThreadPoolExecutor | None = None
 
     @asynccontextmanager

@@ -19,6 +19,8 @@ from fluxwerk.errors import ConflictError, InvalidUsageError, StorageError
 
 Row: TypeAlias = Mapping[str, Any]
 Values: TypeAlias = Mapping[str, Any]
+# Turns the errors of a database at a path into ours.
+Explained: TypeAlias = Callable[[str], AbstractContextManager[None]]
 
 SQLITE_HEADER = b"SQLite format 3\0"
 NOW = "select (julianday('now') - 2440587.5) * 86400.0 as now"
@@ -27,6 +29,10 @@ LOCK_TIMEOUT = 60.0
 PRAGMAS = ("journal_mode=wal", "synchronous=full", "foreign_keys=on", "wal_autocheckpoint=10000", "cache_size=-32768")
 # What SQLite says when the disk, not the program, is at fault.
 DISK_ERRORS = ("readonly", "disk", "full", "unable to open", "locked", "i/o")
+
+
+class UnknownCommitError(StorageError):
+    """The database was lost while a transaction committed: it may have happened or not."""
 
 
 class Transaction(Protocol):
@@ -54,7 +60,12 @@ class Transaction(Protocol):
 
 
 class Database(Protocol):
-    """Where transactions come from; inside one, both methods join it."""
+    """Where transactions come from; inside one, all methods join it.
+
+    `blocks` says that a statement may wait for the network, so that an event loop has to ask in a thread.
+    """
+
+    blocks: bool
 
     def write(self) -> AbstractContextManager[Transaction]:
         """Begin a transaction that is the only writer until it commits; a context manager of `Transaction`."""
@@ -64,32 +75,49 @@ class Database(Protocol):
         """Begin a transaction that sees one moment of the database; a context manager of `Transaction`."""
         ...
 
+    def ask(self, sql: str, **values: Any) -> list[Row]:
+        """Return every row of the answer to one statement that stands by itself."""
+        ...
+
     def close(self) -> None:
         """Close the database."""
         ...
 
 
 class SQLiteDatabase:
-    """One connection to one file, in write-ahead mode, every commit flushed; threads take turns.
+    """One connection to one file, in write-ahead mode; threads take turns, and every commit is flushed.
 
-    `clock` stands in for the database's clock in tests.  Raises `InvalidUsageError` for a file that is not a ledger,
-    `StorageError` when the disk is full, read-only or gone.
+    `clock` stands in for the database's clock in tests, `pragmas` for the settings, and `explained` turns SQLite's
+    errors into ours.  As a ledger it raises `InvalidUsageError` for a file that is none, `StorageError` when the disk
+    is full, read-only or gone.  `commits` counts the transactions that wrote.
     """
 
-    def __init__(self, path: str | os.PathLike[str], clock: Callable[[], float] | None = None) -> None:
+    blocks = False
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        clock: Callable[[], float] | None = None,
+        *,
+        pragmas: Iterable[str] = PRAGMAS,
+        timeout: float = LOCK_TIMEOUT,
+        explained: Explained | None = None,
+    ) -> None:
         self.path = str(path)
+        self.commits = 0
         self._lock = threading.RLock()
         self._open: _Sqlite | None = None
         self._clock = clock
+        self._explained = explained or _explained
         if self.path != ":memory:":
             _create_private(Path(self.path))
-        with _explained(self.path):
+        with self._explained(self.path):
             self._connection = sqlite3.connect(
-                self.path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=256
+                self.path, timeout=timeout, isolation_level=None, check_same_thread=False, cached_statements=256
             )
             self._connection.row_factory = sqlite3.Row
             try:
-                for setting in PRAGMAS:
+                for setting in pragmas:
                     self._connection.execute(f"pragma {setting}")
             except BaseException:
                 self._connection.close()
@@ -100,6 +128,7 @@ class SQLiteDatabase:
         """Begin immediately: of all connections one writes."""
         with self._begun("begin immediate") as transaction:
             yield transaction
+        self.commits += 1
 
     @contextmanager
     def read(self) -> Generator[Transaction]:
@@ -107,9 +136,15 @@ class SQLiteDatabase:
         with self._begun("begin") as transaction:
             yield transaction
 
+    def ask(self, sql: str, **values: Any) -> list[Row]:
+        """Answer one statement; it joins the transaction that is open."""
+        with self._lock, self._explained(self.path):
+            rows: list[Any] = self._connection.execute(sql, values).fetchall()
+            return rows
+
     def script(self, sql: str) -> None:
         """Execute the statements of a migration, inside the transaction that is open."""
-        for statement in _statements(sql):
+        for statement in statements(sql):
             self._connection.execute(statement)
 
     def tables(self) -> set[str]:
@@ -129,7 +164,7 @@ class SQLiteDatabase:
             if self._open is not None:
                 yield self._open
                 return
-            with _explained(self.path):
+            with self._explained(self.path):
                 self._connection.execute(begin)
                 self._open = _Sqlite(self._connection, self._clock)
                 try:
@@ -219,7 +254,8 @@ def _explained(path: str) -> Generator[None]:
         raise
 
 
-def _statements(sql: str) -> Generator[str]:
+def statements(sql: str) -> Generator[str]:
+    """Split a migration into its statements."""
     statement = ""
     for part in sql.split(";")[:-1]:
         statement += f"{part};"

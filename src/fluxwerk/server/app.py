@@ -150,12 +150,14 @@ class Endpoint:
                 return fetched
 
             await surveyed.add_body(http.body)
-            return await drive_async(self._router.answer(http), fetch, WALL.now() + self._fetching)
+            answer = await drive_async(self._router.answer(http), fetch, WALL.now() + self._fetching)
+            # What was accepted is on the disk before the client hears of it.
+            await self._router.state.flush()
+            return answer
 
-    async def report_mistake(self, request: fastapi.Request, _: Exception) -> Answer:
+    async def report_mistake(self, *_: object) -> Answer:
         """Answer 500; the server's own log has the details, which are not for the client."""
-        mistake = ServerError("internal", "The server made a mistake; its log says which.")
-        return _to_wire(self._router.refuse(_read(request), mistake))
+        return _to_wire(self._router.report_mistake())
 
     async def answer_unrouted(self, request: fastapi.Request, fault: Exception) -> Answer:
         """Answer what no route takes by the router too, so that these answers are like all others."""

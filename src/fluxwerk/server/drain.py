@@ -35,6 +35,6 @@ class Draining(uvicorn.Server):
         if self._state.is_closing:
             now = self._state.clock()
             self.should_exit = (
-                self.should_exit or now >= self._until or self._state.accounts.is_quiet(now, COLLECTION_SECONDS)
+                self.should_exit or now >= self._until or self._state.tasks.is_quiet(now, COLLECTION_SECONDS)
             )
         return await super().on_tick(counter)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import cast
 
 from fluxwerk import catalog
+from fluxwerk.errors import StorageError
 from fluxwerk.protocol import wire
 from fluxwerk.server import request, requestlog
 from fluxwerk.server.bodies import LARGEST_QUESTION
@@ -21,6 +22,8 @@ from fluxwerk.server.handlers import extensions, finetunes, poll, results, submi
 from fluxwerk.server.inputs import largest_body
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state import links
+from fluxwerk.server.state.accounts import is_well_formed
+from fluxwerk.server.state.rows import NEVER
 from fluxwerk.server.state.state import ServerState, occasion
 from fluxwerk.types import Flow, HttpRequest, Json, Response
 
@@ -46,6 +49,8 @@ class Router:
             response = yield from self._route(asked, rule)
         except ServerError as error:
             response = error.answer(self.state.dialect)
+        except StorageError as error:
+            response = self.state.unavailable(error).answer(self.state.dialect)
         response = self._finished(asked, response)
         return effects.spoil(rule, response) if rule and rule.do in ANSWER_DEEDS else response
 
@@ -59,7 +64,10 @@ class Router:
         if model is None or asked.method != "POST":
             return LARGEST_QUESTION
         if not self.state.faults.rules:
-            submit.admit(self.state, model, asked)
+            try:
+                submit.admit(self.state, model, asked)
+            except StorageError as error:
+                raise self.state.unavailable(error) from None
         return largest_body(model, self.state.longest_prompt)
 
     def admit_visit(self, http: HttpRequest, *, images: bool) -> int:
@@ -77,6 +85,12 @@ class Router:
     def refuse(self, http: HttpRequest, error: ServerError) -> Response:
         """Answer a request that could not be read; it is counted as every other error is."""
         return self._finished(request.read(http), error.answer(self.state.dialect))
+
+    def report_mistake(self) -> Response:
+        """Answer for a mistake of the server's own, and ask the state nothing more; its own log has the details."""
+        self.state.metrics.refused["500"] += 1
+        text = "The server made a mistake; its log says which."
+        return ServerError("internal", text).answer(self.state.dialect)
 
     def _route(self, asked: ServerRequest, rule: FaultRule | None) -> Flow[Response]:
         model = self.state.models.get(asked.path)
@@ -107,18 +121,22 @@ class Router:
         if response.status >= ERROR:
             self.state.metrics.refused[str(response.status)] += 1
         promised = replace(response, headers={**response.headers, **submit.promise(self.state)})
-        return self._limited(asked, promised)
+        try:
+            return self._limited(asked, promised)
+        except StorageError:
+            # The answer stands; it only says nothing of slots.
+            return promised
 
     def _limited(self, asked: ServerRequest, response: Response) -> Response:
         """Add how many tasks a known account may still have in flight, and when the next slot may be free."""
         accounts, now = self.state.accounts, self.state.clock()
-        account = accounts.known(asked.key) if asked.key else None
+        account = accounts.account(asked.key) if asked.key and is_well_formed(asked.key) else None
         if account is None:
             return response
         requestlog.note(key=account.shown)
         model = self.state.models.get(asked.path, POOL)
-        busy = accounts.in_flight(account, model.pool, now)
-        free = min((job.ready_at or now + submit.RETRY_AFTER for job in busy), default=now)
+        busy = self.state.tasks.held(account.digest, model.pool, now, model.slots)
+        free = min((until if until < NEVER else now + submit.RETRY_AFTER for until in busy), default=now)
         limits = {
             "x-ratelimit-limit": str(model.slots),
             "x-ratelimit-remaining": str(accounts.free(account, model, now)),
@@ -131,9 +149,10 @@ class Router:
         if model and asked.method == "POST":
             return Occasion("submit", _prompt(asked.body), model.name)
         if asked.method == "GET" and asked.path == "/v1/get_result":
-            return occasion("poll", self.state.accounts.jobs.get(asked.query.get("id", "")))
+            return occasion("poll", self.state.tasks.find(asked.query.get("id", ""), self.state.clock()))
         if asked.method == "GET" and asked.path.startswith("/results/"):
-            return occasion("download", self.state.accounts.by_folder.get(links.folder(asked.path) or ""))
+            folder = links.folder(asked.path) or ""
+            return occasion("download", self.state.tasks.find_folder(folder, self.state.clock()))
         return None
 
 

@@ -26,8 +26,9 @@ from fluxwerk.polling.history import PollingHistory
 from fluxwerk.server.faults.effects import SpoiltResponse
 from fluxwerk.server.faults.rules import FaultRule, Faults
 from fluxwerk.server.router import Router
-from fluxwerk.server.state.accounts import Accounts, TaskRecord
+from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.server.state.state import Pace, ServerState
+from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.testing.clock import PretendClock
 from fluxwerk.testing.crowd import Crowd
 from fluxwerk.testing.post import Post, suffer
@@ -56,13 +57,26 @@ class Blank:
 class InlineWorkers:
     """Does the server's work at once: renders each accepted task, and hands each webhook to the post."""
 
-    def __init__(self, state: ServerState, engine: Engine, post: Post) -> None:
+    def __init__(self, state: ServerState, engine: Engine, post: Post, orders: list[Order]) -> None:
         self._state = state
         self._engine = engine
         self._post = post
+        self._orders = orders
 
-    def accepted(self, job: TaskRecord) -> None:
+    def accepted(self, _: TaskRecord) -> None:
         """Render the image before the submit is answered."""
+        while (job := self._state.claim()) is not None:
+            self._render(job)
+
+    def resumed(self) -> None:
+        """Render what waits, and hand over the webhooks that are owed."""
+        while (job := self._state.claim()) is not None:
+            self._render(job)
+        for owed in self._state.tasks.owed():
+            self._post.add(owed)
+
+    def _render(self, job: TaskRecord) -> None:
+        self._orders.append(job.order)
         try:
             image = self._engine.render(job.order)
         except Exception as error:  # noqa: BLE001  (as on the server: the engine's failure is the task's ending)
@@ -115,7 +129,7 @@ class FaceToFace(Client):
     are those of the `ServerState`: with `strict=True` it refuses what the live service ignores, with `keeps_keys=True`
     it takes a repeated submit for the same one, as `fluxwerk serve` does and the live service does not.  Polls are
     planned as if nothing were known, unless there is a `history`.  `journal` holds every HTTP request that reached the
-    server, `events` every event of the client.
+    server, `orders` every order that reached the engine, `events` every event of the client.
     """
 
     clock: PretendClock
@@ -137,6 +151,7 @@ class FaceToFace(Client):
         **settings: Any,
     ) -> None:
         self.events: list[Event] = []
+        self.orders: list[Order] = []
         self.urls = {} if urls is None else urls
         self._engine = engine or Blank()
         clock = PretendClock()
@@ -152,7 +167,7 @@ class FaceToFace(Client):
         )
         self.router = Router(self.state)
         self._post = Post(self.state, clock, receiver)
-        self._stop_working = self.state.subscribe(InlineWorkers(self.state, self._engine, self._post))
+        self._stop_working = self.state.subscribe(InlineWorkers(self.state, self._engine, self._post, self.orders))
         transport = RouterTransport(self.router, self._post, clock, self._fetch, intercept)
         self.journal = transport.journal
         super().__init__(

@@ -8,8 +8,8 @@ from itertools import count
 
 from fluxwerk.errors import NoResponseError, TransportError
 from fluxwerk.server.faults.effects import SpoiltResponse
-from fluxwerk.server.state.accounts import TaskRecord
 from fluxwerk.server.state.state import ServerState
+from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.testing.clock import PretendClock
 from fluxwerk.types import Flow, HttpRequest, Response
 
@@ -40,9 +40,8 @@ class Post:
             act()
 
     def _begin(self, job: TaskRecord) -> None:
-        flow = self._state.delivery(job)
-        if flow is not None:
-            self._step(flow, None)
+        if self._state.take_webhook(job):
+            self._step(self._state.delivery(job), None)
 
     def _step(self, flow: Flow[None], reply: Response | TransportError | None) -> None:
         try:

@@ -74,7 +74,7 @@ class Scene:
 
     @property
     def tasks(self) -> list:
-        return list(self.accounts.jobs.values())
+        return self.accounts.tasks.all(0.0)
 
     @property
     def spent(self) -> Decimal:

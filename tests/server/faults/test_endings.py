@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from fluxwerk import ModerationError, TaskFailedError, TaskNotFoundError, TaskTimeoutError
 from fluxwerk.server.faults import endings
-from fluxwerk.server.state.accounts import KEEP, Accounts
+from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.tasks import KEEP
 from fluxwerk.testing import FaceToFace
-from support.asking import ask, face, json_of, poll, post
+from support.asking import ask, face, json_of, kept, poll, post
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "server.md"
 NAMES = ["request-moderated", "content-moderated", *endings.FIXED]
@@ -78,12 +79,12 @@ def test_a_task_that_never_ends_holds_its_slot_until_it_is_forgotten():
     of = FaceToFace()
     with pytest.raises(TaskTimeoutError) as caught:
         of.generate("fluxwerk:pending-forever", timeout=600)
-    account = of.state.accounts.jobs[caught.value.task.id].account
-    assert len(account.in_flight) == 1
+    account = kept(of.state)[caught.value.task.id].account
+    assert len(of.state.tasks.held(account, "standard", of.clock.now(), 24)) == 1
     of.clock.sleep(KEEP)
     with pytest.raises(TaskNotFoundError):
         of.wait(caught.value.task)
-    assert not account.in_flight
+    assert not of.state.tasks.held(account, "standard", of.clock.now(), 24)
 
 
 def test_no_engine_is_asked_for_a_magic_prompt():

@@ -29,7 +29,7 @@ from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face_to_face import BASE, KEY, blank
 from fluxwerk.types import HttpRequest, Response
-from support.asking import PRO, ask, face, json_of, post
+from support.asking import PRO, ask, face, json_of, kept, post
 
 POLL = Occasion("poll", "a fox", "flux-2-pro", "1")
 
@@ -170,7 +170,7 @@ def test_a_busy_server_names_its_retry_after_as_it_was_told(retry_after):
     of = face(trouble=[FaultRule(on="submit", do="status", status=429, retry_after=retry_after)])
     answer = post(of, {"prompt": "x"})
     assert (answer.status, answer.headers["retry-after"]) == (429, str(retry_after))
-    assert of.state.accounts.jobs == {}
+    assert kept(of.state) == {}
 
 
 def test_a_busy_submit_is_repeated_after_the_pause_it_was_told():
@@ -178,7 +178,7 @@ def test_a_busy_submit_is_repeated_after_the_pause_it_was_told():
     began = of.clock.now()
     assert of.generate("x").cost == 3
     assert of.clock.now() - began >= 14
-    assert len(of.state.accounts.jobs) == 1
+    assert len(kept(of.state)) == 1
 
 
 @pytest.mark.parametrize("accepted", [False, True])
@@ -189,7 +189,7 @@ def test_a_lost_answer_is_in_doubt_accepted_or_not(deed, accepted):
     with pytest.raises(InDoubtError):
         of.generate("x")
     assert posts(of) == 1
-    assert len(of.state.accounts.jobs) == accepted
+    assert len(kept(of.state)) == accepted
 
 
 @pytest.mark.parametrize("deed", ["cut", "stall"])
@@ -197,7 +197,7 @@ def test_a_submit_whose_answer_is_cut_off_was_accepted(deed):
     of = troubled(FaultRule(on="submit", do=deed))
     with pytest.raises(InDoubtError):
         of.generate("x", timeout=30)
-    assert len(of.state.accounts.jobs) == 1
+    assert len(kept(of.state)) == 1
 
 
 @pytest.mark.parametrize("place", ["poll", "download"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from decimal import Decimal
 
 import pytest
@@ -11,24 +10,34 @@ from hypothesis import strategies as st
 
 from fluxwerk import Task, get_model
 from fluxwerk.engines import Order
-from fluxwerk.errors import StorageError
-from fluxwerk.server.state.accounts import KEEP, LONGEST_KEY, Account, Accounts, MemoryStore, TaskRecord, is_well_formed
-from fluxwerk.types import Response
-from support.asking import face, post
+from fluxwerk.server.faults.endings import Ending
+from fluxwerk.server.state.accounts import LONGEST_KEY, Account, Accounts, is_well_formed
+from fluxwerk.server.state.task import TaskRecord
+from fluxwerk.server.state.tasks import KEEP, CreditsSpentError, SlotsTakenError
 
 
 def job(account: Account, name: str = "1", model: str = "flux-2-pro", cost: str | None = "3") -> TaskRecord:
     task = Task(name, "", model, None if cost is None else Decimal(cost))
     return TaskRecord(
-        task, account, get_model(model), Order(model, "", 0, 64, 64), accepted=0.0, folder=f"folder {name}"
+        task, account.digest, get_model(model), Order(model, "", 0, 64, 64), accepted=0.0, folder=f"folder {name}"
     )
+
+
+def accept(accounts: Accounts, key: str = "key", name: str = "1", model: str = "flux-2-pro", cost: str | None = "3"):
+    account = accounts.account(key)
+    one = job(account, name, model, cost)
+    accounts.tasks.accept(one, account.granted)
+    return one
+
+
+def finish(accounts: Accounts, one: TaskRecord, ready_at: float = 0.0) -> bool:
+    return accounts.tasks.finish(one, "images/x.png", 7, ready_at)
 
 
 def test_without_keys_every_key_opens_its_own_account():
     accounts = Accounts(credit=Decimal(5))
-    assert accounts.account("one") is accounts.account("one")
-    assert accounts.account("one") is not accounts.account("two")
-    assert accounts.account("one").credits == 5
+    accept(accounts, "one")
+    assert (accounts.account("one").credits, accounts.account("two").credits) == (2, 5)
 
 
 def test_with_keys_only_these_have_accounts():
@@ -43,22 +52,49 @@ def test_a_key_is_not_kept():
     assert "CANARY" not in repr(account) + repr(vars(accounts)) + account.digest
 
 
+def test_an_account_that_was_only_looked_at_has_no_row():
+    accounts = Accounts()
+    for n in range(100):
+        accounts.account(f"stranger-{n}")
+    assert accounts.store.database.ask("select id from account") == []
+
+
 def test_slots_are_counted_per_account_and_per_pool():
     accounts = Accounts()
     mine, other = accounts.account("mine"), accounts.account("other")
     for n in range(6):
         assert accounts.has_slot(mine, get_model("flux-kontext-max"), 0.0)
-        accounts.accept(job(mine, str(n), "flux-kontext-max"))
+        accept(accounts, "mine", str(n), "flux-kontext-max")
     assert not accounts.has_slot(mine, get_model("flux-kontext-max"), 0.0)
     assert accounts.has_slot(mine, get_model("flux-kontext-pro"), 0.0)
     assert accounts.has_slot(other, get_model("flux-kontext-max"), 0.0)
+
+
+def test_a_task_without_a_free_slot_is_neither_there_nor_charged():
+    accounts = Accounts()
+    for n in range(6):
+        accept(accounts, name=str(n), model="flux-kontext-max", cost="8")
+    with pytest.raises(SlotsTakenError):
+        accept(accounts, name="7", model="flux-kontext-max", cost="8")
+    assert accounts.tasks.find("7", 0.0) is None
+    assert accounts.account("key").spent == 48
+
+
+def test_a_task_that_costs_more_than_is_left_is_neither_there_nor_charged():
+    accounts = Accounts(credit=Decimal(5))
+    accept(accounts)
+    with pytest.raises(CreditsSpentError) as caught:
+        accept(accounts, name="2")
+    assert caught.value.left == 2
+    assert accounts.tasks.find("2", 0.0) is None
+    assert accounts.account("key").credits == 2
 
 
 def test_a_full_pool_leaves_the_other_pools_alone():
     accounts = Accounts()
     account = accounts.account("key")
     for n in range(24):
-        accounts.accept(job(account, str(n)))
+        accept(accounts, name=str(n))
     assert not accounts.has_slot(account, get_model("flux-2-max"), 0.0)
     assert accounts.has_slot(account, get_model("flux-kontext-max"), 0.0)
 
@@ -69,68 +105,25 @@ def test_a_submit_being_read_holds_a_slot():
     account, model = accounts.account("key"), get_model("flux-kontext-max")
     with accounts.hold(account, model):
         assert accounts.free(account, model, 0.0) == 5
-        accounts.accept(job(account, "1", "flux-kontext-max"))
+        accept(accounts, model="flux-kontext-max")
         assert accounts.free(account, model, 0.0) == 4
         assert accounts.free(account, get_model("flux-2-pro"), 0.0) == 24
     assert accounts.free(account, model, 0.0) == 5
 
 
-def test_strangers_are_forgotten_and_who_has_tasks_or_came_last_is_not():
-    accounts = Accounts(remembered=3)
-    busy, reading = accounts.account("busy"), accounts.account("reading")
-    accounts.accept(job(busy))
-    accounts.finish(next(iter(busy.in_flight.values())), b"picture", 0.0)
-    with accounts.hold(reading, get_model("flux-2-pro")):
-        for n in range(100):
-            accounts.account(f"stranger-{n}")
-        assert accounts.known("busy") is busy
-        assert accounts.known("reading") is reading
-        assert accounts.known("stranger-99") is not None
-        assert len(accounts._accounts) == 3
-    accounts.forget(KEEP)
-    for n in range(3):
-        accounts.account(f"stranger-{n}")
-    assert accounts.known("busy") is None
-    assert len(accounts._accounts) == 3
-
-
-def test_where_keys_are_given_nothing_spent_is_ever_forgotten():
-    accounts = Accounts(["one", "two"], Decimal(10), remembered=1)
-    one = job(accounts.account("one"))
-    accounts.accept(one)
-    accounts.finish(one, b"picture", 0.0)
-    accounts.forget(KEEP)
-    accounts.account("two")
+def test_what_was_spent_is_never_forgotten():
+    accounts = Accounts(["one", "two"], Decimal(10))
+    finish(accounts, accept(accounts, "one"))
+    accounts.tasks.forget(KEEP)
+    assert accounts.tasks.all(0.0) == []
     assert accounts.account("one").credits == 7
-
-
-class Full(MemoryStore):
-    """A disk that takes nothing after the first job was accepted."""
-
-    def save(self, saved: TaskRecord) -> None:
-        if saved.ready_at is not None:
-            raise StorageError("no space left")
-
-
-@pytest.mark.parametrize("prompt", ["x", "fluxwerk:error"])
-def test_an_ending_that_no_disk_takes_is_told_all_the_same(prompt):
-    told: list[str] = []
-    of = face(
-        accounts=Accounts(store=Full()), receiver=lambda got: told.append(json.loads(got.body)["id"]) or Response(204)
-    )
-    assert post(of, {"prompt": prompt, "webhook_url": "https://me.example/hook"}).status == 200
-    of.settle()
-    assert "no space left" in of.state.storage_error
-    assert told == list(of.state.accounts.jobs)
 
 
 def test_a_finished_job_holds_its_slot_until_its_ending_may_be_shown():
     accounts = Accounts()
     account = accounts.account("key")
-    jobs = [job(account, str(n)) for n in range(24)]
-    for one in jobs:
-        accounts.accept(one)
-    accounts.finish(jobs[0], b"picture", ready_at=10.0)
+    jobs = [accept(accounts, name=str(n)) for n in range(24)]
+    finish(accounts, jobs[0], ready_at=10.0)
     assert not accounts.has_slot(account, get_model("flux-2-pro"), 9.999)
     assert accounts.has_slot(account, get_model("flux-2-pro"), 10.0)
 
@@ -138,41 +131,36 @@ def test_a_finished_job_holds_its_slot_until_its_ending_may_be_shown():
 def test_a_failed_task_returns_its_credits():
     """A failed job gives its credits back and a free one changes nothing."""
     accounts = Accounts(credit=Decimal(10))
-    account = accounts.account("key")
-    for cost, left in (("3", 7), (None, 10)):
-        one = job(account, cost=cost)
-        accounts.accept(one)
-        assert account.credits == left
-        accounts.fail(one, "broken", 1.0)
-        assert account.credits == 10
-    assert (one.word, one.details, one.has_ended(1.0)) == ("Error", "broken", True)
+    for name, cost, left in (("1", "3", 7), ("2", None, 10)):
+        one = accept(accounts, name=name, cost=cost)
+        assert accounts.account("key").credits == left
+        assert accounts.tasks.end(one, Ending("Error", "broken"), 1.0, 1.0)
+        assert accounts.account("key").credits == 10
+        found = accounts.tasks.find(name, 1.0)
+        assert (found.word, found.details, found.has_ended(1.0)) == ("Error", "broken", True)
 
 
 def test_an_image_is_forgotten_an_hour_after_its_end_and_not_before():
     accounts = Accounts()
-    one, running = job(accounts.account("key")), job(accounts.account("key"), "2")
-    accounts.accept(one)
-    accounts.accept(running)
-    accounts.finish(one, b"picture", 10.0)
-    accounts.forget(10.0 + KEEP - 0.001)
-    assert set(accounts.jobs) == {"1", "2"}
-    accounts.forget(10.0 + KEEP)
-    assert set(accounts.jobs) == {"2"}
-    assert set(accounts.by_folder) == {"folder 2"}
+    one = accept(accounts)
+    accept(accounts, name="2")
+    finish(accounts, one, 10.0)
+    accounts.tasks.forget(10.0 + KEEP - 0.001)
+    assert [job.task.id for job in accounts.tasks.all(0.0)] == ["1", "2"]
+    assert accounts.tasks.find("1", 10.0 + KEEP) is None
+    accounts.tasks.forget(10.0 + KEEP)
+    assert [job.task.id for job in accounts.tasks.all(0.0)] == ["2"]
+    assert accounts.tasks.find_folder("folder 1", 0.0) is None
 
 
-@given(st.lists(st.tuples(st.booleans(), st.decimals(0, 9, places=2)), max_size=20))
+@given(st.lists(st.tuples(st.booleans(), st.decimals(0, 9, places=6)), max_size=20))
 def test_the_balance_is_what_was_there_less_what_was_not_returned(jobs):
     accounts = Accounts(credit=Decimal(1000))
-    account = accounts.account("key")
     for n, (fails, cost) in enumerate(jobs):
-        one = job(account, str(n), cost=str(cost))
-        accounts.accept(one)
-        if fails:
-            accounts.fail(one, None, 0.0)
-        else:
-            accounts.finish(one, b"", 0.0)
-    assert account.credits == 1000 - sum((cost for fails, cost in jobs if not fails), Decimal(0))
+        one = accept(accounts, name=str(n), cost=str(cost))
+        assert accounts.tasks.end(one, Ending("Error"), 0.0, 0.0) if fails else finish(accounts, one)
+    credits_left = accounts.account("key").credits
+    assert credits_left == 1000 - sum((cost for fails, cost in jobs if not fails), Decimal(0))
 
 
 @given(st.text(max_size=20))

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from importlib.util import find_spec
 
 from fluxwerk.catalog.rows import Model
-from fluxwerk.engines import Health, Order, Report
+from fluxwerk.engines import CAPACITY, Health, Order, Report
 from fluxwerk.engines.local.ability import Ability
 from fluxwerk.engines.local.message import Setup
 from fluxwerk.engines.local.process import COMMAND, EngineNotReadyError, Process
@@ -33,6 +33,7 @@ class LocalEngine:
     """A `LiveEngine` over open weights; the child processes load torch, this process does not."""
 
     name = "diffusers"
+    capacity = CAPACITY
 
     def __init__(
         self,

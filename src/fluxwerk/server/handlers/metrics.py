@@ -32,7 +32,7 @@ class StateCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield each family with its values of this moment."""
         counts, now = self._state.metrics, self._state.clock()
-        kept = Counter(job.word if job.has_ended(now) else "Pending" for job in self._state.accounts.jobs.values())
+        kept = self._state.tasks.count(now)
         tasks = GaugeMetricFamily(PREFIX + "tasks", "tasks that are kept, by status", labels=["status"])
         for status, number in sorted(kept.items()):
             tasks.add_metric([status], number)

@@ -9,8 +9,8 @@ from fluxwerk.protocol import wire
 from fluxwerk.server import requestlog
 from fluxwerk.server.errors import invalid
 from fluxwerk.server.request import ServerRequest
-from fluxwerk.server.state.accounts import TaskRecord
 from fluxwerk.server.state.state import ServerState
+from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.types import Json, Outcome, Response, Status, Task
 
 
@@ -20,7 +20,7 @@ def poll(state: ServerState, request: ServerRequest, life: float | None = None) 
     if not identity:
         raise invalid([{"type": "missing", "loc": ["query", "id"], "msg": "Field required"}])
     now = state.forget()
-    job = state.accounts.jobs.get(identity)
+    job = state.tasks.find(identity, now)
     if job is None:
         return wire.write_status(Status(Task(identity, ""), "Task not found", Outcome.MISSING))
     requestlog.note(task=job.task.id, model=job.model.name)

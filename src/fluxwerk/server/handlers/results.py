@@ -19,8 +19,8 @@ def deliver(state: ServerState, request: ServerRequest) -> Response:
     fault = links.verify(state.secret, request.path, request.query, now)
     if fault:
         raise ServerError("forbidden", fault, detail=f"Forbidden: {fault}")
-    job = state.accounts.by_folder.get(where)
-    image = state.accounts.image(job) if job else None
+    job = state.tasks.find_folder(where, now)
+    image = state.store.image(job.image) if job else None
     if job is None or image is None:
         raise ServerError("not_found", "This image is no longer kept.", detail="Not Found")
     until = links.read_expiry(request.query["se"])
@@ -29,6 +29,6 @@ def deliver(state: ServerState, request: ServerRequest) -> Response:
         "cache-control": f"private, max-age={max(0, int(until - now))}",
         "x-content-type-options": "nosniff",
     }
-    job.delivered = True
+    state.note_delivered(job)
     requestlog.note(task=job.task.id, model=job.model.name)
     return Response(200, headers, image)

@@ -21,9 +21,11 @@ from fluxwerk.server.errors import ServerError, invalid, unfit
 from fluxwerk.server.faults.rules import FaultRule
 from fluxwerk.server.inputs import ReceivedImages
 from fluxwerk.server.request import ServerRequest
-from fluxwerk.server.state.accounts import Account, TaskRecord
+from fluxwerk.server.state.accounts import Account
 from fluxwerk.server.state.outgoing import OutgoingWebhook
 from fluxwerk.server.state.state import ServerState
+from fluxwerk.server.state.task import TaskRecord
+from fluxwerk.server.state.tasks import CreditsSpentError, RepeatedSubmitError, SlotsTakenError
 from fluxwerk.server.strictness import Remark
 from fluxwerk.types import Flow, Json, Response, Task
 
@@ -66,7 +68,7 @@ def admit(state: ServerState, model: Model, request: ServerRequest) -> None:
     account = state.authenticate(request)
     # A repeated submit is answered with its task, and needs no slot.
     key = request.headers.get(KEY_HEADER) if state.keeps_keys else None
-    if (account.digest, key) not in state.accounts.by_idempotency:
+    if key is None or state.tasks.find_repeated(account.digest, key, state.clock()) is None:
         _check_open(state)
         _check_slot(state, account, model)
 
@@ -113,7 +115,18 @@ def _accept(
     if faults:
         raise invalid([entry(fault) for fault in faults])
     _check_credits(account, job.task.cost)
-    state.accept(job, rule)
+    try:
+        state.accept(job, account, rule)
+    except SlotsTakenError:
+        raise _busy(model) from None
+    except CreditsSpentError as spent:
+        raise _no_credits(job.task.cost, spent.left) from None
+    except RepeatedSubmitError:
+        # Another process accepted the same submit at this moment.
+        known = _repeated(state, account, idempotency) if idempotency else None
+        if known is not None:
+            return known
+        raise _in_progress() from None
     requestlog.note(task=job.task.id, prompt=job.order.prompt)
     for remark in remarks:
         log.warning("%s: %s", model.name, remark)
@@ -177,12 +190,10 @@ def _idempotency(request: ServerRequest) -> tuple[str, str] | None:
 
 
 def _repeated(state: ServerState, account: Account, idempotency: tuple[str, str]) -> Response | None:
-    state.forget()
-    job = state.accounts.by_idempotency.get((account.digest, idempotency[0]))
+    job = state.tasks.find_repeated(account.digest, idempotency[0], state.forget())
     if job is None:
         if (account.digest, idempotency[0]) in state.submitting:
-            text = "A submit with this Idempotency-Key is still being read; ask again in a moment"
-            raise ServerError("conflict", text, retry_after=RETRY_AFTER)
+            raise _in_progress()
         return None
     if job.idempotency != idempotency:
         place = ["header", "Idempotency-Key"]
@@ -213,13 +224,26 @@ def _check_open(state: ServerState) -> None:
 
 def _check_slot(state: ServerState, account: Account, model: Model) -> None:
     if not state.accounts.has_slot(account, model, state.clock()):
-        text = f"Too many active tasks: at most {model.slots} of {model.pool} at a time"
-        raise ServerError("busy", text, retry_after=RETRY_AFTER)
+        raise _busy(model)
 
 
 def _check_credits(account: Account, cost: Decimal | None) -> None:
     if cost is not None and account.credits < cost:
-        raise ServerError("no_credits", f"Insufficient credits: this costs {cost}, {account.credits} are left")
+        raise _no_credits(cost, account.credits)
+
+
+def _busy(model: Model) -> ServerError:
+    text = f"Too many active tasks: at most {model.slots} of {model.pool} at a time"
+    return ServerError("busy", text, retry_after=RETRY_AFTER)
+
+
+def _no_credits(cost: Decimal | None, left: Decimal) -> ServerError:
+    return ServerError("no_credits", f"Insufficient credits: this costs {cost}, {left} are left")
+
+
+def _in_progress() -> ServerError:
+    text = "A submit with this Idempotency-Key is still being read; ask again in a moment"
+    return ServerError("conflict", text, retry_after=RETRY_AFTER)
 
 
 def _job(
@@ -249,7 +273,7 @@ def _job(
     )
     order = _order(state, model, fields, attached, size)
     _check_sides(order)
-    return TaskRecord(task, account, model, order, state.clock(), folder=state.entropy(24).hex())
+    return TaskRecord(task, account.digest, model, order, state.clock(), folder=state.entropy(24).hex())
 
 
 def _check_sides(order: Order) -> None:

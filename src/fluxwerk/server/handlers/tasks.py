@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from itertools import islice
 
 from fluxwerk.protocol import trust, wire
 from fluxwerk.server.errors import ServerError, invalid
 from fluxwerk.server.request import ServerRequest
-from fluxwerk.server.state import search
-from fluxwerk.server.state.accounts import TaskRecord
 from fluxwerk.server.state.search import Search
 from fluxwerk.server.state.state import ServerState
+from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.types import Json, Response
 
 FOLDER = "/v1/tasks"
@@ -24,7 +22,7 @@ def listed(state: ServerState, request: ServerRequest) -> Response:
     """List the account's tasks, the newest first, as far as they fit the query; `limit` bounds them."""
     account = state.authenticate(request)
     now, limit = state.forget(), _limit(request)
-    found = islice(search.find(state.accounts, account, _search(request), now), limit + 1)
+    found = state.tasks.search(account.digest, _search(request), now, limit + 1)
     rows = [row(state, job) for job in found]
     return Response(200, wire.JSON, wire.dump({"tasks": rows[:limit], "more": len(rows) > limit}))
 
@@ -43,15 +41,15 @@ def cancelled(state: ServerState, request: ServerRequest) -> Response:
     was = _stage(state, job)
     if was != "ended":
         state.cancel(job)
+        job = own(state, request)
     return Response(200, wire.JSON, wire.dump({**row(state, job), "cancelled": was != "ended", "was": was}))
 
 
 def own(state: ServerState, request: ServerRequest) -> TaskRecord:
     """Find the task that a path names, if it is the account's own; raises `ServerError`."""
     account = state.authenticate(request)
-    state.forget()
-    job = state.accounts.jobs.get(request.path.removeprefix(f"{FOLDER}/").partition("/")[0])
-    if job is None or job.account is not account:
+    job = state.tasks.find(request.path.removeprefix(f"{FOLDER}/").partition("/")[0], state.forget())
+    if job is None or job.account != account.digest:
         raise ServerError("not_found", "This account has no such task", detail="Task not found")
     return job
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from fluxwerk.engines.codec import decode
 from fluxwerk.server.page.thumbnails import LARGEST_ORIGINAL
-from fluxwerk.server.state.accounts import TaskRecord
+from fluxwerk.server.state.task import TaskRecord
 
 MOST_PACKED = 200
 LARGEST_ARCHIVE = 512 * 1024 * 1024

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from itertools import islice
 
 from fluxwerk.protocol import wire
 from fluxwerk.server.handlers import poll, tasks
-from fluxwerk.server.state import search
-from fluxwerk.server.state.accounts import Account, TaskRecord
+from fluxwerk.server.state.accounts import Account
 from fluxwerk.server.state.search import Search
 from fluxwerk.server.state.state import ServerState
+from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.types import Json
 
 # Seconds between two looks at the tasks, and between two signs of life where nothing happens.
@@ -41,7 +40,7 @@ async def stream(state: ServerState, account: Account, seconds: float) -> AsyncG
 
 def _changes(state: ServerState, account: Account, seen: dict[str, bytes]) -> list[bytes]:
     now = state.forget()
-    watched = list(islice(search.find(state.accounts, account, Search(), now), WATCHED))
+    watched = state.tasks.search(account.digest, Search(), now, WATCHED)
     present = {job.task.id: _written(state, job, now) for job in watched}
     told = [b"event: task\ndata: " + text + b"\n\n" for name, text in present.items() if seen.get(name) != text]
     seen.clear()

@@ -19,8 +19,9 @@ from fluxwerk.client.proxy import is_loopback
 from fluxwerk.protocol import wire
 from fluxwerk.server.errors import ServerError
 from fluxwerk.server.request import ServerRequest
-from fluxwerk.server.state.accounts import NOTHING, TaskRecord
+from fluxwerk.server.state.accounts import NOTHING
 from fluxwerk.server.state.state import ServerState
+from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.types import Json, Response
 
 OPERATOR_KEY = "FLUXWERK_OPERATOR_KEY"
@@ -31,7 +32,7 @@ def show(state: ServerState, request: ServerRequest, address: str) -> Response:
     """Write every number; raises `ServerError` for everyone but the operator."""
     _check(request, address)
     now = state.forget()
-    jobs = list(state.accounts.jobs.values())
+    jobs = state.tasks.all(now)
     health = state.abilities.health()
     body: dict[str, Json] = {
         "at": now,
@@ -91,7 +92,7 @@ def _spend(jobs: Sequence[TaskRecord], now: float) -> list[Json]:
     for job in jobs:
         cost = job.settled if job.has_ended(now) else job.task.cost
         day = datetime.fromtimestamp(job.accepted, UTC).strftime("%Y-%m-%d")
-        entry = sums[job.account.digest[:8], job.model.name, day]
+        entry = sums[job.account[:8], job.model.name, day]
         entry[0] += cost or NOTHING
         entry[1] += 1
     return [

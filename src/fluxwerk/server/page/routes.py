@@ -25,8 +25,8 @@ from fluxwerk.server.page import archive, files, news, operations, visits
 from fluxwerk.server.page.files import PageFile
 from fluxwerk.server.page.thumbnails import Thumbnails
 from fluxwerk.server.request import ServerRequest
-from fluxwerk.server.state.accounts import TaskRecord
 from fluxwerk.server.state.state import ServerState, content_type
+from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.types import HttpRequest, Response
 
 Handle: TypeAlias = Callable[[fastapi.Request], Awaitable[Answer]]
@@ -130,7 +130,7 @@ class PageRoutes:
         job = tasks.own(self.state, _read(request))
         if not job.has_ended(self.state.clock()):
             raise ServerError("conflict", "This task has not ended; cancel it first.")
-        self.state.accounts.discard(job)
+        self.state.tasks.discard(job)
         return _to_wire(Response(200, wire.JSON, wire.dump({"id": job.task.id, "deleted": True})))
 
     @_answering
@@ -197,7 +197,7 @@ class PageRoutes:
 
     def _found(self, asked: ServerRequest) -> tuple[TaskRecord, bytes]:
         job = tasks.own(self.state, asked)
-        data = self.state.accounts.image(job) if job.has_ended(self.state.clock()) else None
+        data = self.state.store.image(job.image) if job.has_ended(self.state.clock()) else None
         if data is None:
             raise ServerError("not_found", "This task has no image.", detail="Not Found")
         return job, data

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from fluxwerk.server.state.accounts import Account, Accounts, TaskRecord
+ESCAPED = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,24 +19,19 @@ class Search:
     until: float | None = None
     before: str | None = None
 
-    def fits(self, job: TaskRecord, now: float) -> bool:
-        """Whether a list shows this task."""
-        prompt = job.order.prompt.casefold()
-        return (
-            (self.status is None or self.status == (job.word if job.has_ended(now) else "Pending"))
-            and self.model in (None, job.model.name)
-            and all(word.casefold() in prompt for word in self.words)
-            and (self.since is None or job.accepted >= self.since)
-            and (self.until is None or job.accepted < self.until)
-        )
-
-
-def find(accounts: Accounts, account: Account, wanted: Search, now: float) -> Iterator[TaskRecord]:
-    """Yield the tasks of an account that a list shows, the newest first, from behind `before` on."""
-    reached = wanted.before is None
-    for job in reversed(accounts.jobs.values()):
-        if job.account is not account:
-            continue
-        if reached and wanted.fits(job, now):
-            yield job
-        reached = reached or job.task.id == wanted.before
+    def clause(self) -> tuple[str, dict[str, Any]]:
+        """Write the conditions of this search in SQL, each with `and` before it, and their values."""
+        conditions = {
+            "status": "case when ready_at <= :now then word else 'Pending' end = :status",
+            "model": "model = :model",
+            "since": "accepted >= :since",
+            "until": "accepted < :until",
+            "before": "number < (select number from task where id = :before)",
+        }
+        wanted = {name: getattr(self, name) for name in conditions}
+        values = {name: value for name, value in wanted.items() if value is not None}
+        written = [conditions[name] for name in values]
+        for number, word in enumerate(self.words):
+            values[f"word_{number}"] = f"%{word.casefold().translate(ESCAPED)}%"
+            written.append(f"words like :word_{number} escape '\\'")
+        return "".join(f" and {condition}" for condition in written), values

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
@@ -14,14 +15,17 @@ from fluxwerk import catalog, imagefile
 from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import Abilities, FullAbilities, Order, RenderProgress
 from fluxwerk.errors import StorageError
+from fluxwerk.ledger.database import UnknownCommitError
 from fluxwerk.server.errors import Dialect, ServerError
 from fluxwerk.server.faults import endings
 from fluxwerk.server.faults.endings import Ending
 from fluxwerk.server.faults.rules import FaultRule, Faults, Occasion, scripted
 from fluxwerk.server.request import ServerRequest
-from fluxwerk.server.state import keys, links, sessions, webhooks
-from fluxwerk.server.state.accounts import Account, Accounts, TaskRecord, is_well_formed
+from fluxwerk.server.state import inputs, keys, links, sessions, webhooks
+from fluxwerk.server.state.accounts import Account, Accounts, is_well_formed
 from fluxwerk.server.state.metrics import Metrics
+from fluxwerk.server.state.task import TaskRecord
+from fluxwerk.server.state.tasks import image_file
 from fluxwerk.server.state.webhooks import WebhookPolicy
 from fluxwerk.types import Flow, Json
 
@@ -31,6 +35,10 @@ LONGEST_PROMPT = 32 * 1024
 RETRY_STORAGE = 30
 # Seconds between two lines of the log about the same disk.
 LOG_EVERY = 60.0
+# Seconds between two looks for tasks that were kept long enough, and between two tries to keep an image.
+SWEEP_EVERY = 1.0
+# No refusal, since the task may be there after all: a client that cares looks at its list.
+UNKNOWN = "The state failed while this was written down; what was asked for may or may not have been done."
 
 log = logging.getLogger("fluxwerk.server")
 
@@ -38,16 +46,20 @@ log = logging.getLogger("fluxwerk.server")
 class TaskListener(Protocol):
     """Does the work that follows from a task's moves: renders it, cancels it, delivers its webhook."""
 
-    def accepted(self, job: TaskRecord) -> None:
+    def accepted(self, job: TaskRecord, /) -> None:
         """Take a task that an engine is to render."""
         ...
 
-    def cancelled(self, job: TaskRecord) -> None:
+    def cancelled(self, job: TaskRecord, /) -> None:
         """Take a task that the engine is to stop."""
         ...
 
-    def ended(self, job: TaskRecord) -> None:
+    def ended(self, job: TaskRecord, /) -> None:
         """Take a task that has an ending, which is shown from its `ready_at` on."""
+        ...
+
+    def resumed(self) -> None:
+        """Take up tasks that wait and webhooks that are owed since another process had the state."""
         ...
 
 
@@ -83,13 +95,17 @@ class ServerState:
         keeps_keys: bool = True,
     ) -> None:
         self.accounts = accounts
+        self.tasks = accounts.tasks
+        self.store = accounts.store
         self.clock = clock
+        # Who this process is to the others.
+        self.process = f"{socket.gethostname()}-{os.getpid()}-{entropy(4).hex()}"
         self.engine = engine
         self.abilities = abilities or FullAbilities()
         self.entropy = entropy
         self.pace = pace
         self.url_life = url_life
-        self.secret = entropy(32) if secret is None else secret
+        self.secret = self.store.secret if secret is None else secret
         self.dialect: Dialect = dialect
         self.policy = policy or WebhookPolicy()
         self.strict = strict
@@ -108,6 +124,9 @@ class ServerState:
         self.storage_error: str | None = None
         self._storage_logged: float | None = None
         self._listeners: list[TaskListener] = []
+        self._swept = float("-inf")
+        # Images that are made and that the storage did not take.
+        self._unkept: dict[str, tuple[TaskRecord, bytes]] = {}
 
     @property
     def is_closing(self) -> bool:
@@ -140,58 +159,102 @@ class ServerState:
             raise ServerError("unknown_key", f"This key {wrong}.", detail=detail)
         return account
 
-    def accept(self, job: TaskRecord, rule: FaultRule | None = None) -> None:
-        """Book a task and have it rendered, unless its prompt or a rule decides how it ends."""
-        if not self._kept(lambda: self.accounts.accept(job)):
+    def accept(self, job: TaskRecord, account: Account, rule: FaultRule | None = None) -> None:
+        """Book a task and have it rendered, unless its prompt or a rule decides how it ends.
+
+        Raises `ServerError` if nothing can be kept, and what `Tasks.accept` raises.
+        """
+        decided = _decided(rule) or self._asked_for(job)
+        job.stage = "queued" if decided is None else "stuck"
+
+        def write() -> None:
+            # Files first, so that no row lacks one; they go again if the row is refused.
+            inputs.keep(self.store.files, job)
+            try:
+                with self.store.database.write():
+                    self.tasks.accept(job, account.granted)
+                    if decided is not None:
+                        self._decide(job, decided)
+            except BaseException:
+                inputs.drop(self.store.files, job)
+                raise
+
+        try:
+            write()
+        except UnknownCommitError as error:
+            self.note_storage(error)
+            raise ServerError("internal", UNKNOWN) from None
+        except StorageError as error:
+            self.note_storage(error)
             text = "The server cannot keep tasks now, because its disk cannot be written. Nothing was charged."
-            raise ServerError("storage", text, retry_after=RETRY_STORAGE)
-        self._start(job, rule)
+            raise ServerError("storage", text, retry_after=RETRY_STORAGE) from None
+        self.storage_error = None
+        self.metrics.accepted[job.model.name] += 1
+        if decided is None:
+            self._report("accepted", job)
+        elif decided.word:
+            self._ended(job)
 
     def resume(self) -> None:
         """Take up what another process left: tasks without an end, and webhooks that were not delivered."""
-        for job in self.accounts.waiting():
-            if job.inputs_lost:
-                self.conclude(job, endings.INPUTS_LOST)
+        for job in self.tasks.resume() if self.store.embedded else ():
+            decided = self._asked_for(job)
+            if decided is None:
+                self.tasks.requeue(job)
             else:
-                self._start(job)
-        for job in list(self.accounts.jobs.values()):
-            if job.webhook and job.webhook.state == "pending":
-                job.webhook.state = "waiting"
-            if job.ready_at is not None:
-                self._report("ended", job)
+                self._decide(job, decided)
+        for listener in tuple(self._listeners):
+            listener.resumed()
 
-    def advance(self, job: TaskRecord, progress: RenderProgress) -> None:
-        """Record how far the engine is with a task that has not ended."""
-        if job.ready_at is None:
-            job.began = self.clock() if job.began is None else job.began
-            job.progress, job.preview = progress.share, progress.preview
+    def claim(self) -> TaskRecord | None:
+        """Take up the next task that waits, with the images that came with it."""
+        job = self.tasks.claim(self.process)
+        while job is not None and not self._complete(job):
+            job = self.tasks.claim(self.process)
+        return job
+
+    def begin(self, identity: str) -> TaskRecord | None:
+        """Take up one task, with the images that came with it; `None` if it has ended."""
+        job = self.tasks.begin(identity, self.process)
+        return job if job is not None and self._complete(job) else None
+
+    def advance(self, job: TaskRecord, progress: RenderProgress) -> bool:
+        """Record how far the engine is; says whether the task is still this process's."""
+        return self.tasks.advance(job, progress.share, progress.preview, self.clock())
 
     def finish(self, job: TaskRecord, image: bytes) -> None:
         """Keep the image that an engine made for a task."""
-        if job.ready_at is not None:
-            return
-        now = self.clock()
-        self.metrics.rendered(now - (job.accepted if job.began is None else job.began))
-        # A full disk keeps nothing, but the image is in memory: it can be reported and fetched.
-        self._kept(lambda: self.accounts.finish(job, image, max(now, job.accepted + self.pace(job.order))))
-        self._ended(job)
+        began = job.accepted if job.began is None else job.began
+        self.metrics.rendered(self.clock() - began)
+        self._keep_image(job, image)
 
     def fail(self, job: TaskRecord, reason: str) -> None:
         """End a task whose image the engine could not make, and return its credits."""
-        self.conclude(job, Ending("Error", {"error": reason}))
+        self.conclude(job, Ending("Error", {"error": reason}), fence=job.fence)
 
     def cancel(self, job: TaskRecord) -> None:
         """End a task at its owner's wish, and stop the engine."""
         self.conclude(job, endings.CANCELLED)
         self._report("cancelled", job)
 
-    def conclude(self, job: TaskRecord, ending: Ending, at: float | None = None) -> None:
-        """End a task without an image, now or at a moment; a task that has ended stays as it is."""
-        if job.has_ended(self.clock()):
-            return
-        self._kept(lambda: self.accounts.end(job, ending, self.clock() if at is None else at))
-        if ending.word:
+    def conclude(self, job: TaskRecord, ending: Ending, fence: int | None = None) -> None:
+        """End a task without an image; one that has ended, or that another worker has by now, stays as it is."""
+        moved = False
+
+        def write() -> None:
+            nonlocal moved
+            now = self.clock()
+            moved = self.tasks.end(job, ending, now, now, fence)
+            if moved:
+                inputs.drop(self.store.files, job)
+
+        self._kept(write)
+        if moved:
             self._ended(job)
+
+    def note_delivered(self, job: TaskRecord) -> None:
+        """Note that an image was collected, for the end of the server waits for that."""
+        self._kept(lambda: self.tasks.note_delivered(job))
 
     def result(self, job: TaskRecord, origin: str, now: float, life: float | None = None) -> Json:
         """Write what was made, with a link signed at this moment that lives for `life` seconds."""
@@ -208,16 +271,23 @@ class ServerState:
             "engine": self.engine,
         }
 
-    def delivery(self, job: TaskRecord) -> Flow[None] | None:
-        """Return the flow that delivers a task's webhook, if one is due and no other flow delivers it."""
+    def take_webhook(self, job: TaskRecord) -> bool:
+        """Take the webhook of a task that has ended, unless it is under way or was delivered."""
+        return job.has_ended(self.clock()) and self.tasks.take_webhook(job, self.process)
+
+    def take_webhooks(self, most: int) -> list[TaskRecord]:
+        """Take webhooks that are due and that nobody delivers, the longest due first."""
+        return self.tasks.take_webhooks(self.process, self.clock(), most)
+
+    def delivery(self, job: TaskRecord) -> Flow[None]:
+        """Return the flow that delivers a webhook that was taken."""
         webhook, now = job.webhook, self.clock()
-        if webhook is None or webhook.state != "waiting" or not job.has_ended(now):
-            return None
+        assert webhook is not None, "only tasks with a webhook are taken"
         made = self.result(job, job.task.polling_url.partition("/v1/")[0], now) if job.word == "Ready" else None
         body = webhooks.write_body(job, made, job.ready_at or now)
 
         def saved() -> None:
-            self._kept(lambda: self.accounts.note(job))
+            self._kept(lambda: self.tasks.note_webhook(job, webhook, self.process))
             if webhook.state != "pending":
                 self.metrics.webhooks[webhook.state] += 1
 
@@ -226,39 +296,97 @@ class ServerState:
 
         return webhooks.deliver(webhook, body, self.policy, self.clock, saved=saved, meet=meet)
 
-    def _start(self, job: TaskRecord, rule: FaultRule | None = None) -> None:
-        self.metrics.accepted[job.model.name] += 1
-        decided = _decided(rule) or (endings.asked_for(job.order.prompt) if self._magic else None)
-        if decided is None:
-            self._report("accepted", job)
-        else:
-            self.conclude(job, decided, self.clock() + self.pace(job.order))
-
     def check_storage(self) -> bool:
         """Whether tasks can be kept; after a failed write the storage is tried again."""
-        return self.storage_error is None or self._kept(self.accounts.probe)
+        return self.storage_error is None or self._kept(self.store.probe)
+
+    def unavailable(self, error: StorageError) -> ServerError:
+        """Note that the state could not be asked, and return the answer for it."""
+        self.note_storage(error)
+        return ServerError("storage", "The server's state cannot be read now.", retry_after=RETRY_STORAGE)
+
+    async def flush(self) -> None:
+        """Come back when what was written so far would survive a power cut; raises `ServerError`."""
+        try:
+            await self.store.flushed()
+        except StorageError as error:
+            self.note_storage(error)
+            raise ServerError("internal", UNKNOWN) from None
 
     def forget(self) -> float:
-        """Drop the tasks whose images were kept long enough, and return the moment."""
+        """Drop the tasks whose images were kept long enough, once a second, and return the moment."""
         now, before = self.clock(), self.storage_error
+        if now - self._swept < SWEEP_EVERY:
+            return now
+        self._swept = now
+        for job, image in list(self._unkept.values()):
+            self._keep_image(job, image)
         # Nothing may have been written, so success proves nothing about the storage.
-        if self._kept(lambda: self.accounts.forget(now)):
+        if self._kept(lambda: self.tasks.forget(now)):
             self.storage_error = before
         return now
 
-    def _kept(self, write: Callable[[], None]) -> bool:
-        """Write to the storage; a failure is kept for `/healthz` and logged once a minute."""
+    def _asked_for(self, job: TaskRecord) -> Ending | None:
+        return endings.asked_for(job.order.prompt) if self._magic else None
+
+    def _decide(self, job: TaskRecord, ending: Ending) -> None:
+        now = self.clock()
+        if ending.word:
+            self.tasks.end(job, ending, now, now + self.pace(job.order))
+        else:
+            self.tasks.stick(job, now)
+
+    def _complete(self, job: TaskRecord) -> bool:
+        """Give a task the images that came with it; without one of them it ends, since its image would differ."""
+        if inputs.take(self.store.files, job):
+            return True
+        self.conclude(job, endings.INPUTS_LOST, job.fence)
+        return False
+
+    def _keep_image(self, job: TaskRecord, image: bytes) -> None:
+        moved = False
+
+        def write() -> None:
+            nonlocal moved
+            moved = self._write_image(job, image)
+
+        if not self._kept(write):
+            # The task stays as it is, and the image in memory, until the storage takes it.
+            self._unkept[job.task.id] = job, image
+            return
+        self._unkept.pop(job.task.id, None)
+        if moved:
+            self._ended(job)
+
+    def _write_image(self, job: TaskRecord, image: bytes) -> bool:
+        """Write the image under a name of this worker's own, then the move; a late image goes again."""
+        name = image_file(job)
+        self.store.files.put(name, image, overwrite=True)
+        ready_at = max(self.clock(), job.accepted + self.pace(job.order))
+        if not self.tasks.finish(job, name, len(image), ready_at):
+            self.store.files.remove(name)
+            return False
+        # From here on its inputs are no longer needed.
+        inputs.drop(self.store.files, job)
+        return True
+
+    def _kept(self, write: Callable[[], object]) -> bool:
+        """Write to the storage; says whether it took it."""
         try:
             write()
         except StorageError as error:
-            self.storage_error = str(error)
-            now = self.clock()
-            if self._storage_logged is None or now - self._storage_logged >= LOG_EVERY:
-                self._storage_logged = now
-                log.warning("%s Free some space; submits are refused with 503 until it can be written.", error)
+            self.note_storage(error)
             return False
         self.storage_error = None
         return True
+
+    def note_storage(self, error: StorageError) -> None:
+        """Keep a failure of the storage for `/healthz`, and log it once a minute."""
+        self.storage_error = str(error)
+        now = self.clock()
+        if self._storage_logged is None or now - self._storage_logged >= LOG_EVERY:
+            self._storage_logged = now
+            log.warning("%s Free some space; submits are refused with 503 until it can be written.", error)
 
     def _ended(self, job: TaskRecord) -> None:
         self.metrics.ended[job.word] += 1

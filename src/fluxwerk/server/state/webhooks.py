@@ -17,8 +17,8 @@ from fluxwerk.protocol.webhook import sign
 from fluxwerk.server.address import take_apart
 from fluxwerk.server.faults.effects import GARBLED
 from fluxwerk.server.faults.rules import FaultRule
-from fluxwerk.server.state.accounts import TaskRecord
 from fluxwerk.server.state.outgoing import OutgoingWebhook
+from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.types import Call, Flow, HttpRequest, Json
 
 # Seconds in which a receiver has to acknowledge with a 2xx.

@@ -1,0 +1,31 @@
+"""A storage in memory, for a server that keeps nothing beyond its process."""
+
+from __future__ import annotations
+
+
+class MemoryStorage:
+    """Objects by name, as long as the process lives."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, bytes] = {}
+
+    def put(self, name: str, data: bytes, *, overwrite: bool = False) -> str:
+        """Keep the bytes."""
+        if name in self._objects and not overwrite:
+            raise FileExistsError(name)
+        self._objects[name] = data
+        return name
+
+    def get(self, name: str) -> bytes | None:
+        """Return what is kept under a name."""
+        return self._objects.get(name)
+
+    def remove(self, name: str) -> None:
+        """Let an object go, if it is there."""
+        self._objects.pop(name, None)
+
+    def check(self) -> None:
+        """Memory always takes what it is given."""
+
+    def check_name(self, name: str) -> None:
+        """Every name will do."""

@@ -1,0 +1,101 @@
+"""The SQL of the tasks' moves and questions, which SQLite and PostgreSQL understand alike."""
+
+from __future__ import annotations
+
+# The columns of a webhook stand beside those of its task.
+SELECT = """
+    select task.*, webhook.url as hook_url, webhook.secret as hook_secret, webhook.state as hook_state,
+        webhook.attempts as hook_attempts
+    from task left join webhook on webhook.task = task.id
+"""
+# A task whose ending may not be shown yet; until then an ending can be replaced.
+OPEN = "(stage <> 'ended' or ready_at > :now)"
+CHARGE = """
+    insert into account (id, spent) values (:account, :cost)
+    on conflict (id) do update set spent = account.spent + excluded.spent returning spent
+"""
+HELD = """
+    select holds_until from task where account = :account and pool = :pool and holds_until > :now and forget_at > :now
+    order by holds_until limit :most
+"""
+COLUMNS = (
+    "id",
+    "account",
+    "model",
+    "pool",
+    "folder",
+    "stage",
+    "word",
+    "accepted",
+    "holds_until",
+    "forget_at",
+    "cost",
+    "input_mp",
+    "output_mp",
+    "polling_url",
+    "prompt",
+    "words",
+    "options",
+    "inputs",
+    "idempotency_key",
+    "idempotency_digest",
+)
+INSERT = f"""
+    insert into task ({", ".join(COLUMNS)}) values ({", ".join(f":{name}" for name in COLUMNS)})
+    on conflict (account, idempotency_key) where idempotency_key is not null do nothing
+"""
+CLAIM = """
+    update task set stage = 'running', fence = fence + 1, worker = :worker where number = (
+        select number from task where stage = 'queued' order by priority desc, number limit 1
+    ) returning id
+"""
+BEGIN = """
+    update task set stage = 'running', fence = fence + 1, worker = :worker
+    where id = :id and stage in ('queued', 'running') returning id
+"""
+ADVANCE = """
+    update task set progress = :progress, preview = :preview, began = coalesce(began, :now)
+    where id = :id and fence = :fence and stage = 'running'
+"""
+FINISH = """
+    update task set stage = 'ended', word = 'Ready', settled = cost, ready_at = :at, holds_until = :at,
+        forget_at = :forget_at, image = :image, image_bytes = :image_bytes, preview = null, worker = null
+    where id = :id and fence = :fence and stage in ('queued', 'running')
+"""
+LOCK = f"update task set fence = fence + 1 where id = :id and {OPEN} {{own}} returning cost, settled, image"
+END = """
+    update task set stage = 'ended', word = :word, details = :details, settled = :settled, ready_at = :at,
+        holds_until = :at, forget_at = :forget_at, image = null, image_bytes = null, preview = null, worker = null
+    where id = :id
+"""
+STICK = "update task set stage = 'stuck', forget_at = :forget_at where id = :id and stage <> 'ended'"
+REQUEUE = """
+    update task set stage = 'queued', word = 'Pending', ready_at = null, holds_until = :never, forget_at = :never,
+        settled = null, image = null, image_bytes = null, began = null, worker = null
+    where id = :id
+"""
+COUNT = """
+    select case when ready_at <= :now then word else 'Pending' end as status, count(*) as number
+    from task where forget_at > :now group by 1
+"""
+BUSY = """
+    select 1 as busy from task where holds_until > :now and forget_at > :now
+    union all
+    select 1 from task where word = 'Ready' and delivered = 0 and ready_at > :since and ready_at <= :now
+    limit 1
+"""
+FORGOTTEN = "select id, image, inputs from task where forget_at <= :now order by forget_at limit :most"
+ADD_WEBHOOK = """
+    insert into webhook (task, account, url, secret, state, attempts)
+    values (:task, :account, :url, :secret, 'waiting', '[]')
+"""
+WEBHOOK_DUE = "update webhook set due = :at where task = :id"
+TAKE_WEBHOOK = "update webhook set state = 'pending', owner = :owner where task = :id and state = 'waiting'"
+NOTE_WEBHOOK = """
+    update webhook set state = :state, attempts = :attempts where task = :id and owner = :owner
+"""
+TAKE_WEBHOOKS = """
+    update webhook set state = 'pending', owner = :owner where task in (
+        select task from webhook where state = 'waiting' and due <= :now order by due limit :most {skip_locked}
+    ) returning task
+"""

@@ -1,0 +1,46 @@
+"""One accepted task as a value: what was ordered and charged, and how it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from fluxwerk.catalog.rows import Model
+from fluxwerk.engines import Order
+from fluxwerk.server.state.outgoing import OutgoingWebhook
+from fluxwerk.types import Json, Task
+
+
+@dataclass(slots=True)
+class TaskRecord:
+    """One row of the state as it was read; times are seconds on the server's clock.
+
+    `account` is the SHA-256 of the key that pays.  `began` is when the engine took it up, `settled` what it costs in
+    the end, `idempotency` the submit's idempotency key with the SHA-256 of its body.  `inputs` names the images that
+    came with it, which only who renders it reads.  `stage` is queued, running, stuck or ended, and `fence` the number
+    that a move of this reader has to name.  `image` is where its image is stored.
+    """
+
+    task: Task
+    account: str = field(repr=False)
+    model: Model
+    order: Order
+    accepted: float
+    folder: str = field(default="", repr=False)
+    ready_at: float | None = None
+    word: str = "Pending"
+    details: Json = None
+    stage: str = "queued"
+    fence: int = 0
+    progress: float | None = None
+    preview: bytes | None = field(default=None, repr=False)
+    began: float | None = None
+    settled: Decimal | None = None
+    webhook: OutgoingWebhook | None = field(default=None, repr=False)
+    idempotency: tuple[str, str] | None = field(default=None, repr=False)
+    inputs: tuple[str, ...] = ()
+    image: str | None = field(default=None, repr=False)
+
+    def has_ended(self, now: float) -> bool:
+        """Whether its ending may be shown by now; until then it holds its slot."""
+        return self.ready_at is not None and now >= self.ready_at

@@ -1,0 +1,322 @@
+"""Every task, and the moves it makes: each is one transaction that names where it starts from.
+
+A move returns whether it happened.  One that comes too late, from a worker that lost the task to another or after its
+owner cancelled it, changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from decimal import Decimal
+from typing import Any
+
+from fluxwerk.errors import FluxwerkError
+from fluxwerk.ledger.database import Row, Transaction
+from fluxwerk.protocol.wire import dump
+from fluxwerk.server.faults.endings import Ending
+from fluxwerk.server.state import rows
+from fluxwerk.server.state.outgoing import OutgoingWebhook
+from fluxwerk.server.state.rows import NEVER, credits_of
+from fluxwerk.server.state.search import Search
+from fluxwerk.server.state.statements import (
+    ADD_WEBHOOK,
+    ADVANCE,
+    BEGIN,
+    BUSY,
+    CHARGE,
+    CLAIM,
+    COUNT,
+    END,
+    FINISH,
+    FORGOTTEN,
+    HELD,
+    INSERT,
+    LOCK,
+    NOTE_WEBHOOK,
+    REQUEUE,
+    SELECT,
+    STICK,
+    TAKE_WEBHOOK,
+    TAKE_WEBHOOKS,
+    WEBHOOK_DUE,
+)
+from fluxwerk.server.state.store import Store
+from fluxwerk.server.state.task import TaskRecord
+from fluxwerk.types import Json
+
+# How long an image outlives its task's end, in seconds: six times as long as a link to it lives.
+KEEP = 3600.0
+# How many tasks are dropped at a time, so that nobody waits long for it.
+DROPPED_AT_ONCE = 100
+# What reading a row raises when it is damaged, or written by a release with other models or fields.
+UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, FluxwerkError)
+
+log = logging.getLogger("fluxwerk.server")
+
+
+class SlotsTakenError(Exception):
+    """The account has as many tasks in flight as it may have."""
+
+
+class CreditsSpentError(Exception):
+    """The account has `left` credits, which are too few for the task."""
+
+    def __init__(self, left: Decimal) -> None:
+        super().__init__(f"{left} credits are left")
+        self.left = left
+
+
+class RepeatedSubmitError(Exception):
+    """A task with this idempotency key is there already."""
+
+
+class Tasks:
+    """The tasks of a store; what has ended is kept for `keep` seconds."""
+
+    def __init__(self, store: Store, keep: float = KEEP) -> None:
+        self._store = store
+        self._database = store.database
+        self._keep = keep
+
+    def accept(self, job: TaskRecord, granted: Decimal) -> None:
+        """Book a task: its slot, its cost, its row and its webhook, or nothing of them.
+
+        Raises `SlotsTakenError`, `CreditsSpentError` and `RepeatedSubmitError`.
+        """
+        row = rows.to_row(job)
+        with self._database.write() as transaction:
+            # This locks the account until the end, so the counts below hold, whoever else submits for it.
+            balance = transaction.one(CHARGE, account=job.account, cost=row["cost"] or 0)
+            left = granted - (credits_of(balance["spent"] if balance else 0) or 0)
+            if row["cost"] and left < 0:
+                raise CreditsSpentError(left + (job.task.cost or 0))
+            values = {"account": job.account, "pool": job.model.pool, "now": job.accepted, "most": job.model.slots}
+            if len(transaction.all(HELD, **values)) >= job.model.slots:
+                raise SlotsTakenError
+            if not transaction.run(INSERT, **row):
+                raise RepeatedSubmitError
+            if job.webhook is not None:
+                self._add_webhook(transaction, job, job.webhook)
+            if job.stage == "queued":
+                self._store.hand_over(transaction, job)
+
+    def claim(self, worker: str) -> TaskRecord | None:
+        """Take up the next task that waits, for a worker of this process."""
+        while row := self._changed(CLAIM, worker=worker):
+            # A row that cannot be read is put aside, and the next one is taken.
+            job = self._read(row)
+            if job is not None:
+                return job
+        return None
+
+    def begin(self, identity: str, worker: str) -> TaskRecord | None:
+        """Take up one task for a worker, also from a worker that lost it; `None` if it has ended."""
+        row = self._changed(BEGIN, id=identity, worker=worker)
+        return self._read(row) if row else None
+
+    def advance(self, job: TaskRecord, progress: float, preview: bytes | None, now: float) -> bool:
+        """Record how far the engine is."""
+        with self._database.write() as transaction:
+            values = {"id": job.task.id, "fence": job.fence, "now": now}
+            moved = transaction.run(ADVANCE, progress=progress, preview=preview, **values) > 0
+        if moved and job.began is None:
+            job.began = now
+        return moved
+
+    def finish(self, job: TaskRecord, image: str, size: int, ready_at: float) -> bool:
+        """Say where the image of a task is; it is shown from `ready_at` on."""
+        values = {"id": job.task.id, "fence": job.fence, "at": ready_at, "forget_at": ready_at + self._keep}
+        with self._database.write() as transaction:
+            if not transaction.run(FINISH, image=image, image_bytes=size, **values):
+                return False
+            transaction.run(WEBHOOK_DUE, id=job.task.id, at=ready_at)
+        job.stage, job.word, job.ready_at, job.image, job.settled = "ended", "Ready", ready_at, image, job.task.cost
+        return True
+
+    def end(self, job: TaskRecord, ending: Ending, now: float, at: float, fence: int | None = None) -> bool:
+        """End a task without an image, and return its credits unless they stay booked.
+
+        Only its worker names a `fence`; whoever else ends it locks the worker out.
+        """
+        own = "" if fence is None else "and fence = :fence"
+        values: dict[str, Any] = {"id": job.task.id, "now": now}
+        with self._database.write() as transaction:
+            found = transaction.one(LOCK.format(own=own), **values, **({} if fence is None else {"fence": fence}))
+            if found is None:
+                return False
+            cost = found["cost"] or 0
+            booked = cost if found["settled"] is None else found["settled"]
+            settled = cost if ending.paid else 0
+            details = None if ending.details is None else dump(ending.details).decode()
+            told = {"word": ending.word, "details": details, "settled": settled}
+            transaction.run(END, id=job.task.id, at=at, forget_at=at + self._keep, **told)
+            transaction.run(CHARGE, account=job.account, cost=settled - booked)
+            transaction.run(WEBHOOK_DUE, id=job.task.id, at=at)
+        if found["image"]:
+            self._store.files.remove(found["image"])
+        job.stage, job.word, job.details, job.ready_at = "ended", ending.word, ending.details, at
+        job.settled, job.image = credits_of(settled), None
+        return True
+
+    def stick(self, job: TaskRecord, now: float) -> None:
+        """Let a task never end; it goes as if it had ended now."""
+        with self._database.write() as transaction:
+            transaction.run(STICK, id=job.task.id, forget_at=now + self._keep)
+
+    def find(self, identity: str, now: float) -> TaskRecord | None:
+        """Find a task by its id."""
+        return self._one(f"{SELECT} where task.id = :id and forget_at > :now", id=identity, now=now)
+
+    def find_folder(self, folder: str, now: float) -> TaskRecord | None:
+        """Find a task by the folder that its links name."""
+        return self._one(f"{SELECT} where folder = :folder and forget_at > :now", folder=folder, now=now)
+
+    def find_repeated(self, account: str, key: str, now: float) -> TaskRecord | None:
+        """Find an account's task by the idempotency key of its submit."""
+        ask = f"{SELECT} where task.account = :account and idempotency_key = :key and forget_at > :now"
+        return self._one(ask, account=account, key=key, now=now)
+
+    def search(self, account: str, wanted: Search, now: float, most: int) -> list[TaskRecord]:
+        """List an account's tasks that a search finds, the newest first."""
+        clause, values = wanted.clause()
+        ask = f"{SELECT} where task.account = :account and forget_at > :now{clause} order by number desc limit :most"
+        return self._all(ask, account=account, now=now, most=most, **values)
+
+    def all(self, now: float) -> list[TaskRecord]:
+        """List every task that is kept, the oldest first."""
+        return self._all(f"{SELECT} where forget_at > :now order by number", now=now)
+
+    def held(self, account: str, pool: str, now: float, most: int) -> list[float]:
+        """Tell when each slot of a pool is free again that the account's tasks hold, and `NEVER` if that is not known.
+
+        At most `most` are counted.
+        """
+        held = self._database.ask(HELD, account=account, pool=pool, now=now, most=most)
+        return [row["holds_until"] for row in held]
+
+    def count(self, now: float) -> Counter[str]:
+        """Count the tasks that are kept, by status."""
+        return Counter({row["status"]: row["number"] for row in self._database.ask(COUNT, now=now)})
+
+    def is_quiet(self, now: float, linger: float) -> bool:
+        """Whether nothing runs, and nothing that became ready within the last `linger` seconds waits for collection."""
+        return not self._database.ask(BUSY, now=now, since=now - linger)
+
+    def note_delivered(self, job: TaskRecord) -> None:
+        """Note that an image was collected."""
+        with self._database.write() as transaction:
+            transaction.run("update task set delivered = 1 where id = :id and delivered = 0", id=job.task.id)
+
+    def forget(self, now: float) -> None:
+        """Drop tasks whose images were kept long enough, with their files."""
+        found = self._database.ask(FORGOTTEN, now=now, most=DROPPED_AT_ONCE)
+        if not found:
+            return
+        with self._database.write() as transaction:
+            for row in found:
+                transaction.run("delete from task where id = :id", id=row["id"])
+        for row in found:
+            for file in (*_input_files(row["id"], row["inputs"]), *([row["image"]] if row["image"] else ())):
+                self._store.files.remove(file)
+
+    def discard(self, job: TaskRecord) -> None:
+        """Drop one task with its image and its inputs."""
+        with self._database.write() as transaction:
+            transaction.run("delete from task where id = :id", id=job.task.id)
+        for file in (*(input_file(job.task.id, name) for name in job.inputs), *([job.image] if job.image else ())):
+            self._store.files.remove(file)
+
+    def take_webhook(self, job: TaskRecord, owner: str) -> bool:
+        """Take a webhook for delivery, unless another process has it or it was delivered."""
+        with self._database.write() as transaction:
+            return transaction.run(TAKE_WEBHOOK, id=job.task.id, owner=owner) > 0
+
+    def take_webhooks(self, owner: str, now: float, most: int) -> list[TaskRecord]:
+        """Take webhooks that are due and that nobody delivers, the longest due first."""
+        take = TAKE_WEBHOOKS.format(skip_locked=self._database.skip_locked)
+        with self._database.write() as transaction:
+            taken = [row["task"] for row in transaction.all(take, owner=owner, now=now, most=most)]
+            jobs = (self._one(f"{SELECT} where task.id = :id", id=identity) for identity in taken)
+            return [job for job in jobs if job is not None]
+
+    def note_webhook(self, job: TaskRecord, webhook: OutgoingWebhook, owner: str) -> bool:
+        """Write down what became of an attempt to deliver a webhook."""
+        values = {"state": webhook.state, "attempts": rows.write_attempts(webhook)}
+        with self._database.write() as transaction:
+            return transaction.run(NOTE_WEBHOOK, id=job.task.id, owner=owner, **values) > 0
+
+    def owed(self) -> list[TaskRecord]:
+        """List the tasks that have ended and whose webhooks nobody delivers yet."""
+        return self._all(f"{SELECT} where webhook.state = 'waiting' and webhook.due is not null order by webhook.due")
+
+    def next_webhook(self) -> float | None:
+        """Tell when the next webhook is due that nobody delivers."""
+        found = self._database.ask("select min(due) as due from webhook where state = 'waiting'")
+        due: float | None = found[0]["due"] if found else None
+        return due
+
+    def resume(self) -> list[TaskRecord]:
+        """Take over what the process before had under way, and return the tasks that were stuck.
+
+        What was running waits again, what has lost its image is rendered again, and webhooks go on where they stood.
+        """
+        with self._database.write() as transaction:
+            transaction.run("update task set stage = 'queued', began = null, worker = null where stage = 'running'")
+            transaction.run("update webhook set state = 'waiting', owner = null where state = 'pending'")
+        self._render_lost()
+        return self._all(f"{SELECT} where stage = 'stuck' order by number")
+
+    def requeue(self, job: TaskRecord) -> None:
+        """Let a stuck task wait for a worker."""
+        with self._database.write() as transaction:
+            transaction.run(REQUEUE, id=job.task.id, never=NEVER)
+
+    def _render_lost(self) -> None:
+        for row in self._database.ask("select id, image, image_bytes from task where word = 'Ready'"):
+            if self._store.size(row["image"]) != row["image_bytes"]:
+                with self._database.write() as transaction:
+                    transaction.run(REQUEUE, id=row["id"], never=NEVER)
+
+    def _add_webhook(self, transaction: Transaction, job: TaskRecord, webhook: OutgoingWebhook) -> None:
+        values = {"task": job.task.id, "account": job.account, "url": webhook.url, "secret": webhook.secret}
+        transaction.run(ADD_WEBHOOK, **values)
+
+    def _changed(self, sql: str, **values: Any) -> Row | None:
+        with self._database.write() as transaction:
+            found = transaction.one(sql, **values)
+            return transaction.one(f"{SELECT} where task.id = :id", id=found["id"]) if found else None
+
+    def _one(self, sql: str, **values: Any) -> TaskRecord | None:
+        found = self._all(sql, **values)
+        return found[0] if found else None
+
+    def _all(self, sql: str, **values: Any) -> list[TaskRecord]:
+        read = (self._read(row) for row in self._database.ask(sql, **values))
+        return [job for job in read if job is not None]
+
+    def _read(self, row: Row) -> TaskRecord | None:
+        """Read a task; one that cannot be read is named in the log, and put aside where no other release needs it."""
+        try:
+            return rows.from_row(row)
+        except UNREADABLE as error:
+            self._store.put_aside(row, f"{type(error).__name__}: {error}")
+            return None
+
+
+def input_file(identity: str, name: str) -> str:
+    """Name the file of one image that came with a task."""
+    return f"inputs/{identity}.{name}"
+
+
+def image_file(job: TaskRecord) -> str:
+    """Name the file of a task's image; each worker that takes the task up writes a file of its own."""
+    return f"images/{job.folder[:2]}/{job.folder}.{job.fence}.{job.order.output_format}"
+
+
+def _input_files(identity: str, inputs: Json) -> list[str]:
+    try:
+        return [input_file(identity, name) for name in json.loads(inputs)]
+    except ValueError:
+        return []
