@@ -216,16 +216,17 @@ def command(
 
     _check_public(public_url)
     known_as = dict(map(_alias, aliases))
+    store = _store(state)
     gateway = {"upstream": upstream, "upstream-key-file": upstream_key, "delivery-host": delivery_hosts}
     if engine == "upstream":
         _refuse_all("diffusers", weights=weights, device=device, compile=compiled, quantize=quantize, previews=previews)
-        painter = _upstream(upstream, upstream_key, delivery_hosts)
+        painter = _upstream(store, upstream, upstream_key, delivery_hosts)
     else:
         _refuse_all("upstream", **gateway)
         painter = _painter(engine, weights, device, quantize, compiled=compiled, previews=previews)
     _log(log_format, prompts=log_prompts)
     hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read
-    guard, script, store = _guard(networks, hosts), _script(trouble), _store(state)
+    guard, script = _guard(networks, hosts), _script(trouble)
     serving = ServerState(
         _accounts(keys, keyring, credit, keep, store),
         time.time,
@@ -364,11 +365,11 @@ def _diffusers(
     return LocalEngine(table, devices, compiled=compiled, previews=previews)
 
 
-def _upstream(url: str | None, key_file: str | None, delivery_hosts: tuple[str, ...]) -> LiveEngine:
+def _upstream(store: Store, url: str | None, key_file: str | None, delivery_hosts: tuple[str, ...]) -> LiveEngine:
     from fluxwerk.cli.gateway import upstream_engine  # noqa: PLC0415
-    from fluxwerk.engines.upstream.journal import MemoryJournal  # noqa: PLC0415
+    from fluxwerk.server.state.upstream import RowJournal  # noqa: PLC0415
 
-    return upstream_engine(MemoryJournal(), url, key_file, delivery_hosts)
+    return upstream_engine(RowJournal(store), url, key_file, delivery_hosts)
 
 
 def _refuse_all(engine: str, **given: object) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from fluxwerk import imagefile
 from fluxwerk.drive import drive_async
 from fluxwerk.engines import LiveEngine, OrderEndedError, RenderProgress, Report
-from fluxwerk.errors import StorageError
+from fluxwerk.errors import ConflictError, StorageError
 from fluxwerk.server.faults.endings import CANCELLED, Ending
 from fluxwerk.server.fetch import Guard
 from fluxwerk.server.shares import Shares
@@ -118,6 +118,8 @@ class BackgroundWorkers:
         except OrderEndedError as end:
             ending = Ending(end.word, end.details, paid=end.paid)
             await self._do(lambda: state.conclude(job, ending, job.fence))
+        except ConflictError as lost:
+            log.warning("%s", lost)
         except Exception as error:
             log.exception("task %s failed in the engine %s", job.task.id, self._engine.name)
             reason = f"{type(error).__name__}: {error}"

@@ -47,6 +47,8 @@ class UpstreamEngine(FullAbilities):
     """
 
     name = "upstream"
+    # Of these some wait for a slot, so that none stays free, and some are downloaded.
+    capacity = 96
 
     def __init__(self, client: AsyncClient, journal: UpstreamJournal, *, patience: float = PATIENCE) -> None:
         self._client = client

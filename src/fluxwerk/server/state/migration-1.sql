@@ -78,3 +78,25 @@ create table process (
 
 -- Rows that could not be read, kept for repair.
 create table damaged (number bigint, id text, account text, body text, reason text);
+
+-- What a gateway knows of a task at the service upstream, from the intent on; it outlives the task where it is in doubt.
+-- A row without `ended` holds a slot of its pool. `id` is the service's, `settled` says how a person settled a doubt.
+create table upstream (
+    task text primary key,
+    account text not null,
+    model text not null,
+    pool text not null,
+    intended double precision not null,
+    id text,
+    url text,
+    cost bigint,
+    submitted double precision,
+    ended double precision,
+    doubt text,
+    settled text
+);
+create index upstream_slot on upstream (pool, intended) where ended is null;
+create index upstream_doubt on upstream (intended) where doubt is not null and settled is null;
+
+-- The slots of one pool, which all machines share; its row is locked while one is granted.
+create table pool (name text primary key, granted bigint not null default 0);

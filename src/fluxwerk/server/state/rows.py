@@ -70,7 +70,7 @@ def to_row(job: TaskRecord) -> dict[str, Any]:
 def from_row(row: Mapping[str, Any]) -> TaskRecord:
     """Read a task; raises whatever a damaged row, or one of a release with other models, brings about."""
     told: dict[str, Json] = json.loads(row["options"])
-    offset = told.pop("offset")
+    offset, made_prompt = told.pop("offset"), told.pop("made_prompt", None)
     told["names"] = tuple(told["names"])
     if row["image"]:
         # A service upstream may have made another format than was expected.
@@ -105,6 +105,7 @@ def from_row(row: Mapping[str, Any]) -> TaskRecord:
         (row["idempotency_key"], row["idempotency_digest"]) if row["idempotency_key"] else None,
         tuple(json.loads(row["inputs"])),
         row["image"],
+        made_prompt,
     )
 
 

@@ -263,7 +263,7 @@ class ServerState:
         ended = job.ready_at or now
         return {
             "sample": f"{origin}{where}?{links.sign(self.secret, where, content_type(job), until)}",
-            "prompt": job.order.prompt,
+            "prompt": job.order.prompt if job.made_prompt is None else job.made_prompt,
             "seed": job.order.seed,
             "start_time": job.accepted,
             "end_time": ended,

@@ -69,6 +69,8 @@ END = """
     where id = :id
 """
 STICK = "update task set stage = 'stuck', forget_at = :forget_at where id = :id and stage <> 'ended'"
+# Whether another service was asked for the task, and has not said that it took nothing.
+IS_UPSTREAM = "select 1 as asked from upstream where task = :id"
 REQUEUE = """
     update task set stage = 'queued', word = 'Pending', ready_at = null, holds_until = :never, forget_at = :never,
         settled = null, image = null, image_bytes = null, began = null, worker = null

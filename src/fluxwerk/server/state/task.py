@@ -18,7 +18,8 @@ class TaskRecord:
     `account` is the SHA-256 of the key that pays.  `began` is when the engine took it up, `settled` what it costs in
     the end, `idempotency` the submit's idempotency key with the SHA-256 of its body.  `inputs` names the images that
     came with it, which only who renders it reads.  `stage` is queued, running, stuck or ended, and `fence` the number
-    that a move of this reader has to name.  `image` is where its image is stored.
+    that a move of this reader has to name.  `image` is where its image is stored, and
+    `made_prompt` what a service upstream made of its prompt.
     """
 
     task: Task
@@ -40,6 +41,7 @@ class TaskRecord:
     idempotency: tuple[str, str] | None = field(default=None, repr=False)
     inputs: tuple[str, ...] = ()
     image: str | None = field(default=None, repr=False)
+    made_prompt: str | None = field(default=None, repr=False)
 
     def has_ended(self, now: float) -> bool:
         """Whether its ending may be shown by now; until then it holds its slot."""

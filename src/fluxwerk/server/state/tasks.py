@@ -33,6 +33,7 @@ from fluxwerk.server.state.statements import (
     FORGOTTEN,
     HELD,
     INSERT,
+    IS_UPSTREAM,
     LOCK,
     NOTE_WEBHOOK,
     REQUEUE,
@@ -148,7 +149,9 @@ class Tasks:
                 return False
             cost = found["cost"] or 0
             booked = cost if found["settled"] is None else found["settled"]
-            settled = cost if ending.paid else 0
+            # What another service was asked for stays booked, whoever gives the task up.
+            paid = ending.paid or transaction.one(IS_UPSTREAM, id=job.task.id) is not None
+            settled = cost if paid else 0
             details = None if ending.details is None else dump(ending.details).decode()
             told = {"word": ending.word, "details": details, "settled": settled}
             transaction.run(END, id=job.task.id, at=at, forget_at=at + self._keep, **told)
@@ -217,6 +220,7 @@ class Tasks:
         with self._database.write() as transaction:
             for row in found:
                 transaction.run("delete from task where id = :id", id=row["id"])
+                transaction.run("delete from upstream where task = :id and doubt is null", id=row["id"])
         for row in found:
             for file in (*_input_files(row["id"], row["inputs"]), *([row["image"]] if row["image"] else ())):
                 self._store.files.remove(file)

@@ -1,0 +1,88 @@
+"""How full a gateway keeps the 24 slots of its account, beside a client that holds the account itself.
+
+Run by hand, on a quiet machine: python bench/gateway.py [images] [seconds].  A server that plays the service takes
+`seconds` for each image, and every process is one of its own.  Utilisation is the time that the slots were needed by
+the time that they were there: images × seconds / (24 × what it took), from the first submit to the last image.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fluxwerk import AsyncClient
+from fluxwerk.polling.history import PollingHistory
+
+SLOTS = 24
+KEY = "the-service-knows-this-key"
+
+
+@contextmanager
+def served(*options: str) -> Iterator[str]:
+    """Run `fluxwerk serve` in a process of its own, and yield its address."""
+    command = [sys.executable, "-m", "fluxwerk", "serve", "--port", "0", *options]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "BFL_API_KEY": KEY}
+    ) as process:
+        assert process.stderr
+        said = re.search(r"http://\S+:\d+", process.stderr.readline())
+        assert said
+        try:
+            yield said[0]
+        finally:
+            process.kill()
+
+
+async def fetch(base: str, images: int, keys: list[str]) -> float:
+    """Let one application for each key fetch its share at once, and return the seconds."""
+
+    async def one(key: str) -> None:
+        async with AsyncClient(key, base_url=base, history=PollingHistory()) as client:
+            requests = (f"a fox {number}" for number in range(images // len(keys)))
+            async for made in client.generate_many(requests, model="flux-2-pro", width=64, height=64):
+                if made.error:
+                    raise made.error
+
+    began = time.perf_counter()
+    await asyncio.gather(*map(one, keys))
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    images, seconds = int((sys.argv[1:] or ["480"])[0]), float((sys.argv[2:] or ["1"])[0])
+    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime('%F')}")
+    used = {}
+    for name, keys in (
+        ("direct", []),
+        ("gateway, 1 application", ["one"]),
+        ("gateway, 2 applications", ["one", "two"]),
+    ):
+        with served("--seconds", str(seconds), "--key", KEY) as service:
+            if not keys:
+                took = asyncio.run(fetch(service, images, [KEY]))
+            else:
+                with (
+                    tempfile.TemporaryDirectory() as folder,
+                    served(
+                        "--engine", "upstream", "--upstream", service, "--state", str(Path(folder) / "state")
+                    ) as gateway,
+                ):
+                    took = asyncio.run(fetch(gateway, images, keys))
+        used[name] = images * seconds / (SLOTS * took)
+        ratio = used[name] / used["direct"]
+        print(
+            f"{name:24}  {took:6.2f} s for {images} images of {seconds:g} s  {used[name]:5.3f}  {ratio:5.3f} of direct"
+        )
+
+
+if __name__ == "__main__":
+    main()
