@@ -19,6 +19,7 @@ from fluxwerk.cli.group import group
 from fluxwerk.errors import ModerationError, TaskFailedError
 from fluxwerk.ledger.job import Stage
 from fluxwerk.ledger.ledger import Ledger
+from fluxwerk.server.faults.rules import FaultRule
 from fluxwerk.server.loopback import loopback
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.testing.face_to_face import Blank
@@ -57,7 +58,7 @@ class Shell:
 
     @property
     def accepted(self) -> list[Any]:
-        return list(self.books.jobs.values())
+        return self.books.tasks.all(0.0)
 
 
 @contextmanager
@@ -255,7 +256,8 @@ def test_the_account_and_the_ledger_are_compared(shell: Shell):
     shell.run()
     said = shell("costs", "--reconcile", "--base-url", shell.base).output
     assert "the balance fell by 7.4 credits ($0.074) and the ledger recorded 7.4 credits ($0.074): they agree." in said
-    shell.books.account(KEY).spent += 5
+    with shell.books.store.database.write() as transaction:
+        transaction.run("update account set spent = spent + 5000000")
     said = shell("costs", "--reconcile", "--base-url", shell.base).output
     assert "They differ by 5 credits ($0.05)." in said
     told = shell("costs", "--reconcile", "--json", "--base-url", shell.base).stdout.splitlines()
@@ -272,12 +274,12 @@ def test_doubts_explain_why_the_account_lost_less_than_the_ledger_booked(shell: 
     assert "Jobs in doubt that were not charged can explain the difference" in said
 
 
-def in_doubt(shell: Shell) -> None:
-    """Pretend that the process died right after the submit of the first job."""
+def in_doubt(shell: Shell, jobs: int = 1) -> None:
+    """Pretend that the process died right after the submits of the first jobs."""
     shell("batch", "plan", "prompts.csv")
     with shell.ledger() as ledger:
         worker = ledger.leases.register()
-        ledger.submitting(worker, 1, shell.base)
+        ledger.submitting(worker, jobs, shell.base)
         ledger.leases.unregister(worker)
 
 
@@ -289,6 +291,56 @@ def test_a_doubt_is_listed_explained_and_settled(shell: Shell, word: str, stage:
     assert f"Job 1 is {stage} now." in shell("batch", "settle", "1", word).output
     assert "not in doubt" in shell("batch", "settle", "1", word, code=8).stderr
     assert "Exactly one of" in shell("batch", "settle", "1", code=2).stderr
+
+
+def test_all_doubts_of_a_model_are_settled_alike(shell: Shell):
+    in_doubt(shell, 3)
+    told = json.loads(shell("batch", "settle", "--all", "charged", "--model", "flux-2-pro", "--json").stdout)
+    assert [one["stage"] for one in told["settled"]] == ["failed", "failed"]
+    assert "Job 2 is planned now." in shell("batch", "settle", "--all", "not-charged").output
+    assert "No job was settled." in shell("batch", "settle", "--all", "not-charged").output
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(["--charged"], "need a JOB"), (["1", "--charged", "--all", "charged"], "Exactly one"), ([], "need a terminal")],
+)
+def test_settling_without_a_job_or_an_answer_says_what_is_needed(shell: Shell, words: list[str], told: str):
+    shell("batch", "plan", "prompts.csv")
+    assert told in shell("batch", "settle", *words, code=2).stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the questions are asked through a pseudo-terminal")
+def test_settling_without_a_job_asks_about_each_doubt(shell: Shell):
+    import pty  # noqa: PLC0415  (not on Windows)
+
+    in_doubt(shell, 3)
+    keyboard, terminal = pty.openpty()
+    os.write(keyboard, b"c\nt\nabc\nq\n")
+    command = [sys.executable, "-m", "fluxwerk", "batch", "settle", "--ledger", "prompts.ledger"]
+    done = subprocess.run(
+        command, cwd=shell.folder, stdin=terminal, capture_output=True, text=True, timeout=60, check=True
+    )
+    os.close(keyboard)
+    os.close(terminal)
+    assert "'a fox'" in done.stdout
+    with shell.ledger() as ledger:
+        assert [row["stage"] for row in ledger.rows()] == ["failed", "submitted", "in doubt"]
+
+
+def test_a_balance_settles_a_doubt_and_why_shows_the_arithmetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The first submit is answered by the error page of a proxy, and was not taken."""
+    monkeypatch.chdir(tmp_path)
+    books = Accounts([KEY])
+    with loopback(Blank(), accounts=books, trouble=[FaultRule(on="submit", do="page", status=502, first=1)]) as base:
+        shell = Shell(tmp_path, base, books)
+        shell.run("--exclusive-account", "--witness-after", "0")
+    assert len(shell.accepted) == 3
+    with shell.ledger() as ledger:
+        settled = next(row["id"] for row in ledger.rows() if ledger.doubts.evidence(row["id"]))
+    assert "none was charged" in shell("batch", "why", str(settled)).output
+    [evidence] = json.loads(shell("batch", "why", str(settled), "--json").stdout)["evidence"]
+    assert (evidence["verdict"], evidence["difference"]) == ("settled", 0)
 
 
 def test_a_doubt_is_settled_by_its_task(shell: Shell):

@@ -28,6 +28,7 @@ STANDS_ALONE = [
     "docs/how-to/migrate.md",
     "docs/how-to/prompts.md",
     "docs/how-to/retries.md",
+    "docs/how-to/money.md",
     "docs/how-to/trouble.md",
 ]
 OLD_NAMES = ("floors.md", "Misused", "Forgotten", "OutOfCredits", "fluxwerk.find", "fluxwerk.jobs", "engines.diffusers")

@@ -981,3 +981,10 @@ def test_no_message_repeats_more_than_200_characters_of_a_url():
     late = waiting(TaskTimeoutError("Too late."), task=Task("abc", f"{BASE}/v1/get_result?id=" + "x" * 5000))
     assert "its id and its polling_url" in str(late.error)
     assert len(str(late.error)) < 350
+
+
+def test_a_balance_is_read_until_it_stands_still():
+    talk = Talk(flow.ask_steady_credits(BASE, 2.0), *[says({"credits": left}) for left in (10, 7, 4, 4)])
+
+    assert talk.result == 4
+    assert talk.pauses == [0, 2, 2, 2]

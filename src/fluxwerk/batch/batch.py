@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -113,8 +114,10 @@ class Batch:
         Raises `InvalidUsageError` or `StorageError` before the first submit if no image can be stored.
         """
         self._check()
+        self._buy_anew()
         client = self._client or AsyncClient()
         self._settle_base(client.access.base)
+        self.ledger.doubts.use_account(hashlib.sha256(client.access.key.encode()).hexdigest())
         inputs = Inputs(self.ledger.database)
 
         def prepare(job: Job) -> tuple[Model, Request]:
@@ -198,6 +201,14 @@ class Batch:
                 f"The cap cannot hold, because the price of these jobs is not public: {names}. Plan them with "
                 "--assume-price CREDITS, or lift the cap with --max-cost none."
             )
+
+    def _buy_anew(self) -> None:
+        """Plan again, within `rebuy`, images that were charged and lost in earlier runs."""
+        if self._options.rebuy:
+            lost = [row["id"] for row in self.ledger.rows(Stage.FAILED) if row["kind"] == FailureKind.IN_DOUBT]
+            for job in lost[: self._options.rebuy]:
+                self.ledger.retry(job)
+            self._options = replace(self._options, rebuy=max(0, self._options.rebuy - len(lost)))
 
     def _settle_base(self, base: str) -> None:
         """Keep the tasks of one service together: another one does not know them."""

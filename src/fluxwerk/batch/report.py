@@ -156,8 +156,25 @@ def why(ledger: Ledger, identity: int) -> str:
     for step in ledger.transitions(identity):
         note = f": {redact(step['note'])}" if step["note"] else ""
         lines.append(f"  {_moment(step['at'])}  {step['before']} → {step['after']}{note}")
+    lines += _evidence(ledger, identity)
     advice = _advice(identity, Stage(row["stage"]), row["worker"])
     return "\n".join([*lines, *([advice] if advice else [])])
+
+
+def doubt_lines(ledger: Ledger, row: Row) -> Iterator[str]:
+    """Describe one job in doubt for the person who settles it."""
+    price = f"{to_credits(row['estimate'])} credits" if row["estimate"] is not None else "an unknown price"
+    yield f"  job {row['id']}, line {row['line']}: {row['model']}, {price}, attempt {row['attempt']}"
+    yield f"  in doubt since {_moment(row['moved'])}: {redact(row['reason'] or '')}"
+    prompt = ledger.job_fields(row).get("prompt")
+    if prompt:
+        yield f"  {prompt!r}"
+    yield from _evidence(ledger, row["id"])
+
+
+def _evidence(ledger: Ledger, identity: int) -> Iterator[str]:
+    for said in ledger.doubts.evidence(identity):
+        yield f"  {_moment(said['at'])}  the balance: {said['verdict']}. {said['text']}"
 
 
 def _advice(identity: int, stage: Stage, worker: str | None) -> str:

@@ -28,6 +28,15 @@ SILENT_AFTER = 60.0
 SERVER_ERROR = 500
 
 
+class OnDoubt(StrEnum):
+    """What a run does about a submit in doubt."""
+
+    STOP = "stop"  # submit nothing more
+    ASK = "ask"  # leave it to a person or a webhook
+    SETTLE = "settle"  # use the evidence that there is: the kept key, the balance
+    RESUBMIT = "resubmit"  # submit it again, and perhaps pay twice
+
+
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """How a run goes about its work; times in seconds.
@@ -40,6 +49,9 @@ class RunOptions:
     before, nothing more is submitted.  Trouble with the disk, the storage or the service is waited out during
     `endurance`, with pauses that grow from `first_pause`.  `offline` says that the server ends with this run and
     charges nothing, so that what it forgot may be asked for again.  `delivery_hosts` are those of the client.
+
+    `exclusive` promises that nobody else uses the account: then the balance settles doubts that are `witness_after`
+    old, once it stands still for `steady`, and `rebuy` images that were charged and lost are bought anew.
     """
 
     concurrency: int = 64
@@ -57,6 +69,11 @@ class RunOptions:
     offline: bool = False
     first_pause: float = 0.5
     submit_timeout: float = 120.0
+    on_doubt: OnDoubt = OnDoubt.SETTLE
+    exclusive: bool = False
+    rebuy: int = 0
+    witness_after: float = 120.0
+    steady: float = 2.0
     delivery_hosts: frozenset[str] = frozenset()
 
 
@@ -83,8 +100,8 @@ class RunEnd:
 class RunProgress:
     """One thing that happened to a job or to the run.
 
-    `kind` is a stage of the job, or one of held, released, stopping; `text` says more, for people; `failure` says why
-    a job failed, for programs.
+    `kind` is a stage of the job, or one of held, released, settled, unsettled, stopping; `text` says more, for people;
+    `failure` says why a job failed, for programs.
     """
 
     kind: str
@@ -223,7 +240,9 @@ class Run:
         """Report a job in doubt, and stop when a service that answers nothing would put all jobs in doubt."""
         self.doubts_in_a_row += 1
         self.report(RunProgress("in doubt", job, reason))
-        if self.doubts_in_a_row >= self.options.max_doubts:
+        if self.options.on_doubt is OnDoubt.STOP:
+            self.stop("a submit is in doubt", InDoubtError(reason))
+        elif self.doubts_in_a_row >= self.options.max_doubts:
             self.stop(f"{self.doubts_in_a_row} submits in a row were not answered", InDoubtError(reason))
 
     def count_failure(self, job: Job, error: FluxwerkError) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
 
 from fluxwerk import catalog
-from fluxwerk.batch.run import Run, RunProgress
+from fluxwerk.batch.run import OnDoubt, Run, RunProgress
 from fluxwerk.catalog.rows import Model
 from fluxwerk.drive import WALL, drive_async
 from fluxwerk.errors import (
@@ -35,6 +36,7 @@ from fluxwerk.ledger.job import Job, Stage, to_micro
 from fluxwerk.protocol import flow, retry
 from fluxwerk.types import Flow, Request, Task
 
+PERHAPS_TWICE = "submitted again, as --on-doubt resubmit asks, though it may have been charged"
 NO_POLL_ANSWERED = "The service answered no poll. What was submitted is paid for, and the next run asks for it again."
 SIGNED_EXPIRY = "%Y-%m-%dT%H:%M:%SZ"
 TASK_ENDED = (TaskFailedError, TaskTimeoutError, UntrustedURLError, LinkExpiredError)
@@ -138,6 +140,9 @@ class Submitter:
         run = self._run
         await run.record(lambda: run.ledger.doubted(job, reason))
         run.count_doubt(job, reason)
+        if run.options.on_doubt is OnDoubt.RESUBMIT:
+            with suppress(ConflictError):
+                await run.record(lambda: run.ledger.settle_resubmit(job.id, PERHAPS_TWICE))
 
     def _cool(self, back: ConnectionFailedError | RateLimitError) -> None:
         """Pause all submits together: one refusal speaks for all that were under way."""

@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
+from math import inf
 from typing import Any
 
 from fluxwerk.batch.downloader import Downloader, is_dead
-from fluxwerk.batch.run import EndReason, ImageSaver, OnProgress, Prepare, Run, RunEnd, RunOptions, RunProgress
+from fluxwerk.batch.run import EndReason, ImageSaver, OnDoubt, OnProgress, Prepare, Run, RunEnd, RunOptions, RunProgress
+from fluxwerk.batch.settler import Settler
 from fluxwerk.batch.submitter import Submitter
 from fluxwerk.drive import WALL, AsyncSend, drive_async
 from fluxwerk.errors import ConflictError, FluxwerkError, StorageError
@@ -71,7 +73,7 @@ class Worker:
         writer = LedgerWriter(self._ledger.database)
         self._run = run = Run(self._ledger, writer, *self._parts)
         self._main = main = asyncio.current_task()
-        self._submitter, self._downloader = Submitter(run), Downloader(run)
+        self._submitter, self._downloader, self._settler = Submitter(run), Downloader(run), Settler(run)
         # A stop may have been asked for before there was anything to stop.
         if self._stop_requests:
             run.stop(self._stop_text, reason=EndReason.STOPPED)
@@ -95,6 +97,7 @@ class Worker:
             # What follows must not be cut short.
             self._main = None
             with suppress(StorageError):
+                await writer.write(lambda: self._ledger.doubts.release(self._name))
                 await writer.write(lambda: self._ledger.leases.unregister(self._name))
             await writer.close()
         if run.error:
@@ -193,10 +196,18 @@ class Worker:
         while True:
             run.wake.clear()
             started = await self._adopt(group) + await self._repeat(group) + await self._claim(group)
-            if not started and not run.wake.is_set():
-                if self._is_idle() and self._is_over(await run.record(self._ledger.budget.sums)):
-                    return
-                await self._sleep()
+            if started or run.wake.is_set():
+                continue
+            pause = None
+            if self._is_idle():
+                if self._settler.is_due:
+                    pause = await self._settler.settle(self._name)
+                elif self._is_over(await run.record(self._ledger.budget.sums)):
+                    if not await self._settler.is_wanted():
+                        return
+                    pause = 0.0
+            if pause != 0.0:
+                await self._sleep(pause)
 
     async def _adopt(self, group: asyncio.TaskGroup) -> int:
         """Take jobs that were paid for and have no worker, if there may be such."""
@@ -226,7 +237,7 @@ class Worker:
         """Send submits in doubt again, each once a run, where the server takes them for the same ones."""
         run = self._current
         seconds = run.promises.seconds(run.base)
-        if not seconds or run.end or run.holds:
+        if not seconds or run.end or run.holds or run.options.on_doubt is not OnDoubt.SETTLE:
             return 0
         jobs = await run.record(lambda: self._ledger.repeating(self._name, run.base, seconds, run.repeated))
         for job in jobs:
@@ -240,7 +251,7 @@ class Worker:
         run = self._current
         room = self._room()
         held = set(run.holds) - {"service"}
-        if run.end or held or room <= 0 or self._cooling() > 0:
+        if run.end or held or room <= 0 or self._cooling() > 0 or self._settler.is_due:
             return 0
         try:
             claim = await run.record(lambda: self._ledger.submitting(self._name, room, run.base))
@@ -290,9 +301,9 @@ class Worker:
             return True
         return not sums.count(*UNFINISHED) and (self._capped or not sums.count(Stage.PLANNED))
 
-    async def _sleep(self) -> None:
+    async def _sleep(self, pause: float | None = None) -> None:
         run = self._current
-        longest = run.options.lease / RENEWALS
+        longest = min(run.options.lease / RENEWALS, inf if pause is None else pause)
         cooling = self._cooling()
         # Not `wait_for`, which in Python 3.11 swallows a cancellation that comes together with the event.
         with suppress(TimeoutError):

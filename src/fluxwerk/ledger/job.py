@@ -11,9 +11,9 @@ from functools import lru_cache
 from typing import Any
 
 from fluxwerk.protocol.idempotency import key_of
+from fluxwerk.protocol.witness import MICRO
 from fluxwerk.types import Json, Outcome, Request, Status, Task
 
-MICRO = 1_000_000
 ONE = Decimal(1)
 
 
@@ -67,6 +67,7 @@ class Job:
     tag: str | None = None
     token: str | None = field(default=None, repr=False)
     base: str | None = None
+    began: float | None = None
     submitted: float | None = None
     task: Task | None = None
     settled: Decimal | None = None
@@ -126,6 +127,7 @@ def read_job(row: Mapping[str, Any]) -> Job:
         tag=row["tag"],
         token=row["token"],
         base=row["base"],
+        began=row["began"],
         submitted=row["submitted"],
         task=task,
         settled=to_credits(row["settled"]),

@@ -18,19 +18,17 @@ from fluxwerk.errors import ConflictError, FluxwerkError, InvalidUsageError
 from fluxwerk.ledger import migrations
 from fluxwerk.ledger.budget import SET_SETTING, Budget, remaining
 from fluxwerk.ledger.database import Database, Row, SQLiteDatabase, Transaction
+from fluxwerk.ledger.doubts import Doubts, is_held, void
 from fluxwerk.ledger.failure import WITHOUT_IMAGE, FailureKind
 from fluxwerk.ledger.job import Job, Stage, read_job, to_micro
 from fluxwerk.ledger.leases import Leases, doubt
-from fluxwerk.ledger.transition import BOOKED, apply_transition
+from fluxwerk.ledger.transition import BOOKED, CLEARED, apply_transition
+from fluxwerk.protocol.idempotency import SHARE_OF_PROMISE
 from fluxwerk.types import Json, Status, Task
 
 S = Stage
 TOKEN_BYTES = 24
 LINK_SECONDS = 600.0
-CLEARED = {
-    "worker": None, "token": None, "base": None, "submitted": None, "task": None, "polling_url": None, "cost": None,
-    "settled": None, "url": None, "expires": None, "seed": None, "engine": None, "kind": None, "reason": None,
-}  # fmt: skip
 PLANNED_JOBS = """
     select * from jobs where stage = :stage and pool = :pool
     and sheet in (select id from sheets where opened is not null) order by id limit :most
@@ -45,8 +43,6 @@ LEFT_OFFLINE = """
 REPEATABLE = """
     select id from jobs where stage = :stage and base = :base and began > :since order by id
 """
-# The server counts from when it took the submit, and the repetition has to reach it.
-SHARE_OF_PROMISE = 0.9
 REPEATED = "sent again with the same key: the server keeps it, so it is the same submit"
 ADOPT = "update jobs set worker = :worker, fence = fence + 1 where id = :id returning *"
 JOB_OF_TOKEN = "select * from jobs where token = :token and stage in (:submitting, :doubtful)"  # noqa: S105
@@ -75,6 +71,7 @@ class Ledger:
         self.database = database
         self.leases = Leases(database)
         self.budget = Budget(database)
+        self.doubts = Doubts(database)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, clock: Callable[[], float] | None = None) -> Self:
@@ -158,6 +155,8 @@ class Ledger:
         with self.database.write() as transaction:
             if transaction.one("select id from workers where id = :id", id=worker) is None:
                 raise ConflictError("The lease of this worker ran out, and other workers have its jobs now.")
+            if is_held(transaction):
+                return Claim(())
             left, jobs = remaining(transaction), list[Job]()
             for row in _candidates(transaction, self.leases.free(transaction), most):
                 price = row["estimate"]
@@ -285,15 +284,15 @@ class Ledger:
         """Settle a job in doubt: it was charged, and its image is lost."""
         with self.database.write() as transaction:
             row = _require(transaction, identity, S.DOUBTFUL)
+            void(transaction, row["began"])
             word = "settled by a person: it was charged, and there is no image"
             return apply_transition(
                 transaction, identity, S.DOUBTFUL, S.FAILED,
                 note=word, kind=FailureKind.IN_DOUBT, reason=word, settled=row["booked"],
             )  # fmt: skip
 
-    def settle_resubmit(self, identity: int) -> Job:
-        """Settle a job in doubt: it was not charged, and may be submitted again."""
-        note = "settled by a person: it was not charged"
+    def settle_resubmit(self, identity: int, note: str = "settled by a person: it was not charged") -> Job:
+        """Settle a job in doubt: it may be submitted again; `note` says why."""
         with self.database.write() as transaction:
             _require(transaction, identity, S.DOUBTFUL)
             return apply_transition(transaction, identity, S.DOUBTFUL, S.PLANNED, note=note, **CLEARED)
@@ -336,6 +335,7 @@ def _candidates(transaction: Transaction, slots: Mapping[str, int], most: int) -
 
 def _accept(transaction: Transaction, job: Job, task: Task, **columns: Any) -> Job:
     columns.setdefault("note", f"task {task.id}")
+    void(transaction, job.began)
     return apply_transition(
         transaction,
         job.id,

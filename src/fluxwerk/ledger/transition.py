@@ -9,6 +9,12 @@ from fluxwerk.ledger.database import Row, Transaction
 from fluxwerk.ledger.job import TRANSITIONS, Job, Stage, read_job
 
 BOOKED = "coalesce(settled, cost, estimate, 0)"
+# What a job forgets when it is planned again.
+CLEARED = {
+    "worker": None, "token": None, "base": None, "submitted": None, "task": None, "polling_url": None, "cost": None,
+    "settled": None, "url": None, "expires": None, "seed": None, "engine": None, "kind": None, "reason": None,
+    "began": None,
+}  # fmt: skip
 JOB_TO_MOVE = f"select pool, fence, worker, earlier, {BOOKED} as booked from jobs where id = :id and stage = :before"
 INSERT_TRANSITION = """
     insert into moves (job, at, before, after, worker, note) values (:job, :at, :before, :after, :worker, :note)

@@ -205,13 +205,13 @@ def glance(task: Task, base: str) -> Flow[Status | None]:
         return None
 
 
-def ask_credits(base: str) -> Flow[Decimal]:
+def ask_credits(base: str, after: float = 0.0) -> Flow[Decimal]:
     """Ask for the account's balance in credits; a lost request is repeated, since it costs nothing."""
     http = HttpRequest("GET", f"{base}/v1/credits", keyed=True)
     failures = 0
     while True:
         try:
-            response = yield Call(http, retry.backoff(failures) if failures else 0.0, retry.JITTER)
+            response = yield Call(http, retry.backoff(failures) if failures else after, retry.JITTER)
             if response.status in OK:
                 return _read_credits(response)
             raise _read_refusal(response, http)
@@ -219,6 +219,16 @@ def ask_credits(base: str) -> Flow[Decimal]:
             failures += 1
             if _is_final(trouble) or _is_permanent(trouble) or failures >= retry.UNREACHABLE_SUBMITS:
                 raise
+
+
+def ask_steady_credits(base: str, pause: float) -> Flow[Decimal]:
+    """Ask for the balance until it stands still for `pause` seconds: charges may arrive late."""
+    before = yield from ask_credits(base)
+    while True:
+        now = yield from ask_credits(base, pause)
+        if now == before:
+            return now
+        before = now
 
 
 def _read_refusal(response: Response, http: HttpRequest) -> APIStatusError:

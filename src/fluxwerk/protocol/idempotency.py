@@ -15,6 +15,8 @@ from fluxwerk.types import HttpRequest, Response
 KEY_HEADER = "idempotency-key"
 PROMISE_HEADER = "x-fluxwerk-idempotency"
 OK = range(200, 300)
+# Of a promise this much is relied on: the server counts from the acceptance, and a repetition has to reach it.
+SHARE_OF_PROMISE = 0.9
 
 
 def key_of(token: str) -> str:

@@ -17,7 +17,12 @@ from fluxwerk.ledger.ledger import Ledger
 
 @click.command("retry")
 @click.argument("jobs", nargs=-1, type=click.IntRange(min=1))
-@click.option("--all", "all_", is_flag=True, help="Every failed job, without those that moderation stopped.")
+@click.option(
+    "--all",
+    "all_",
+    is_flag=True,
+    help="Every failed job but those that moderation stopped or that were charged and lost.",
+)
 @click.option("--moderated", is_flag=True, help="With --all, also those that moderation stopped.")
 @ledger_option
 @json_option
@@ -42,5 +47,6 @@ def command(jobs: tuple[int, ...], ledger: Path | None, *, all_: bool, moderated
 
 def failed_jobs(ledger: Ledger, *, moderated: bool, others: bool = True) -> list[int]:
     """List the numbers of failed jobs: those that moderation stopped, the others, or both."""
-    rows = ledger.rows(Stage.FAILED)
+    # An image that was charged and lost is bought anew only by its number or within --rebuy.
+    rows = [row for row in ledger.rows(Stage.FAILED) if row["kind"] != FailureKind.IN_DOUBT]
     return [row["id"] for row in rows if (moderated if row["kind"] == FailureKind.MODERATED else others)]

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from fluxwerk.batch.batch import Batch, run_options
-from fluxwerk.batch.run import EndReason, RunEnd
+from fluxwerk.batch.run import EndReason, OnDoubt, RunEnd
 from fluxwerk.batch.saver import PROVENANCE
 from fluxwerk.batch.template import DEFAULT_TEMPLATE, check_template
 from fluxwerk.cli.batch.place import file_argument, ledger_of, ledger_option
@@ -34,7 +34,9 @@ from fluxwerk.storage import open_storage
 
 # What holds from one run of a ledger to the next, unless an option changes it.
 LASTING = ("output", "name", "provenance", "prompts")
-LIMITS = ("max_failures", "concurrency", "webhook", "webhook_secret", "lease", "drain")
+LIMITS = (
+    "max_failures", "concurrency", "webhook", "webhook_secret", "lease", "drain", "exclusive", "rebuy", "witness_after"
+)  # fmt: skip
 INTERRUPTED_TEXT = "interrupted; collecting what is in flight (interrupt again to stop at once)"
 
 
@@ -50,6 +52,13 @@ INTERRUPTED_TEXT = "interrupted; collecting what is in flight (interrupt again t
 @click.option("--max-cost", type=cap, metavar="CREDITS", help="Most that all runs may spend together; none lifts it.")
 @click.option("--max-failures", type=click.IntRange(min=0), help="Stop submitting after more failures than this.")
 @click.option("--concurrency", type=click.IntRange(1, 256), help="Most tasks in flight in this process; 64 by default.")
+@click.option("--on-doubt", type=click.Choice([word.value for word in OnDoubt]), default="settle", show_default=True,
+              help="What to do about a submit that was not answered; resubmit may pay twice.")  # fmt: skip
+@click.option("--exclusive-account", "exclusive", is_flag=True,
+              help="Nobody else uses or tops up the account meanwhile: its balance settles doubts.")  # fmt: skip
+@click.option("--rebuy", type=click.IntRange(min=0), metavar="N",
+              help="Buy at most N images anew that were charged and lost; by default none.")  # fmt: skip
+@click.option("--witness-after", type=click.FloatRange(min=0), hidden=True, help="Seconds before a doubt is settled.")
 @click.option("--retry-moderated", type=click.Choice(["yes", "no"]), default="no", show_default=True,
               help="Submit again what moderation stopped in an earlier run.")  # fmt: skip
 @click.option("--webhook", metavar="URL", help="URL that the service calls; each job's own token is added to it.")
@@ -108,11 +117,12 @@ def command(
 
 
 def _run(path: Path, connection: Connection, kept: dict[str, Any], given: dict[str, Any], *, as_json: bool) -> int:
-    limits = {
-        name: given[name] for name in ("max_failures", "concurrency", "webhook", "webhook_secret", "lease", "drain")
-    }
+    limits = {name: given[name] for name in LIMITS}
     wanted = run_options(
-        **limits, offline=connection.offline, timeout=None if math.isinf(connection.timeout) else connection.timeout
+        **limits,
+        on_doubt=OnDoubt(given["on_doubt"]),
+        offline=connection.offline,
+        timeout=None if math.isinf(connection.timeout) else connection.timeout,
     )
     with open_watch(path, as_json=as_json) as watch, connected_async(connection) as client:
         batch = Batch(

@@ -22,7 +22,7 @@ from fluxwerk.ledger.job import UNFINISHED, Stage
 from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.types import Json
 
-SHOWN_KINDS = frozenset({"failed", "in doubt", "held", "released", "stopping"})
+SHOWN_KINDS = frozenset({"failed", "in doubt", "held", "released", "settled", "unsettled", "stopping"})
 REDRAW_SECONDS = 0.5
 # Without a terminal, a line every ten seconds keeps a log short.
 LINE_SECONDS = 10.0
@@ -143,6 +143,6 @@ def _next_steps(end: RunEnd, sums: Sums) -> Generator[str]:
     if end.reason is EndReason.CAPPED:
         yield f"{sums.count(Stage.PLANNED)} jobs are left; raise --max-cost to go on."
     if sums.count(Stage.DOUBTFUL):
-        yield f"{sums.count(Stage.DOUBTFUL)} submits were never answered; `fluxwerk batch status` lists them."
+        yield f"{sums.count(Stage.DOUBTFUL)} submits were never answered; `fluxwerk batch settle` asks about each."
     if sums.count(Stage.FAILED):
         yield f"{sums.count(Stage.FAILED)} jobs failed; `fluxwerk batch retry --all` tries them again."

@@ -10,6 +10,7 @@ from fluxwerk.batch.report import export_row, why
 from fluxwerk.cli.batch.place import ledger_option, open_ledger
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.creation import json_option
+from fluxwerk.ledger.job import to_credits
 
 
 @click.command("why")
@@ -23,6 +24,12 @@ def command(job: int, ledger: Path | None, *, as_json: bool) -> None:
             transitions = [
                 {name: step[name] for name in ("at", "before", "after", "note")} for step in opened.transitions(job)
             ]
-            put_json({**export_row(opened, opened.row(job)), "transitions": transitions})
+            names = ("at", "since", "verdict", "text")
+            evidence = [
+                {**{name: said[name] for name in names}, "difference": to_credits(said["difference"])}
+                for said in opened.doubts.evidence(job)
+            ]
+            facts = export_row(opened, opened.row(job))
+            put_json({**facts, "transitions": transitions, "evidence": evidence})
         else:
             click.echo(why(opened, job))

@@ -23,16 +23,15 @@ from fluxwerk.errors import (
     RateLimitError,
 )
 from fluxwerk.protocol import flow, retry
-from fluxwerk.protocol.idempotency import key_of
+from fluxwerk.protocol.idempotency import SHARE_OF_PROMISE, key_of
 from fluxwerk.types import Flow, Pool, Task
 
 # Seconds after which the answer to a submit counts as lost.
 ANSWER_SECONDS = 120.0
 # What waits for a slot looks again after so many seconds: another process may have given one back.
 SLOT_LOOK = 0.5
-# Seconds for the answer that says whether the service keeps keys, and the share of its promise that is relied on.
+# Seconds for the answer that says whether the service keeps keys.
 PROMISE_SECONDS = 5.0
-SHARE_OF_PROMISE = 0.9
 
 
 class UpstreamSubmitter:
