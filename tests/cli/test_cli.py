@@ -263,7 +263,8 @@ def test_without_a_key_the_message_says_how_to_get_one(own_folder):
         assert part in done.stderr
 
 
-def test_a_key_is_read_from_an_env_file_and_from_dot_env(fluxwerk_server):
+def test_a_key_is_read_from_an_env_file_and_from_dot_env(fluxwerk_server, monkeypatch):
+    monkeypatch.delenv("BFL_API_KEY")
     Path("secrets.env").write_text("BFL_API_KEY=from-a-file\n")
     words = ("credits", "--base-url", fluxwerk_server)
     assert fluxwerk(*words).exit_code == 3

@@ -21,6 +21,7 @@ from fluxwerk.webhook import SIGNATURE, sign
 EXAMPLES = Path(__file__).parents[2] / "examples"
 KEY, TOKEN = "CANARY-webhook-secret", "CANARYtoken"
 TRIED_HERE = {"curl.sh", "quickstart.py", "many.py", "resume.py", "webhook_fastapi.py", "webhook_flask.py"}
+TESTING = {"shop.py", "test_mug.py", "test_shop.py", "test_shop_unittest.py", "shop.test.mjs", "server.mjs"}
 needs_curl = pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 
 
@@ -64,6 +65,7 @@ def size(path: Path) -> tuple[int, int]:
 
 def test_every_example_is_tried_here_or_in_the_interop_group():
     assert {path.name for path in EXAMPLES.glob("*.*")} == TRIED_HERE
+    assert {path.name for path in EXAMPLES.joinpath("testing").glob("*.*")} == TESTING
     assert {path.name for path in EXAMPLES.joinpath("typescript").glob("*.ts")} == {"client.ts", "main.ts"}
 
 
@@ -135,6 +137,46 @@ def test_curl_shows_the_key_to_nobody_else(base, url, is_trusted):
     function = re.search(r"^trusted\(\) \{.*?^\}", (EXAMPLES / "curl.sh").read_text(), re.MULTILINE | re.DOTALL)[0]
     done = subprocess.run(["sh", "-c", f'base={base}\n{function}\ntrusted "$1"', "sh", url], check=False)
     assert (done.returncode == 0) is is_trusted
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["pytest", "-q", "-p", "no:cacheprovider", "test_shop.py"], "5 passed"),
+        (["unittest", "test_shop_unittest"], "OK"),
+    ],
+)
+def test_the_tests_of_an_application(command, told, tmp_path):
+    for file in EXAMPLES.joinpath("testing").glob("*.py"):
+        shutil.copy(file, tmp_path)
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("BFL_")}
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=tmp_path,
+        env=bare,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert told in done.stdout + done.stderr
+
+
+def test_a_cassette_is_recorded_and_replayed(fluxwerk_server, tmp_path):
+    shutil.copy(EXAMPLES / "testing" / "test_mug.py", tmp_path)
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("BFL_")}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mug.py"]
+    subprocess.run([*command, "--fluxwerk-record"], cwd=tmp_path, check=True, timeout=60)
+    subprocess.run(command, cwd=tmp_path, env=bare, check=True, timeout=60)
+
+
+def test_the_blocks_of_the_page_on_testing_are_parts_of_the_examples():
+    page = (EXAMPLES.parent / "docs" / "how-to" / "testing.md").read_text(encoding="utf-8")
+    written = "\n".join(path.read_text(encoding="utf-8") for path in EXAMPLES.joinpath("testing").glob("*.*"))
+    blocks = re.findall(r"^```(?:python|js)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert [block for block in blocks if block not in written] == []
+    assert len(blocks) >= 4
 
 
 def test_the_python_on_the_webhooks_page_runs(environment):

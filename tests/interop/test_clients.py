@@ -6,8 +6,10 @@ Versions are named here and nowhere else; docs/how-to/interop.md is checked agai
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -23,6 +25,7 @@ ROOT = Path(__file__).parent.parent.parent
 BLACKFOREST = "blackforest==0.1.3"
 LITELLM = "litellm==1.109.1"
 HUGGINGFACE = "huggingface_hub[inference]==0.36.0"
+RUNNERS = ("vitest@4.1.12", "jest@30.5.2")
 AI_SDK = ("@ai-sdk/black-forest-labs@2.0.41", "ai@7.0.173")
 # What the Hub answers about the one model that this is tried with.
 ON_THE_HUB = {
@@ -123,6 +126,24 @@ def test_our_own_client_at_the_address_of_the_service(fluxwerk_server, desk):
     assert {host for host, *_ in seen} == {"api.bfl.ai"}
 
 
+@pytest.mark.parametrize("package", RUNNERS)
+def test_the_example_of_tests_in_javascript(package, tmp_path):
+    """The example of tests in JavaScript, run by both runners."""
+    runner = package.partition("@")[0]
+    for file in (ROOT / "examples" / "testing").glob("*.mjs"):
+        text = file.read_text(encoding="utf-8")
+        (tmp_path / file.name).write_text(text.replace('"vitest"', '"@jest/globals"') if runner == "jest" else text)
+    peer.node(tmp_path, package)
+    more = ["run"] if runner == "vitest" else ["--testMatch", "**/*.test.mjs"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "NODE_OPTIONS": "--experimental-vm-modules"}
+    done = subprocess.run(
+        [shutil.which("npx"), runner, *more],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.fixture(scope="module")
 def typescript(tmp_path_factory):
     """The TypeScript example, compiled as its reader compiles it: node and the program."""
@@ -156,6 +177,6 @@ def test_the_typescript_client_judges_webhooks_as_ours_does(typescript, desk):
 def test_the_interop_page_names_the_tested_versions():
     """The page about other clients names the versions that are tried here."""
     page = (ROOT / "docs" / "how-to" / "interop.md").read_text(encoding="utf-8")
-    for name in (BLACKFOREST, LITELLM, HUGGINGFACE, *AI_SDK):
+    for name in (BLACKFOREST, LITELLM, HUGGINGFACE, *AI_SDK, *RUNNERS):
         package, version = re.fullmatch(r"(.+?)(?:\[.*\])?(?:==|@)([\d.]+)", name).groups()
         assert f"`{package}` {version}" in page

@@ -77,3 +77,10 @@ def test_the_linter_names_faults_of_a_scene():
 
 def test_a_good_scene_only_hears_of_upsampling():
     assert [one.rule for one in lint(minify(SCENE), "flux-2-pro")] == ["upsampling"]
+
+
+def test_json_that_is_nested_without_end_is_no_scene():
+    deep = '{"scene":' * 1100
+    assert "json" in {one.rule for one in lint(deep, "flux-2-pro")}
+    with pytest.raises(InvalidUsageError, match="must be JSON"):
+        read('{"subjects":' * 100_000)

@@ -28,7 +28,7 @@ from fluxwerk.server.fetch import Guard
 from fluxwerk.server.loopback import listen
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.server.state.state import ServerState
-from fluxwerk.testing import loopback
+from fluxwerk.testing import LocalServer, loopback
 from fluxwerk.testing.face_to_face import Blank
 from support import images
 from support.live import LIVE
@@ -37,8 +37,8 @@ KEY = {"x-key": "a-key"}
 
 
 @pytest.fixture(scope="module")
-def http(fluxwerk_server: str) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=fluxwerk_server, timeout=20) as client:
+def http(fluxwerk_shared_server: LocalServer) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=fluxwerk_shared_server.base_url, timeout=20) as client:
         yield client
 
 

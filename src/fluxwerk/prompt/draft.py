@@ -36,7 +36,7 @@ class Draft:
         """The JSON value of the prompt, or `None`."""
         try:
             return json.loads(self.prompt) if self.is_json else None
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
     @cached_property

@@ -59,7 +59,7 @@ def read(scene: str | Mapping[str, Json]) -> dict[str, Json]:
     """Read a scene; raises `InvalidUsageError` with every fault."""
     try:
         value: Json = json.loads(scene) if isinstance(scene, str) else dict(scene)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidUsageError("", faults=[Fault("prompt", None, f"must be JSON: {error}")]) from None
     faults = [Fault(field, None, allowed) for field, allowed in faults_of(value, SCHEMA)]
     if faults:
@@ -107,6 +107,9 @@ def scenes(draft: Draft) -> Iterator[Advice]:
     except json.JSONDecodeError as error:
         at = min(error.pos, len(draft.prompt) - 1)
         yield Advice("json", f"The JSON cannot be read: {error.msg}.", at, at + 1)
+        return
+    except RecursionError:
+        yield Advice("json", "The JSON cannot be read: it is nested too deeply.")
         return
     for field, allowed in faults_of(value, SCHEMA):
         yield Advice("json", f"{field} {allowed}.")

@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,8 @@ def loopback(
     proxies: Iterable[str] = (),
     aliases: Mapping[str, str] | None = None,
     keeps_keys: bool = False,
+    clock: Callable[[], float] = time.time,
+    wrap: Callable[[ASGIApp], ASGIApp] = lambda app: app,
 ) -> Generator[str]:
     """Run the server in a thread and yield its base URL; the offline engine renders unless another is given.
 
@@ -50,7 +52,8 @@ def loopback(
     refuses unknown fields, surplus references and sizes off the grid, which the live service ignores.  The server
     answers to loopback names and to `hosts`, and believes the forwarded headers of `proxies`.
     `aliases` map other names of models to those that they stand for, for clients of other services.  As the live
-    service, it ignores the Idempotency-Key of a submit, unless it `keeps_keys`.
+    service, it ignores the Idempotency-Key of a submit, unless it `keeps_keys`.  `clock` tells the
+    server the time in seconds since 1970, and `wrap` may put something around its application.
     """
     import uvicorn  # noqa: PLC0415
 
@@ -65,7 +68,7 @@ def loopback(
     trouble = scripted(trouble)
     state = ServerState(
         accounts or Accounts(),
-        time.time,
+        clock,
         engine=engine.name,
         pace=pace,
         policy=WebhookPolicy(networks=allow),
@@ -75,9 +78,11 @@ def loopback(
         keeps_keys=keeps_keys,
     )
     with listen(HOME, 0) as listening:
-        app = RequestLog(HostCheck(build(state, engine, Guard(allow), aliases=aliases), hosts))
+        app = wrap(RequestLog(HostCheck(build(state, engine, Guard(allow), aliases=aliases), hosts)))
         server = uvicorn.Server(
-            config_of(app, breakable=bool(trouble.rules), proxies=proxies, timeout_graceful_shutdown=5)
+            config_of(
+                app, breakable=bool(trouble.rules) or trouble.may_change, proxies=proxies, timeout_graceful_shutdown=5
+            )
         )
         thread = threading.Thread(target=server.run, args=([listening],), name="fluxwerk-server", daemon=True)
         thread.start()

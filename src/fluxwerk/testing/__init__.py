@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fluxwerk.server.loopback import loopback
+    from fluxwerk.testing.cassette import Cassette
     from fluxwerk.testing.clock import PretendClock
     from fluxwerk.testing.face_to_face import FaceToFace
+    from fluxwerk.testing.server import LocalServer, SeenRequest, local_server
 
-__all__ = ["FaceToFace", "PretendClock", "loopback"]
+__all__ = ["Cassette", "FaceToFace", "LocalServer", "PretendClock", "SeenRequest", "local_server", "loopback"]
 
 HOMES = {
+    "Cassette": "fluxwerk.testing.cassette",
+    "LocalServer": "fluxwerk.testing.server",
+    "SeenRequest": "fluxwerk.testing.server",
+    "local_server": "fluxwerk.testing.server",
     "FaceToFace": "fluxwerk.testing.face_to_face",
     "PretendClock": "fluxwerk.testing.clock",
     "loopback": "fluxwerk.server.loopback",

@@ -119,10 +119,17 @@ def is_due(rule: FaultRule, number: int, roll: float) -> bool:
 class Faults:
     """Rules with their counts and their die; the first rule that is due strikes."""
 
+    # Whether there may be rules later, so that connections have to be breakable already.
+    may_change = False
+
     def __init__(self, rules: Iterable[FaultRule] = (), seed: int = 0) -> None:
         self.rules = tuple(rules)
         self._die = random.Random(seed)  # noqa: S311  (the same trouble in every run)
         self._counts: Counter[tuple[int, str]] = Counter()
+
+    def reset(self) -> None:
+        """Count from the start again."""
+        self._counts.clear()
 
     def meet(self, occasion: Occasion) -> FaultRule | None:
         """Count an occasion and return the rule that strikes, if one does."""
