@@ -10,22 +10,20 @@ from support.browser import NEEDS, studio
 pytestmark = NEEDS
 
 
-def test_a_first_image_is_made_from_a_prompt(browser):
-    with studio(browser) as page:
-        page.make("A lighthouse on a basalt cliff")
-        page.wait_for_images(1)
-        shown = page.page.locator(".card.ready img")
-        assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") == 640
+def test_a_first_image_is_made_from_a_prompt(page):
+    page.make("A lighthouse on a basalt cliff")
+    page.wait_for_images(1)
+    shown = page.page.locator(".card.ready img")
+    assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") == 640
 
 
-def test_the_price_before_and_the_cost_after_are_those_of_the_guide(browser):
-    with studio(browser) as page:
-        page.page.get_by_role("button", name="4 MP").click()
-        page.page.wait_for_selector("[data-credits='7.5']")
-        page.make("A quarry at dusk")
-        page.wait_for_images(1)
-        page.page.locator(".card.ready .open").click()
-        assert page.page.locator("dl").get_by_text("7.5 credits").is_visible()
+def test_the_price_before_and_the_cost_after_are_those_of_the_guide(page):
+    page.page.get_by_role("button", name="4 MP").click()
+    page.page.wait_for_selector("[data-credits='7.5']")
+    page.make("A quarry at dusk")
+    page.wait_for_images(1)
+    page.page.locator(".card.ready .open").click()
+    assert page.page.locator("dl").get_by_text("7.5 credits").is_visible()
 
 
 def test_eight_images_run_at_once_and_one_is_cancelled(browser):
@@ -54,10 +52,9 @@ def test_a_reload_in_the_middle_of_a_run_loses_nothing(browser):
         ("fluxwerk:error", "It cost nothing. Try again"),
     ],
 )
-def test_an_ending_without_an_image_says_what_it_cost(browser, prompt, words):
-    with studio(browser) as page:
-        page.make(prompt)
-        page.page.wait_for_selector(f".card.ended:has-text('{words}')")
+def test_an_ending_without_an_image_says_what_it_cost(page, prompt, words):
+    page.make(prompt)
+    page.page.wait_for_selector(f".card.ended:has-text('{words}')")
 
 
 def test_without_credits_nothing_is_charged_and_the_page_says_so(browser):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +87,16 @@ def studio(
 
 
 @contextmanager
+def studio_at(browser, base: str, *, path: str = "/", **settings: object) -> Iterator[Studio]:
+    """The studio of a new account at a server that takes any key."""
+    with page_of(browser, base, **settings) as opened:
+        body = {"key": uuid.uuid4().hex}
+        assert opened.page.request.post(f"{base}/v1/session", data=body, headers={"origin": base}).ok
+        opened.open(path)
+        yield opened
+
+
+@contextmanager
 def page_of(
     browser, base: str, *, size: tuple[int, int] = WIDE, theme: str = "light", **settings: object
 ) -> Iterator[Studio]:
@@ -108,5 +119,5 @@ def picture(path: Path, size: tuple[int, int] = (512, 384), colour: str = "#3a7"
     return path
 
 
-def opened(data: bytes) -> Image.Image:
+def pixels(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data)).convert("RGB")

@@ -1,5 +1,5 @@
 // Two images over each other, with a slider between before and after.
-import { html, useEffect, useRef, useState } from "./dom.js";
+import { html, useLayoutEffect, useRef, useState } from "./dom.js";
 import { thumbnail } from "./card.js";
 import { Icon } from "./icons.js";
 import { newestFirst, state, useStore } from "./store.js";
@@ -14,7 +14,7 @@ export function Compare({ before, after }) {
   const near = ready.filter(({ id }) => id !== before);
   const second = tasks.get(after) ?? near.find((one) => one.prompt === first?.prompt) ?? near.find((one) => one.width === first?.width && one.height === first?.height) ?? near[0];
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!dialog.current.open) dialog.current.showModal();
   }, []);
   const choose = (id) => (location.hash = `#/compare/${before}/${id}`);

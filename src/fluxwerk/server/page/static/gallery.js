@@ -17,7 +17,7 @@ function startOf(day) {
 }
 
 const fits = (wanted) => (task) => {
-  const since = wanted.day ? startOf(wanted.day) : -Infinity;
+  const since = wanted.day ? startOf(wanted.day) : 0;
   const prompt = task.prompt.toLowerCase();
   return (
     (!wanted.model || task.model === wanted.model) && task.accepted >= since && task.accepted < since + (wanted.day ? 86400 : Infinity) &&

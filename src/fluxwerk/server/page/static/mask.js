@@ -30,7 +30,7 @@ export function Mask({ source }) {
     else redraw();
   }, [source.id]);
 
-  const context = () => canvas.current.getContext("2d");
+  const context = () => canvas.current.getContext("2d", { willReadFrequently: true });
 
   function redraw() {
     if (!canvas.current) return;
@@ -138,8 +138,8 @@ function draw(context, { tool, size, points }, { width, height }) {
   context.lineCap = context.lineJoin = "round";
   context.beginPath();
   context.moveTo(...points[0]);
-  // A line of no length still makes a dot with round caps.
-  for (const point of points) context.lineTo(...point);
+  // A line of no length is not drawn; one that is hardly any longer makes a dot.
+  for (const [x, y] of points) context.lineTo(x + 0.01, y);
   return context.stroke();
 }
 

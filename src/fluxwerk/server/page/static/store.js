@@ -1,5 +1,5 @@
 // What the page knows: who is there, the models, the tasks as the server last described them, and what is being sent.
-import { useEffect, useState } from "./dom.js";
+import { useEffect, useRef, useState } from "./dom.js";
 import { call } from "./api.js";
 
 export const state = {
@@ -21,9 +21,14 @@ export function change(update) {
 
 // Re-render a component when what it selects has changed.
 export function useStore(select) {
-  const [value, setValue] = useState(() => select(state));
+  const [, render] = useState(0);
+  const latest = useRef();
+  const value = select(state);
+  latest.current = { select, value };
   useEffect(() => {
-    const listen = () => setValue(() => select(state));
+    const listen = () => {
+      if (latest.current.select(state) !== latest.current.value) render((count) => count + 1);
+    };
     listeners.add(listen);
     listen();
     return () => listeners.delete(listen);

@@ -1,5 +1,5 @@
 // One image in full: what it was made of, and everything that can be done with it.
-import { html, useEffect, useRef, useState } from "./dom.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./dom.js";
 import { call } from "./api.js";
 import { chooseModel, edit, fromTask, kindOf } from "./draft.js";
 import { Icon } from "./icons.js";
@@ -17,7 +17,7 @@ export function Viewer({ id }) {
   const [missing, setMissing] = useState("");
   const dialog = useRef(null);
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!dialog.current.open) dialog.current.showModal();
   }, []);
   useEffect(() => {
