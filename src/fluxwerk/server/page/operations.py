@@ -18,19 +18,22 @@ from urllib.parse import urlsplit
 from fluxwerk.client.proxy import is_loopback
 from fluxwerk.protocol import wire
 from fluxwerk.server.errors import ServerError
+from fluxwerk.server.page import visits
 from fluxwerk.server.request import ServerRequest
-from fluxwerk.server.state.accounts import NOTHING
+from fluxwerk.server.state import sessions
+from fluxwerk.server.state.accounts import NOTHING, digest_of
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.types import Json, Response
 
 OPERATOR_KEY = "FLUXWERK_OPERATOR_KEY"
+COOKIE = "fluxwerk_ops"
 PERCENTILES = 100
 
 
 def show(state: ServerState, request: ServerRequest, address: str) -> Response:
     """Write every number; raises `ServerError` for everyone but the operator."""
-    _check(request, address)
+    _check(state, request, address)
     now = state.forget()
     jobs = state.tasks.all(now)
     health = state.abilities.health()
@@ -52,10 +55,22 @@ def show(state: ServerState, request: ServerRequest, address: str) -> Response:
     return Response(200, {**wire.JSON, "cache-control": "no-store"}, wire.dump(body))
 
 
-def _check(request: ServerRequest, address: str) -> None:
+def enter(state: ServerState, request: ServerRequest) -> Response:
+    """Exchange the operator's key for a session of its own; raises `ServerError`."""
     wanted = os.environ.get(OPERATOR_KEY, "")
-    if wanted and hmac.compare_digest(request.key.encode(), wanted.encode()):
-        return
+    given = visits.text_of(request.body, "key")
+    if not wanted or not hmac.compare_digest(given.encode(), wanted.encode()):
+        raise ServerError("unknown_key", "This is not the operator's key.")
+    return visits.opened(state, request, wanted, COOKIE)
+
+
+def _check(state: ServerState, request: ServerRequest, address: str) -> None:
+    wanted = os.environ.get(OPERATOR_KEY, "")
+    if wanted:
+        if hmac.compare_digest(request.key.encode(), wanted.encode()):
+            return
+        if sessions.visitor(state.secret, request, state.clock(), COOKIE) == digest_of(wanted):
+            return
     host = urlsplit(request.origin).hostname or ""
     # A proxy on this machine speaks for others, and says so.
     here = is_loopback(address) and is_loopback(host) and "x-forwarded-for" not in request.headers

@@ -64,6 +64,7 @@ def publish(app: fastapi.FastAPI, state: ServerState, guard: Guard) -> None:
         ("/v1/sheet", "GET", page.sheet, "fetch the images of several tasks as a contact sheet", many),
         ("/v1/fetch", "POST", page.fetch, "fetch an image by its URL, as a submit would", key),
         ("/v1/events", "GET", page.events, "stream news of your tasks as server-sent events", bounded),
+        ("/v1/ops", "POST", page.enter, "exchange the operator's key for a session cookie", []),
         ("/v1/ops", "GET", page.operations, "numbers for the operator of this server", key),
     )
     for path, method, handle, summary, parameters in offers:
@@ -188,6 +189,11 @@ class PageRoutes:
         seconds = _seconds(request.query_params.get("seconds"))
         told = news.stream(self.state, account, seconds)
         return StreamingResponse(told, media_type="text/event-stream", headers={"cache-control": "no-store"})
+
+    @_answering
+    async def enter(self, request: fastapi.Request) -> Answer:
+        """Exchange the operator's key for a session."""
+        return _to_wire(operations.enter(self.state, _read(request, await _body(request))))
 
     @_answering
     async def operations(self, request: fastapi.Request) -> Answer:

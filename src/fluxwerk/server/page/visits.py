@@ -22,18 +22,22 @@ NOBODYS_KEY = "studio"
 
 def begin(state: ServerState, request: ServerRequest) -> Response:
     """Exchange a key for a session; without a key only where every key is taken, and only on this machine."""
-    if "origin" in request.headers:
-        sessions.check_origin(request)
     key = text_of(request.body, "key")
     if not key:
         if not _is_open(state, request):
             raise ServerError("no_key", "Give your key; this server opens no account without one.")
         key = NOBODYS_KEY
     account = state.authenticate(ServerRequest("POST", request.path, request.origin, {}, {"x-key": key}, b""))
-    until = state.clock() + SESSION_SECONDS
-    cookie = _cookie(request, sessions.write(state.secret, digest_of(key), until), int(SESSION_SECONDS))
-    body = wire.dump({"signed_in": True, "credits": account.credits})
-    return Response(200, {**wire.JSON, "set-cookie": cookie, "cache-control": "no-store"}, body)
+    return opened(state, request, key, sessions.COOKIE, credits=account.credits)
+
+
+def opened(state: ServerState, request: ServerRequest, key: str, name: str, **facts: Json) -> Response:
+    """Answer with a session of a key, in a cookie of that name."""
+    if "origin" in request.headers:
+        sessions.check_origin(request)
+    token = sessions.write(state.secret, digest_of(key), state.clock() + SESSION_SECONDS)
+    headers = {**wire.JSON, "set-cookie": _cookie(request, name, token, SESSION_SECONDS), "cache-control": "no-store"}
+    return Response(200, headers, wire.dump({"signed_in": True, **facts}))
 
 
 def show(state: ServerState, request: ServerRequest) -> Response:
@@ -56,7 +60,9 @@ def end(_: ServerState, request: ServerRequest) -> Response:
     """Let the browser forget its session."""
     if "origin" in request.headers:
         sessions.check_origin(request)
-    return Response(200, {**wire.JSON, "set-cookie": _cookie(request, "", 0)}, wire.dump({"signed_in": False}))
+    return Response(
+        200, {**wire.JSON, "set-cookie": _cookie(request, sessions.COOKIE, "", 0)}, wire.dump({"signed_in": False})
+    )
 
 
 def text_of(body: bytes, name: str) -> str:
@@ -76,7 +82,7 @@ def _is_open(state: ServerState, request: ServerRequest) -> bool:
     return is_loopback(host) and state.accounts.account_of(digest_of(NOBODYS_KEY)) is not None
 
 
-def _cookie(request: ServerRequest, token: str, seconds: int) -> str:
+def _cookie(request: ServerRequest, name: str, token: str, seconds: float) -> str:
     secure = "; Secure" if request.origin.startswith("https://") else ""
-    name = sessions.cookie_name(request.origin)
-    return f"{name}={token}; Max-Age={seconds}; Path=/; HttpOnly; SameSite=Strict{secure}"
+    name = sessions.cookie_name(request.origin, name)
+    return f"{name}={token}; Max-Age={int(seconds)}; Path=/; HttpOnly; SameSite=Strict{secure}"

@@ -15,15 +15,16 @@ from fluxwerk.server.errors import ServerError
 from fluxwerk.server.hosts import READING
 from fluxwerk.server.request import ServerRequest
 
+COOKIE = "fluxwerk"
 # A month, in seconds: whoever comes back to the page within it is not asked for the key again.
 SESSION_SECONDS = 30 * 86_400.0
 SHAPE_OF_TOKEN = re.compile(r"([0-9a-f]{64})\.([0-9]{1,12})\.([0-9a-f]{64})")
 
 
-def cookie_name(origin: str) -> str:
+def cookie_name(origin: str, name: str = COOKIE) -> str:
     """Name the cookie after the port, because browsers do not tell the servers of one host apart."""
     parts = urlsplit(origin)
-    return f"fluxwerk_{parts.port or parts.scheme}"
+    return f"{name}_{parts.port or parts.scheme}"
 
 
 def write(secret: bytes, digest: str, until: float) -> str:
@@ -40,13 +41,13 @@ def read(secret: bytes, token: str, now: float) -> str | None:
     return found[1] if now < int(found[2]) else None
 
 
-def visitor(secret: bytes, request: ServerRequest, now: float) -> str | None:
+def visitor(secret: bytes, request: ServerRequest, now: float, name: str = COOKIE) -> str | None:
     """Return whose session a request belongs to, or `None`.
 
     A browser sends the cookie by itself, so a request that changes anything must also come from this very origin.
     Raises `ServerError` if it does not.
     """
-    digest = read(secret, _cookie(request), now)
+    digest = read(secret, _cookie(request, name), now)
     if digest is not None:
         check_origin(request)
     return digest
@@ -58,13 +59,13 @@ def check_origin(request: ServerRequest) -> None:
         raise ServerError("forbidden", "A session changes things only for pages of this server; send x-key instead.")
 
 
-def _cookie(request: ServerRequest) -> str:
+def _cookie(request: ServerRequest, name: str) -> str:
     cookies: SimpleCookie = SimpleCookie()
     try:
         cookies.load(request.headers.get("cookie", ""))
     except CookieError:
         return ""
-    morsel = cookies.get(cookie_name(request.origin))
+    morsel = cookies.get(cookie_name(request.origin, name))
     return morsel.value if morsel else ""
 
 
