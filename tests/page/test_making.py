@@ -64,3 +64,22 @@ def test_without_credits_nothing_is_charged_and_the_page_says_so(browser):
         page.make("A quarry at dusk")
         page.page.wait_for_selector(".card.ended:has-text('Out of credits')")
         assert "Nothing was charged" in page.page.locator(".card.ended").inner_text()
+
+
+def test_a_size_that_is_typed_snaps_to_the_grid_of_the_model(page):
+    page.page.get_by_label("Width in pixels").fill("1000")
+    page.page.get_by_label("Height in pixels").fill("700")
+    page.page.get_by_label("Height in pixels").press("Enter")
+    expect(page.page.get_by_label("Width in pixels")).to_have_value("1008")
+    expect(page.page.get_by_label("Height in pixels")).to_have_value("704")
+    page.choose("FLUX1.1 [pro]")
+    page.page.get_by_role("button", name="16:9").click()
+    expect(page.page.get_by_label("Width in pixels")).to_have_value("1376")
+
+
+def test_only_the_options_of_the_chosen_model_are_offered(page):
+    page.page.get_by_text("More options of").click()
+    expect(page.page.get_by_label("Steps")).to_have_count(0)
+    page.choose("FLUX.2 [flex]")
+    expect(page.page.get_by_label("Steps")).to_have_attribute("max", "50")
+    expect(page.page.get_by_label("Guidance")).to_have_attribute("min", "1.5")

@@ -1,5 +1,5 @@
 // One image, or what became of it: shown in place with what happened, what it cost and what to do.
-import { html, useState } from "./dom.js";
+import { html, useEffect, useState } from "./dom.js";
 import { call } from "./api.js";
 import { fromTask } from "./draft.js";
 import { Icon } from "./icons.js";
@@ -28,8 +28,10 @@ export function Card({ task, square = false, selecting = false, selected = false
 }
 
 function Thumbnail({ task }) {
+  const online = useStore((s) => s.online);
   const [lost, setLost] = useState(false);
-  if (lost) return html`<span class="lost"><${Icon} name="image" />no longer kept</span>`;
+  useEffect(() => setLost(false), [online]);
+  if (lost) return html`<span class="lost"><${Icon} name="image" />${online ? "no longer kept" : "waiting for the server"}</span>`;
   return html`<img src=${thumbnail(task.id)} alt="" loading="lazy" decoding="async" draggable="false" onError=${() => setLost(true)} />`;
 }
 

@@ -113,12 +113,15 @@ export function sizeOf(ratio, megapixels, model) {
   return { width, height };
 }
 
+// A size that was typed is a shape, too.
+export const shapeOf = (draft) => (draft.ratio.includes(":") ? draft.ratio : `${draft.width}:${draft.height}`);
+
 export function chooseModel(name) {
   const model = modelOf(name);
   edit((draft) => {
     const options = Object.fromEntries(Object.entries(draft.options).filter(([option]) => model.options[option]));
     const update = { model: name, options };
-    if (model.output === "size" && draft.ratio !== "match") Object.assign(update, sizeOf(draft.ratio, draft.megapixels, model));
+    if (model.output === "size" && draft.ratio !== "match") Object.assign(update, sizeOf(shapeOf(draft), draft.megapixels, model));
     if (draft.ratio === "match" && !model.references) Object.assign(update, { ratio: "1:1", ...sizeOf("1:1", 1, model) });
     if (!formatsOf(model).includes(draft.format)) update.format = "";
     return update;

@@ -14,8 +14,8 @@ export function Frame({ draft, model }) {
   const full = { width: source.width + margins.left + margins.right, height: source.height + margins.top + margins.bottom };
   const scale = held ?? Math.min(BOX.width / full.width, BOX.height / full.height);
 
-  const set = (side, value) =>
-    edit((now) => ({ margins: { ...now.margins, [side]: Math.min(MOST, Math.max(0, Math.round(value / STEP) * STEP)) } }));
+  const set = (side, value) => edit((now) => ({ margins: { ...now.margins, [side]: Math.min(MOST, Math.max(0, Math.round(value))) } }));
+  const snap = (side, value) => set(side, Math.round(value / STEP) * STEP);
 
   function begin(side, event) {
     event.preventDefault();
@@ -29,7 +29,7 @@ export function Frame({ draft, model }) {
     const { side, x, y, from, scale: at } = drag.current ?? {};
     if (!side) return;
     const way = { left: x - event.clientX, right: event.clientX - x, top: y - event.clientY, bottom: event.clientY - y }[side];
-    set(side, from + way / at);
+    snap(side, from + way / at);
   }
   function finish() {
     drag.current = null;
@@ -39,8 +39,8 @@ export function Frame({ draft, model }) {
     const outward = { left: "ArrowLeft", right: "ArrowRight", top: "ArrowUp", bottom: "ArrowDown" }[side];
     const inward = { left: "ArrowRight", right: "ArrowLeft", top: "ArrowDown", bottom: "ArrowUp" }[side];
     const step = event.shiftKey ? STEP * 8 : STEP;
-    if (event.key === outward) set(side, margins[side] + step);
-    else if (event.key === inward) set(side, margins[side] - step);
+    if (event.key === outward) snap(side, margins[side] + step);
+    else if (event.key === inward) snap(side, margins[side] - step);
     else return;
     event.preventDefault();
   }
@@ -60,7 +60,7 @@ export function Frame({ draft, model }) {
       <div class="margins">
         ${MARGINS.map((side) => html`
           <label key=${side}><span>${side}</span>
-            <input type="number" min="0" max=${MOST} step=${STEP} value=${margins[side]} onChange=${(event) => set(side, Number(event.target.value))} /></label>`)}
+            <input type="number" min="0" max=${MOST} step=${STEP} value=${margins[side]} onInput=${(event) => set(side, Number(event.target.value))} /></label>`)}
       </div>
     </div>`;
 }

@@ -1,6 +1,6 @@
 // The size: shapes to choose from, and numbers that snap to the model's grid.
-import { html } from "./dom.js";
-import { edit, RATIOS, sizeOf, snapped } from "./draft.js";
+import { html, useState } from "./dom.js";
+import { edit, RATIOS, shapeOf, sizeOf, snapped } from "./draft.js";
 
 const MEGAPIXELS = [1, 2, 4];
 
@@ -26,7 +26,7 @@ export function Size({ draft, model }) {
             ${MEGAPIXELS.filter((number) => number <= Math.ceil(largest)).map(
               (number) => html`
                 <button type="button" aria-pressed=${draft.megapixels === number}
-                  onClick=${() => edit({ megapixels: number, ...(draft.ratio === "free" ? scaled(draft, number, model) : sizeOf(draft.ratio, number, model)) })}>${number} MP</button>`,
+                  onClick=${() => edit({ megapixels: number, ...sizeOf(shapeOf(draft), number, model) })}>${number} MP</button>`,
             )}
           </div>
         </div>`}
@@ -40,10 +40,6 @@ export function Size({ draft, model }) {
     </div>`;
 }
 
-function scaled(draft, megapixels, model) {
-  return sizeOf(`${draft.width}:${draft.height}`, megapixels, model);
-}
-
 function Chip({ name, label, on, choose }) {
   const [across, down] = name.includes(":") ? name.split(":").map(Number) : [1, 1];
   const scale = 14 / Math.max(across, down);
@@ -54,12 +50,15 @@ function Chip({ name, label, on, choose }) {
     </button>`;
 }
 
+// What is typed stays as it is until the field is left, and snaps to the grid then.
 function Side({ side, draft, model }) {
-  const set = (event) => {
-    const value = snapped(Number(event.target.value) || draft[side], model, side);
-    event.target.value = value;
-    edit({ [side]: value, ratio: value === draft[side] ? draft.ratio : "free" });
+  const [typed, setTyped] = useState(null);
+  const snap = () => {
+    const value = snapped(Number(typed) || draft[side], model, side);
+    setTyped(null);
+    if (value !== draft[side]) edit({ [side]: value, ratio: "free" });
   };
   return html`<input class="side" aria-label=${`${side === "width" ? "Width" : "Height"} in pixels`} type="number" min=${model.options[side]?.minimum ?? 64}
-    step=${model.options[side]?.multiple ?? model.grid} value=${draft[side]} onChange=${set} />`;
+    step=${model.options[side]?.multiple ?? model.grid} value=${typed ?? draft[side]} onInput=${(event) => setTyped(event.target.value)} onBlur=${() => typed !== null && snap()}
+    onKeyDown=${(event) => event.key === "Enter" && typed !== null && snap()} />`;
 }
