@@ -10,13 +10,13 @@ import pytest
 from fluxwerk import ConflictError, Task
 from fluxwerk.engines.upstream.journal import UpstreamResult
 from fluxwerk.server.faults.endings import CANCELLED, Ending
+from fluxwerk.server.state.doubts import UpstreamDoubts
 from fluxwerk.server.state.upstream import LONGEST_TASK, RowJournal
 from fluxwerk.testing import FaceToFace
 from fluxwerk.types import Pool
 from support.asking import ask, face, json_of, post
 
 TWO = Pool("standard", 2)
-CHARGED = Ending("Error", {"error": "in_doubt"}, paid=True)
 
 
 class Gateway:
@@ -149,33 +149,13 @@ def test_what_the_service_was_asked_for_stays_booked_when_its_owner_gives_it_up(
     assert (gateway.spent, gateway.poll(job.task.id)["cost"]) == (0, 0)
 
 
-@pytest.mark.parametrize(("charged", "spent"), [(True, 3), (False, 0)])
-def test_a_doubt_is_listed_until_a_person_settles_it(charged, spent):
-    gateway = Gateway()
-    job = gateway.claim()
-    run(gateway.journal.intend(job.task.id, TWO))
-    run(gateway.journal.doubt(job.task.id, "the line broke"))
-    gateway.state.conclude(job, CHARGED, job.fence)
-    assert gateway.spent == 3
-
-    # Long after the task itself was forgotten.
-    gateway.face.clock.sleep(100_000)
-    gateway.state.forget()
-    [doubt] = gateway.journal.doubts()
-    assert (doubt.task, doubt.model, doubt.booked, doubt.reason) == (job.task.id, "flux-2-pro", 3, "the line broke")
-    assert gateway.journal.settle(job.task.id, charged=charged)
-    assert gateway.spent == spent
-    assert gateway.journal.doubts() == []
-    assert not gateway.journal.settle(job.task.id, charged=charged)
-
-
 def test_a_late_answer_ends_a_doubt():
     gateway = Gateway()
     job = gateway.claim()
     run(gateway.journal.intend(job.task.id, TWO))
     run(gateway.open().doubt(job.task.id, "the gateway stopped"))
     run(gateway.journal.accept(job.task.id, upstream()))
-    assert gateway.journal.doubts() == []
+    assert UpstreamDoubts(gateway.state.store.database).listed() == []
     assert run(gateway.journal.find(job.task.id)).task == upstream()
 
 

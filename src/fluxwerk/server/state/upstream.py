@@ -9,8 +9,6 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from decimal import Decimal
 from typing import TypeVar
 
 from fluxwerk.engines.upstream.journal import UpstreamEntry, UpstreamResult
@@ -49,29 +47,6 @@ DOUBT = """
 END = "update upstream set ended = coalesce(ended, :now) where task = :id"
 PRICE = "select account, cost, settled, options from task where id = :id"
 REPRICE = "update task set cost = :cost, settled = :settled, options = :options where id = :id"
-DOUBTS = """
-    select * from upstream where doubt is not null and settled is null order by intended
-"""
-SETTLE = """
-    update upstream set settled = :word where task = :id and doubt is not null and settled is null
-    returning account, cost
-"""
-UNCHARGE = "update task set cost = 0, settled = 0 where id = :id"
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamDoubt:
-    """A task whose submit to the service was not answered: `booked` credits may have been charged there.
-
-    `intended` is when the submit left, in seconds since 1970.
-    """
-
-    task: str
-    account: str
-    model: str
-    booked: Decimal | None
-    intended: float
-    reason: str
 
 
 class RowJournal:
@@ -111,25 +86,6 @@ class RowJournal:
     async def end(self, order: str, result: UpstreamResult) -> None:
         """Give the slot back, and book what the task costs in the end."""
         await self._do(lambda: self._end(order, result))
-
-    def doubts(self) -> list[UpstreamDoubt]:
-        """List the tasks in doubt, the oldest first."""
-        return [
-            UpstreamDoubt(
-                row["task"], row["account"], row["model"], credits_of(row["cost"]), row["intended"], row["doubt"]
-            )
-            for row in self._database.ask(DOUBTS)
-        ]
-
-    def settle(self, task: str, *, charged: bool) -> bool:
-        """Settle a task in doubt: its cost stays booked or comes back; says whether it was in doubt."""
-        with self._database.write() as transaction:
-            doubt = transaction.one(SETTLE, id=task, word="charged" if charged else "not charged")
-            if doubt and not charged:
-                # The task itself may be forgotten by now.
-                transaction.run(UNCHARGE, id=task)
-                transaction.run(CHARGE, account=doubt["account"], cost=-(doubt["cost"] or 0))
-            return doubt is not None
 
     def _find(self, order: str) -> UpstreamEntry | None:
         found = self._database.ask(FIND, id=order)
