@@ -19,7 +19,7 @@ from fluxwerk.drive import WALL, Clock
 from fluxwerk.errors import ConflictError, Fault, InvalidUsageError
 from fluxwerk.ledger.inputs import Inputs
 from fluxwerk.ledger.ledger import Ledger
-from fluxwerk.ledger.plans import CHUNK, Bill, PlannedJob, PlanWriter, is_planned, known, sweep
+from fluxwerk.ledger.plans import CHUNK, Bill, Check, PlannedJob, PlanWriter, is_planned, known, sweep
 from fluxwerk.types import Json
 
 DUPLICATES = ("refuse", "skip", "keep")
@@ -66,13 +66,15 @@ def plan(
     variables: Iterable[Values] = (),
     on_line: Callable[[int], None] = lambda _: None,
     clock: Clock = WALL,
+    check: Check = lambda _: None,
 ) -> Plan:
     """Check every row of a manifest and write its jobs into the ledger, all of them or none.
 
     `manifest` is a file or a list of rows; `model` and `options` hold where a row is silent.  Rows that repeat an
     earlier request are refused, skipped or kept.  `encoding` is that of a text file, UTF-8 by default.  With
-    `variables`, tables of values, each row with `{{names}}` becomes a row for every combination of them.  Raises
-    `InvalidUsageError` with the line of every fault.
+    `variables`, tables of values, each row with `{{names}}` becomes a row for every combination of them.  What `check`
+    raises, in the transaction in which the jobs come to be, leaves none of them.  Raises `InvalidUsageError` with the
+    line of every fault.
     """
     if duplicates not in DUPLICATES:
         raise InvalidUsageError("", faults=[Fault("duplicates", duplicates, f"must be one of {', '.join(DUPLICATES)}")])
@@ -80,14 +82,16 @@ def plan(
     for _ in range(ATTEMPTS):
         with suppress(ConflictError):
             rows = Rows(Defaults(model, source.folder, options or {}, assume_price))
-            return _planned(ledger, source, rows, duplicates, on_line)
+            return _planned(ledger, source, rows, duplicates, on_line, check)
         clock.sleep(ATTEMPT_PAUSE)
     raise ConflictError(
         f"Another process is planning images with the same names as {source.name}; plan it again when that has ended."
     )
 
 
-def _planned(ledger: Ledger, source: _Source, rows: Rows, duplicates: str, on_line: Callable[[int], None]) -> Plan:
+def _planned(
+    ledger: Ledger, source: _Source, rows: Rows, duplicates: str, on_line: Callable[[int], None], check: Check
+) -> Plan:
     """Plan once; raises `ConflictError` if another process is in the way, and has written nothing then."""
     found = Plan(source.name)
     sweep(ledger.database)
@@ -99,7 +103,7 @@ def _planned(ledger: Ledger, source: _Source, rows: Rows, duplicates: str, on_li
         planner = _Planner(ledger, writer, rows, found, duplicates)
         planner.write(source.read(), on_line)
         found.bills = writer.bills()
-        if not writer.open():
+        if not writer.open(check):
             found.already = True
     except InvalidUsageError:
         # What looks like a repetition may be the same manifest, which another process has planned meanwhile.

@@ -114,6 +114,11 @@ class Worker:
         if self._stop_requests > 1:
             self._cut()
 
+    def wake(self) -> None:
+        """Look for planned jobs at once, because somebody has planned some."""
+        if self._run:
+            self._run.wake.set()
+
     def _cut(self) -> None:
         """End the run at once; what was submitted stays in the ledger, a submit without an answer in doubt."""
         if self._main and not self._is_cut:

@@ -25,6 +25,7 @@ COMMANDS = {
     "price": ("price", "Estimate what images will cost; sends nothing."),
     "credits": ("credits", "Show the account's balance."),
     "serve": ("serve", "Run the BFL API on this machine."),
+    "mcp": ("mcp", "Serve image tools to an assistant over MCP."),
     "webhook": ("webhook", "Receive, verify and sign webhooks by hand."),
     "keys": ("keys", "Create, list and revoke the keys of your own server."),
 }

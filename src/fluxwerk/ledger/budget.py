@@ -120,6 +120,16 @@ def committed(transaction: Transaction) -> int:
     return int(row["total"]) if row else 0
 
 
+def committed_since(transaction: Transaction, moment: float) -> Decimal:
+    """Add up in credits what was last moved since then, with what is planned, over all plans that were opened."""
+    ask = (
+        f"select coalesce(sum({BOOKED} + earlier), 0) as total from jobs "
+        "where moved >= :moment and sheet in (select id from sheets where opened is not null)"
+    )
+    row = transaction.one(ask, moment=moment)
+    return credits_of(row["total"] if row else 0)
+
+
 def _sums(transaction: Transaction) -> Sums:
     rows = transaction.all(
         "select stage, sum(jobs) as jobs, sum(booked) as booked, sum(earlier) as earlier from tally group by stage"

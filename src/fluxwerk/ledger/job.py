@@ -31,7 +31,8 @@ class Stage(StrEnum):
 
 S = Stage
 TRANSITIONS: Mapping[Stage, frozenset[Stage]] = {
-    S.PLANNED: frozenset({S.SUBMITTING}),
+    # To failed where it is given up before it was submitted.
+    S.PLANNED: frozenset({S.SUBMITTING, S.FAILED}),
     # Back to planned only if it is certain that the service did not take it.
     S.SUBMITTING: frozenset({S.SUBMITTED, S.PLANNED, S.FAILED, S.DOUBTFUL}),
     S.SUBMITTED: frozenset({S.READY, S.FAILED}),

@@ -5,7 +5,7 @@ Until its plan is opened no job is submitted, so a manifest with a fault in its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -40,6 +40,9 @@ SHEET_BILLS = """
     select model, count(*) as jobs, sum(estimate) as credits, sum(case when estimate is null then 1 else 0 end) as open
     from jobs where sheet = :sheet group by model order by model
 """
+
+# Raises what speaks against opening a plan.
+Check = Callable[[Transaction], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +93,13 @@ class PlanWriter:
             transaction.run_many(INSERT_JOB, [_values(self.id, job, moved) for job in jobs])
             transaction.run("update sheets set touched = :now where id = :id", now=moved, id=self.id)
 
-    def open(self) -> bool:
-        """Let the jobs be worked on; false if another process has opened the same manifest meanwhile."""
+    def open(self, check: Check = lambda _: None) -> bool:
+        """Let the jobs be worked on; false if another process has opened the same manifest meanwhile.
+
+        What `check` raises in the same transaction leaves the plan closed.
+        """
         with self._database.write() as transaction:
+            check(transaction)
             if transaction.one(OPENED_SHEET, sha256=self._sha256):
                 return False
             _require(transaction, self.id)
