@@ -28,6 +28,7 @@ STANDS_ALONE = [
     "docs/how-to/migrate.md",
     "docs/how-to/prompts.md",
     "docs/how-to/retries.md",
+    "docs/how-to/conform.md",
     "docs/how-to/money.md",
     "docs/how-to/trouble.md",
 ]

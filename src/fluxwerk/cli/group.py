@@ -26,6 +26,7 @@ COMMANDS = {
     "credits": ("credits", "Show the account's balance."),
     "serve": ("serve", "Run the BFL API on this machine."),
     "mcp": ("mcp", "Serve image tools to an assistant over MCP."),
+    "conform": ("conform", "Compare a server with what is documented."),
     "webhook": ("webhook", "Receive, verify and sign webhooks by hand."),
     "keys": ("keys", "Create, list and revoke the keys of your own server."),
 }
