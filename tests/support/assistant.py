@@ -28,6 +28,12 @@ def over_stdio(*options: object, **extra: str) -> StdioServerParameters:
     return StdioServerParameters(command=sys.executable, args=words, env=environment(**extra))
 
 
+def with_pid(server: StdioServerParameters, file: Path) -> StdioServerParameters:
+    """The same server, which writes its process id before it begins."""
+    words = ["-c", 'echo $$ > "$0"; exec "$@"', str(file), server.command, *server.args]
+    return StdioServerParameters(command="sh", args=words, env=server.env)
+
+
 @contextmanager
 def over_http(*options: object, **extra: str) -> Iterator[str]:
     words = [sys.executable, "-m", "fluxwerk", "mcp", "--http", "--port", "0", *map(str, options)]

@@ -78,6 +78,7 @@ class ImageMaker:
         self._inputs = Inputs(self.ledger.database)
         self._planning = asyncio.Lock()
         self._waiting: dict[int, asyncio.Queue[RunProgress]] = {}
+        self._asked_again: set[int] = set()
         self._worker: Worker | None = None
         self._work: asyncio.Task[None] | None = None
 
@@ -107,7 +108,8 @@ class ImageMaker:
         async with self._planning:
             result = await asyncio.to_thread(self._ordered, wish, request_id)
         mine: asyncio.Queue[RunProgress] = asyncio.Queue()
-        open_ = {row["id"] for row in result.rows if row["stage"] not in ENDED}
+        # A doubt may be settled by sending the submit again, where the server keeps its key.
+        open_ = {row["id"] for row in result.rows if row["stage"] not in (Stage.SAVED, Stage.FAILED)}
         self._waiting.update(dict.fromkeys(open_, mine))
         try:
             await self._watch(mine, set(open_), on_progress)
@@ -222,7 +224,11 @@ class ImageMaker:
         goes_on = False
         for identity, queue in list(self._waiting.items()):
             job = self.ledger.job(identity)
-            if job.stage in ENDED:
+            if job.stage is Stage.DOUBTFUL and reason is None and job.id not in self._asked_again:
+                # The next run asks the server whether it keeps keys, before anything else.
+                self._asked_again.add(job.id)
+                goes_on = True
+            elif job.stage in ENDED:
                 queue.put_nowait(RunProgress(job.stage, job))
             elif reason is None:
                 goes_on = True
