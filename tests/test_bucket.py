@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +15,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from xml.sax.saxutils import unescape
 
 import pytest
 from click.testing import CliRunner
 
+from fluxwerk import Client
 from fluxwerk.cli.group import group
 from fluxwerk.errors import StorageError
 from fluxwerk.imagefile import fault
 from fluxwerk.server.loopback import loopback
+from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.dialect import StateFile
+from fluxwerk.server.state.store import Store
+from fluxwerk.server.state.tasks import KEEP
 from fluxwerk.storage import Storage, open_storage
+from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face_to_face import Blank
 
 pytest.importorskip("obstore", reason="the extra storage is not installed")
@@ -34,6 +43,7 @@ class Shelf(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     objects: dict[str, bytes]
+    kinds: dict[str, str | None]
 
     def do_PUT(self) -> None:
         data = self.rfile.read(int(self.headers["content-length"]))
@@ -43,6 +53,7 @@ class Shelf(BaseHTTPRequestHandler):
             self._answer(412, b"<Error><Code>PreconditionFailed</Code></Error>")
         else:
             self.objects[self._key()] = data
+            self.kinds[self._key()] = self.headers["content-type"]
             self._answer(200)
 
     def do_GET(self) -> None:
@@ -51,6 +62,16 @@ class Shelf(BaseHTTPRequestHandler):
         else:
             self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_POST(self) -> None:
+        asked = self.rfile.read(int(self.headers["content-length"])).decode()
+        keys = re.findall("<Key>.*?</Key>", asked)
+        for key in keys:
+            self.objects.pop(unescape(key[5:-6]), None)
+        self._answer(200, f"<DeleteResult><Deleted>{''.join(keys)}</Deleted></DeleteResult>".encode())
+
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
@@ -58,14 +79,18 @@ class Shelf(BaseHTTPRequestHandler):
         return urlsplit(self.path).path.split("/")[1]
 
     def _key(self) -> str:
-        return unquote(urlsplit(self.path).path.split("/", 2)[2])
+        return unquote(urlsplit(self.path).path.removeprefix(f"/{self._bucket()}").removeprefix("/"))
 
     def _answer(self, status: int, body: bytes = b"") -> None:
         self.send_response(status)
+        kind = self.kinds.get(self._key())
+        if kind:
+            self.send_header("content-type", kind)
         for name, value in (("content-length", str(len(body))), ("etag", '"it"'), ("last-modified", DATE)):
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
 
 DATE = "Wed, 25 Nov 2026 12:00:00 GMT"
@@ -73,7 +98,7 @@ DATE = "Wed, 25 Nov 2026 12:00:00 GMT"
 
 @contextmanager
 def a_shelf() -> Iterator[str]:
-    handler = type("OneShelf", (Shelf,), {"objects": {}})
+    handler = type("OneShelf", (Shelf,), {"objects": {}, "kinds": {}})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -155,6 +180,50 @@ def test_a_name_may_hold_what_an_address_would_misread(bucket: Storage):
 def test_a_bucket_that_is_not_there_takes_nothing_and_says_so():
     with pytest.raises(StorageError, match="There is no bucket at s3://gone/images"):
         open_storage("s3://gone/images").put("fox.png", b"fox")
+
+
+def test_what_is_removed_is_gone(bucket: Storage):
+    bucket.put("fox.png", b"fox")
+    assert bucket.size("fox.png") == 3
+    bucket.remove("fox.png")
+    bucket.remove("fox.png")
+    assert (bucket.get("fox.png"), bucket.size("fox.png")) == (None, None)
+
+
+def test_a_link_opens_one_object_for_whoever_has_it(bucket: Storage):
+    bucket.put("a/fox.png", b"fox")
+    link = bucket.link("a/fox.png", 60)
+    assert link
+    with urllib.request.urlopen(link) as answer:
+        assert answer.read() == b"fox"
+        assert answer.headers["content-type"] == "image/png"
+    assert "Expires=60" in link
+
+
+@pytest.mark.parametrize("redirects", [True, False], ids=["redirect", "stream"])
+def test_a_server_keeps_its_images_in_a_bucket(bucket: Storage, address: str, redirects):
+    books = Accounts(store=Store(StateFile(), bucket))
+    with loopback(accounts=books, redirects=redirects) as base:
+        store = urlsplit(address).netloc
+        with Client("a-key", base_url=base, delivery_hosts=[store] if redirects else ()) as client:
+            image = client.generate("a fox", model="flux-2-pro", width=64, height=64, output_format="png")
+            link = client.wait(image.task).url or ""
+        with urllib.request.urlopen(link) as answer:
+            assert answer.headers["content-type"] == "image/png"
+            assert answer.read() == image.data
+            assert (urlsplit(answer.url).netloc == store) is redirects
+        [task] = books.tasks.all(time.time())
+    assert bucket.get(task.image) == image.data
+
+
+def test_an_image_that_is_no_longer_kept_is_gone_from_the_bucket(bucket: Storage):
+    of = FaceToFace(accounts=Accounts(store=Store(StateFile(), bucket)))
+    of.generate("a fox", model="flux-2-pro", width=64, height=64)
+    [task] = of.state.tasks.all(of.clock.now())
+    assert bucket.get(task.image)
+    of.clock.sleep(KEEP + 1)
+    of.state.forget()
+    assert bucket.get(task.image) is None
 
 
 def test_a_batch_ends_in_a_bucket_and_overwrites_nothing(

@@ -10,17 +10,22 @@ import os
 import stat
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
 from typing import IO, Any, Protocol
 
+from fluxwerk import imagefile
 from fluxwerk.errors import Fault, InvalidUsageError, StorageError
 from fluxwerk.protocol.trust import redact
 
 # Of the final name, so that the temporary one is no longer than a folder allows.
 NAME_PREFIX = 40
 LONGEST_REASON = 300
-REMOTE = ("s3://", "gs://", "az://", "memory://")
+SIGNING = ("s3://", "gs://", "az://")
+REMOTE = (*SIGNING, "memory://")
+# A store says it again to whoever follows a link.
+CONTENT_TYPES = {suffix: kind for kind, suffix in imagefile.SUFFIX.items()}
 # What is wrong with one name, and not with the folder.
 BAD_NAME = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL})
 # What does not pass by itself, as a full disk or a lost network may.
@@ -48,6 +53,14 @@ class Storage(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove what is stored under a name, if it is there; raises `StorageError`."""
+        ...
+
+    def size(self, name: str) -> int | None:
+        """Tell how many bytes are stored under a name, or return `None`."""
+        ...
+
+    def link(self, name: str, seconds: float) -> str | None:
+        """Return a link with which anyone reads an object for so many seconds; `None` where the place makes none."""
         ...
 
     def check(self) -> None:
@@ -101,6 +114,16 @@ class Folder:
             self._inside(name).unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(f"{self.root / name} cannot be removed: {error.strerror or error}.") from None
+
+    def size(self, name: str) -> int | None:
+        """Tell the size of a file, if it is there."""
+        try:
+            return self._inside(name).stat().st_size
+        except OSError:
+            return None
+
+    def link(self, name: str, seconds: float) -> None:
+        """Make none: a folder answers to nobody."""
 
     def check(self) -> None:
         """Make the folder, write a file into it, flush it and remove it."""
@@ -161,7 +184,9 @@ class Bucket:
 
         try:
             with _explained(self._url):
-                obstore.put(self._store, name, data, mode="overwrite" if overwrite else "create")
+                kind = CONTENT_TYPES.get(name.rpartition(".")[2])
+                attributes = {"Content-Type": kind} if kind else None
+                obstore.put(self._store, name, data, mode="overwrite" if overwrite else "create", attributes=attributes)
         except FileNotFoundError:
             raise StorageError(f"There is no bucket at {self._url}; make it, or name another.") from None
         return f"{self._url}/{name}"
@@ -182,6 +207,25 @@ class Bucket:
 
         with suppress(FileNotFoundError), _explained(self._url):
             obstore.delete(self._store, name)
+
+    def size(self, name: str) -> int | None:
+        """Tell the size of an object, if it is there."""
+        import obstore  # noqa: PLC0415
+
+        try:
+            with _explained(self._url):
+                return int(obstore.head(self._store, name)["size"])
+        except FileNotFoundError:
+            return None
+
+    def link(self, name: str, seconds: float) -> str | None:
+        """Let the store sign a link; `None` for a store that signs none."""
+        import obstore  # noqa: PLC0415
+
+        if not self._url.startswith(SIGNING):
+            return None
+        with _explained(self._url):
+            return str(obstore.sign(self._store, "GET", name, timedelta(seconds=max(1, int(seconds)))))
 
     def check(self) -> None:
         """Put a small object and delete it; without the right to delete, it stays and the next check replaces it."""

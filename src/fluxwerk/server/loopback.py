@@ -42,6 +42,7 @@ def loopback(
     proxies: Iterable[str] = (),
     aliases: Mapping[str, str] | None = None,
     keeps_keys: bool = False,
+    redirects: bool = False,
     clock: Callable[[], float] = time.time,
     wrap: Callable[[ASGIApp], ASGIApp] = lambda app: app,
 ) -> Generator[str]:
@@ -52,8 +53,9 @@ def loopback(
     refuses unknown fields, surplus references and sizes off the grid, which the live service ignores.  The server
     answers to loopback names and to `hosts`, and believes the forwarded headers of `proxies`.
     `aliases` map other names of models to those that they stand for, for clients of other services.  As the live
-    service, it ignores the Idempotency-Key of a submit, unless it `keeps_keys`.  `clock` tells the
-    server the time in seconds since 1970, and `wrap` may put something around its application.
+    service, it ignores the Idempotency-Key of a submit, unless it `keeps_keys`.  One that `redirects`
+    sends links on to its store.  `clock` tells the server the time in seconds since 1970, and `wrap` may put
+    something around its application.
     """
     import uvicorn  # noqa: PLC0415
 
@@ -76,6 +78,7 @@ def loopback(
         dialect=dialect,
         strict=strict,
         keeps_keys=keeps_keys,
+        redirects=redirects,
     )
     with listen(HOME, 0) as listening:
         app = wrap(RequestLog(HostCheck(build(state, engine, Guard(allow), aliases=aliases), hosts)))

@@ -20,10 +20,15 @@ def deliver(state: ServerState, request: ServerRequest) -> Response:
     if fault:
         raise ServerError("forbidden", fault, detail=f"Forbidden: {fault}")
     job = state.tasks.find_folder(where, now)
+    until = links.read_expiry(request.query["se"])
+    elsewhere = state.store.files.link(job.image, until - now) if job and job.image and state.redirects else None
+    if job and elsewhere:
+        state.note_delivered(job)
+        requestlog.note(task=job.task.id, model=job.model.name)
+        return Response(302, {"location": elsewhere, "cache-control": "no-store"})
     image = state.store.image(job.image) if job else None
     if job is None or image is None:
         raise ServerError("not_found", "This image is no longer kept.", detail="Not Found")
-    until = links.read_expiry(request.query["se"])
     headers = {
         "content-type": request.query["rsct"],
         "cache-control": f"private, max-age={max(0, int(until - now))}",

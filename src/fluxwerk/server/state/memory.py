@@ -24,6 +24,14 @@ class MemoryStorage:
         """Let an object go, if it is there."""
         self._objects.pop(name, None)
 
+    def size(self, name: str) -> int | None:
+        """Tell how many bytes are kept under a name."""
+        data = self._objects.get(name)
+        return None if data is None else len(data)
+
+    def link(self, name: str, seconds: float) -> None:
+        """Make none: memory answers to nobody."""
+
     def check(self) -> None:
         """Memory always takes what it is given."""
 

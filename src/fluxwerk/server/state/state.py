@@ -71,8 +71,8 @@ class ServerState:
     says where webhooks may go, `trouble` is scripted misbehaviour, and with `magic` a prompt may ask for an ending.
     Links are signed with `secret` and live for `url_life` seconds.  A `strict` server refuses what the live one
     ignores.  A prompt has at most `longest_prompt` bytes.  A server that `keeps_keys` takes a submit that is repeated
-    with its Idempotency-Key for the same one; the live service does not.  Once it `is_closing`, the server accepts
-    nothing.
+    with its Idempotency-Key for the same one; the live service does not.  One that `redirects` sends a link on to the
+    store that has the image, where that signs links.  Once it `is_closing`, the server accepts nothing.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class ServerState:
         strict: bool = False,
         longest_prompt: int = LONGEST_PROMPT,
         keeps_keys: bool = True,
+        redirects: bool = False,
     ) -> None:
         self.accounts = accounts
         self.tasks = accounts.tasks
@@ -111,6 +112,7 @@ class ServerState:
         self.strict = strict
         self.longest_prompt = longest_prompt
         self.keeps_keys = keeps_keys
+        self.redirects = redirects
         self.faults = scripted(trouble)
         self.metrics = Metrics()
         # Submits with an idempotency key that are still being read: the account's digest and the key.

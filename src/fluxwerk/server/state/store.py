@@ -62,8 +62,7 @@ class Store:
 
     def size(self, name: str) -> int | None:
         """Tell how many bytes a file has, or `None` if it is not there."""
-        data = self.files.get(name)
-        return None if data is None else len(data)
+        return self.files.size(name)
 
     def probe(self) -> None:
         """Write a small object and a row, to prove that both are taken; raises `StorageError`."""
@@ -117,13 +116,6 @@ class DiskStore(Store):
             database.close()
             raise
         self._flush = Flush(database, Path(f"{database.path}-wal"))
-
-    def size(self, name: str) -> int | None:
-        """Tell how many bytes a file has, without reading it."""
-        try:
-            return (self._folder / name).stat().st_size
-        except OSError:
-            return None
 
     async def flushed(self) -> None:
         """Come back when the log of the database is on the disk as far as it was written."""
