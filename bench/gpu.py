@@ -36,8 +36,8 @@ from fluxwerk.engines.codec import encode
 from fluxwerk.engines.local.inpaint import KleinInpaint
 from fluxwerk.engines.local.kind import KINDS
 from fluxwerk.engines.local.message import Done, RenderFailed
+from fluxwerk.engines.local.row import Row
 from fluxwerk.engines.local.stages import Stages
-from fluxwerk.engines.local.weights import Row
 from support import tiny
 
 MODEL = "flux-2-klein-4b"

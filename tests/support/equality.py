@@ -89,6 +89,13 @@ CASES = (
     Case("dev", "one reference", 1, **_guided(3, 4.0)),
     Case("dev", "three references", 3, **_guided(3, 4.0)),
     Case("dev", "size off the grid", size=OFF_GRID, **_guided(3, 4.0)),
+    Case("flux3-klein", "text only"),
+    Case("flux3-klein", "one reference", 1),
+    Case("flux3-klein", "three references", 3),
+    Case("flux3-klein", "size off the grid", size=OFF_GRID),
+    Case("flux3-klein-base", "guided", **_guided(3, 4.0)),
+    Case("flux3-klein-base", "not guided", **_guided(3, 1.0)),
+    Case("flux3-klein-base", "guided, three references", 3, **_guided(3, 4.0)),
     Case("flux1-dev", "text only", **_guided(3, 3.5)),
     Case("flux1-dev", "guidance 1", **_guided(3, 1.0)),
     Case("flux1-dev", "size off the grid", size=OFF_GRID, **_guided(3, 3.5)),
@@ -115,6 +122,8 @@ def crowded(family: Family, case: Case) -> Sample:
 
 def stock(folder: Path, case: Case) -> Any:
     """Return the latents of the stock pipeline."""
+    if case.checkpoint.startswith("flux3"):
+        return _modular(folder, case)
     pipe = _pipeline(folder, inpaint=case.canvas is not None and case.checkpoint == "klein")
     width, height = working_size(case.size)
     given = {"width": width, "height": height, "generator": torch.Generator("cpu").manual_seed(SEED), **case.given}
@@ -127,6 +136,23 @@ def stock(folder: Path, case: Case) -> Any:
     if case.checkpoint == "kontext":
         given["max_area"] = width * height  # otherwise it ignores width and height
     return pipe(prompt=PROMPT, output_type="latent", **given).images
+
+
+def _modular(folder: Path, case: Case) -> Any:
+    from fluxwerk.engines.local.modular import load_folder  # noqa: PLC0415
+
+    pipeline = "Flux3DistilledModularPipeline" if case.checkpoint == "flux3-klein" else "Flux3ModularPipeline"
+    pipe = load_folder(folder, pipeline, torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    given = dict(case.given)
+    if "guidance_scale" in given:
+        pipe.guider.guidance_scale = given.pop("guidance_scale")
+    if case.references:
+        given["image"] = [opened(data) for data in PHOTOS[: case.references]]
+    width, height = working_size(case.size)
+    generator = torch.Generator("cpu").manual_seed(SEED)
+    latents = pipe(prompt=PROMPT, width=width, height=height, generator=generator, output="latents", **given)
+    return latents.flatten(2).transpose(1, 2)
 
 
 def difference(sample: Sample, latents: Any) -> float:

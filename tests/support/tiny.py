@@ -6,6 +6,7 @@ them: a VAE factor of 8, 2 x 2 packing, 32 or 16 latent channels, text layers 9,
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -129,6 +130,7 @@ def _klein(kind: str = "Flux2KleinPipeline", *, distilled: bool = True) -> Any:
         num_key_value_heads=1,
         head_dim=16,
         max_position_embeddings=1024,
+        rope_theta=1_000_000.0,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
@@ -235,11 +237,66 @@ def _flux1(kind: str, *, inputs: int = 64, outputs: int | None = None, guidance:
     )
 
 
+class _Modular:
+    """A pipeline of blocks, saved as a folder with its own index and a subfolder for each part."""
+
+    def __init__(self, pipeline: str, parts: dict[str, Any]) -> None:
+        self.pipeline, self.parts = pipeline, parts
+
+    def save_pretrained(self, folder: Path, **given: Any) -> None:
+        index: dict[str, Any] = {"_class_name": self.pipeline}
+        for name, part in self.parts.items():
+            part.save_pretrained(folder / name)
+            index[name] = [type(part).__module__.split(".")[0], type(part).__name__, {"subfolder": name}]
+        (folder / "modular_model_index.json").write_text(json.dumps(index))
+
+
+def _flux3(pipeline: str, *, distilled: bool) -> Any:
+    text = {
+        "vocab_size": 512,
+        "hidden_size": HIDDEN,
+        "intermediate_size": 64,
+        "num_hidden_layers": 33,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "max_position_embeddings": 1024,
+        "rope_scaling": {"rope_type": "default", "mrope_section": [4, 2, 2]},
+    }
+    vision = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_heads": 2,
+        "out_hidden_size": HIDDEN,
+        "deepstack_visual_indexes": [0],
+    }
+    config = transformers.Qwen3VLConfig(text_config=text, vision_config=vision)
+    transformer = diffusers.Flux3Transformer2DModel(
+        num_layers=1,
+        num_single_layers=2,
+        attention_head_dim=32,
+        num_attention_heads=2,
+        joint_attention_dim=8 * HIDDEN,
+        axes_dims_rope=(8, 8, 8, 8),
+        flow_map=distilled,
+    )
+    parts = {
+        "transformer": transformer.eval(),
+        "vae": _vae2(),
+        "text_encoder": transformers.Qwen3VLForConditionalGeneration(config).eval(),
+        "tokenizer": qwen(),
+    }
+    return _Modular(pipeline, parts)
+
+
 BUILDERS: dict[str, Callable[[], Any]] = {
     "klein": _klein,
     "klein-base": lambda: _klein(distilled=False),
     "klein-kv": lambda: _klein("Flux2KleinKVPipeline"),
     "dev": _dev,
+    "flux3-klein": lambda: _flux3("Flux3DistilledModularPipeline", distilled=True),
+    "flux3-klein-base": lambda: _flux3("Flux3ModularPipeline", distilled=False),
     "flux1-dev": lambda: _flux1("FluxPipeline"),
     "flux1-schnell": lambda: _flux1("FluxPipeline", guidance=False),
     "kontext": lambda: _flux1("FluxKontextPipeline"),

@@ -27,6 +27,7 @@ COMMANDS = {
     "serve": ("serve", "Run the BFL API on this machine."),
     "mcp": ("mcp", "Serve image tools to an assistant over MCP."),
     "conform": ("conform", "Compare a server with what is documented."),
+    "weights": ("weights", "Look at files of open weights before serving them."),
     "webhook": ("webhook", "Receive, verify and sign webhooks by hand."),
     "keys": ("keys", "Create, list and revoke the keys of your own server."),
 }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fluxwerk import catalog
+from fluxwerk.cli.local import LocalSettings, local_engine, local_options
 from fluxwerk.client.proxy import is_loopback
 from fluxwerk.errors import Fault, InvalidUsageError
 
@@ -37,13 +38,7 @@ PACKAGES = "pip install 'fluxwerk[server]'"
     show_default=True,
     help="Image engine.",
 )
-@click.option("--weights", metavar="DIR|TOML", help="diffusers: folder of weights, or a weights.toml.")
-@click.option("--device", metavar="NAME,...", help="diffusers: devices such as cuda:0,cuda:1; by default every GPU.")
-@click.option(
-    "--compile", "compiled", is_flag=True, help="diffusers: compile the transformer; the start takes minutes."
-)
-@click.option("--quantize", type=click.Choice(["fp8"]), help="diffusers: quantize the weights of the transformer.")
-@click.option("--previews", is_flag=True, help="diffusers: send a preview of the image with each poll.")
+@local_options
 @click.option(
     "--upstream",
     metavar="URL",
@@ -166,12 +161,7 @@ PACKAGES = "pip install 'fluxwerk[server]'"
 @click.option("--webhook-secret-header", is_flag=True, help="Also send the secret itself as X-Webhook-Secret.")
 def command(
     engine: str,
-    weights: str | None,
-    device: str | None,
     *,
-    compiled: bool,
-    quantize: str | None,
-    previews: bool,
     upstream: str | None,
     upstream_key: str | None,
     delivery_hosts: tuple[str, ...],
@@ -199,6 +189,7 @@ def command(
     log_prompts: bool,
     aliases: tuple[str, ...],
     webhook_secret_header: bool,
+    **local: Any,
 ) -> None:
     """Run the BFL API on this machine: placeholders for development, open weights on your GPU, or a gateway.
 
@@ -219,11 +210,11 @@ def command(
     store = _store(state)
     gateway = {"upstream": upstream, "upstream-key-file": upstream_key, "delivery-host": delivery_hosts}
     if engine == "upstream":
-        _refuse_all("diffusers", weights=weights, device=device, compile=compiled, quantize=quantize, previews=previews)
+        _refuse_all("diffusers", **LocalSettings(**local).given())
         painter = _upstream(store, upstream, upstream_key, delivery_hosts)
     else:
         _refuse_all("upstream", **gateway)
-        painter = _painter(engine, weights, device, quantize, compiled=compiled, previews=previews)
+        painter = _painter(engine, LocalSettings(**local))
     _log(log_format, prompts=log_prompts)
     hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read
     guard, script = _guard(networks, hosts), _script(trouble)
@@ -333,36 +324,14 @@ def _guard(networks: tuple[str, ...], hosts: tuple[str, ...]) -> Guard:
         ) from None
 
 
-def _painter(
-    engine: str, weights: str | None, device: str | None, quantize: str | None, *, compiled: bool, previews: bool
-) -> LiveEngine:
+def _painter(engine: str, local: LocalSettings) -> LiveEngine:
     if engine == "diffusers":
-        return _diffusers(weights, device, quantize, compiled=compiled, previews=previews)
-    _refuse_all("diffusers", weights=weights, device=device, compile=compiled, quantize=quantize, previews=previews)
+        return local_engine(local)
+    _refuse_all("diffusers", **local.given())
     from fluxwerk.engines.offline import OfflineEngine  # noqa: PLC0415
     from fluxwerk.engines.threads import live  # noqa: PLC0415
 
     return live(OfflineEngine())
-
-
-def _diffusers(
-    weights: str | None, device: str | None, quantize: str | None, *, compiled: bool, previews: bool
-) -> LiveEngine:
-    """Create the local engine and print the licences of its weights."""
-    from fluxwerk.engines.local import LocalEngine  # noqa: PLC0415  (no torch: its processes load that)
-    from fluxwerk.engines.local.engine import check_packages, find_devices, licences  # noqa: PLC0415
-    from fluxwerk.engines.local.weights import read  # noqa: PLC0415
-
-    if weights is None:
-        hint = "a folder such as FLUX.2-klein-4B, or a weights.toml"
-        raise InvalidUsageError("", faults=[Fault("--weights", None, "is required with --engine diffusers", hint)])
-    table = read(weights).quantized(quantize)
-    check_packages()
-    devices = find_devices(device)
-    for line in licences(table):
-        click.echo(line, err=True)
-    click.echo(f"The weights are loaded on {', '.join(devices)}; GET /healthz reports when they are ready.", err=True)
-    return LocalEngine(table, devices, compiled=compiled, previews=previews)
 
 
 def _upstream(store: Store, url: str | None, key_file: str | None, delivery_hosts: tuple[str, ...]) -> LiveEngine:

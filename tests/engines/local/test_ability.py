@@ -11,7 +11,7 @@ from fluxwerk.engines import Canvas, Order
 from fluxwerk.engines.local import ability
 from fluxwerk.engines.local.ability import Ability
 from fluxwerk.engines.local.kind import KINDS
-from fluxwerk.engines.local.weights import Row, Weights
+from fluxwerk.engines.local.row import Row, Weights
 from support.photos import photo, png
 
 

@@ -15,8 +15,9 @@ import torch
 
 from fluxwerk.engines import Order
 from fluxwerk.engines.local.load import UnloadableError, load
+from fluxwerk.engines.local.row import Lora, Row
 from fluxwerk.engines.local.warm import warm
-from fluxwerk.engines.local.weights import Lora, Row, read
+from fluxwerk.engines.local.weights import read
 from support import tiny
 from support.painting import paint
 from support.photos import apart

@@ -16,7 +16,7 @@ from fluxwerk.engines.local.engine import find_devices
 from fluxwerk.engines.local.kind import KINDS
 from fluxwerk.engines.local.message import Setup
 from fluxwerk.engines.local.process import EngineCrashedError, EngineNotReadyError, Process
-from fluxwerk.engines.local.weights import Row, Weights
+from fluxwerk.engines.local.row import Row, Weights
 from fluxwerk.errors import InvalidUsageError
 
 PRETENDER = (sys.executable, str(Path(__file__).parents[2] / "support" / "pretender.py"))
@@ -283,7 +283,7 @@ def test_a_process_that_hangs_is_killed_at_the_end(tmp_path) -> None:
 
 
 def test_devices_may_be_named() -> None:
-    assert find_devices("cuda:0, cuda:2") == ("cuda:0", "cuda:2")
+    assert [device.name for device in find_devices("cuda:0, cuda:2", ask=False)] == ["cuda:0", "cuda:2"]
 
 
 @pytest.mark.parametrize("wanted", ["cuda:0,", "cuda:0, cuda:0", " "])

@@ -23,7 +23,8 @@ from fluxwerk import Client
 from fluxwerk.engines import Order
 from fluxwerk.engines.local import LocalEngine
 from fluxwerk.engines.local.process import EngineNotReadyError
-from fluxwerk.engines.local.weights import Row, Weights, read
+from fluxwerk.engines.local.row import Row, Weights
+from fluxwerk.engines.local.weights import read
 from fluxwerk.errors import InvalidRequestError
 from fluxwerk.types import Task
 from support.painting import paint

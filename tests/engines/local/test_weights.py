@@ -10,7 +10,8 @@ import pytest
 from fluxwerk import catalog
 from fluxwerk.engines.local.engine import licences
 from fluxwerk.engines.local.kind import KINDS, recognise
-from fluxwerk.engines.local.weights import Lora, read
+from fluxwerk.engines.local.row import Lora
+from fluxwerk.engines.local.weights import read
 from fluxwerk.errors import InvalidUsageError
 
 
@@ -151,14 +152,14 @@ def test_a_name_on_the_hub_needs_its_kind(tmp_path) -> None:
         ('[weights.klein-4b]\npath = "fill"', r"FluxFillPipeline cannot serve it"),
         ('[weights.vto]\npath = "klein"', r"open weights for this model do not exist"),
         ('[weights.flux-3]\npath = "klein"', r"open weights for this model do not exist"),
-        ('[weights.klein-4b]\npath = "three"', r"Flux3ModularPipeline.*is not supported"),
+        ('[weights.klein-4b]\npath = "three"', r"SanaPipeline.*is not supported"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said(tmp_path, text: str, said: str) -> None:
     folder(tmp_path / "klein")
     folder(tmp_path / "dev", "Flux2Pipeline")
     folder(tmp_path / "fill", "FluxFillPipeline")
-    folder(tmp_path / "three", "Flux3ModularPipeline")
+    folder(tmp_path / "three", "SanaPipeline")
     with pytest.raises(InvalidUsageError, match=said):
         read(table(tmp_path, text))
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from fluxwerk import catalog
 from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import Order
-from fluxwerk.engines.local.weights import Row, Weights
+from fluxwerk.engines.local.plan import Budget
+from fluxwerk.engines.local.row import Row, Weights
 from fluxwerk.errors import Fault
 from fluxwerk.imagefile import measure
 from fluxwerk.types import Json
@@ -34,8 +35,9 @@ WITHOUT_EFFECT = {
 class Ability:
     """The abilities of all rows; it does not load torch."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, budgets: Sequence[Budget] = ()) -> None:
         self.weights = weights
+        self.budgets = budgets
 
     def faults(self, order: Order) -> Sequence[Fault]:
         """Return a fault for each field of the order that the weights cannot honour."""
@@ -50,7 +52,12 @@ class Ability:
             for name, value in order.options.items()
             if name in refused and value != model.options[name].default
         ]
-        return wrong + _reference_faults(model, row, order)
+        return wrong + (_reference_faults(model, row, order) or self.memory_faults(order))
+
+    def memory_faults(self, order: Order) -> list[Fault]:
+        """Return a fault if the order fits on none of the devices that have its weights."""
+        faults = [budget.fault(order) for budget in self.budgets if order.model in budget.needs]
+        return [] if None in faults else [fault for fault in faults if fault is not None][:1]
 
     def facts(self, model: Model) -> Mapping[str, Json] | None:
         """Return what is honoured, refused and without effect, and which weights these are."""

@@ -61,14 +61,34 @@ def is_lost(fault: Exception) -> bool:
     return isinstance(fault, getattr(torch, "AcceleratorError", ())) or str(fault).startswith("CUDA error")
 
 
-def quantize(transformer: Any, how: str, compute: Any, device: str) -> None:
-    """Convert the transformer's weights to FP8: for multiplication where GPU and torchao can, else for storage only."""
-    assert how == "fp8"
+def quantize(module: Any, how: str, compute: Any, device: str) -> None:
+    """Convert the matrices of a module to one byte a value.
+
+    int8 is for storage: a matrix is multiplied in the format of `compute`. fp8 is multiplied as it is where GPU and
+    torchao can, else it is for storage too.
+    """
+    if how == "int8":
+        ao: Any = import_module("torchao.quantization")
+        ao.quantize_(module, ao.Int8WeightOnlyConfig())
+        return
     able = device.startswith("cuda") and torch.cuda.get_device_capability(device) >= FP8_CAPABILITY
     if able and find_spec("torchao") is not None:
-        ao: Any = import_module("torchao.quantization")
-        ao.quantize_(transformer, ao.Float8DynamicActivationFloat8WeightConfig())
+        ao = import_module("torchao.quantization")
+        ao.quantize_(module, ao.Float8DynamicActivationFloat8WeightConfig())
         return
     if able:
         log.warning("FP8 saves memory only, because torchao is not installed; install torchao to multiply in FP8.")
-    transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=compute)
+    module.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=compute)
+
+
+def stream_blocks(module: Any, device: str, *, leaves: bool = False) -> None:
+    """Keep the weights of a module in main memory, and move each block to the device while the one before computes."""
+    hooks: Any = import_module("diffusers.hooks")
+    hooks.apply_group_offloading(
+        module,
+        onload_device=torch.device(device),
+        offload_device=torch.device("cpu"),
+        offload_type="leaf_level" if leaves else "block_level",
+        num_blocks_per_group=None if leaves else 1,
+        use_stream=device.startswith("cuda"),
+    )

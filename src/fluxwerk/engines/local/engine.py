@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 
 from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import CAPACITY, Health, Order, Report
 from fluxwerk.engines.local.ability import Ability
 from fluxwerk.engines.local.message import Setup
+from fluxwerk.engines.local.plan import Budget
 from fluxwerk.engines.local.process import COMMAND, EngineNotReadyError, Process
-from fluxwerk.engines.local.weights import Weights
+from fluxwerk.engines.local.row import Weights
 from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.types import Json
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors")
 FIND_DEVICES = """
-import torch
-cuda = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-mps = ["mps"] if torch.backends.mps.is_available() else []
-print(",".join(cuda or mps or ["cpu"]))
+import json, torch
+cuda = torch.cuda
+found = [
+    (f"cuda:{number}", cuda.get_device_properties(number).total_memory, cuda.get_device_capability(number) >= (8, 9))
+    for number in range(cuda.device_count())
+]
+mps = [("mps", None, False)] if torch.backends.mps.is_available() else []
+print(json.dumps(found or mps or [("cpu", None, False)]))
 """
 # The side of the warm-up image: the most frequent size on a GPU, the smallest on a CPU.
 WARM_SIDES = {"cpu": 64}
@@ -43,10 +50,11 @@ class LocalEngine:
         compiled: bool = False,
         previews: bool = False,
         budget: float | None = None,
+        budgets: Sequence[Budget] = (),
         command: Sequence[str] = COMMAND,
     ) -> None:
         self.weights = weights
-        self._ability = Ability(weights)
+        self._ability = Ability(weights, budgets)
         self.processes = [
             Process(
                 Setup(
@@ -120,15 +128,29 @@ def check_packages() -> None:
         )
 
 
-def find_devices(wanted: str | None) -> tuple[str, ...]:
-    """Return the named devices, separated by commas; without a name every GPU of this machine, or its CPU."""
+@dataclass(frozen=True, slots=True)
+class LocalDevice:
+    """A device, its memory in bytes if torch tells it, and the form of one byte that it multiplies fastest."""
+
+    name: str
+    memory: float | None = None
+    eight_bits: str = "int8"
+
+
+def find_devices(wanted: str | None, *, ask: bool = True) -> tuple[LocalDevice, ...]:
+    """Return the named devices, separated by commas; without a name every GPU of this machine, or its CPU.
+
+    torch tells the memory of named GPUs only if it is asked, which takes seconds.
+    """
+    named: tuple[str, ...] = ()
     if wanted:
         named = tuple(part.strip() for part in wanted.split(","))
         if not all(named) or len(set(named)) < len(named):
             raise InvalidUsageError(
                 "", faults=[Fault("--device", wanted, "must name each device once", "for example cuda:0,cuda:1")]
             )
-        return named
+        if not ask or not any(name.startswith("cuda") for name in named):
+            return tuple(map(LocalDevice, named))
     # torch is large, and the server has no other use for it, so a child process imports it.
     found = subprocess.run([sys.executable, "-c", FIND_DEVICES], capture_output=True, text=True, check=False)  # noqa: S603
     if found.returncode:
@@ -137,7 +159,10 @@ def find_devices(wanted: str | None) -> tuple[str, ...]:
             "",
             faults=[Fault("--device", None, f"torch cannot list them: {last}", "name one, for example cpu")],
         )
-    return tuple(found.stdout.strip().split(","))
+    rows = [(str(name), memory, bool(fp8)) for name, memory, fp8 in json.loads(found.stdout)]
+    devices = {name: LocalDevice(name, memory, "fp8" if fp8 else "int8") for name, memory, fp8 in rows}
+    # A device that torch does not have is reported by its process.
+    return tuple(devices.get(name, LocalDevice(name)) for name in named) or tuple(devices.values())
 
 
 def licences(weights: Weights) -> Iterable[str]:

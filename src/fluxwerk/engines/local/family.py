@@ -13,9 +13,9 @@ from fluxwerk.engines import Order
 from fluxwerk.engines.local import ability
 from fluxwerk.engines.local.canvas import resized
 from fluxwerk.engines.local.foreign import Pipeline, Tensor, numpy, torch
+from fluxwerk.engines.local.row import Row
 from fluxwerk.engines.local.sample import Sample
 from fluxwerk.engines.local.text import Encoder, Text, truncate
-from fluxwerk.engines.local.weights import Row
 
 # Seeds beyond the generator's range wrap around.
 SEEDS = 2**64
@@ -33,12 +33,22 @@ class Family(ABC):
         self.device = device
         # With offloading, a hook on the whole encoder moves it to the GPU; its inner model has no such hook.
         self.is_truncated = encoder is None and row.offload is None and truncate(pipe, self.encode)
-        self.encoder = encoder or Encoder(self.encode)
+        self.encoder = encoder or Encoder(lambda prompt: self.encode(prompt).to(device))
 
     @property
     def transformer(self) -> Any:
         """The model that denoises."""
         return self.pipe.transformer
+
+    @property
+    def text_device(self) -> str:
+        """The device of the text encoder."""
+        return self.row.text_device or self.device
+
+    @property
+    def dtype(self) -> Any:
+        """The number format of latents; quantised weights have another of their own."""
+        return self.pipe.vae.dtype
 
     @property
     def width(self) -> int:
@@ -80,7 +90,7 @@ class Family(ABC):
         first = samples[0]
         more = {} if texts[0].pooled is None else {"pooled_projections": torch.cat([text.pooled for text in texts])}
         found = self.transformer(
-            hidden_states=torch.cat([sample.model_input() for sample in samples]).to(self.transformer.dtype),
+            hidden_states=torch.cat([sample.model_input() for sample in samples]).to(self.dtype),
             timestep=self.times(samples),
             guidance=self.guidances(samples),
             encoder_hidden_states=torch.cat([text.embeds for text in texts]),

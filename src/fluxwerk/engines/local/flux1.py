@@ -24,7 +24,7 @@ class Flux1(Family):
         embeds, pooled, ids = self.pipe.encode_prompt(
             prompt=prompt,
             prompt_2=None,
-            device=torch.device(self.device),
+            device=torch.device(self.text_device),
             max_sequence_length=self.row.kind.prompt_tokens,
         )
         return Text(embeds, ids, pooled)

@@ -17,6 +17,8 @@ from fluxwerk.engines.local.text import Text
 
 # The stock pipeline shrinks larger references too.
 REFERENCE_PIXELS = 1024 * 1024
+# Pipelines whose base weights were not taught guidance.
+TWO_PASSES = ("Flux2KleinPipeline", "Flux3ModularPipeline")
 
 
 class Flux2(Family):
@@ -24,7 +26,7 @@ class Flux2(Family):
 
     def encode(self, prompt: str) -> Text:
         """Run Qwen3 or Mistral over a prompt padded to 512 tokens; the rest is cut off."""
-        embeds, ids = self.pipe.encode_prompt(prompt=prompt, device=torch.device(self.device))
+        embeds, ids = self.pipe.encode_prompt(prompt=prompt, device=torch.device(self.text_device))
         return Text(embeds, ids[0])
 
     def prepare(self, number: int, order: Order) -> Sample:
@@ -50,10 +52,9 @@ class Flux2(Family):
         return sample
 
     def needs_second_pass(self, order: Order) -> bool:
-        """Whether each step takes a second pass without the prompt, which is how klein base is guided."""
-        return (
-            self.row.kind.pipeline == "Flux2KleinPipeline" and self.row.kind.guided and self.guidance_scale(order) > 1
-        )
+        """Whether each step takes a second pass without the prompt, which is how base weights are guided."""
+        kind = self.row.kind
+        return kind.pipeline in TWO_PASSES and kind.guided and self.guidance_scale(order) > 1
 
     def noise(self, pipe: Pipeline, size: tuple[int, int], text: Text, generator: Any) -> tuple[Tensor, Tensor]:
         """Return the initial noise and its positions."""
@@ -108,7 +109,11 @@ class Flux2(Family):
         mean = vae.bn.running_mean.view(1, -1, 1, 1).to(patches.device, patches.dtype)
         deviation = torch.sqrt(vae.bn.running_var.view(1, -1, 1, 1) + vae.config.batch_norm_eps)
         patches = patches * deviation.to(patches.device, patches.dtype) + mean
-        return pipe._unpatchify_latents(patches)  # noqa: SLF001
+        return self.unpatchify(patches)
+
+    def unpatchify(self, patches: Tensor) -> Tensor:
+        """Undo the packing of two by two latents."""
+        return self.pipe._unpatchify_latents(patches)  # noqa: SLF001
 
     def shift(self, tokens: int, steps: int) -> float:
         """Return how far the schedule is shifted."""

@@ -6,9 +6,9 @@ from fluxwerk.engines import Order
 from fluxwerk.engines.local.canvas import CANVAS_PIXELS, place, working_size
 from fluxwerk.engines.local.flux2 import Flux2
 from fluxwerk.engines.local.foreign import Pipeline, Tensor, diffusers, torch
+from fluxwerk.engines.local.row import Row
 from fluxwerk.engines.local.sample import Preserved, Sample
 from fluxwerk.engines.local.text import Encoder
-from fluxwerk.engines.local.weights import Row
 
 
 class KleinInpaint(Flux2):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 NON_COMMERCIAL = "FLUX non-commercial"
 APACHE = "Apache-2.0"
+KOMMUNITY = "FLUX Kommunity License"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,28 @@ _KINDS = (
         fixed=True,
     ),
     Kind("dev", "Flux2Pipeline", ("flux-2-dev",), NON_COMMERCIAL, steps=28, guidance=4.0, references=8),
+    Kind(
+        "flux3-klein",
+        "Flux3DistilledModularPipeline",
+        ("flux-3-image-klein",),
+        KOMMUNITY,
+        steps=16,
+        guidance=1.0,
+        references=10,
+        guided=False,
+        fixed=True,
+        prompt_tokens=8192,
+    ),
+    Kind(
+        "flux3-klein-base",
+        "Flux3ModularPipeline",
+        ("flux-3-image-klein",),
+        KOMMUNITY,
+        steps=50,
+        guidance=4.0,
+        references=10,
+        prompt_tokens=8192,
+    ),
     Kind("flux1-dev", "FluxPipeline", ("flux-dev",), NON_COMMERCIAL, steps=28, guidance=3.5),
     Kind(
         "flux1-schnell",

@@ -29,7 +29,7 @@ class KleinKV(Flux2):
             return self._read(samples, common)
         count = first.latents.shape[1]
         return self.transformer(
-            hidden_states=torch.cat([sample.latents for sample in samples]).to(self.transformer.dtype),
+            hidden_states=torch.cat([sample.latents for sample in samples]).to(self.dtype),
             img_ids=first.ids[:count],
             kv_cache=_joined([sample.cache for sample in samples]),
             kv_cache_mode="cached",
@@ -42,7 +42,7 @@ class KleinKV(Flux2):
         count = first.latents.shape[1]
         tokens = [torch.cat([sample.reference_tokens, sample.latents], dim=1) for sample in samples]
         velocity, cache = self.transformer(
-            hidden_states=torch.cat(tokens).to(self.transformer.dtype),
+            hidden_states=torch.cat(tokens).to(self.dtype),
             img_ids=torch.cat([first.ids[count:], first.ids[:count]]),
             kv_cache_mode="extract",
             num_ref_tokens=first.reference_tokens.shape[1],

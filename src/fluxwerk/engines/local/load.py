@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from fluxwerk.engines.local import device as place
+from fluxwerk.engines.local import modular
+from fluxwerk.engines.local.assembly import assemble
 from fluxwerk.engines.local.family import Family
 from fluxwerk.engines.local.flux1 import Fill, Flux1, Kontext
 from fluxwerk.engines.local.flux2 import Flux2
+from fluxwerk.engines.local.flux3 import Flux3
 from fluxwerk.engines.local.foreign import Pipeline, diffusers, torch
 from fluxwerk.engines.local.inpaint import KleinInpaint
 from fluxwerk.engines.local.kv import KleinKV
-from fluxwerk.engines.local.weights import Row
+from fluxwerk.engines.local.row import Row
 
 FAMILIES: dict[str, type[Family]] = {
     "Flux2KleinPipeline": KleinInpaint,
     "Flux2KleinKVPipeline": KleinKV,
     "Flux2Pipeline": Flux2,
+    "Flux3ModularPipeline": Flux3,
+    "Flux3DistilledModularPipeline": Flux3,
     "FluxPipeline": Flux1,
     "FluxKontextPipeline": Kontext,
     "FluxFillPipeline": Fill,
 }
+
+ENCODERS = ("text_encoder", "text_encoder_2")
 
 log = logging.getLogger("fluxwerk.engines.local")
 
@@ -49,12 +57,9 @@ def load(rows: Iterable[Row], device: str, *, compiled: bool = False) -> dict[st
 
 def _pipeline(row: Row, device: str) -> Pipeline:
     wanted = place.dtype(row.dtype, device)
-    kind = getattr(diffusers, row.kind.pipeline)
     try:
-        pipe = kind.from_pretrained(
-            str(row.path), dtype=wanted, use_safetensors=True, local_files_only=not row.hub, trust_remote_code=False
-        )
-    except (OSError, ValueError) as fault:
+        pipe = _whole(row, wanted)
+    except (OSError, ValueError, KeyError, RuntimeError) as fault:
         raise UnloadableError(f"{row.label()} cannot be loaded: {fault}") from fault
     _check(row, pipe, wanted)
     for part in pipe.components.values():
@@ -62,20 +67,53 @@ def _pipeline(row: Row, device: str) -> Pipeline:
             part.requires_grad_(requires_grad=False)
     pipe.set_progress_bar_config(disable=True)
     _fuse(row, pipe)
+    _place(row, pipe, device, wanted)
+    return pipe
+
+
+def _place(row: Row, pipe: Pipeline, device: str, wanted: Any) -> None:
+    """Give each part its form and its place."""
+    encoders = [part for name, part in pipe.components.items() if name in ENCODERS and part is not None]
     if row.quantize:
         place.quantize(pipe.transformer, row.quantize, wanted, device)
+    if row.quantize_text:
+        for encoder in encoders:
+            place.quantize(encoder, row.quantize_text, wanted, device)
+    if row.tile:
+        pipe.vae.enable_tiling()
     if row.offload == "model":
+        if row.kind.pipeline in modular.BLOCKS:
+            raise UnloadableError(f'{row.label()}: offload = "model" is not for FLUX.3; set offload = "layers".')
         pipe.enable_model_cpu_offload(device=device)
+    elif row.offload == "layers":
+        pipe.vae.to(device)
+        place.stream_blocks(pipe.transformer, device)
+        for encoder in encoders:
+            place.stream_blocks(encoder, device, leaves=True)
+    elif row.text_device:
+        pipe.vae.to(device)
+        pipe.transformer.to(device)
     else:
         pipe.to(device)
-    return pipe
+
+
+def _whole(row: Row, wanted: Any) -> Pipeline:
+    """Return the pipeline of a file and its parts, of a folder, or of a name on the Hub."""
+    if row.is_file():
+        return assemble(row, wanted)
+    if row.kind.pipeline in modular.BLOCKS:
+        return modular.load_folder(Path(row.path), row.kind.pipeline, wanted)
+    kind = getattr(diffusers, row.kind.pipeline)
+    return kind.from_pretrained(
+        str(row.path), dtype=wanted, use_safetensors=True, local_files_only=not row.hub, trust_remote_code=False
+    )
 
 
 def _check(row: Row, pipe: Pipeline, wanted: Any) -> None:
     """Raise `UnloadableError` if a loader ignored the number format, which would double the memory."""
     for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
         part = getattr(pipe, name, None)
-        if part is not None and part.dtype != wanted:
+        if part is not None and not hasattr(part, "hf_quantizer") and part.dtype != wanted:
             raise UnloadableError(f"{row.label()}: {name} was loaded as {part.dtype} instead of {wanted}.")
 
 

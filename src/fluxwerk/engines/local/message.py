@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from fluxwerk.engines import Order
-from fluxwerk.engines.local.weights import Row
+from fluxwerk.engines.local.row import Row
 from fluxwerk.types import Json
 
 

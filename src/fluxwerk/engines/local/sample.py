@@ -12,8 +12,8 @@ from fluxwerk.engines import Order
 from fluxwerk.engines.local.canvas import Patch
 from fluxwerk.engines.local.foreign import Pipeline, Tensor, torch
 from fluxwerk.engines.local.group import price
+from fluxwerk.engines.local.row import Row
 from fluxwerk.engines.local.text import Text
-from fluxwerk.engines.local.weights import Row
 
 
 class Denoiser(Protocol):

@@ -24,6 +24,11 @@ class Text:
     ids: Tensor
     pooled: Tensor | None = None
 
+    def to(self, device: str) -> Text:
+        """Return it on a device."""
+        pooled = None if self.pooled is None else self.pooled.to(device)
+        return Text(self.embeds.to(device), self.ids.to(device), pooled)
+
 
 class Encoder:
     """Encodes prompts and remembers the latest; for one thread at a time, because tokenizers cannot be shared."""

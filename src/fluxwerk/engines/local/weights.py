@@ -1,102 +1,59 @@
-"""Which weights serve which model, read from `weights.toml` or from folders of weights."""
+"""Which weights serve which model, read from `weights.toml`, from folders of weights or from one file."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
 from fluxwerk import catalog
 from fluxwerk.catalog.rows import Model
+from fluxwerk.engines.local import parts
+from fluxwerk.engines.local.checkpoint import Checkpoint, recognise_file
+from fluxwerk.engines.local.folder import INDICES, look, read_json
+from fluxwerk.engines.local.header import SUFFIXES
 from fluxwerk.engines.local.kind import APACHE, KINDS, NON_COMMERCIAL, WIDTH_9B, Kind, recognise
+from fluxwerk.engines.local.row import Lora, Row, Weights
 from fluxwerk.errors import Fault, InvalidUsageError, UnknownModelError
 
 DTYPES = ("bfloat16", "float16", "float32")
-CHOICES = {"dtype": DTYPES, "quantize": ("fp8",), "offload": ("model",)}
+CHOICES = {
+    "dtype": DTYPES,
+    "quantize": ("fp8", "int8"),
+    "quantize_text": ("int8",),
+    "text_device": ("cpu",),
+    "offload": ("model", "layers"),
+    "tile": (True, False),
+}
 # These come in two sizes under two licences.
 KLEINS = ("klein", "klein-base")
-TEXTS = ("device", "licence", "pipeline")
+TEXTS = ("device", "licence", "pipeline", *parts.COLUMNS)
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-# Files that can run code when they are opened.
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-LIBRARIES = ("diffusers", "transformers")
-
-
-@dataclass(frozen=True, slots=True)
-class Lora:
-    """One LoRA file in safetensors, which is fused into the weights with this scale when they are loaded."""
-
-    path: str
-    scale: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One model and the weights that serve it; `None` means the default of the device or the kind.
-
-    `path` is a folder, or a name on the Hugging Face Hub if `hub`. `steps` and `guidance` hold for every request.
-    """
-
-    model: str
-    path: str
-    kind: Kind
-    hub: bool = False
-    dtype: str | None = None
-    device: str | None = None
-    quantize: str | None = None
-    offload: str | None = None
-    loras: tuple[Lora, ...] = ()
-    steps: int | None = None
-    guidance: float | None = None
-    licence: str = ""
-
-    def label(self) -> str:
-        """Return the name of the weights without the path of their folder."""
-        return self.path if self.hub else Path(self.path).name
-
-    def place(self) -> tuple[object, ...]:
-        """Return what rows must have in common to share one copy in memory."""
-        return self.path, self.kind.pipeline, self.dtype, self.quantize, self.offload, self.loras
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """All rows, by the catalogue name of their model."""
-
-    rows: Mapping[str, Row] = field(default_factory=dict[str, Row])
-
-    def on(self, device: str) -> tuple[Row, ...]:
-        """Return the rows that a device loads."""
-        return tuple(row for row in self.rows.values() if row.device in (None, device))
-
-    def quantized(self, how: str | None) -> Weights:
-        """Return the same rows, quantised by `how` unless a row has its own setting."""
-        rows = {name: replace(row, quantize=row.quantize or how) for name, row in self.rows.items()}
-        return Weights(rows)
 
 
 def read(where: str) -> Weights:
-    """Read `weights.toml`, a folder of weights, or a folder of such folders.
+    """Read `weights.toml`, a folder of weights, a folder of such folders, or one file with its parts beside it.
 
     Raises `InvalidUsageError` with every fault found.
     """
     place = Path(where).expanduser()
+    if place.suffix in SUFFIXES:
+        return _file(place)
     if place.is_file():
         return _table(place)
     if (place / "weights.toml").is_file():
         return _table(place / "weights.toml")
-    folders = [place] if (place / "model_index.json").is_file() else _folders(place)
+    folders = [place] if any((place / index).is_file() for index in INDICES) else _folders(place)
     if not folders:
         hint = "a folder with a model_index.json, a folder of such folders, or a weights.toml"
         raise InvalidUsageError("", faults=[Fault("--weights", where, "contains no weights", f"give {hint}")])
     rows: dict[str, Row] = {}
     for folder in folders:
-        kind, licence = _look(folder, "")
+        kind, licence = look(folder, "")
         for model in _names(folder, kind):
             if model in rows:
                 one = f"{Path(rows[model].path).name} and {folder.name} both serve {model}"
@@ -105,14 +62,48 @@ def read(where: str) -> Weights:
     return Weights(rows)
 
 
+def _file(file: Path) -> Weights:
+    """Return the rows of one file, whose parts must lie near it."""
+    checkpoint = recognise_file(file)
+    path, found = str(file.resolve()), complete(checkpoint, {})
+    licence = licence_of(checkpoint)
+    rows = [Row(model, path, checkpoint.kind, parts=found, licence=licence) for model in models_of(checkpoint)]
+    return Weights({row.model: _fitting(row) for row in rows})
+
+
+def models_of(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return the models that a file serves by default."""
+    return _by_width(checkpoint.kind, checkpoint.width)
+
+
+def licence_of(checkpoint: Checkpoint) -> str:
+    """Return the licence of such weights; a file states none."""
+    return NON_COMMERCIAL if checkpoint.width == WIDTH_9B else checkpoint.kind.licence
+
+
+def complete(checkpoint: Checkpoint, given: Mapping[str, Path]) -> tuple[tuple[str, str], ...]:
+    """Return the paths of all parts; raises `InvalidUsageError` with one fault for each that is missing."""
+    found, missing = parts.find(checkpoint, given)
+    if missing:
+        faults = [
+            Fault(part.column, None, f"is missing: {checkpoint.path.name} needs {part.what}", f"usually {part.usual}")
+            for part in missing
+        ]
+        raise InvalidUsageError("", faults=faults)
+    return tuple((column, str(path.resolve())) for column, path in found.items())
+
+
+def _by_width(kind: Kind, width: object) -> tuple[str, ...]:
+    return ("flux-2-klein-9b",) if kind.name in KLEINS and width == WIDTH_9B else kind.models
+
+
 def _folders(place: Path) -> list[Path]:
-    return sorted(path.parent for path in place.glob("*/model_index.json"))
+    return sorted({path.parent for index in INDICES for path in place.glob(f"*/{index}")})
 
 
 def _names(folder: Path, kind: Kind) -> tuple[str, ...]:
     """Return the models of a folder; klein 9B and 4B differ only in their width."""
-    wide = _json(folder / "transformer" / "config.json").get("joint_attention_dim") == WIDTH_9B
-    return ("flux-2-klein-9b",) if kind.name in KLEINS and wide else kind.models
+    return _by_width(kind, read_json(folder / "transformer" / "config.json").get("joint_attention_dim"))
 
 
 def _table(file: Path) -> Weights:
@@ -146,24 +137,36 @@ def _row(name: str, table: Any, home: Path) -> Row:
     table = cast("dict[str, Any]", table)
     if faults := _wrong_columns(name, table):
         raise InvalidUsageError("weights.toml:", faults=faults)
-    folder = (home / Path(table["path"]).expanduser()).resolve()
-    hub = not folder.is_dir() and HUB_ID.fullmatch(table["path"]) is not None
-    kind, licence = _on_hub(name, table) if hub else _look(folder, f"{name}.path", table.get("pipeline"))
+    place = (home / Path(table["path"]).expanduser()).resolve()
+    hub = not place.exists() and HUB_ID.fullmatch(table["path"]) is not None
+    pipeline = table.get("pipeline")
+    found: tuple[tuple[str, str], ...] = ()
+    if place.suffix in SUFFIXES:
+        checkpoint = recognise_file(place, pipeline)
+        given = {key: (home / Path(table[key]).expanduser()).resolve() for key in parts.COLUMNS if key in table}
+        kind, licence, found = checkpoint.kind, licence_of(checkpoint), complete(checkpoint, given)
+    elif strange := [key for key in parts.COLUMNS if key in table]:
+        why = "is for a path that is one file; a folder holds all parts"
+        raise InvalidUsageError("weights.toml:", faults=[Fault(f"{name}.{strange[0]}", table[strange[0]], why)])
+    else:
+        kind, licence = _on_hub(name, table) if hub else look(place, f"{name}.path", pipeline)
     if "guidance" in table and not kind.guided:
         why = "these weights are distilled and take no guidance"
         raise InvalidUsageError("weights.toml:", faults=[Fault(f"{name}.guidance", table["guidance"], why)])
-    given = {key: value for key, value in table.items() if key not in ("path", "pipeline", "loras", "licence")}
+    kept = {"path", "pipeline", "loras", "licence", *parts.COLUMNS}
+    given_columns = {key: value for key, value in table.items() if key not in kept}
     loras = tuple(_lora(name, entry, home) for entry in table.get("loras", ()))
-    path, licence = table["path"] if hub else str(folder), table.get("licence", licence)
-    return _fitting(Row(_model(name).name, path, kind, hub=hub, loras=loras, licence=licence, **given))
+    path, licence = table["path"] if hub else str(place), table.get("licence", licence)
+    row = Row(_model(name).name, path, kind, hub=hub, parts=found, loras=loras, licence=licence, **given_columns)
+    return _fitting(row)
 
 
 def _wrong_columns(name: str, table: Mapping[str, Any]) -> list[Fault]:
-    known = {column.name for column in fields(Row)} - {"model", "kind", "hub"} | {"pipeline"}
+    known = {column.name for column in fields(Row)} - {"model", "kind", "hub", "parts"} | {"pipeline", *parts.COLUMNS}
     wrong: dict[str, str] = {}
     for key, value in table.items():
         if key in CHOICES and value not in CHOICES[key]:
-            wrong[key] = f"must be one of {', '.join(CHOICES[key])}"
+            wrong[key] = f"must be one of {', '.join(str(choice).lower() for choice in CHOICES[key])}"
         elif key in TEXTS and not (isinstance(value, str) and value):
             wrong[key] = "must be a text"
         elif key == "steps" and not (type(value) is int and value > 0):
@@ -173,7 +176,7 @@ def _wrong_columns(name: str, table: Mapping[str, Any]) -> list[Fault]:
         elif key == "loras" and not isinstance(value, list):
             wrong[key] = "must be a list"
     if not isinstance(table.get("path"), str):
-        wrong["path"] = "must be a folder or a name on the Hub"
+        wrong["path"] = "must be a folder, a file or a name on the Hub"
     faults = [
         Fault(f"{name}.{key}", None, "is not a column", f"columns: {', '.join(sorted(known))}")
         for key in set(table) - known
@@ -203,6 +206,7 @@ def _fitting(row: Row) -> Row:
     special = model.family in ("flux-tools", "flux-3", "flux-2-lora") and model.name not in (
         "flux-tools-outpainting",
         "flux-tools-erase",
+        "flux-3-image-klein",
     )
     if special or not (row.kind.fills if canvas else row.kind.generates):
         able = [kind.pipeline for kind in KINDS.values() if (kind.fills if canvas else kind.generates)]
@@ -244,58 +248,3 @@ def _on_hub(name: str, table: Mapping[str, Any]) -> tuple[Kind, str]:
 def _licence_by_size(name: str) -> str:
     """Return the licence of a klein on the Hub by its name, because its files are not there yet."""
     return APACHE if "4b" in name else NON_COMMERCIAL if "9b" in name else ""
-
-
-def _look(folder: Path, name: str, pipeline: str | None = None) -> tuple[Kind, str]:
-    """Return the kind and the licence of a folder; raises `InvalidUsageError` if it could run code."""
-    index = _json(folder / "model_index.json")
-    where = name or "--weights"
-    if not index:
-        raise InvalidUsageError("", faults=[Fault(where, str(folder), "is not a folder with a model_index.json")])
-    lists = {key: cast("list[Any]", value) for key, value in index.items() if isinstance(value, list)}
-    foreign = sorted(key for key, value in lists.items() if not _is_known(value[:1]))
-    pickled = sorted(path.name for path in folder.rglob("*") if path.suffix in PICKLES)
-    if foreign or pickled:
-        why = f"contains its own code ({', '.join(foreign)})" if foreign else f"contains pickles ({pickled[0]})"
-        raise InvalidUsageError(
-            "",
-            faults=[Fault(where, folder.name, why, "only safetensors and plain diffusers are loaded")],
-        )
-    guided = _json(folder / "transformer" / "config.json").get("guidance_embeds") is not False
-    distilled = index.get("is_distilled") is not False
-    kind = recognise(str(index.get("_class_name")), distilled=distilled, guided=guided)
-    if kind is None:
-        known = ", ".join(dict.fromkeys(kind.pipeline for kind in KINDS.values()))
-        raise InvalidUsageError(
-            "", faults=[Fault(where, index.get("_class_name"), "is not supported", f"pipelines: {known}")]
-        )
-    if pipeline is not None:
-        held, kind = kind.pipeline, KINDS.get(pipeline) or recognise(pipeline) or kind
-        if pipeline not in (kind.name, kind.pipeline) or kind.pipeline != held:
-            raise InvalidUsageError(
-                "", faults=[Fault(where, pipeline, f"does not match {folder.name}, which contains a {held}")]
-            )
-    wide = _json(folder / "transformer" / "config.json").get("joint_attention_dim") == WIDTH_9B
-    return kind, _licence(folder) or (NON_COMMERCIAL if wide else kind.licence)
-
-
-def _is_known(library: list[Any]) -> bool:
-    return library in ([None], *([known] for known in LIBRARIES))
-
-
-def _licence(folder: Path) -> str:
-    """Return the licence that the head of the model card states."""
-    card = folder / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    head = text.split("---")[1] if text.startswith("---") else ""
-    stated = dict(re.findall(r"^(license|license_name):\s*(\S+)\s*$", head, re.MULTILINE))
-    name = stated.get("license_name") or stated.get("license", "")
-    return "Apache-2.0" if name.lower() == "apache-2.0" else name
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}

@@ -1,0 +1,114 @@
+"""A file of weights says what it is: by its tensors, and where they do not tell, by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fluxwerk.engines.local.checkpoint import COMFY_PREFIX, recognise_file
+from fluxwerk.errors import InvalidUsageError
+from support import sparse
+from support.sparse import write_sparse
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "kind", "told"),
+    [
+        ("flux-2-klein-4b", sparse.KLEIN_4B, "klein", False),
+        ("flux-2-klein-base-4b", sparse.KLEIN_4B, "klein-base", False),
+        ("flux-2-klein-9b-kv", sparse.KLEIN_9B, "klein-kv", False),
+        ("flux2-dev", sparse.DEV, "dev", True),
+        ("flux1-dev", sparse.flux1(), "flux1-dev", False),
+        ("flux1-kontext-dev", sparse.flux1(), "kontext", False),
+        ("flux1-schnell", sparse.flux1(guidance=False), "flux1-schnell", True),
+        ("flux1-fill-dev", sparse.flux1(384), "fill", True),
+        ("flux-3-image-klein", sparse.flux3(), "flux3-klein", True),
+        ("flux-3-image-klein-base", sparse.flux3(distilled=False), "flux3-klein-base", True),
+    ],
+)
+def test_a_file_says_its_kind(tmp_path, name: str, shapes: sparse.Shapes, kind: str, *, told: bool) -> None:
+    found = recognise_file(write_sparse(tmp_path / f"{name}.safetensors", shapes))
+    assert (found.kind.name, found.told, found.layout, found.precision) == (kind, told, "bfl", "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "billions"), [(sparse.KLEIN_4B, 3.876), (sparse.KLEIN_9B, 9.079), (sparse.DEV, 32.22)]
+)
+def test_the_shapes_give_the_known_numbers_of_parameters(tmp_path, shapes: sparse.Shapes, billions: float) -> None:
+    found = recognise_file(write_sparse(tmp_path / "one.safetensors", shapes))
+    assert found.parameters / 10**9 == pytest.approx(billions, abs=0.005)
+    assert found.size == 2 * found.parameters
+
+
+def test_the_configuration_follows_from_the_shapes(tmp_path) -> None:
+    config = recognise_file(write_sparse(tmp_path / "one.safetensors", sparse.KLEIN_9B)).config
+    assert config["num_layers"], config["num_single_layers"] == (8, 24)
+    assert (config["num_attention_heads"], config["attention_head_dim"]) == (32, 128)
+    assert (config["joint_attention_dim"], config["guidance_embeds"]) == (12288, False)
+
+
+def test_the_prefix_of_comfyui_is_taken_off(tmp_path) -> None:
+    shapes = {COMFY_PREFIX + name: shape for name, shape in sparse.KLEIN_4B.items()}
+    other = {"vae.decoder.conv_in.weight": ("F32", (512, 32, 3, 3))}
+    found = recognise_file(write_sparse(tmp_path / "one.safetensors", {**shapes, **other}))
+    assert (found.layout, found.kind.name) == ("comfyui", "klein")
+    assert found.size == 2 * found.parameters
+
+
+def test_scales_are_no_parameters(tmp_path) -> None:
+    shapes = sparse.flux2(5, 20, 3072, 7680, dtype="F8_E4M3")
+    scales = {f"{name.removesuffix('.weight')}.weight_scale": ("F32", ()) for name in shapes if "weight" in name}
+    found = recognise_file(write_sparse(tmp_path / "one.safetensors", {**shapes, **scales}))
+    assert (found.precision, round(found.parameters / 10**9, 2)) == ("fp8", 3.88)
+    assert not found.stays_quantised
+
+
+def test_the_kind_can_be_named_where_only_the_name_tells(tmp_path) -> None:
+    file = write_sparse(tmp_path / "mine.safetensors", sparse.KLEIN_4B)
+    assert recognise_file(file, "klein-base").kind.name == "klein-base"
+    with pytest.raises(InvalidUsageError, match=r"does not match mine.safetensors, which holds klein"):
+        recognise_file(file, "dev")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "why"),
+    [
+        (sparse.vae(32), "it looks like a VAE: name it as vae"),
+        (sparse.encoder(2560), "it looks like a text encoder"),
+        ({"a.lora_A.weight": ("BF16", (4, 4))}, "it looks like a LoRA"),
+        ({"a": ("BF16", (4, 4))}, "give a FLUX.1, FLUX.2 or FLUX.3 transformer"),
+        (sparse.flux1(128), "Canny or Depth"),
+        (sparse.flux2(1, 1, 3072, 7680, dtype="I8"), "is in int8, which cannot be loaded"),
+    ],
+)
+def test_another_file_is_refused_by_what_it_is(tmp_path, shapes: sparse.Shapes, why: str) -> None:
+    with pytest.raises(InvalidUsageError, match=why):
+        recognise_file(write_sparse(tmp_path / "one.safetensors", shapes))
+
+
+def _cut(file: Path) -> None:
+    with file.open("r+b") as stream:
+        stream.truncate(file.stat().st_size - 1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (_cut, "is cut off: it needs"),
+        (lambda file: file.write_bytes(b"<html>not found</html>"), "is not a safetensors file"),
+        (lambda file: file.write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00[]"), "is not a safetensors file"),
+        (lambda file: file.unlink(), "does not exist"),
+    ],
+)
+def test_a_spoilt_file_is_said_to_be(tmp_path, spoil, why: str) -> None:
+    file = write_sparse(tmp_path / "one.safetensors", sparse.flux3())
+    spoil(file)
+    with pytest.raises(InvalidUsageError, match=why):
+        recognise_file(file)
+
+
+def test_a_pickle_is_not_opened(tmp_path) -> None:
+    (tmp_path / "one.ckpt").write_bytes(b"")
+    with pytest.raises(InvalidUsageError, match="pickles are not opened"):
+        recognise_file(tmp_path / "one.ckpt")
