@@ -62,7 +62,7 @@ def local_engine(settings: LocalSettings) -> LiveEngine:
     """Create the engine; print licences, and the form in which the weights fit into memory."""
     from fluxwerk.engines.local import LocalEngine  # noqa: PLC0415  (no torch: its processes load that)
     from fluxwerk.engines.local.engine import check_packages, find_devices, licences  # noqa: PLC0415
-    from fluxwerk.engines.local.plan import Budget, bytes_of, fit  # noqa: PLC0415
+    from fluxwerk.engines.local.plan import MemoryBudget, bytes_of, fit  # noqa: PLC0415
     from fluxwerk.engines.local.weights import read  # noqa: PLC0415
 
     if settings.weights is None:
@@ -74,7 +74,7 @@ def local_engine(settings: LocalSettings) -> LiveEngine:
     devices = find_devices(settings.device, ask=capacity is None)
     for line in licences(table):
         click.echo(line, err=True)
-    budgets: list[Budget] = []
+    budgets: list[MemoryBudget] = []
     for device in devices:
         if (most := capacity or device.memory) and table.on(device.name):
             table, budget, said = fit(table, device.name, most, eight_bits=device.eight_bits)

@@ -48,7 +48,7 @@ def latents(family) -> Any:
     return done.latents
 
 
-@pytest.mark.parametrize(("columns", "most"), FORMS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("columns", "most"), FORMS, ids=str)
 @pytest.mark.parametrize("name", ["klein", "flux3-klein", "flux1-dev"])
 def test_every_form_renders_close_to_the_weights_as_they_are(
     formed, family, name: str, columns: dict, most: float

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from fluxwerk import catalog
 from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import Order
-from fluxwerk.engines.local.plan import Budget
+from fluxwerk.engines.local.plan import MemoryBudget
 from fluxwerk.engines.local.row import Row, Weights
 from fluxwerk.errors import Fault
 from fluxwerk.imagefile import measure
@@ -35,7 +35,7 @@ WITHOUT_EFFECT = {
 class Ability:
     """The abilities of all rows; it does not load torch."""
 
-    def __init__(self, weights: Weights, budgets: Sequence[Budget] = ()) -> None:
+    def __init__(self, weights: Weights, budgets: Sequence[MemoryBudget] = ()) -> None:
         self.weights = weights
         self.budgets = budgets
 

@@ -14,7 +14,7 @@ from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import CAPACITY, Health, Order, Report
 from fluxwerk.engines.local.ability import Ability
 from fluxwerk.engines.local.message import Setup
-from fluxwerk.engines.local.plan import Budget
+from fluxwerk.engines.local.plan import MemoryBudget
 from fluxwerk.engines.local.process import COMMAND, EngineNotReadyError, Process
 from fluxwerk.engines.local.row import Weights
 from fluxwerk.errors import Fault, InvalidUsageError
@@ -50,7 +50,7 @@ class LocalEngine:
         compiled: bool = False,
         previews: bool = False,
         budget: float | None = None,
-        budgets: Sequence[Budget] = (),
+        budgets: Sequence[MemoryBudget] = (),
         command: Sequence[str] = COMMAND,
     ) -> None:
         self.weights = weights

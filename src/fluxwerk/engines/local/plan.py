@@ -23,7 +23,7 @@ HINT_GRID = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class WeightForm:
     """One way to hold weights: the columns that it sets, in words, and what it costs."""
 
     words: str
@@ -31,34 +31,36 @@ class Form:
     columns: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-def forms(eight_bits: str) -> tuple[Form, ...]:
+def forms(eight_bits: str) -> tuple[WeightForm, ...]:
     """Return the forms, the best first; `eight_bits` is the form of one byte that the device multiplies fastest."""
     on_cpu = "each new prompt is encoded on the CPU, which takes seconds"
     return (
-        Form("everything in its own number format on the device", "nothing"),
-        Form(f"the transformer in {eight_bits}", "pixels change slightly", {"quantize": eight_bits}),
-        Form(
+        WeightForm("everything in its own number format on the device", "nothing"),
+        WeightForm(f"the transformer in {eight_bits}", "pixels change slightly", {"quantize": eight_bits}),
+        WeightForm(
             f"the transformer in {eight_bits} and the text encoder in int8",
             "pixels change slightly",
             {"quantize": eight_bits, "quantize_text": "int8"},
         ),
-        Form("the text encoder on the CPU", on_cpu, {"text_device": "cpu"}),
-        Form(
+        WeightForm("the text encoder on the CPU", on_cpu, {"text_device": "cpu"}),
+        WeightForm(
             f"the transformer in {eight_bits} and the text encoder on the CPU",
             f"{on_cpu}, and pixels change slightly",
             {"quantize": eight_bits, "text_device": "cpu"},
         ),
-        Form(
+        WeightForm(
             "one part at a time on the device",
             "each image moves every part to the device, and stages do not overlap",
             {"offload": "model"},
         ),
-        Form("two blocks at a time on the device", "each step moves all weights to the device", {"offload": "layers"}),
+        WeightForm(
+            "two blocks at a time on the device", "each step moves all weights to the device", {"offload": "layers"}
+        ),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class MemoryBudget:
     """What a device holds: its bytes, those that its weights take, and the needs of the models on it."""
 
     capacity: float
@@ -87,7 +89,7 @@ class Budget:
 
 def fit(
     weights: Weights, device: str, capacity: float, *, eight_bits: str = "int8"
-) -> tuple[Weights, Budget | None, tuple[str, ...]]:
+) -> tuple[Weights, MemoryBudget | None, tuple[str, ...]]:
     """Return the weights in the first form that fits, what is left on the device, and lines that say so.
 
     A column that a row sets itself stays as it is. Raises `InvalidUsageError` if no form leaves room for a megapixel.
@@ -109,7 +111,7 @@ def fit(
         if least <= capacity:
             fitted = Weights({**weights.rows, **{row.model: row for row in rows}})
             resident = total(pairs, (0, 0)) - RESERVE - _text_step(pairs)
-            budget = Budget(capacity, resident, {row.model: (row, needs[row.model]) for row in rows})
+            budget = MemoryBudget(capacity, resident, {row.model: (row, needs[row.model]) for row in rows})
             return fitted, budget, _said(form, device, budget, tiled=any(row.tile for row in rows))
     names = ", ".join(row.label() for row in weights.on(device))
     why = f"is too little for {names}: even block by block an image of 1024×1024 needs {gigabytes(least)}"
@@ -137,7 +139,7 @@ def gigabytes(size: float) -> str:
     return f"{size / GIGABYTE:.1f} GB"
 
 
-def _applies(form: Form, row: Row, one: Need) -> bool:
+def _applies(form: WeightForm, row: Row, one: Need) -> bool:
     """Whether a form changes nothing that the row sets itself, and nothing that is quantised already."""
     if form.columns.get("quantize") and one.transformer.stored is not None:
         return False
@@ -146,7 +148,7 @@ def _applies(form: Form, row: Row, one: Need) -> bool:
     return all(getattr(row, column) in (None, value) for column, value in form.columns.items())
 
 
-def _formed(row: Row, form: Form) -> Row:
+def _formed(row: Row, form: WeightForm) -> Row:
     return replace(row, **form.columns)
 
 
@@ -155,7 +157,7 @@ def _text_step(pairs: Iterable[tuple[Row, Need]]) -> float:
     return max((one.working(row, (0, 0)) for row, one in pairs), default=0.0)
 
 
-def _said(form: Form, device: str, budget: Budget, *, tiled: bool) -> tuple[str, ...]:
+def _said(form: WeightForm, device: str, budget: MemoryBudget, *, tiled: bool) -> tuple[str, ...]:
     held = f"{device}: {form.words}, {gigabytes(budget.resident)} of {gigabytes(budget.capacity)}; cost: {form.cost}."
     tiles = f"{device}: images above a megapixel are decoded in tiles, whose seams may be visible."
     return (held, tiles) if tiled else (held,)
