@@ -80,6 +80,16 @@ PACKAGES = "pip install 'fluxwerk[server]'"
 @click.option(
     "--keep", type=click.FloatRange(min=1), default=3600.0, show_default=True, help="Time to keep images, in seconds."
 )
+@click.option(
+    "--deliver",
+    type=click.Choice(["stream", "redirect"]),
+    default="stream",
+    show_default=True,
+    help="Send an image itself, or send its link on to the bucket that has it.",
+)
+@click.option(
+    "--cache", is_flag=True, help="Answer a request with a seed that was answered before from storage, for nothing."
+)
 @click.option("--seconds", type=click.FloatRange(min=0), default=0.0, help="Shortest duration of a task, in seconds.")
 @click.option(
     "--drain",
@@ -172,6 +182,8 @@ def command(
     credit: str,
     state: str | None,
     keep: float,
+    deliver: str,
+    cache: bool,
     seconds: float,
     drain: float,
     dialect: str,
@@ -231,6 +243,8 @@ def command(
         strict=strict,
         longest_prompt=max_prompt,
         keeps_keys=idempotency,
+        redirects=deliver == "redirect",
+        caches=cache,
     )
     app = RequestLog(
         _checked(build(serving, painter, guard, aliases=known_as), host, names, public_url), prompts=log_prompts

@@ -114,9 +114,10 @@ def _accept(
     faults = state.abilities.faults(job.order)
     if faults:
         raise invalid([entry(fault) for fault in faults])
+    kept = state.find_answer(job, rule)
     _check_credits(account, job.task.cost)
     try:
-        state.accept(job, account, rule)
+        state.accept(job, account, rule, kept)
     except SlotsTakenError:
         raise _busy(model) from None
     except CreditsSpentError as spent:

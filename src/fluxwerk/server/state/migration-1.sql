@@ -100,3 +100,7 @@ create index upstream_doubt on upstream (intended) where doubt is not null and s
 
 -- The slots of one pool, which all machines share; its row is locked while one is granted.
 create table pool (name text primary key, granted bigint not null default 0);
+
+-- Which task answered a request with a seed, by the digest of what was asked for.
+create table answer (digest text primary key, task text not null references task (id) on delete cascade);
+create index answer_task on answer (task);

@@ -41,6 +41,7 @@ def to_row(job: TaskRecord) -> dict[str, Any]:
         "offset": list(order.canvas.offset) if order.canvas else None,
         "asked": dict(order.asked),
         "names": list(order.names),
+        **({"cached": True} if job.cached else {}),
     }
     key, digest = job.idempotency or (None, None)
     return {
@@ -71,6 +72,7 @@ def from_row(row: Mapping[str, Any]) -> TaskRecord:
     """Read a task; raises whatever a damaged row, or one of a release with other models, brings about."""
     told: dict[str, Json] = json.loads(row["options"])
     offset, made_prompt = told.pop("offset"), told.pop("made_prompt", None)
+    cached = bool(told.pop("cached", False))
     told["names"] = tuple(told["names"])
     if row["image"]:
         # A service upstream may have made another format than was expected.
@@ -106,6 +108,7 @@ def from_row(row: Mapping[str, Any]) -> TaskRecord:
         tuple(json.loads(row["inputs"])),
         row["image"],
         made_prompt,
+        cached,
     )
 
 

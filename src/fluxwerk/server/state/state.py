@@ -9,6 +9,8 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from decimal import Decimal
 from typing import Protocol
 
 from fluxwerk import catalog, imagefile
@@ -23,6 +25,7 @@ from fluxwerk.server.faults.rules import FaultRule, Faults, Occasion, scripted
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state import inputs, keys, links, sessions, webhooks
 from fluxwerk.server.state.accounts import Account, Accounts, is_well_formed
+from fluxwerk.server.state.cache import Answers
 from fluxwerk.server.state.metrics import Metrics
 from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.server.state.tasks import image_file
@@ -72,7 +75,8 @@ class ServerState:
     Links are signed with `secret` and live for `url_life` seconds.  A `strict` server refuses what the live one
     ignores.  A prompt has at most `longest_prompt` bytes.  A server that `keeps_keys` takes a submit that is repeated
     with its Idempotency-Key for the same one; the live service does not.  One that `redirects` sends a link on to the
-    store that has the image, where that signs links.  Once it `is_closing`, the server accepts nothing.
+    store that has the image, where that signs links.  One that `caches` answers a request with a seed from what was
+    made for the same request before, whoever asked.  Once it `is_closing`, the server accepts nothing.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class ServerState:
         longest_prompt: int = LONGEST_PROMPT,
         keeps_keys: bool = True,
         redirects: bool = False,
+        caches: bool = False,
     ) -> None:
         self.accounts = accounts
         self.tasks = accounts.tasks
@@ -113,6 +118,8 @@ class ServerState:
         self.longest_prompt = longest_prompt
         self.keeps_keys = keeps_keys
         self.redirects = redirects
+        self._answers = Answers(self.store.database)
+        self._caches = caches
         self.faults = scripted(trouble)
         self.metrics = Metrics()
         # Submits with an idempotency key that are still being read: the account's digest and the key.
@@ -161,8 +168,24 @@ class ServerState:
             raise ServerError("unknown_key", f"This key {wrong}.", detail=detail)
         return account
 
-    def accept(self, job: TaskRecord, account: Account, rule: FaultRule | None = None) -> None:
-        """Book a task and have it rendered, unless its prompt or a rule decides how it ends.
+    def find_answer(self, job: TaskRecord, rule: FaultRule | None) -> bytes | None:
+        """Return the image that the same request made before, if this server answers so; the task then costs nothing.
+
+        A task whose ending is decided has none.
+        """
+        if not self._caches or _decided(rule) or self._asked_for(job):
+            return None
+        name = self._answers.find(job.order, self.clock())
+        image = self.store.image(name)
+        if name is not None and image is not None:
+            job.task, job.cached = replace(job.task, cost=Decimal(0)), True
+            job.order = replace(job.order, output_format=name.rpartition(".")[2])
+        return image
+
+    def accept(
+        self, job: TaskRecord, account: Account, rule: FaultRule | None = None, answer: bytes | None = None
+    ) -> None:
+        """Book a task and have it rendered, unless its prompt or a rule decides how it ends, or its image is there.
 
         Raises `ServerError` if nothing can be kept, and what `Tasks.accept` raises.
         """
@@ -177,6 +200,8 @@ class ServerState:
                     self.tasks.accept(job, account.granted)
                     if decided is not None:
                         self._decide(job, decided)
+                    elif answer is not None:
+                        self._write_image(job, answer)
             except BaseException:
                 inputs.drop(self.store.files, job)
                 raise
@@ -192,9 +217,9 @@ class ServerState:
             raise ServerError("storage", text, retry_after=RETRY_STORAGE) from None
         self.storage_error = None
         self.metrics.accepted[job.model.name] += 1
-        if decided is None:
+        if decided is None and answer is None:
             self._report("accepted", job)
-        elif decided.word:
+        elif decided is None or decided.word:
             self._ended(job)
 
     def resume(self) -> None:
@@ -271,6 +296,7 @@ class ServerState:
             "end_time": ended,
             "duration": round(ended - job.accepted, 6),
             "engine": self.engine,
+            **({"cached": True} if job.cached else {}),
         }
 
     def take_webhook(self, job: TaskRecord) -> bool:
@@ -368,6 +394,8 @@ class ServerState:
         if not self.tasks.finish(job, name, len(image), ready_at):
             self.store.files.remove(name)
             return False
+        if not job.cached:
+            self._answers.note(job.order)
         # From here on its inputs are no longer needed.
         inputs.drop(self.store.files, job)
         return True

@@ -19,7 +19,7 @@ class TaskRecord:
     the end, `idempotency` the submit's idempotency key with the SHA-256 of its body.  `inputs` names the images that
     came with it, which only who renders it reads.  `stage` is queued, running, stuck or ended, and `fence` the number
     that a move of this reader has to name.  `image` is where its image is stored, and
-    `made_prompt` what a service upstream made of its prompt.
+    `made_prompt` what a service upstream made of its prompt; a `cached` task has the image of an earlier one.
     """
 
     task: Task
@@ -42,6 +42,7 @@ class TaskRecord:
     inputs: tuple[str, ...] = ()
     image: str | None = field(default=None, repr=False)
     made_prompt: str | None = field(default=None, repr=False)
+    cached: bool = False
 
     def has_ended(self, now: float) -> bool:
         """Whether its ending may be shown by now; until then it holds its slot."""
