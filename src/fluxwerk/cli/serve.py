@@ -90,6 +90,13 @@ PACKAGES = "pip install 'fluxwerk[server]'"
 @click.option(
     "--cache", is_flag=True, help="Answer a request with a seed that was answered before from storage, for nothing."
 )
+@click.option(
+    "--queue",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Tasks that each key may have waiting beyond its slots; without a queue they are refused with 429.",
+)
 @click.option("--seconds", type=click.FloatRange(min=0), default=0.0, help="Shortest duration of a task, in seconds.")
 @click.option(
     "--drain",
@@ -184,6 +191,7 @@ def command(
     keep: float,
     deliver: str,
     cache: bool,
+    queue: int,
     seconds: float,
     drain: float,
     dialect: str,
@@ -231,7 +239,7 @@ def command(
     hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read
     guard, script = _guard(networks, hosts), _script(trouble)
     serving = ServerState(
-        _accounts(keys, keyring, credit, keep, store),
+        _accounts(keys, keyring, credit, keep, store, queue),
         time.time,
         engine=engine,
         abilities=painter,
@@ -366,7 +374,9 @@ def _refuse_all(engine: str, **given: object) -> None:
         raise InvalidUsageError("", faults=faults)
 
 
-def _accounts(keys: tuple[str, ...], keyring: str | None, credit: str, keep: float, store: Store) -> Accounts:
+def _accounts(
+    keys: tuple[str, ...], keyring: str | None, credit: str, keep: float, store: Store, queue: int
+) -> Accounts:
     from fluxwerk.server.state.accounts import Accounts  # noqa: PLC0415
     from fluxwerk.server.state.keys import Keyring  # noqa: PLC0415
 
@@ -380,7 +390,7 @@ def _accounts(keys: tuple[str, ...], keyring: str | None, credit: str, keep: flo
             ],
         )
     grants = Keyring(keyring).granted if keyring else None
-    return Accounts(keys, credit_of("--credits", credit), keep, grants=grants, store=store)
+    return Accounts(keys, credit_of("--credits", credit), keep, grants=grants, store=store, queue=queue)
 
 
 def _store(folder: str | None) -> Store:

@@ -63,12 +63,13 @@ class Router:
         model = self.state.models.get(asked.path)
         if model is None or asked.method != "POST":
             return LARGEST_QUESTION
-        if not self.state.faults.rules:
-            try:
-                submit.admit(self.state, model, asked)
-            except StorageError as error:
-                raise self.state.unavailable(error) from None
-        return largest_body(model, self.state.longest_prompt)
+        most = largest_body(model, self.state.longest_prompt)
+        if self.state.faults.rules:
+            return most
+        try:
+            return submit.admit(self.state, model, asked, most)
+        except StorageError as error:
+            raise self.state.unavailable(error) from None
 
     def admit_visit(self, http: HttpRequest, *, images: bool) -> int:
         """Judge the key of a request at a door, and return how many bytes its body may have; raises `ServerError`."""
@@ -130,15 +131,15 @@ class Router:
     def _limited(self, asked: ServerRequest, response: Response) -> Response:
         """Add how many tasks a known account may still have in flight, and when the next slot may be free."""
         accounts, now = self.state.accounts, self.state.clock()
-        account = accounts.account(asked.key) if asked.key and is_well_formed(asked.key) else None
+        account = accounts.account(asked.key, now) if asked.key and is_well_formed(asked.key) else None
         if account is None:
             return response
         requestlog.note(key=account.shown)
         model = self.state.models.get(asked.path, POOL)
-        busy = self.state.tasks.held(account.digest, model.pool, now, model.slots)
+        busy = self.state.tasks.held(account.id, model.pool, now, account.slots(model))
         free = min((until if until < NEVER else now + submit.RETRY_AFTER for until in busy), default=now)
         limits = {
-            "x-ratelimit-limit": str(model.slots),
+            "x-ratelimit-limit": str(account.slots(model)),
             "x-ratelimit-remaining": str(accounts.free(account, model, now)),
             "x-ratelimit-reset": str(-int(-free // 1)),
         }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -22,7 +21,6 @@ from fluxwerk.errors import Fault
 from fluxwerk.server.app import build
 from fluxwerk.server.router import Router
 from fluxwerk.server.state.accounts import Accounts
-from fluxwerk.server.state.metrics import Metrics
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.testing.face_to_face import BASE, FaceToFace, blank
 from fluxwerk.types import HttpRequest, Response
@@ -492,56 +490,6 @@ def test_a_submit_that_is_still_being_read_makes_its_twin_wait() -> None:
 def test_a_strange_idempotency_key_is_refused(name) -> None:
     answer = once(FaceToFace(keeps_keys=True), {"prompt": "x"}, name)
     assert (answer.status, json_of(answer)["detail"][0]["loc"]) == (422, ["header", "Idempotency-Key"])
-
-
-def test_metrics_count_what_happened_and_name_nobody() -> None:
-    of = FaceToFace(seconds=5)
-    post(of, {"prompt": "CANARY"}, key="CANARY-key")
-    post(of, {"prompt": "fluxwerk:error"})
-    post(of, {})
-    of.clock.sleep(5)
-    post(of, {"prompt": "x"})
-    answer = requested(of, "GET", "/metrics", key=None)
-    lines = answer.body.decode().splitlines()
-    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    for line in (
-        'fluxwerk_tasks{status="Ready"} 1.0',
-        'fluxwerk_tasks{status="Error"} 1.0',
-        'fluxwerk_tasks{status="Pending"} 1.0',
-        'fluxwerk_accepted_total{model="flux-2-pro"} 3.0',
-        'fluxwerk_refused_total{status="422"} 1.0',
-        'fluxwerk_ended_total{status="Ready"} 2.0',
-        "fluxwerk_in_flight 1.0",
-        'fluxwerk_render_seconds_bucket{le="+Inf"} 2.0',
-        "fluxwerk_render_seconds_count 2.0",
-    ):
-        assert line in lines
-    assert "CANARY" not in answer.body.decode()
-
-
-def test_metrics_are_in_prometheus_own_format() -> None:
-    of = FaceToFace(keeps_keys=True)
-    post(of, {"prompt": "x"})
-    for line in requested(of, "GET", "/metrics").body.decode().splitlines():
-        assert re.fullmatch(r"# (HELP|TYPE) fluxwerk_\w+ .+|fluxwerk_\w+(\{\w+=\"[^\"]*\"\})? [\d.e+-]+", line), line
-
-
-def test_a_render_is_timed_from_its_beginning() -> None:
-    meter = Metrics()
-    meter.rendered(0.3)
-    meter.rendered(200.0)
-    buckets = dict(meter.buckets())
-    assert (buckets["0.25"], buckets["0.5"], buckets["120"], buckets["+Inf"]) == (0, 1, 1, 2)
-    of = FaceToFace(keeps_keys=True)
-    of._stop_working()
-    post(of, {"prompt": "x"})
-    job = of.state.claim()
-    of.clock.sleep(10)
-    of.state.advance(job, RenderProgress(0.0))
-    of.clock.sleep(3)
-    of.state.advance(job, RenderProgress(0.5))
-    of.state.finish(job, b"picture")
-    assert of.state.metrics.seconds == 3
 
 
 def test_a_task_that_ended_twice_is_forgotten_once() -> None:

@@ -11,27 +11,30 @@ from hypothesis import strategies as st
 from fluxwerk import Task, get_model
 from fluxwerk.engines import Order
 from fluxwerk.server.faults.endings import Ending
-from fluxwerk.server.state.accounts import LONGEST_KEY, Account, Accounts, is_well_formed
+from fluxwerk.server.state.account import Account
+from fluxwerk.server.state.accounts import LONGEST_KEY, Accounts, is_well_formed
+from fluxwerk.server.state.charges import CreditsSpentError
+from fluxwerk.server.state.queue import SlotsTakenError
 from fluxwerk.server.state.task import TaskRecord
-from fluxwerk.server.state.tasks import KEEP, CreditsSpentError, SlotsTakenError
+from fluxwerk.server.state.tasks import KEEP
 
 
 def job(account: Account, name: str = "1", model: str = "flux-2-pro", cost: str | None = "3") -> TaskRecord:
     task = Task(name, "", model, None if cost is None else Decimal(cost))
     return TaskRecord(
-        task, account.digest, get_model(model), Order(model, "", 0, 64, 64), accepted=0.0, folder=f"folder {name}"
+        task, account.id, get_model(model), Order(model, "", 0, 64, 64), accepted=0.0, folder=f"folder {name}"
     )
 
 
 def accept(accounts: Accounts, key: str = "key", name: str = "1", model: str = "flux-2-pro", cost: str | None = "3"):
     account = accounts.account(key)
     one = job(account, name, model, cost)
-    accounts.tasks.accept(one, account.granted)
+    accounts.tasks.accept(one, account)
     return one
 
 
 def finish(accounts: Accounts, one: TaskRecord, ready_at: float = 0.0) -> bool:
-    return accounts.tasks.finish(one, "images/x.png", 7, ready_at)
+    return accounts.tasks.finish(one, "images/x.png", 7, ready_at, ready_at)
 
 
 def test_without_keys_every_key_opens_its_own_account():
@@ -49,7 +52,7 @@ def test_with_keys_only_these_have_accounts():
 def test_a_key_is_not_kept():
     accounts = Accounts(["CANARY"])
     account = accounts.account("CANARY")
-    assert "CANARY" not in repr(account) + repr(vars(accounts)) + account.digest
+    assert "CANARY" not in repr(account) + repr(vars(accounts)) + account.id
 
 
 def test_an_account_that_was_only_looked_at_has_no_row():

@@ -1,19 +1,26 @@
-"""An extension: counts for Prometheus; nothing in them says who asked for what."""
+"""An extension: counts for Prometheus; nothing in them says what was asked for."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from fluxwerk.server.request import ServerRequest
+from fluxwerk.server.state.figures import Figures
+from fluxwerk.server.state.metrics import PARTS, Metrics
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.types import Response
 
 PREFIX = "fluxwerk_"
+WORDS = {
+    "submit": "how long submits took to answer, by model",
+    "wait": "how long tasks waited for an engine, by model",
+    "render": "how long the engine took for an image, by model",
+    "deliver": "how long an image waited for its first download, by model",
+}
 
 
 def metrics(state: ServerState, _: ServerRequest) -> Response:
@@ -24,31 +31,58 @@ def metrics(state: ServerState, _: ServerRequest) -> Response:
 
 
 class StateCollector(Collector):
-    """Reads the counts of one server's state."""
+    """Reads the counts of one process, and the figures of the state that it shares with others."""
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
 
     def collect(self) -> Iterator[Metric]:
         """Yield each family with its values of this moment."""
-        counts, now = self._state.metrics, self._state.clock()
-        kept = self._state.tasks.count(now)
-        tasks = GaugeMetricFamily(PREFIX + "tasks", "tasks that are kept, by status", labels=["status"])
-        for status, number in sorted(kept.items()):
-            tasks.add_metric([status], number)
-        yield tasks
-        yield _counter("accepted", "submits that were accepted, by model", "model", counts.accepted)
-        yield _counter("refused", "answers above 399, by HTTP status", "status", counts.refused)
-        yield _counter("ended", "tasks that ended, by status", "status", counts.ended)
-        yield _counter("webhooks", "webhooks, delivered or dropped", "state", counts.webhooks)
-        yield GaugeMetricFamily(PREFIX + "in_flight", "tasks that hold a slot", value=kept["Pending"])
-        render = HistogramMetricFamily(PREFIX + "render_seconds", "how long the engine took for an image")
-        render.add_metric([], counts.buckets(), counts.seconds)
-        yield render
+        yield from _counted(self._state.metrics)
+        yield from _shared(Figures(self._state.store.database), self._state.clock())
 
 
-def _counter(name: str, words: str, label: str, counts: Counter[str]) -> Metric:
+def _counted(counts: Metrics) -> Iterator[Metric]:
+    """Yield what this process counted."""
+    yield _counter("accepted", "submits that were accepted, by model", "model", counts.accepted)
+    yield _counter("refused", "answers above 399, by HTTP status", "status", counts.refused)
+    yield _counter("ended", "tasks that ended, by status", "status", counts.ended)
+    yield _counter("webhooks", "webhooks, delivered or dropped", "state", counts.webhooks)
+    yield _counter("upstream_errors", "errors of the service behind, by kind", "kind", counts.upstream_errors)
+    for part in PARTS:
+        family = HistogramMetricFamily(f"{PREFIX}{part}_seconds", WORDS[part], labels=["model"])
+        for model, durations in sorted(counts.seconds[part].items()):
+            family.add_metric([model], durations.buckets(), durations.sum)
+        yield family
+
+
+def _shared(figures: Figures, now: float) -> Iterator[Metric]:
+    """Yield what the rows say, which is the same at every process of a state."""
+    yield _gauge("tasks", "tasks that are kept, by status", ("status",), figures.by_status(now))
+    depth = "tasks that no engine has taken up, by model and stage"
+    yield _gauge("queue_depth", depth, ("model", "stage"), figures.queue())
+    yield _gauge("slots_used", "slots that tasks hold, by key and pool", ("key", "pool"), figures.slots_used(now))
+    yield _gauge("slots_free", "slots that are left, by key and pool", ("key", "pool"), figures.slots_free(now))
+    yield _gauge("spend_credits", "credits that were spent, by key and model", ("key", "model"), figures.spend())
+    yield GaugeMetricFamily(
+        PREFIX + "in_doubt", "tasks that may have been paid at the service behind", figures.in_doubt()
+    )
+    yield GaugeMetricFamily(PREFIX + "webhook_lag_seconds", "age of the oldest webhook due", figures.webhook_lag(now))
+    beats = "time since each process last said that it works"
+    yield _gauge("worker_heartbeat_age_seconds", beats, ("process", "kind"), figures.heartbeats(now))
+
+
+def _counter(name: str, words: str, label: str, counts: Mapping[str, int]) -> Metric:
     family = CounterMetricFamily(PREFIX + name, words, labels=[label])
     for value, number in sorted(counts.items()):
         family.add_metric([value], number)
+    return family
+
+
+def _gauge(
+    name: str, words: str, labels: tuple[str, ...], values: Mapping[str, int] | Mapping[tuple[str, str], float]
+) -> Metric:
+    family = GaugeMetricFamily(PREFIX + name, words, labels=labels)
+    for value, number in values.items():
+        family.add_metric([value] if isinstance(value, str) else value, number)
     return family

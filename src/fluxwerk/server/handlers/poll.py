@@ -25,11 +25,20 @@ def poll(state: ServerState, request: ServerRequest, life: float | None = None) 
         return wire.write_status(Status(Task(identity, ""), "Task not found", Outcome.MISSING))
     requestlog.note(task=job.task.id, model=job.model.name)
     if not job.has_ended(now):
-        running = Status(job.task, "Pending", Outcome.RUNNING, progress=job.progress)
+        details = _place(state, job, now) if job.stage == "waiting" else None
+        running = Status(job.task, "Pending", Outcome.RUNNING, progress=job.progress, details=details)
         return wire.write_status(running, preview=preview(job))
     made = state.result(job, request.origin, now, life) if job.word == "Ready" else None
     status = Status(job.task, job.word, wire.OUTCOMES[job.word], cost=job.settled, details=job.details)
     return wire.write_status(status, result=made)
+
+
+def _place(state: ServerState, job: TaskRecord, now: float) -> Json:
+    """Say which of its account's waiting tasks this is, and estimate when an engine takes it up."""
+    queue = state.tasks.queue
+    position, pause = queue.position(job), queue.pause(job.account, job.model.pool, now)
+    estimate = None if pause is None else round(position * pause, 1)
+    return {"position": position, "estimate_seconds": estimate}
 
 
 def preview(job: TaskRecord) -> Json:

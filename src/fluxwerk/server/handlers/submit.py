@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
-from decimal import Decimal
 
 from fluxwerk.catalog import prices, sizes
 from fluxwerk.catalog.rows import IMAGE_TYPES, Model
@@ -16,16 +16,19 @@ from fluxwerk.engines import Order
 from fluxwerk.errors import Fault, UnknownPriceError
 from fluxwerk.protocol import wire
 from fluxwerk.protocol.idempotency import KEY_HEADER, write_promise
-from fluxwerk.server import inputs, requestlog, schema, strictness
+from fluxwerk.server import inputs, requestlog, schema, strictness, telemetry
 from fluxwerk.server.errors import ServerError, invalid, unfit
 from fluxwerk.server.faults.rules import FaultRule
+from fluxwerk.server.handlers import refusals
 from fluxwerk.server.inputs import ReceivedImages
 from fluxwerk.server.request import ServerRequest
-from fluxwerk.server.state.accounts import Account
+from fluxwerk.server.state.account import Account
+from fluxwerk.server.state.charges import CreditsSpentError, SubmitRateError
 from fluxwerk.server.state.outgoing import OutgoingWebhook
+from fluxwerk.server.state.queue import SlotsTakenError
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.server.state.task import TaskRecord
-from fluxwerk.server.state.tasks import CreditsSpentError, RepeatedSubmitError, SlotsTakenError
+from fluxwerk.server.state.tasks import RepeatedSubmitError
 from fluxwerk.server.strictness import Remark
 from fluxwerk.types import Flow, Json, Response, Task
 
@@ -40,6 +43,8 @@ LARGEST_OUTPUT = 80_000_000
 # How many pixels a side may have in a file of that format, as the usual libraries write it.
 LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
 LONGEST_IDEMPOTENCY_KEY = 255
+PRIORITY = "x-fluxwerk-priority"
+PRIORITIES = re.compile(r"-?(100|[0-9]{1,2})", re.ASCII)
 
 log = logging.getLogger("fluxwerk.server")
 
@@ -52,10 +57,10 @@ def submit(state: ServerState, model: Model, request: ServerRequest, rule: Fault
     known = _repeated(state, account, idempotency) if idempotency else None
     if known is not None:
         return known
-    _check_open(state)
+    refusals.check_open(state)
     if idempotency is None:
         return (yield from _accept(state, account, model, request, rule, None))
-    waiting = account.digest, idempotency[0]
+    waiting = account.id, idempotency[0]
     state.submitting.add(waiting)
     try:
         return (yield from _accept(state, account, model, request, rule, idempotency))
@@ -63,14 +68,20 @@ def submit(state: ServerState, model: Model, request: ServerRequest, rule: Fault
         state.submitting.discard(waiting)
 
 
-def admit(state: ServerState, model: Model, request: ServerRequest) -> None:
-    """Judge key, closing state and slots by the headers, before the body is read; raises `ServerError`."""
+def admit(state: ServerState, model: Model, request: ServerRequest, most: int) -> int:
+    """Judge key, closing state and slots by the headers, before the body is read, and return its largest size.
+
+    Raises `ServerError`.  A body of this model has at most `most` bytes, and that of some accounts fewer.
+    """
     account = state.authenticate(request)
+    refusals.check_model(account, model)
     # A repeated submit is answered with its task, and needs no slot.
     key = request.headers.get(KEY_HEADER) if state.keeps_keys else None
-    if key is None or state.tasks.find_repeated(account.digest, key, state.clock()) is None:
-        _check_open(state)
-        _check_slot(state, account, model)
+    if key is None or state.tasks.find_repeated(account.id, key, state.clock()) is None:
+        refusals.check_open(state)
+        refusals.check_slot(state, account, model)
+    own = account.application.largest_body if account.application else None
+    return most if own is None else min(own, most)
 
 
 def promise(state: ServerState) -> dict[str, str]:
@@ -103,11 +114,12 @@ def _accept(
 ) -> Flow[Response]:
     given, fields, remarks = _read(state, model, request.body)
     webhook = _webhook_of(state, fields)
-    _check_slot(state, account, model)
+    refusals.check_model(account, model)
+    refusals.check_slot(state, account, model)
     with state.accounts.hold(account, model):
         attached = yield from inputs.attach(model, fields)
     # Fetching took time, in which the end may have begun: what is accepted now would not be waited for.
-    _check_open(state)
+    refusals.check_open(state)
     job = _job(state, account, model, fields, attached, request.origin)
     job.order = replace(job.order, id=job.task.id, asked=_asked(model, given))
     job.webhook, job.idempotency = webhook, idempotency
@@ -115,13 +127,16 @@ def _accept(
     if faults:
         raise invalid([entry(fault) for fault in faults])
     kept = state.find_answer(job, rule)
-    _check_credits(account, job.task.cost)
+    job.urgency, job.trace = _urgency(request), telemetry.present()
+    refusals.check_credits(state, account, job.task.cost)
     try:
         state.accept(job, account, rule, kept)
     except SlotsTakenError:
-        raise _busy(model) from None
+        raise refusals.busy(state, account, model) from None
     except CreditsSpentError as spent:
-        raise _no_credits(job.task.cost, spent.left) from None
+        raise refusals.no_credits(state, account, job.task.cost, spent.left) from None
+    except SubmitRateError as early:
+        raise refusals.too_often(account, early.wait) from None
     except RepeatedSubmitError:
         # Another process accepted the same submit at this moment.
         known = _repeated(state, account, idempotency) if idempotency else None
@@ -191,9 +206,9 @@ def _idempotency(request: ServerRequest) -> tuple[str, str] | None:
 
 
 def _repeated(state: ServerState, account: Account, idempotency: tuple[str, str]) -> Response | None:
-    job = state.tasks.find_repeated(account.digest, idempotency[0], state.forget())
+    job = state.tasks.find_repeated(account.id, idempotency[0], state.forget())
     if job is None:
-        if (account.digest, idempotency[0]) in state.submitting:
+        if (account.id, idempotency[0]) in state.submitting:
             raise _in_progress()
         return None
     if job.idempotency != idempotency:
@@ -218,28 +233,13 @@ def _webhook_of(state: ServerState, fields: Mapping[str, Json]) -> OutgoingWebho
     return OutgoingWebhook(url, secret)
 
 
-def _check_open(state: ServerState) -> None:
-    if state.is_closing:
-        raise ServerError("closing", "The server is closing down and accepts nothing more.", retry_after=RETRY_AFTER)
-
-
-def _check_slot(state: ServerState, account: Account, model: Model) -> None:
-    if not state.accounts.has_slot(account, model, state.clock()):
-        raise _busy(model)
-
-
-def _check_credits(account: Account, cost: Decimal | None) -> None:
-    if cost is not None and account.credits < cost:
-        raise _no_credits(cost, account.credits)
-
-
-def _busy(model: Model) -> ServerError:
-    text = f"Too many active tasks: at most {model.slots} of {model.pool} at a time"
-    return ServerError("busy", text, retry_after=RETRY_AFTER)
-
-
-def _no_credits(cost: Decimal | None, left: Decimal) -> ServerError:
-    return ServerError("no_credits", f"Insufficient credits: this costs {cost}, {left} are left")
+def _urgency(request: ServerRequest) -> int:
+    """Read how urgent a task is among its own account's."""
+    text = request.headers.get(PRIORITY, "0")
+    if not PRIORITIES.fullmatch(text):
+        place = ["header", "X-Fluxwerk-Priority"]
+        raise invalid([{"type": "int_parsing", "loc": place, "msg": "Input should be a whole number from -100 to 100"}])
+    return int(text)
 
 
 def _in_progress() -> ServerError:
@@ -274,7 +274,7 @@ def _job(
     )
     order = _order(state, model, fields, attached, size)
     _check_sides(order)
-    return TaskRecord(task, account.digest, model, order, state.clock(), folder=state.entropy(24).hex())
+    return TaskRecord(task, account.id, model, order, state.clock(), folder=state.entropy(24).hex())
 
 
 def _check_sides(order: Order) -> None:

@@ -22,7 +22,7 @@ def listed(state: ServerState, request: ServerRequest) -> Response:
     """List the account's tasks, the newest first, as far as they fit the query; `limit` bounds them."""
     account = state.authenticate(request)
     now, limit = state.forget(), _limit(request)
-    found = state.tasks.search(account.digest, _search(request), now, limit + 1)
+    found = state.tasks.search(account.id, _search(request), now, limit + 1)
     rows = [row(state, job) for job in found]
     return Response(200, wire.JSON, wire.dump({"tasks": rows[:limit], "more": len(rows) > limit}))
 
@@ -49,7 +49,7 @@ def own(state: ServerState, request: ServerRequest) -> TaskRecord:
     """Find the task that a path names, if it is the account's own; raises `ServerError`."""
     account = state.authenticate(request)
     job = state.tasks.find(request.path.removeprefix(f"{FOLDER}/").partition("/")[0], state.forget())
-    if job is None or job.account != account.digest:
+    if job is None or job.account != account.id:
         raise ServerError("not_found", "This account has no such task", detail="Task not found")
     return job
 

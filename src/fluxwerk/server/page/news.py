@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 
 from fluxwerk.protocol import wire
 from fluxwerk.server.handlers import poll, tasks
-from fluxwerk.server.state.accounts import Account
+from fluxwerk.server.state.account import Account
 from fluxwerk.server.state.search import Search
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.server.state.task import TaskRecord
@@ -40,7 +40,7 @@ async def stream(state: ServerState, account: Account, seconds: float) -> AsyncG
 
 def _changes(state: ServerState, account: Account, seen: dict[str, bytes]) -> list[bytes]:
     now = state.forget()
-    watched = state.tasks.search(account.digest, Search(), now, WATCHED)
+    watched = state.tasks.search(account.id, Search(), now, WATCHED)
     present = {job.task.id: _written(state, job, now) for job in watched}
     told = [b"event: task\ndata: " + text + b"\n\n" for name, text in present.items() if seen.get(name) != text]
     seen.clear()

@@ -21,7 +21,8 @@ from fluxwerk.server.errors import ServerError
 from fluxwerk.server.page import visits
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state import sessions
-from fluxwerk.server.state.accounts import NOTHING, digest_of
+from fluxwerk.server.state.account import NOTHING
+from fluxwerk.server.state.accounts import digest_of
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.types import Json, Response

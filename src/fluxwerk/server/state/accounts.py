@@ -4,52 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from decimal import Decimal
 
 from fluxwerk.catalog.rows import Model
-from fluxwerk.server.state.rows import credits_of
+from fluxwerk.server.state import charges
+from fluxwerk.server.state.account import Account
+from fluxwerk.server.state.applications import Applications
 from fluxwerk.server.state.store import MemoryStore, Store
 from fluxwerk.server.state.tasks import KEEP, Tasks
 
 LONGEST_KEY = 512
 PLENTY = Decimal(1_000_000)
-NOTHING = Decimal(0)
 
 # What the account of a key's SHA-256 was given in credits, or `None` if there is no such account.
 Grants = Callable[[str], Decimal | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """Who pays, as it stood when it was read: `granted` credits less those `spent`.
-
-    The key itself is never kept, only its SHA-256.
-    """
-
-    digest: str = field(repr=False)
-    granted: Decimal
-    spent: Decimal = NOTHING
-
-    @property
-    def shown(self) -> str:
-        """How the log names it: the first digits of the key's SHA-256."""
-        return f"sha256:{self.digest[:8]}"
-
-    @property
-    def credits(self) -> Decimal:
-        """What is left."""
-        return self.granted - self.spent
 
 
 class Accounts:
     """Every account and its `tasks`; knows nothing of HTTP.
 
     Accounts are those that `grants` knows, or those of `keys` with `credit` each; without either any well-formed key
-    opens an account of its own.  Images are kept for `keep` seconds after their task's end.
+    opens an account of its own, until the state has applications.  Images are kept for `keep` seconds after their
+    task's end, and `queue` tasks of each account may wait beyond its slots.
     """
 
     def __init__(
@@ -60,42 +40,48 @@ class Accounts:
         *,
         grants: Grants | None = None,
         store: Store | None = None,
+        queue: int = 0,
     ) -> None:
         self.store = store or MemoryStore()
         self.keep = keep
-        self.tasks = Tasks(self.store, keep)
-        self._grants = grants or _among({digest_of(key) for key in keys}, credit)
+        self.tasks = Tasks(self.store, keep, queue)
+        self.applications = Applications(self.store.database)
+        known = {digest_of(key) for key in keys}
+        self._grants = grants or _among(known, credit)
+        self._open = grants is None and not known
         # Submits that are being read by this process hold slots too, by account and pool.
         self._reading: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
 
-    def account(self, key: str) -> Account | None:
-        """Find whose key this is; an account has a row once it has spent something."""
-        return self.account_of(digest_of(key))
+    def account(self, key: str, now: float | None = None) -> Account | None:
+        """Find whose key this is at a moment, by default now; an account has a row once it has spent something."""
+        return self.account_of(digest_of(key), now)
 
-    def account_of(self, digest: str) -> Account | None:
+    def account_of(self, digest: str, now: float | None = None) -> Account | None:
         """Find the account of a key's SHA-256."""
+        now = time.time() if now is None else now
+        application = self.applications.find(digest, now)
+        if application is not None:
+            spent = charges.spent(self.store.database, application.account, application.period, now)
+            return Account(application.account, application.budget, spent, application)
         granted = self._grants(digest)
-        return None if granted is None else Account(digest, granted, self.spent(digest))
-
-    def spent(self, digest: str) -> Decimal:
-        """Say what an account has spent so far."""
-        found = self.store.database.ask("select spent from account where id = :id", id=digest)
-        return (credits_of(found[0]["spent"]) if found else None) or NOTHING
+        if granted is None or (self._open and self.applications.exist()):
+            return None
+        return Account(digest, granted, charges.spent(self.store.database, digest, "total", now))
 
     def has_slot(self, account: Account, model: Model, now: float) -> bool:
-        """Whether another task of this model may be in flight."""
-        return self.free(account, model, now) > 0
+        """Whether another task of this model is taken: into a slot, or to wait for one."""
+        reading = self._reading[account.id, model.pool]
+        return self._left(account, model, now) + self.tasks.queue.room(account.id) > reading
 
     def free(self, account: Account, model: Model, now: float) -> int:
         """Count the slots of a model that neither a task nor a submit that is being read holds."""
-        held = self.tasks.held(account.digest, model.pool, now, model.slots)
-        return max(0, model.slots - len(held) - self._reading[account.digest, model.pool])
+        return max(0, self._left(account, model, now) - self._reading[account.id, model.pool])
 
     @contextmanager
     def hold(self, account: Account, model: Model) -> Generator[None]:
         """Hold a slot for as long as a submit is being read, so that slow ones cannot add up."""
-        held = account.digest, model.pool
+        held = account.id, model.pool
         with self._lock:
             self._reading[held] += 1
         try:
@@ -105,6 +91,10 @@ class Accounts:
                 self._reading[held] -= 1
                 if not self._reading[held]:
                     del self._reading[held]
+
+    def _left(self, account: Account, model: Model, now: float) -> int:
+        slots = account.slots(model)
+        return slots - len(self.tasks.held(account.id, model.pool, now, slots))
 
 
 def is_well_formed(key: str) -> bool:

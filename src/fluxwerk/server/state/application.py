@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
+from fluxwerk.errors import Fault, InvalidUsageError
+
 Period: TypeAlias = Literal["day", "week", "month", "total"]
 PERIODS: tuple[Period, ...] = ("day", "week", "month", "total")
 MINUTE = 60.0
+NAME = re.compile(r"[\w.@ -]{1,64}")
+# Credits that an application may spend unless its operator says otherwise.
+BUDGET = Decimal(1_000_000)
 # Before any day of a state, so that a budget without a period counts all of them.
 FIRST_DAY = date(1970, 1, 1)
 
@@ -26,8 +31,8 @@ class Application:
     """
 
     name: str
-    account: str = field(repr=False)
-    budget: Decimal | None = None
+    account: str = field(default="", repr=False)
+    budget: Decimal = BUDGET
     period: Period = "total"
     slots: int | None = None
     models: frozenset[str] | None = None
@@ -36,9 +41,25 @@ class Application:
     largest_body: int | None = None
     keep: float | None = None
 
-    def may_use(self, models: Iterable[str]) -> bool:
-        """Whether it may use a model that has these names."""
-        return self.models is None or not self.models.isdisjoint(models)
+    def may_use(self, model: str) -> bool:
+        """Whether it may use a model."""
+        return self.models is None or model in self.models
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """What is kept of a key that was just made: its SHA-256, and how a person tells it from others."""
+
+    digest: str = field(repr=False)
+    shown: str
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of an application or a key; raises `InvalidUsageError`."""
+    if not NAME.fullmatch(name):
+        raise InvalidUsageError(
+            "", faults=[Fault("name", name, "must be 1 to 64 letters, digits, spaces or any of . @ _ -")]
+        )
 
 
 def day_of(now: float) -> str:

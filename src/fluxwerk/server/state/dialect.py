@@ -6,23 +6,25 @@ import os
 import sqlite3
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
-from fluxwerk.errors import StorageError
+from fluxwerk.errors import InvalidUsageError, StorageError
 from fluxwerk.ledger.database import Database, SQLiteDatabase, Transaction
 
 MEMORY = ":memory:"
-# One process has the file to itself.  A commit is in the log at once, and `Flush` sees to it that the log is on the
-# disk before a submit is answered.
+# The name of the database in a folder.
+DATABASE = "state.db"
+# One server has the folder to itself, and commands of its operator write beside it.  A commit is in the log at once,
+# and `Flush` sees to it that the log is on the disk before a submit is answered.
 STATE_PRAGMAS = (
-    "locking_mode=exclusive",
     "journal_mode=wal",
     "synchronous=normal",
     "foreign_keys=on",
     "wal_autocheckpoint=4000",
 )
-# Seconds; whoever has the folder keeps it until it ends.
-FOLDER_TIMEOUT = 0.5
+# Seconds; whoever has the folder keeps it until it ends, and nobody writes for long.
+FOLDER_TIMEOUT, WRITE_TIMEOUT = 0.5, 5.0
 
 
 class StateDatabase(Database, Protocol):
@@ -50,16 +52,36 @@ class StateDatabase(Database, Protocol):
 
 
 class StateFile(SQLiteDatabase):
-    """SQLite in a file, or in memory, for one process; raises `StorageError` for whatever SQLite does not take."""
+    """SQLite in a file, or in memory, for one server; raises `StorageError` for whatever SQLite does not take."""
 
     number = "integer primary key autoincrement"
     skip_locked = ""
 
     def __init__(self, path: str | os.PathLike[str] = MEMORY, clock: Callable[[], float] | None = None) -> None:
-        super().__init__(path, clock, pragmas=STATE_PRAGMAS, timeout=FOLDER_TIMEOUT, explained=_unwritable)
+        super().__init__(path, clock, pragmas=STATE_PRAGMAS, timeout=WRITE_TIMEOUT, explained=_unwritable)
 
     def lock_schema(self, transaction: Transaction) -> None:
         """Nothing more: whoever writes is alone."""
+
+
+class FolderLock:
+    """Keeps other servers out of a folder until it is closed, or the process ends in whatever way.
+
+    It is a database of its own, since the locks of SQLite are those that every system has.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._connection = sqlite3.connect(file, timeout=FOLDER_TIMEOUT, isolation_level=None, check_same_thread=False)
+        try:
+            self._connection.execute("begin exclusive")
+        except sqlite3.Error as error:
+            self._connection.close()
+            hint = "does another server use it?" if "locked" in str(error) else "name another folder"
+            raise InvalidUsageError(f"The folder {file.parent} cannot be locked ({error}); {hint}") from None
+
+    def close(self) -> None:
+        """Let another server in."""
+        self._connection.close()
 
 
 @contextmanager

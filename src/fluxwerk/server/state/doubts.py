@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from fluxwerk.ledger.database import Database
+from fluxwerk.server.state import charges
 from fluxwerk.server.state.rows import credits_of
-from fluxwerk.server.state.statements import CHARGE
 
 LIST = "select * from upstream where doubt is not null and settled is null order by intended"
 SETTLE = """
     update upstream set settled = :word where task = :id and doubt is not null and settled is null
-    returning account, cost
+    returning account, model, intended, cost
 """
 UNCHARGE = "update task set cost = 0, settled = 0 where id = :id"
 
@@ -54,5 +54,6 @@ class UpstreamDoubts:
             if doubt and not charged:
                 # The task itself may be forgotten by now.
                 transaction.run(UNCHARGE, id=task)
-                transaction.run(CHARGE, account=doubt["account"], cost=-(doubt["cost"] or 0))
+                back = -(doubt["cost"] or 0)
+                charges.settle(transaction, doubt["account"], doubt["model"], doubt["intended"], back)
             return doubt is not None

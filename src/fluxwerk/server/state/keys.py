@@ -16,6 +16,7 @@ from typing import Any
 
 from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.server.state.accounts import PLENTY, digest_of
+from fluxwerk.server.state.application import NewKey, check_name
 from fluxwerk.storage import save
 
 PREFIX = "bfl_"
@@ -26,7 +27,6 @@ SECRET, CHECK = 43, 6
 SHAPE = re.compile(rf"{PREFIX}([0-9A-Za-z]{{{SECRET}}})([0-9A-Za-z]{{{CHECK}}})")
 log = logging.getLogger("fluxwerk.server")
 MOST_CREDITS = 10**12
-NAME = re.compile(r"[\w.@ -]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,11 @@ def make(entropy: Callable[[int], bytes] = os.urandom) -> str:
     """Make a key: `bfl_`, 256 bits in 43 digits, and a checksum by which scanners and typing errors are told apart."""
     secret = _digits(int.from_bytes(entropy(BYTES)), SECRET)
     return f"{PREFIX}{secret}{_checksum(secret)}"
+
+
+def describe(key: str) -> NewKey:
+    """Return what is kept of a key."""
+    return NewKey(digest_of(key), f"{PREFIX if key.startswith(PREFIX) else ''}…{key[-4:]}")
 
 
 def is_mistyped(key: str) -> bool:
@@ -94,10 +99,7 @@ class Keyring:
 
     def add(self, name: str, credit: Decimal = PLENTY, key: str | None = None) -> str:
         """Make a key, or take one that exists, and return it: this is the only time that it can be seen."""
-        if not NAME.fullmatch(name):
-            raise InvalidUsageError(
-                "", faults=[Fault("name", name, "must be 1 to 64 letters, digits, spaces or any of . @ _ -")]
-            )
+        check_name(name)
         if any(one.name == name and one.revoked is None for one in self.entries()):
             raise InvalidUsageError(
                 "", faults=[Fault("name", name, "is taken", "revoke that key first, or choose another name")]

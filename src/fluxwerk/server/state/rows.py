@@ -51,9 +51,9 @@ def to_row(job: TaskRecord) -> dict[str, Any]:
         "pool": job.model.pool,
         "folder": job.folder,
         "stage": job.stage,
+        "priority": job.priority,
         "word": job.word,
         "accepted": job.accepted,
-        "holds_until": NEVER,
         "forget_at": NEVER,
         "cost": millionths(task.cost),
         "input_mp": None if task.input_mp is None else str(task.input_mp),
@@ -65,6 +65,8 @@ def to_row(job: TaskRecord) -> dict[str, Any]:
         "inputs": json.dumps(job.inputs),
         "idempotency_key": key,
         "idempotency_digest": digest,
+        "urgency": job.urgency,
+        "trace": json.dumps(dict(job.trace)) if job.trace else None,
     }
 
 
@@ -98,6 +100,7 @@ def from_row(row: Mapping[str, Any]) -> TaskRecord:
         row["word"],
         None if row["details"] is None else json.loads(row["details"]),
         row["stage"],
+        row["priority"],
         row["fence"],
         row["progress"],
         None if row["preview"] is None else bytes(row["preview"]),
@@ -109,6 +112,9 @@ def from_row(row: Mapping[str, Any]) -> TaskRecord:
         row["image"],
         made_prompt,
         cached,
+        row["urgency"],
+        row["number"],
+        json.loads(row["trace"] or "{}"),
     )
 
 

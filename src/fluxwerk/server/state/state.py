@@ -24,7 +24,8 @@ from fluxwerk.server.faults.endings import Ending
 from fluxwerk.server.faults.rules import FaultRule, Faults, Occasion, scripted
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state import inputs, keys, links, sessions, webhooks
-from fluxwerk.server.state.accounts import Account, Accounts, is_well_formed
+from fluxwerk.server.state.account import Account
+from fluxwerk.server.state.accounts import Accounts, is_well_formed
 from fluxwerk.server.state.cache import Answers
 from fluxwerk.server.state.metrics import Metrics
 from fluxwerk.server.state.task import TaskRecord
@@ -127,6 +128,7 @@ class ServerState:
         self.models: Mapping[str, Model] = {
             path: model for model in catalog.list_models().values() for path in model.paths()
         }
+        self._pools = sorted({model.pool for model in self.models.values()})
         self._magic = magic
         self._closing = False
         # Why the last write failed, and when the log said so; `None` while the storage takes what it is given.
@@ -155,13 +157,13 @@ class ServerState:
         """Find the account of the request's key, or else of its browser's session; raises `ServerError`."""
         if not request.key:
             visitor = sessions.visitor(self.secret, request, self.clock())
-            account = visitor and self.accounts.account_of(visitor)
+            account = visitor and self.accounts.account_of(visitor, self.clock())
             if account:
                 return account
             raise ServerError("no_key", "Send your key in the header x-key.", detail="Not authenticated")
         if not is_well_formed(request.key):
             raise ServerError("malformed_key", "Invalid API key format")
-        account = self.accounts.account(request.key)
+        account = self.accounts.account(request.key, self.clock())
         if account is None:
             detail = "Not authenticated - Invalid Authentication"
             wrong = "is mistyped: its checksum is wrong" if keys.is_mistyped(request.key) else "is unknown or revoked"
@@ -197,7 +199,7 @@ class ServerState:
             inputs.keep(self.store.files, job)
             try:
                 with self.store.database.write():
-                    self.tasks.accept(job, account.granted)
+                    self.tasks.accept(job, account)
                     if decided is not None:
                         self._decide(job, decided)
                     elif answer is not None:
@@ -252,7 +254,7 @@ class ServerState:
     def finish(self, job: TaskRecord, image: bytes) -> None:
         """Keep the image that an engine made for a task."""
         began = job.accepted if job.began is None else job.began
-        self.metrics.rendered(self.clock() - began)
+        self.metrics.observe("render", job.model.name, self.clock() - began)
         self._keep_image(job, image)
 
     def fail(self, job: TaskRecord, reason: str) -> None:
@@ -350,9 +352,15 @@ class ServerState:
         for job, image in list(self._unkept.values()):
             self._keep_image(job, image)
         # Nothing may have been written, so success proves nothing about the storage.
-        if self._kept(lambda: self.tasks.forget(now)):
+        if self._kept(lambda: self._sweep(now)):
             self.storage_error = before
         return now
+
+    def _sweep(self, now: float) -> None:
+        self.tasks.forget(now)
+        if self.tasks.sweep(self._pools, now):
+            for listener in tuple(self._listeners):
+                listener.resumed()
 
     def _asked_for(self, job: TaskRecord) -> Ending | None:
         return endings.asked_for(job.order.prompt) if self._magic else None
@@ -390,8 +398,9 @@ class ServerState:
         """Write the image under a name of this worker's own, then the move; a late image goes again."""
         name = image_file(job)
         self.store.files.put(name, image, overwrite=True)
-        ready_at = max(self.clock(), job.accepted + self.pace(job.order))
-        if not self.tasks.finish(job, name, len(image), ready_at):
+        now = self.clock()
+        ready_at = max(now, job.accepted + self.pace(job.order))
+        if not self.tasks.finish(job, name, len(image), now, ready_at):
             self.store.files.remove(name)
             return False
         if not job.cached:

@@ -10,10 +10,6 @@ SELECT = """
 """
 # A task whose ending may not be shown yet; until then an ending can be replaced.
 OPEN = "(stage <> 'ended' or ready_at > :now)"
-CHARGE = """
-    insert into account (id, spent) values (:account, :cost)
-    on conflict (id) do update set spent = account.spent + excluded.spent returning spent
-"""
 HELD = """
     select holds_until from task where account = :account and pool = :pool and holds_until > :now and forget_at > :now
     order by holds_until limit :most
@@ -25,6 +21,7 @@ COLUMNS = (
     "pool",
     "folder",
     "stage",
+    "priority",
     "word",
     "accepted",
     "holds_until",
@@ -39,6 +36,12 @@ COLUMNS = (
     "inputs",
     "idempotency_key",
     "idempotency_digest",
+    "urgency",
+    "trace",
+    "slots",
+    "share",
+    "turn",
+    "keep",
 )
 INSERT = f"""
     insert into task ({", ".join(COLUMNS)}) values ({", ".join(f":{name}" for name in COLUMNS)})
@@ -59,13 +62,15 @@ ADVANCE = """
 """
 FINISH = """
     update task set stage = 'ended', word = 'Ready', settled = cost, ready_at = :at, holds_until = :at,
-        forget_at = :forget_at, image = :image, image_bytes = :image_bytes, preview = null, worker = null
-    where id = :id and fence = :fence and stage in ('queued', 'running')
+        forget_at = :at + coalesce(keep, :keep), image = :image, image_bytes = :image_bytes, preview = null,
+        worker = null
+    where id = :id and fence = :fence and stage in ('waiting', 'queued', 'running')
 """
-LOCK = f"update task set fence = fence + 1 where id = :id and {OPEN} {{own}} returning cost, settled, image"
+LOCK = f"update task set fence = fence + 1 where id = :id and {OPEN} {{own}} returning cost, settled, image, stage"
 END = """
     update task set stage = 'ended', word = :word, details = :details, settled = :settled, ready_at = :at,
-        holds_until = :at, forget_at = :forget_at, image = null, image_bytes = null, preview = null, worker = null
+        holds_until = :at, forget_at = :at + coalesce(keep, :keep), image = null, image_bytes = null, preview = null,
+        worker = null
     where id = :id
 """
 STICK = "update task set stage = 'stuck', forget_at = :forget_at where id = :id and stage <> 'ended'"
@@ -81,7 +86,7 @@ COUNT = """
     from task where forget_at > :now group by 1
 """
 BUSY = """
-    select 1 as busy from task where holds_until > :now and forget_at > :now
+    select 1 as busy from task where (holds_until > :now or stage = 'waiting') and forget_at > :now
     union all
     select 1 from task where word = 'Ready' and delivered = 0 and ready_at > :since and ready_at <= :now
     limit 1

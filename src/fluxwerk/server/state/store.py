@@ -10,13 +10,14 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from fluxwerk import imagefile
 from fluxwerk.errors import InvalidUsageError, StorageError
 from fluxwerk.ledger.database import Row, Transaction
 from fluxwerk.protocol.wire import dump
-from fluxwerk.server.state.dialect import StateDatabase, StateFile
+from fluxwerk.server.state.dialect import DATABASE, FolderLock, StateDatabase, StateFile
 from fluxwerk.server.state.flush import Flush
 from fluxwerk.server.state.memory import MemoryStorage
 from fluxwerk.server.state.migrations import prepare
@@ -108,13 +109,12 @@ class DiskStore(Store):
         for private in ("images", "inputs"):
             (self._folder / private).mkdir(mode=0o700, exist_ok=True)
             (self._folder / private).chmod(0o700)
-        database = _open(self._folder / "state.db")
-        try:
+        with ExitStack() as opened:
+            self._lock = opened.enter_context(closing(FolderLock(self._folder / f"{DATABASE}.lock")))
+            database = opened.enter_context(closing(_open(self._folder / DATABASE)))
             super().__init__(database, Folder(self._folder), entropy)
             self._drop_orphans()
-        except BaseException:
-            database.close()
-            raise
+            opened.pop_all()
         self._flush = Flush(database, Path(f"{database.path}-wal"))
 
     async def flushed(self) -> None:
@@ -125,6 +125,7 @@ class DiskStore(Store):
         """Let another server have the folder."""
         super().close()
         self._flush.close()
+        self._lock.close()
 
     def _drop_orphans(self) -> None:
         """Remove inputs whose submit was never answered: the process ended between the files and the row."""

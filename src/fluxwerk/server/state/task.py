@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -15,11 +16,13 @@ from fluxwerk.types import Json, Task
 class TaskRecord:
     """One row of the state as it was read; times are seconds on the server's clock.
 
-    `account` is the SHA-256 of the key that pays.  `began` is when the engine took it up, `settled` what it costs in
+    `account` is the id of the account that pays.  `began` is when the engine took it up, `settled` what it costs in
     the end, `idempotency` the submit's idempotency key with the SHA-256 of its body.  `inputs` names the images that
-    came with it, which only who renders it reads.  `stage` is queued, running, stuck or ended, and `fence` the number
-    that a move of this reader has to name.  `image` is where its image is stored, and
-    `made_prompt` what a service upstream made of its prompt; a `cached` task has the image of an earlier one.
+    came with it, which only who renders it reads.  `stage` is waiting, queued, running, stuck or ended, and `fence` the
+    number that a move of this reader has to name.  `image` is where its image is stored, and `made_prompt` what a
+    service upstream made of its prompt; a `cached` task has the image of an earlier one.  Workers take the highest
+    `priority` first, and an account's waiting tasks get theirs by `urgency`, then by `number`.  `trace` is the trace
+    context of the submit.
     """
 
     task: Task
@@ -32,6 +35,7 @@ class TaskRecord:
     word: str = "Pending"
     details: Json = None
     stage: str = "queued"
+    priority: int = 0
     fence: int = 0
     progress: float | None = None
     preview: bytes | None = field(default=None, repr=False)
@@ -43,6 +47,9 @@ class TaskRecord:
     image: str | None = field(default=None, repr=False)
     made_prompt: str | None = field(default=None, repr=False)
     cached: bool = False
+    urgency: int = 0
+    number: int = 0
+    trace: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     def has_ended(self, now: float) -> bool:
         """Whether its ending may be shown by now; until then it holds its slot."""

@@ -9,23 +9,24 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from decimal import Decimal
+from collections.abc import Iterable
 from typing import Any
 
 from fluxwerk.errors import FluxwerkError
 from fluxwerk.ledger.database import Row, Transaction
 from fluxwerk.protocol.wire import dump
 from fluxwerk.server.faults.endings import Ending
-from fluxwerk.server.state import rows
+from fluxwerk.server.state import charges, rows
+from fluxwerk.server.state.account import Account
 from fluxwerk.server.state.outgoing import OutgoingWebhook
-from fluxwerk.server.state.rows import NEVER, credits_of
+from fluxwerk.server.state.queue import TaskQueue
+from fluxwerk.server.state.rows import NEVER, credits_of, millionths
 from fluxwerk.server.state.search import Search
 from fluxwerk.server.state.statements import (
     ADD_WEBHOOK,
     ADVANCE,
     BEGIN,
     BUSY,
-    CHARGE,
     CLAIM,
     COUNT,
     END,
@@ -57,45 +58,29 @@ UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, Arith
 log = logging.getLogger("fluxwerk.server")
 
 
-class SlotsTakenError(Exception):
-    """The account has as many tasks in flight as it may have."""
-
-
-class CreditsSpentError(Exception):
-    """The account has `left` credits, which are too few for the task."""
-
-    def __init__(self, left: Decimal) -> None:
-        super().__init__(f"{left} credits are left")
-        self.left = left
-
-
 class RepeatedSubmitError(Exception):
     """A task with this idempotency key is there already."""
 
 
 class Tasks:
-    """The tasks of a store; what has ended is kept for `keep` seconds."""
+    """The tasks of a store; what has ended is kept for `keep` seconds, and `queue` of an account's may wait."""
 
-    def __init__(self, store: Store, keep: float = KEEP) -> None:
+    def __init__(self, store: Store, keep: float = KEEP, queue: int = 0) -> None:
         self._store = store
         self._database = store.database
         self._keep = keep
+        self.queue = TaskQueue(store.database, queue)
 
-    def accept(self, job: TaskRecord, granted: Decimal) -> None:
+    def accept(self, job: TaskRecord, account: Account) -> None:
         """Book a task: its slot, its cost, its row and its webhook, or nothing of them.
 
-        Raises `SlotsTakenError`, `CreditsSpentError` and `RepeatedSubmitError`.
+        Raises `SlotsTakenError`, `CreditsSpentError`, `SubmitRateError` and `RepeatedSubmitError`.
         """
-        row = rows.to_row(job)
         with self._database.write() as transaction:
             # This locks the account until the end, so the counts below hold, whoever else submits for it.
-            balance = transaction.one(CHARGE, account=job.account, cost=row["cost"] or 0)
-            left = granted - (credits_of(balance["spent"] if balance else 0) or 0)
-            if row["cost"] and left < 0:
-                raise CreditsSpentError(left + (job.task.cost or 0))
-            values = {"account": job.account, "pool": job.model.pool, "now": job.accepted, "most": job.model.slots}
-            if len(transaction.all(HELD, **values)) >= job.model.slots:
-                raise SlotsTakenError
+            charges.book(transaction, account, job.model.name, millionths(job.task.cost) or 0, job.accepted)
+            placed = self.queue.place(transaction, job, account)
+            row = {**rows.to_row(job), **placed, "keep": account.keep}
             if not transaction.run(INSERT, **row):
                 raise RepeatedSubmitError
             if job.webhook is not None:
@@ -126,13 +111,17 @@ class Tasks:
             job.began = now
         return moved
 
-    def finish(self, job: TaskRecord, image: str, size: int, ready_at: float) -> bool:
+    def finish(self, job: TaskRecord, image: str, size: int, now: float, ready_at: float) -> bool:
         """Say where the image of a task is; it is shown from `ready_at` on."""
-        values = {"id": job.task.id, "fence": job.fence, "at": ready_at, "forget_at": ready_at + self._keep}
+        values = {"id": job.task.id, "fence": job.fence, "at": ready_at, "keep": self._keep}
         with self._database.write() as transaction:
             if not transaction.run(FINISH, image=image, image_bytes=size, **values):
                 return False
             transaction.run(WEBHOOK_DUE, id=job.task.id, at=ready_at)
+            if job.stage == "waiting":
+                # An answer that was in the storage already.
+                self.queue.leave(transaction, job.account)
+            self._release(transaction, job, now, ready_at)
         job.stage, job.word, job.ready_at, job.image, job.settled = "ended", "Ready", ready_at, image, job.task.cost
         return True
 
@@ -154,9 +143,12 @@ class Tasks:
             settled = cost if paid else 0
             details = None if ending.details is None else dump(ending.details).decode()
             told = {"word": ending.word, "details": details, "settled": settled}
-            transaction.run(END, id=job.task.id, at=at, forget_at=at + self._keep, **told)
-            transaction.run(CHARGE, account=job.account, cost=settled - booked)
+            transaction.run(END, id=job.task.id, at=at, keep=self._keep, **told)
+            charges.settle(transaction, job.account, job.model.name, job.accepted, settled - booked)
             transaction.run(WEBHOOK_DUE, id=job.task.id, at=at)
+            if found["stage"] == "waiting":
+                self.queue.leave(transaction, job.account)
+            self._release(transaction, job, now, at)
         if found["image"]:
             self._store.files.remove(found["image"])
         job.stage, job.word, job.details, job.ready_at = "ended", ending.word, ending.details, at
@@ -261,6 +253,15 @@ class Tasks:
         due: float | None = found[0]["due"] if found else None
         return due
 
+    def sweep(self, pools: Iterable[str], now: float) -> int:
+        """Queue what waits for slots that became free as time passed, and say how many tasks that were."""
+        queued = 0
+        for account in self.queue.waiting():
+            for pool in pools:
+                with self._database.write() as transaction:
+                    queued += self._queue(transaction, account, pool, now)
+        return queued
+
     def resume(self) -> list[TaskRecord]:
         """Take over what the process before had under way, and return the tasks that were stuck.
 
@@ -276,6 +277,19 @@ class Tasks:
         """Let a stuck task wait for a worker."""
         with self._database.write() as transaction:
             transaction.run(REQUEUE, id=job.task.id, never=NEVER)
+
+    def _release(self, transaction: Transaction, job: TaskRecord, now: float, at: float) -> None:
+        """Let the account's next task have the slot of one that ended, if its slot is free by now."""
+        if at <= now:
+            self._queue(transaction, job.account, job.model.pool, now)
+
+    def _queue(self, transaction: Transaction, account: str, pool: str, now: float) -> int:
+        queued = self.queue.release(transaction, account, pool, now)
+        for identity in queued:
+            job = self._one(f"{SELECT} where task.id = :id", id=identity)
+            if job is not None:
+                self._store.hand_over(transaction, job)
+        return len(queued)
 
     def _render_lost(self) -> None:
         for row in self._database.ask("select id, image, image_bytes from task where word = 'Ready'"):

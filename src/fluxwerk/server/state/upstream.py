@@ -15,8 +15,8 @@ from fluxwerk.engines.upstream.journal import UpstreamEntry, UpstreamResult
 from fluxwerk.errors import ConflictError
 from fluxwerk.ledger.database import Transaction
 from fluxwerk.protocol.wire import dump
+from fluxwerk.server.state import charges
 from fluxwerk.server.state.rows import credits_of, millionths
-from fluxwerk.server.state.statements import CHARGE
 from fluxwerk.server.state.store import Store
 from fluxwerk.types import Pool, Task
 
@@ -45,7 +45,7 @@ DOUBT = """
     where task = :id and id is null and doubt is null
 """
 END = "update upstream set ended = coalesce(ended, :now) where task = :id"
-PRICE = "select account, cost, settled, options from task where id = :id"
+PRICE = "select account, model, accepted, cost, settled, options from task where id = :id"
 REPRICE = "update task set cost = :cost, settled = :settled, options = :options where id = :id"
 
 
@@ -146,4 +146,4 @@ def _reprice(transaction: Transaction, task: str, cost: int | None, **made: int 
     settled = None if row["settled"] is None else cost
     told = {**json.loads(row["options"]), **{name: value for name, value in made.items() if value is not None}}
     transaction.run(REPRICE, id=task, cost=cost, settled=settled, options=dump(told).decode())
-    transaction.run(CHARGE, account=row["account"], cost=(cost or 0) - (booked or 0))
+    charges.settle(transaction, row["account"], row["model"], row["accepted"], (cost or 0) - (booked or 0))

@@ -1,0 +1,205 @@
+"""The applications of a state and their keys: every process of the state sees a change at once.
+
+A key is shown once and kept as SHA-256.  What is revoked keeps its row, so that what it spent keeps its name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+from fluxwerk.errors import Fault, InvalidUsageError
+from fluxwerk.ledger.database import Row, Transaction
+from fluxwerk.server.state.application import Application, NewKey, check_name
+from fluxwerk.server.state.dialect import StateDatabase
+from fluxwerk.server.state.rows import MILLION, credits_of, millionths
+
+IDENTITY_BYTES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """One key of an application: how a person tells it from others, and when it ends."""
+
+    shown: str
+    created: float
+    ends: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationEntry:
+    """An application with its keys, and what it has spent in all."""
+
+    application: Application
+    created: float
+    revoked: float | None
+    spent: Decimal
+    keys: tuple[KeyRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DailySpend:
+    """What one account spent on one model on one day in UTC."""
+
+    day: str
+    name: str
+    model: str
+    tasks: int
+    credits: Decimal
+
+
+class Applications:
+    """Adds, finds and revokes the applications in a database."""
+
+    def __init__(
+        self,
+        database: StateDatabase,
+        clock: Callable[[], float] = time.time,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._entropy = entropy
+
+    def add(self, wanted: Application, key: NewKey) -> None:
+        """Add an application with its first key; raises `InvalidUsageError`."""
+        check_name(wanted.name)
+        application = replace(wanted, account=f"app-{self._entropy(IDENTITY_BYTES).hex()}")
+        with self._database.write() as transaction:
+            if transaction.one(FIND_NAME, name=wanted.name):
+                raise InvalidUsageError(
+                    "", faults=[Fault("name", wanted.name, "is taken", "revoke it first, or choose another name")]
+                )
+            transaction.run(ADD, created=self._clock(), **_columns(application))
+            self._add_key(transaction, application.account, key)
+
+    def change(self, name: str, **columns: Any) -> Application:
+        """Change what an application may use, by the names of `Application`'s fields."""
+        with self._database.write() as transaction:
+            changed = replace(_read(_found(transaction, name)), **columns)
+            transaction.run(CHANGE, **_columns(changed))
+        return changed
+
+    def rotate(self, name: str, key: NewKey, overlap: float) -> None:
+        """Give an application another key, and let those that it has end after `overlap` seconds."""
+        now = self._clock()
+        with self._database.write() as transaction:
+            row = _found(transaction, name)
+            transaction.run(END_KEYS, account=row["account"], ends=now + overlap)
+            self._add_key(transaction, row["account"], key)
+
+    def revoke(self, name: str) -> None:
+        """Let every key of an application end now; its tasks go on, and its name is free again."""
+        now = self._clock()
+        with self._database.write() as transaction:
+            row = _found(transaction, name)
+            transaction.run(
+                "update application set revoked = :now where account = :account", now=now, account=row["account"]
+            )
+            transaction.run(END_KEYS, account=row["account"], ends=now)
+
+    def find(self, digest: str, now: float) -> Application | None:
+        """Find the application that the key with this SHA-256 opens at a moment."""
+        found = self._database.ask(FIND_KEY, digest=digest, now=now)
+        return _read(found[0]) if found else None
+
+    def exist(self) -> bool:
+        """Whether there is an application, revoked ones too: from then on a key has to be known."""
+        return bool(self._database.ask("select 1 as found from application limit 1"))
+
+    def entries(self) -> list[ApplicationEntry]:
+        """List every application in the order of their addition, revoked ones too."""
+        with self._database.read() as transaction:
+            rows = transaction.all(LIST)
+            found = transaction.all("select * from api_key order by created")
+        own: dict[str, list[KeyRow]] = {row["account"]: [] for row in rows}
+        for key in found:
+            own[key["account"]].append(KeyRow(key["shown"], key["created"], key["ends"]))
+        return [
+            ApplicationEntry(
+                _read(row), row["created"], row["revoked"], Decimal(row["spent"]) / MILLION, tuple(own[row["account"]])
+            )
+            for row in rows
+        ]
+
+    def spend(self, since: str = "", until: str = "9999") -> list[DailySpend]:
+        """List what was spent by day, account and model, from one day in UTC to another."""
+        return [
+            DailySpend(row["day"], row["name"], row["model"], row["tasks"], Decimal(row["credits"]) / MILLION)
+            for row in self._database.ask(SPEND, since=since, until=until)
+        ]
+
+    def _add_key(self, transaction: Transaction, account: str, key: NewKey) -> None:
+        transaction.run(ADD_KEY, digest=key.digest, account=account, shown=key.shown, created=self._clock())
+
+
+def _found(transaction: Transaction, name: str) -> Row:
+    found = transaction.one(FIND_NAME, name=name)
+    if found is None:
+        raise InvalidUsageError(
+            "", faults=[Fault("name", name, "is not an open application", "`fluxwerk keys list` shows them")]
+        )
+    return found
+
+
+def _columns(application: Application) -> dict[str, Any]:
+    return {
+        "account": application.account,
+        "name": application.name,
+        "budget": millionths(application.budget),
+        "period": application.period,
+        "slots": application.slots,
+        "models": None if application.models is None else json.dumps(sorted(application.models)),
+        "priority": application.priority,
+        "rate": application.rate,
+        "largest_body": application.largest_body,
+        "keep": application.keep,
+    }
+
+
+def _read(row: Mapping[str, Any]) -> Application:
+    return Application(
+        row["name"],
+        row["account"],
+        credits_of(row["budget"]) or Decimal(0),
+        row["period"],
+        row["slots"],
+        None if row["models"] is None else frozenset(json.loads(row["models"])),
+        row["priority"],
+        row["rate"],
+        row["largest_body"],
+        row["keep"],
+    )
+
+
+ADD = """
+    insert into application
+        (account, name, budget, period, slots, models, priority, rate, largest_body, keep, created)
+    values (:account, :name, :budget, :period, :slots, :models, :priority, :rate, :largest_body, :keep, :created)
+"""
+CHANGE = """
+    update application set name = :name, budget = :budget, period = :period, slots = :slots, models = :models,
+        priority = :priority, rate = :rate, largest_body = :largest_body, keep = :keep
+    where account = :account
+"""
+ADD_KEY = "insert into api_key (digest, account, shown, created) values (:digest, :account, :shown, :created)"
+END_KEYS = "update api_key set ends = :ends where account = :account and (ends is null or ends > :ends)"
+FIND_NAME = "select * from application where name = :name and revoked is null"
+FIND_KEY = """
+    select application.* from api_key join application on application.account = api_key.account
+    where digest = :digest and (ends is null or ends > :now) and revoked is null
+"""
+LIST = """
+    select application.*, coalesce(account.spent, 0) as spent
+    from application left join account on account.id = application.account order by created, name
+"""
+SPEND = """
+    select day, coalesce(application.name, 'sha256:' || substr(spend.account, 1, 8)) as name, model, tasks, credits
+    from spend left join application on application.account = spend.account
+    where day >= :since and day <= :until order by day, name, model
+"""

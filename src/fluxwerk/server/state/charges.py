@@ -1,0 +1,85 @@
+"""What accounts spend: booked with a task, settled when it ends, summed by day and model for reports and budgets."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from fluxwerk.ledger.database import Database, Row, Transaction
+from fluxwerk.server.state.account import Account
+from fluxwerk.server.state.application import Period, day_of, first_day, throttle
+from fluxwerk.server.state.rows import credits_of
+
+
+class CreditsSpentError(Exception):
+    """The account has `left` credits, which are too few for the task."""
+
+    def __init__(self, left: Decimal) -> None:
+        super().__init__(f"{left} credits are left")
+        self.left = left
+
+
+class SubmitRateError(Exception):
+    """The account submits too often; after `wait` seconds it may again."""
+
+    def __init__(self, wait: float) -> None:
+        super().__init__(f"wait {wait} seconds")
+        self.wait = wait
+
+
+def book(transaction: Transaction, account: Account, model: str, cost: int, now: float) -> None:
+    """Charge one task in millionths of a credit; raises `CreditsSpentError` and `SubmitRateError`.
+
+    The account is locked until the transaction ends, so the sums hold, whoever else submits for it.
+    """
+    balance = _charge(transaction, account.id, model, now, cost, tasks=1)
+    left = account.granted - _spent(transaction, account, balance, now)
+    if cost and left < 0:
+        raise CreditsSpentError(left + (credits_of(cost) or 0))
+    if account.rate is not None:
+        reached, wait = throttle(balance["reached"], now, account.rate)
+        if wait:
+            raise SubmitRateError(wait)
+        transaction.run("update account set reached = :reached where id = :id", reached=reached, id=account.id)
+
+
+def settle(transaction: Transaction, account: str, model: str, accepted: float, change: int) -> None:
+    """Charge more or less for a task that was booked, on the day on which it was accepted."""
+    _charge(transaction, account, model, accepted, change, tasks=0)
+
+
+def spent(database: Database, account: str, period: Period, now: float) -> Decimal:
+    """Say what an account has spent in the present period."""
+    if period == "total":
+        found = database.ask("select spent from account where id = :account", account=account)
+    else:
+        found = database.ask(SPENT_SINCE, account=account, first=first_day(period, now))
+    return (credits_of(found[0]["spent"]) if found else None) or Decimal(0)
+
+
+def _charge(transaction: Transaction, account: str, model: str, at: float, cost: int, tasks: int) -> Row:
+    balance = transaction.one(CHARGE, account=account, cost=cost)
+    assert balance is not None, "the statement returns the row that it wrote"
+    transaction.run(SPEND_DAY, account=account, day=day_of(at), model=model, cost=cost, tasks=tasks)
+    return balance
+
+
+def _spent(transaction: Transaction, account: Account, balance: Row, now: float) -> Decimal:
+    spent: int = balance["spent"]
+    if account.period != "total":
+        row = transaction.one(SPENT_SINCE, account=account.id, first=first_day(account.period, now))
+        spent = row["spent"] if row else 0
+    return credits_of(spent) or Decimal(0)
+
+
+CHARGE = """
+    insert into account (id, spent) values (:account, :cost)
+    on conflict (id) do update set spent = account.spent + excluded.spent returning spent, reached
+"""
+SPEND_DAY = """
+    insert into spend (account, day, model, tasks, credits) values (:account, :day, :model, :tasks, :cost)
+    on conflict (account, day, model) do update
+    set tasks = spend.tasks + excluded.tasks, credits = spend.credits + excluded.credits
+"""
+SPENT_SINCE = """
+    select cast(coalesce(sum(credits), 0) as bigint) as spent from spend where account = :account and day >= :first
+"""

@@ -1,0 +1,147 @@
+"""The order in which tasks get their turn: fair between accounts, by priority within one.
+
+A task whose account has a free slot is `queued` at once, and workers take queued tasks in the order of their `turn`.
+A task beyond the slots is `waiting` until one of its account's tasks ends.  Turns are those of start-time fair
+queuing: each task moves its account back by its share, and nobody's first task comes after another's tenth.
+"""
+
+from __future__ import annotations
+
+from fluxwerk.ledger.database import Database, Transaction
+from fluxwerk.server.state.account import Account
+from fluxwerk.server.state.rows import NEVER
+from fluxwerk.server.state.task import TaskRecord
+
+# How many tasks ahead are counted; a place behind them is told as this one.
+FARTHEST = 10_000
+# The endings from which the pace of an account is measured.
+MEASURED = 20
+WRAP = 2**30
+
+
+class SlotsTakenError(Exception):
+    """The account has as many tasks in flight, and in the queue, as it may have."""
+
+
+class TaskQueue:
+    """The queue of a database; each account may have `longest` tasks waiting beyond its slots."""
+
+    def __init__(self, database: Database, longest: int = 0) -> None:
+        self._database = database
+        self.longest = longest
+
+    def place(self, transaction: Transaction, job: TaskRecord, account: Account) -> dict[str, float]:
+        """Give a new task its turn or let it wait, and return the columns that say so; raises `SlotsTakenError`.
+
+        The account has been locked by its charge.  A task whose ending is decided does not wait.
+        """
+        slots = account.slots(job.model)
+        columns = {"slots": slots, "share": account.share, "turn": 0, "holds_until": NEVER}
+        if self._count(transaction, job.account, job.model.pool, job.accepted, slots) < slots:
+            turn = _next_turn(transaction, job.account, account.share)
+            job.priority = _priority(turn)
+            return {**columns, "turn": turn}
+        room = transaction.run(ADD_WAITING, account=job.account, longest=self.longest) if job.stage == "queued" else 0
+        if not room:
+            raise SlotsTakenError
+        job.stage = "waiting"
+        return {**columns, "holds_until": 0.0}
+
+    def release(self, transaction: Transaction, account: str, pool: str, now: float) -> list[str]:
+        """Queue tasks that wait for as many slots as are free, and return their ids."""
+        # The account is locked first, so that no two processes see the same free slot.
+        if not transaction.run(LOCK_WAITING, account=account):
+            return []
+        queued: list[str] = []
+        while (row := transaction.one(NEXT_WAITING, account=account, pool=pool)) is not None:
+            if self._count(transaction, account, pool, now, row["slots"]) >= row["slots"]:
+                break
+            turn = _next_turn(transaction, account, row["share"])
+            if transaction.run(QUEUE, id=row["id"], turn=turn, priority=_priority(turn), never=NEVER):
+                transaction.run(DROP_WAITING, account=account)
+                queued.append(row["id"])
+        return queued
+
+    def leave(self, transaction: Transaction, account: str) -> None:
+        """Count a task that ended while it waited."""
+        transaction.run(DROP_WAITING, account=account)
+
+    def waiting(self) -> list[str]:
+        """Name the accounts that have tasks waiting."""
+        return [row["id"] for row in self._database.ask("select id from account where waiting > 0")]
+
+    def room(self, account: str) -> int:
+        """Count the tasks that an account may still leave waiting."""
+        found = self._database.ask("select waiting from account where id = :id", id=account) if self.longest else []
+        return max(0, self.longest - (found[0]["waiting"] if found else 0))
+
+    def position(self, job: TaskRecord) -> int:
+        """Say which of its account's waiting tasks a task is: 1 is the next."""
+        values = {"account": job.account, "pool": job.model.pool, "urgency": job.urgency, "number": job.number}
+        (row,) = self._database.ask(AHEAD_OF, most=FARTHEST - 1, **values)
+        ahead: int = row["ahead"]
+        return ahead + 1
+
+    def pause(self, account: str, pool: str, now: float) -> float | None:
+        """Estimate the seconds from one start of an account's tasks to the next, by its latest endings."""
+        rows = self._database.ask(LATEST, account=account, pool=pool, now=now, most=MEASURED)
+        return (now - rows[-1]["ended"]) / len(rows) if rows else None
+
+    def _count(self, transaction: Transaction, account: str, pool: str, now: float, most: int) -> int:
+        row = transaction.one(COUNT_HELD, account=account, pool=pool, now=now, most=most)
+        return row["held"] if row else 0
+
+
+def _priority(turn: int) -> int:
+    """Write a turn as what is taken first when it is highest, within 32 bits; where it wraps, some change places."""
+    return -(turn % WRAP)
+
+
+def _next_turn(transaction: Transaction, account: str, share: int) -> int:
+    """Give an account its turn: not before what runs now, and after its own last one."""
+    row = transaction.one(TAKE_TURN, account=account, share=share)
+    assert row is not None, "the account was charged in this transaction or before"
+    turn: int = row["turn"]
+    return turn - share
+
+
+# The turn that was started last says how far all accounts are; with nobody under way it is the farthest account.
+TAKE_TURN = """
+    update account set turn = :share + case when turn > started.front then turn else started.front end
+    from (
+        select coalesce(
+            (select max(turn) from task where stage = 'running' or word = 'Ready'),
+            (select min(turn) from task where stage = 'queued'),
+            (select max(turn) from account),
+            0
+        ) as front
+    ) as started
+    where id = :account returning turn
+"""
+COUNT_HELD = """
+    select count(*) as held from (
+        select 1 from task where account = :account and pool = :pool and holds_until > :now limit :most
+    ) as some
+"""
+ADD_WAITING = "update account set waiting = waiting + 1 where id = :account and waiting < :longest"
+DROP_WAITING = "update account set waiting = waiting - 1 where id = :account and waiting > 0"
+LOCK_WAITING = "update account set waiting = waiting where id = :account and waiting > 0"
+NEXT_WAITING = """
+    select id, slots, share from task where account = :account and pool = :pool and stage = 'waiting'
+    order by urgency desc, number limit 1
+"""
+QUEUE = """
+    update task set stage = 'queued', turn = :turn, priority = :priority, holds_until = :never
+    where id = :id and stage = 'waiting'
+"""
+AHEAD_OF = """
+    select count(*) as ahead from (
+        select 1 from task where account = :account and pool = :pool and stage = 'waiting'
+            and (urgency > :urgency or (urgency = :urgency and number < :number)) limit :most
+    ) as some
+"""
+LATEST = """
+    select holds_until as ended from task
+    where account = :account and pool = :pool and holds_until > 0 and holds_until <= :now
+    order by holds_until desc limit :most
+"""
