@@ -46,6 +46,29 @@ def test_the_page_of_the_server_itself_may_submit(fluxwerk_server):
     assert httpx2.post(fluxwerk_server + PRO, json=SMALL, headers=headers).status_code == 200
 
 
+PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}
+
+
+def test_a_page_of_this_machine_may_ask_and_read(fluxwerk_server):
+    origin = {"origin": "http://localhost:3000"}
+    asked = httpx2.options(f"{fluxwerk_server}/v1/images/generations", headers=origin | PREFLIGHT)
+    assert asked.status_code == 204
+    assert asked.headers["access-control-allow-origin"] == "http://localhost:3000"
+    assert asked.headers["access-control-allow-headers"] == "authorization,content-type"
+    made = httpx2.post(fluxwerk_server + PRO, json=SMALL, headers=KEY | origin)
+    assert made.headers["access-control-allow-origin"] == "http://localhost:3000"
+    assert "access-control-allow-credentials" not in made.headers
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example"])
+def test_a_page_of_a_stranger_reads_nothing(fluxwerk_server, origin):
+    for answer in (
+        httpx2.options(f"{fluxwerk_server}/v1/images/generations", headers={"origin": origin, **PREFLIGHT}),
+        httpx2.get(f"{fluxwerk_server}/v1/models", headers={"origin": origin}),
+    ):
+        assert "access-control-allow-origin" not in answer.headers
+
+
 def test_an_open_server_takes_its_own_origin_only():
     async def app(_scope, _receive, _send):
         return

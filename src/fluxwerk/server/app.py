@@ -21,6 +21,7 @@ from fluxwerk.server.errors import ServerError
 from fluxwerk.server.faults.connection import FaultyResponse
 from fluxwerk.server.faults.effects import SpoiltResponse
 from fluxwerk.server.fetch import Guard
+from fluxwerk.server.handlers import results
 from fluxwerk.server.page import routes
 from fluxwerk.server.router import Router
 from fluxwerk.server.state.accounts import digest_of
@@ -120,7 +121,9 @@ class Endpoint:
     async def send(self, request: HttpRequest) -> Response:
         """Answer a request that a door makes in its client's name."""
         if request.method == "GET":
-            return await drive_async(self._router.answer(request), self._guard.fetch)
+            # A door hands out bytes, which are better read here than fetched from where a link would lead.
+            inline = replace(request, headers={**request.headers, results.INLINE: "1"})
+            return await drive_async(self._router.answer(inline), self._guard.fetch)
         with telemetry.span(self._router.operation(request), "server", telemetry.incoming(request.headers)) as span:
             response = await self._answer_door(request)
             span.close_request(response.status, requestlog.current())

@@ -9,18 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from urllib.parse import SplitResult, urlsplit
 
-from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fluxwerk.client.proxy import is_loopback
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 FORBIDDEN, MISDIRECTED = 403, 421
+PREFLIGHT = "access-control-request-method"
 
 
 class HostCheck:
     """Wraps an ASGI application: refuses foreign hosts and origins, and makes links of the public URL.
+
+    Pages of known origins may read the answers, such as a chat application in a browser on this machine.
 
     The server answers to every host if `open_` is set, which is for a bind that strangers reach on purpose, and else
     to loopback names, the host of `public_url` and those in `allowed`.
@@ -43,9 +46,37 @@ class HostCheck:
             if refusal:
                 await refusal(scope, receive, send)
                 return
+            origin = self._reader(Headers(scope=scope))
             if self._public:
                 scope = _renamed(scope, self._public)
+            if origin:
+                await self._share(origin, scope, receive, send)
+                return
         await self._app(scope, receive, send)
+
+    def _reader(self, headers: Headers) -> str | None:
+        """Return the origin of a page that may read the answer, if it is a page of another origin at all."""
+        origin = headers.get("origin")
+        return origin if origin and self._is_own(origin, headers.get("host", "")) else None
+
+    async def _share(self, origin: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer so that a browser shows the answer to the page; no cookies, since every request has its key."""
+        shared = {"access-control-allow-origin": origin, "access-control-expose-headers": "*", "vary": "Origin"}
+        asked = Headers(scope=scope)
+        if scope["method"] == "OPTIONS" and PREFLIGHT in asked:
+            allowed = {
+                "access-control-allow-methods": asked[PREFLIGHT],
+                "access-control-allow-headers": asked.get("access-control-request-headers", ""),
+            }
+            await Response(status_code=204, headers=shared | allowed)(scope, receive, send)
+            return
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(shared)
+            await send(message)
+
+        await self._app(scope, receive, answer)
 
     def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
         host = headers.get("host", "")

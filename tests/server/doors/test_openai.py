@@ -14,6 +14,9 @@ import pytest
 from PIL import Image
 
 from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.dialect import StateFile
+from fluxwerk.server.state.memory import MemoryStorage
+from fluxwerk.server.state.store import Store
 from fluxwerk.testing import loopback
 from support.images import hosting, png, text
 from support.sketching import Sketching
@@ -349,3 +352,18 @@ def test_a_client_that_comes_back_with_its_key_gets_the_same_image():
 def test_a_body_without_end_is_refused_in_openai_s_words(server):
     answer = httpx2.post(f"{server}/v1/images/generations", content=b" " * (2 * 2**20), headers=KEY)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+
+
+class Elsewhere(MemoryStorage):
+    """A store that says its objects lie on another host."""
+
+    def link(self, name: str, seconds: float) -> str:
+        return f"http://bucket.invalid/{name}"
+
+
+def test_a_door_hands_out_bytes_where_links_lead_to_a_bucket():
+    books = Accounts(store=Store(StateFile(), Elsewhere()))
+    with loopback(accounts=books, redirects=True) as base, client_of(f"{base}/v1") as client:
+        assert opened(client.images.generate(prompt="x", size="64x64").data[0].b64_json).size == (64, 64)
+        link = client.images.generate(prompt="x", size="64x64", response_format="url").data[0].url
+        assert httpx2.get(link).headers["location"].startswith("http://bucket.invalid/")

@@ -13,6 +13,7 @@ from typing import Protocol
 import fastapi
 from fastapi.responses import Response as Answer
 from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from fluxwerk.drive import WALL, drive_async
 from fluxwerk.errors import FluxwerkError
@@ -123,6 +124,8 @@ class Doorway:
                 if door.stream and str(read.fields.get("stream", "")).lower() in WANTED:
                     return await self._stream(door, visit)
                 return await self._whole(door, visit, request)
+        except ClientDisconnect:
+            return Answer(status_code=CLIENT_CLOSED)
         except RefusedError as refused:
             return _to_wire(door.refuse(refused))
         except ServerError as error:

@@ -9,6 +9,9 @@ from fluxwerk.server.state import links
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.types import Response
 
+# The header of a client that wants the bytes here, whatever the server does for others.
+INLINE = "x-fluxwerk-inline"
+
 
 def deliver(state: ServerState, request: ServerRequest) -> Response:
     """Answer with the image if the link is genuine and alive; raises `ServerError`."""
@@ -21,7 +24,8 @@ def deliver(state: ServerState, request: ServerRequest) -> Response:
         raise ServerError("forbidden", fault, detail=f"Forbidden: {fault}")
     job = state.tasks.find_folder(where, now)
     until = links.read_expiry(request.query["se"])
-    elsewhere = state.store.files.link(job.image, until - now) if job and job.image and state.redirects else None
+    sent_on = state.redirects and INLINE not in request.headers
+    elsewhere = state.store.files.link(job.image, until - now) if job and job.image and sent_on else None
     if job and elsewhere:
         state.note_delivered(job)
         requestlog.note(task=job.task.id, model=job.model.name)
