@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fluxwerk.batch.report import Rate, csv_lines, export, facts_of, rate, why
 from fluxwerk.batch.run import RunEnd, RunProgress
-from fluxwerk.cli.batch.table import summary_lines, table, time_left
+from fluxwerk.cli.batch.table import bar, summary_lines, table, time_left
 from fluxwerk.cli.batch.watch import BatchProgress, JsonBatchProgress, LiveBatchProgress
 from fluxwerk.errors import InvalidUsageError, TaskFailedError
 from fluxwerk.ledger.budget import Sums
@@ -65,6 +65,25 @@ def test_an_amount_survives_the_database(amount: str):
     assert micro is not None
     assert credits_of(micro) == Decimal(amount)
     assert "E" not in str(credits_of(micro))
+
+
+def test_before_a_run_saves_images_earlier_ones_tell_the_time_left():
+    clock = PretendClock()
+    ledger = ledger_with(50, clock)
+    worker = ledger.leases.register(1000)
+    (job,) = ledger.submitting(worker, 1, BASE).jobs
+    accepted = ledger.submitted(job, task())
+    clock.sleep(12)
+    ledger.saved(ledger.ready(accepted, status(accepted)), Saved("/images/1.png", "ab"))
+    clock.sleep(1000)
+    assert rate(ledger, ledger.budget.sums()) == Rate(0.0, 36.0), "49 images, 24 at a time, 12 seconds each"
+    assert rate(ledger_with(3), ledger_with(3).budget.sums()) == Rate(0.0, None)
+
+
+def test_the_bar_shows_what_is_saved_and_what_is_lost():
+    drawn = bar(carried().budget.sums())
+    assert (drawn.count("█"), drawn.count("░")) == (15, 15)
+    assert bar(ledger_with(0).budget.sums()).count("░") == 30
 
 
 def test_the_rate_of_the_last_minute_predicts_the_rest():

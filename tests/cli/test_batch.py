@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from fluxwerk.cli.group import group
 from fluxwerk.errors import ModerationError, TaskFailedError
@@ -595,3 +596,17 @@ def test_plan_fills_variables_and_lists_advice_by_line(tmp_path):
     assert "Planned 2 jobs" in done.stdout
     assert "line 2:20: negation" in done.stderr
     assert "Advice: negation 2. The prompts are planned as they are." in done.stderr
+
+
+@pytest.mark.parametrize("name", ["sheet.html", "sheet.png"])
+def test_a_sheet_of_all_images_is_written(shell: Shell, name: str):
+    (shell.folder / "few.csv").write_text("prompt,width,height\na fox,256,256\nan owl,256,256\n")
+    shell("batch", "run", "few.csv", "--base-url", shell.base)
+    done = shell("batch", "sheet", "few.csv", "-o", name)
+    assert f"Wrote 2 jobs to {name}." in done.stderr
+    if name.endswith(".html"):
+        assert (shell.folder / name).read_text().count("<figure") == 2
+    else:
+        with Image.open(shell.folder / name) as opened:
+            assert opened.width > opened.height
+    assert shell("batch", "sheet", "few.csv", "-o", "sheet.gif", code=2)

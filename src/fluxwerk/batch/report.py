@@ -17,7 +17,7 @@ from fluxwerk import storage
 from fluxwerk.batch.provenance import SECRET_FIELDS
 from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.ledger.budget import Sums
-from fluxwerk.ledger.database import Row
+from fluxwerk.ledger.database import Row, Transaction
 from fluxwerk.ledger.job import Stage, to_credits
 from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.protocol.trust import redact
@@ -40,11 +40,20 @@ SAVED_RECENTLY = (
 )
 LAST_TRANSITION = "select coalesce(max(id), 0) as last from moves"
 RECENT_TRANSITIONS = 20_000
+# What this ledger has learned about durations: the mean of its latest images, and the slots of what is left.
+LEARNED = (
+    "select avg(moved - submitted) as seconds from (select moved, submitted from jobs where stage = :saved"
+    " and submitted is not null order by id desc limit 200) as recent"
+)
+OPEN_SLOTS = "select sum(slots) as slots from pools where name in (select pool from jobs where stage = :planned)"
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How fast images are saved, in jobs a second over the last minute, and how many seconds the rest takes."""
+    """How fast images are saved, in jobs a second over the last minute, and how many seconds the rest takes.
+
+    While none is saved the seconds follow from how long earlier images of the ledger took, if there are any.
+    """
 
     per_second: float
     seconds_left: float | None
@@ -57,12 +66,20 @@ def rate(ledger: Ledger, sums: Sums) -> Rate:
         last = transaction.one(LAST_TRANSITION)
         start = (last["last"] if last else 0) - RECENT_TRANSITIONS
         row = transaction.one(SAVED_RECENTLY, last=start, since=now - RATE_SECONDS, saved=Stage.SAVED)
-    saved = row["jobs"] if row else 0
-    if not row or not saved:
-        return Rate(0.0, None)
-    speed = saved / max(1.0, now - row["since"])
-    open_jobs = sums.count(Stage.PLANNED, Stage.SUBMITTING, Stage.SUBMITTED, Stage.READY)
+        open_jobs = sums.count(Stage.PLANNED, Stage.SUBMITTING, Stage.SUBMITTED, Stage.READY)
+        if not row or not row["jobs"]:
+            return Rate(0.0, _learned(transaction, open_jobs))
+    speed = row["jobs"] / max(1.0, now - row["since"])
     return Rate(speed, open_jobs / speed)
+
+
+def _learned(transaction: Transaction, open_jobs: int) -> float | None:
+    """Estimate the seconds that the rest takes from earlier images, with all slots in use."""
+    mean, slots = transaction.one(LEARNED, saved=Stage.SAVED), transaction.one(OPEN_SLOTS, planned=Stage.PLANNED)
+    if not (mean and mean["seconds"] and slots and open_jobs):
+        return None
+    width = min(open_jobs, slots["slots"] or open_jobs)
+    return float(mean["seconds"]) * -(-open_jobs // width)
 
 
 def facts_of(sums: Sums, speed: Rate | None = None) -> dict[str, Json]:

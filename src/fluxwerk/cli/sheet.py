@@ -30,7 +30,7 @@ def check_sheet(file: Path) -> None:
         raise InvalidUsageError("--sheet needs the package pillow. Install it: pip install 'fluxwerk[images]'")
 
 
-def write_sheet(file: Path, images: Sequence[tuple[str, bytes]]) -> None:
+def write_sheet(file: Path, images: Sequence[tuple[str, bytes]], *, overwrite: bool = False) -> None:
     """Write named images as one page, as square as their number allows."""
     from PIL import Image, ImageDraw  # noqa: PLC0415  (slow to import, and only needed here)
 
@@ -47,7 +47,7 @@ def write_sheet(file: Path, images: Sequence[tuple[str, bytes]]) -> None:
         draw.text((left, top + LONGEST_SIDE + MARGIN // 4), name, fill="black")
     written = io.BytesIO()
     page.save(written, PILLOW_FORMATS[file.suffix.lower()])
-    storage.save(written.getvalue(), file, overwrite=False)
+    storage.save(written.getvalue(), file, overwrite=overwrite)
 
 
 def _refused(file: Path, allowed: str, hint: str) -> InvalidUsageError:

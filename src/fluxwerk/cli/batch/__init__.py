@@ -14,7 +14,8 @@ COMMANDS = {
     "retry": ("retry", "Try failed jobs again."),
     "settle": ("settle", "Settle a job in doubt: charged, not charged, or this task."),
     "export": ("export", "Write all jobs with their files, seeds and costs to a table."),
-    "why": ("why", "OnProgress the whole story of one job."),
+    "sheet": ("sheet", "Write a page of all images, with prompts, seeds, costs and failures."),
+    "why": ("why", "Tell the whole story of one job."),
 }
 
 

@@ -9,6 +9,8 @@ from fluxwerk.cli.console import money
 from fluxwerk.ledger.budget import Sums
 from fluxwerk.ledger.job import Stage
 
+# The letters of a bar.
+BAR = 30
 STYLES = {Stage.SAVED: "green", Stage.FAILED: "red", Stage.DOUBTFUL: "yellow"}
 
 
@@ -32,8 +34,17 @@ def table(sums: Sums, speed: Rate, note: str = "") -> Any:
         count = sums.jobs.get(stage, 0)
         drawn.add_row(stage, str(count), notes.get(stage, ""), style=STYLES.get(stage, "") if count else "dim")
     drawn.add_section()
+    drawn.add_row("images", f"{sums.count(Stage.SAVED)}/{sums.count()}", bar(sums))
     drawn.add_row("", f"{speed.per_second:.1f}/s", ", ".join([*cap_words(sums), time_left(speed)]))
     return drawn
+
+
+def bar(sums: Sums) -> str:
+    """Draw how much of the work has ended: what is saved, and what failed or is in doubt."""
+    count = max(1, sums.count())
+    saved = BAR * sums.count(Stage.SAVED) // count
+    lost = BAR * sums.count(Stage.SAVED, Stage.FAILED, Stage.DOUBTFUL) // count - saved
+    return f"[green]{'█' * saved}[/][red]{'█' * lost}[/][dim]{'░' * (BAR - saved - lost)}[/]"
 
 
 def summary_lines(sums: Sums, speed: Rate) -> list[str]:
