@@ -83,3 +83,11 @@ def test_only_the_options_of_the_chosen_model_are_offered(page):
     page.choose("FLUX.2 [flex]")
     expect(page.page.get_by_label("Steps")).to_have_attribute("max", "50")
     expect(page.page.get_by_label("Guidance")).to_have_attribute("min", "1.5")
+
+
+def test_advice_on_the_prompt_is_folded_away_and_can_be_applied(page):
+    page.page.get_by_label("Prompt", exact=True).fill("a street without cars")
+    page.page.locator(".advice summary").click()
+    expect(page.page.locator(".advice li").first).to_be_visible()
+    page.page.get_by_role("button", name="Make image").click()
+    page.wait_for_images(1)

@@ -28,6 +28,7 @@ COMMANDS = {
     "mcp": ("mcp", "Serve image tools to an assistant over MCP."),
     "conform": ("conform", "Compare a server with what is documented."),
     "weights": ("weights", "Look at files of open weights before serving them."),
+    "studio": ("studio", "Make images in the browser; starts a server if none runs."),
     "webhook": ("webhook", "Receive, verify and sign webhooks by hand."),
     "keys": ("keys", "Create, list and revoke the keys of your own server."),
 }

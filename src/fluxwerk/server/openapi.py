@@ -12,7 +12,7 @@ from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import Abilities
 from fluxwerk.protocol import wire
 from fluxwerk.server import schema
-from fluxwerk.server.handlers import extensions, quote
+from fluxwerk.server.handlers import advice, extensions, quote
 
 NUMBER: dict[str, Any] = {"anyOf": [{"type": "number"}, {"type": "null"}]}
 SCHEMAS: dict[str, Any] = {
@@ -192,6 +192,11 @@ def _offer_extensions(app: fastapi.FastAPI, carry: Carry) -> None:
             "estimate the cost of a request",
             _responses(ANY, 400, 413, 422),
             {"requestBody": _body(quote.Quote.model_json_schema())},
+        ),
+        ("/v1/advice", "POST"): (
+            "give advice on a prompt",
+            _responses(ANY, 400, 413, 422),
+            {"requestBody": _body(advice.Question.model_json_schema())},
         ),
         ("/healthz", "GET"): ("tell whether the engine is loading, ready or degraded", _responses(ANY, 503), {}),
         ("/livez", "GET"): ("tell that the server answers", _responses(ANY), {}),

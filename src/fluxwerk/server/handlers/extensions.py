@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from fluxwerk.protocol import wire
-from fluxwerk.server.handlers import health, metrics, quote, tasks
+from fluxwerk.server.handlers import advice, health, metrics, quote, tasks
 from fluxwerk.server.handlers.description import describe
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state.state import ServerState
@@ -31,6 +31,7 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ("/v1/tasks/{id}", "DELETE"): tasks.cancelled,
     ("/v1/models", "GET"): models,
     ("/v1/price", "POST"): quote.price,
+    ("/v1/advice", "POST"): advice.advise,
     ("/healthz", "GET"): health.health,
     ("/livez", "GET"): health.live,
     ("/readyz", "GET"): health.ready,

@@ -59,7 +59,7 @@ function App() {
     ${!online && html`<p class="banner" role="alert">The server does not answer. What was accepted goes on there; this page connects again by itself.</p>`}
     <main id="main" tabindex="-1" class=${isGallery ? "wide" : "split"}>
       ${broken && html`<p class="empty" role="alert">${broken} Load the page again.</p>`}
-      ${session?.signed_in && (isGallery ? html`<${Gallery} />` : html`<${Composer} /><div class="stage"><${Feed} /></div>`)}
+      ${session?.signed_in && (isGallery ? html`<${Gallery} />` : html`<h1 class="hidden">Make images</h1><${Composer} /><div class="stage"><${Feed} /></div>`)}
       ${session && !session.signed_in && !session.keyless && html`<${Key} />`}
     </main>
     ${session?.signed_in && place === "image" && html`<${Viewer} id=${one} />`}
@@ -75,13 +75,13 @@ function Header({ session, isGallery }) {
     location.reload();
   }
   return html`
-    <header class="top">
+    <header class="bar">
       <a class="brand" href="#/"><img src="/page/icon.svg" alt="" width="24" height="24" />fluxwerk</a>
       <nav aria-label="Views">
         <a href="#/" aria-current=${isGallery ? undefined : "page"}>Make</a>
         <a href="#/gallery" aria-current=${isGallery ? "page" : undefined}>Gallery</a>
       </nav>
-      <div class="top-right">
+      <div class="bar-right">
         ${session?.engine === "offline" && html`<span class="pill" title="The offline engine paints placeholders, not FLUX.">offline · placeholders</span>`}
         ${session?.signed_in && !session.keyless && html`<span class="balance">${round(session.credits)} credits</span>`}
         <button type="button" class="quiet" aria-label=${theme === "dark" ? "Light colours" : "Dark colours"} onClick=${toggleTheme}><${Icon} name=${theme === "dark" ? "sun" : "moon"} /></button>

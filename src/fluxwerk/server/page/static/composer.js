@@ -1,5 +1,6 @@
 // Make: the prompt with its references, the model with exactly its options, the price, and the button.
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./dom.js";
+import { Advice } from "./advice.js";
 import { call } from "./api.js";
 import { edit, formatsOf, inputSizes, kindOf, missing, otherOptions, requestOf, save, sizeFields, slotsOf, chooseModel } from "./draft.js";
 import { Icon } from "./icons.js";
@@ -109,6 +110,7 @@ function Prompt({ draft, model }) {
       <label class="label" for="prompt">Prompt</label>
       <textarea id="prompt" ref=${box} rows="3" value=${draft.prompt} placeholder=${placeholder(model, draft)}
         onInput=${(event) => edit({ prompt: event.target.value })}></textarea>
+      <${Advice} draft=${draft} model=${model} />
       ${takes && html`<${References} draft=${draft} model=${model} onName=${name} />`}
     </div>`;
 }

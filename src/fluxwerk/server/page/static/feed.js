@@ -4,7 +4,7 @@ import { Card, Sending } from "./card.js";
 import { fromTask } from "./draft.js";
 import { Icon } from "./icons.js";
 import { modelOf, newestFirst, useStore } from "./store.js";
-import { ago } from "./words.js";
+import { ago, credits } from "./words.js";
 import { Welcome } from "./welcome.js";
 
 const MOST_GROUPS = 24;
@@ -37,6 +37,14 @@ export function Feed() {
     </div>`;
 }
 
+// What the group cost in the end, or is estimated to cost while it runs.
+function costOf(tasks) {
+  const known = tasks.map(({ cost }) => cost).filter((cost) => cost !== null);
+  if (!known.length) return "price not public";
+  const total = known.reduce((sum, cost) => sum + cost, 0);
+  return `${tasks.every(({ stage }) => stage === "ended") ? "" : "about "}${credits(total)}`;
+}
+
 function Group({ tasks }) {
   const [first] = tasks;
   return html`
@@ -44,7 +52,7 @@ function Group({ tasks }) {
       <header>
         <p class="group-prompt">${first.prompt || html`<i>no prompt</i>`}</p>
         <p class="group-facts">
-          <span>${modelOf(first.model)?.title ?? first.model}</span><span>${first.width} × ${first.height}</span><span>${ago(first.accepted)}</span>
+          <span>${modelOf(first.model)?.title ?? first.model}</span><span>${first.width} × ${first.height}</span><span>${costOf(tasks)}</span><span>${ago(first.accepted)}</span>
           <button type="button" class="link" onClick=${() => fromTask(first)}><${Icon} name="again" size="14" />Use again</button>
         </p>
       </header>

@@ -45,10 +45,10 @@ function App() {
 function Header({ now }) {
   const theme = useStore((s) => s.theme);
   return html`
-    <header class="top">
+    <header class="bar">
       <a class="brand" href="/"><img src="/page/icon.svg" alt="" width="24" height="24" />fluxwerk</a>
       <nav aria-label="Views"><a href="/">Studio</a><a href="/ops" aria-current="page">Operations</a></nav>
-      <div class="top-right">
+      <div class="bar-right">
         ${now && html`<span class="pill" data-good=${now.engine.serving}>${now.engine.name} · ${now.engine.state}</span>`}
         <button type="button" class="quiet" aria-label=${theme === "dark" ? "Light colours" : "Dark colours"} onClick=${toggleTheme}><${Icon} name=${theme === "dark" ? "sun" : "moon"} /></button>
       </div>

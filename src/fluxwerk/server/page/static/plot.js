@@ -14,7 +14,7 @@ export function Plot({ title, unit = "", series, names }) {
   }, []);
 
   const values = series.flat().filter((value) => value !== null);
-  const top = niceAbove(Math.max(1e-9, ...values));
+  const top = niceAbove(Math.max(...values, 0) || 1);
   const count = Math.max(2, ...series.map((one) => one.length));
   const x = (at, length) => ((count - length + at) / (count - 1)) * width;
   const y = (value) => ROOM + (1 - value / top) * (HEIGHT - ROOM - 2);

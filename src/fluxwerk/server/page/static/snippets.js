@@ -1,13 +1,18 @@
 // The same request for other places: cURL, Python, TypeScript and the command line.
 const MARGIN = "  ";
 
-export function fieldsOf(task) {
-  const fields = { prompt: task.prompt, ...task.options };
+// The options that were chosen: what a model does by itself is not worth repeating.
+export function chosen(task, model) {
+  return Object.fromEntries(Object.entries(task.options ?? {}).filter(([name, value]) => value !== model?.options[name]?.default));
+}
+
+function fieldsOf(task, model) {
+  const fields = { prompt: task.prompt, ...chosen(task, model) };
   if (!("aspect_ratio" in fields) && !("resolution" in fields)) Object.assign(fields, { width: task.width, height: task.height });
   return { ...fields, seed: task.seed, output_format: task.output_format };
 }
 
-export function honoured(fields, model) {
+function honoured(fields, model) {
   return Object.fromEntries(Object.entries(fields).filter(([name, value]) => model.options[name] && value !== "" && value !== null));
 }
 
@@ -21,7 +26,7 @@ const flagOf = ([name, value]) =>
   FLAGS.includes(name) ? `--${name.replaceAll("_", "-")} ${quoted(value)}` : `--option ${quoted(`${name}=${value}`)}`;
 
 export function snippets(task, model, origin) {
-  const fields = honoured(fieldsOf(task), model);
+  const fields = honoured(fieldsOf(task, model), model);
   const body = JSON.stringify(fields, null, 2);
   const { prompt, ...rest } = fields;
   const options = Object.entries(rest);

@@ -6,7 +6,7 @@ import { Icon } from "./icons.js";
 import { fromTask as imageOf } from "./images.js";
 import * as kept from "./kept.js";
 import { add, ofTask } from "./references.js";
-import { snippets } from "./snippets.js";
+import { chosen, snippets } from "./snippets.js";
 import { announce, drop, keep, modelOf, newestFirst, state, useStore } from "./store.js";
 import { credits } from "./words.js";
 
@@ -61,12 +61,12 @@ function Details({ task }) {
     ["Cost", task.cost === null ? "not known" : credits(task.cost)],
     ["Took", task.ended ? `${(task.ended - task.accepted).toFixed(1)} s` : "–"],
     ["Made", new Date(task.accepted * 1000).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" })],
-    ...Object.entries(task.options ?? {}).map(([name, value]) => [name.replaceAll("_", " "), String(value)]),
+    ...Object.entries(chosen(task, model)).map(([name, value]) => [name.replaceAll("_", " "), String(value)]),
   ];
   return html`
     <div class="details">
       <h2 class="hidden">Image</h2>
-      ${isOffline && html`<p class="note">A placeholder of the offline engine, not FLUX.</p>`}
+      ${isOffline && html`<p class="note">Placeholder of the offline engine, not FLUX</p>`}
       <p class="full-prompt">${task.prompt || html`<i>no prompt</i>`}</p>
       <${Actions} task=${task} model=${model} />
       <dl>${facts.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
