@@ -81,6 +81,6 @@ def _answers(address: str) -> bool:
 
     try:
         answer = httpx2.get(f"{address}/v1/session", timeout=2.0, trust_env=False)
-        return answer.status_code == httpx2.codes.OK and "keyless" in answer.json()
+        return answer.is_success and "keyless" in answer.json()
     except (httpx2.HTTPError, json.JSONDecodeError, UnicodeDecodeError):
         return False
