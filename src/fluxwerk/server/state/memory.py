@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from threading import Lock
+
 
 class MemoryStorage:
-    """Objects by name, as long as the process lives."""
+    """Objects by name, as long as the process lives; `held` is how many bytes they have together."""
 
     def __init__(self) -> None:
         self._objects: dict[str, bytes] = {}
+        self._lock = Lock()
+        self.held = 0
 
     def put(self, name: str, data: bytes, *, overwrite: bool = False) -> str:
         """Keep the bytes."""
         if name in self._objects and not overwrite:
             raise FileExistsError(name)
-        self._objects[name] = data
+        with self._lock:
+            self.held += len(data) - len(self._objects.get(name, b""))
+            self._objects[name] = data
         return name
 
     def get(self, name: str) -> bytes | None:
@@ -22,7 +28,8 @@ class MemoryStorage:
 
     def remove(self, name: str) -> None:
         """Let an object go, if it is there."""
-        self._objects.pop(name, None)
+        with self._lock:
+            self.held -= len(self._objects.pop(name, b""))
 
     def size(self, name: str) -> int | None:
         """Tell how many bytes are kept under a name."""

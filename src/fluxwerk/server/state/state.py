@@ -403,6 +403,7 @@ class ServerState:
         if not self.tasks.finish(job, name, len(image), now, ready_at):
             self.store.files.remove(name)
             return False
+        self.tasks.make_room(now)
         if not job.cached:
             self._answers.note(job.order)
         # From here on its inputs are no longer needed.

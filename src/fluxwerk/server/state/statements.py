@@ -92,6 +92,10 @@ BUSY = """
     limit 1
 """
 FORGOTTEN = "select id, image, inputs from task where forget_at <= :now order by forget_at limit :most"
+DROPPABLE = """
+    select id, image, inputs from task where word = 'Ready' and ready_at <= :now
+    order by delivered desc, ready_at limit :most
+"""
 ADD_WEBHOOK = """
     insert into webhook (task, account, url, secret, state, attempts)
     values (:task, :account, :url, :secret, 'waiting', '[]')

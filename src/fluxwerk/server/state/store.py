@@ -27,6 +27,8 @@ from fluxwerk.storage import Folder, Storage
 # Bytes that a probe writes: more than the slack of a page.
 PROBE_BYTES = 65_536
 SECRET_BYTES = 32
+# Bytes of images and inputs that a server without a state keeps, beyond which the oldest images go before their time.
+MOST_MEMORY = 1024 * 1024 * 1024
 FACT = "insert into fact (name, value) values (:name, :value) on conflict (name) do nothing"
 PUT_ASIDE = "insert into damaged (number, id, account, body, reason) values (:number, :id, :account, :body, :reason)"
 PROBE_ROW = """
@@ -85,6 +87,10 @@ class Store:
             transaction.run(PUT_ASIDE, body=dump(body).decode(errors="replace"), **values)
             transaction.run("delete from task where number = :number", number=row["number"])
 
+    def excess(self) -> int:
+        """Say how many bytes more are kept than there is room for; a disk has an end of its own."""
+        return 0
+
     async def flushed(self) -> None:
         """Come back when everything that was written so far would survive a power cut; raises `StorageError`."""
 
@@ -94,10 +100,16 @@ class Store:
 
 
 class MemoryStore(Store):
-    """The store that keeps nothing beyond the process."""
+    """The store that keeps nothing beyond the process, and at most `most` bytes of images."""
 
-    def __init__(self, entropy: Callable[[int], bytes] = os.urandom) -> None:
-        super().__init__(StateFile(), MemoryStorage(), entropy)
+    def __init__(self, entropy: Callable[[int], bytes] = os.urandom, most: int = MOST_MEMORY) -> None:
+        self._memory = MemoryStorage()
+        self._most = most
+        super().__init__(StateFile(), self._memory, entropy)
+
+    def excess(self) -> int:
+        """Say how many bytes more are kept than there is room for."""
+        return max(0, self._memory.held - self._most)
 
 
 class DiskStore(Store):

@@ -29,6 +29,7 @@ from fluxwerk.server.state.statements import (
     BUSY,
     CLAIM,
     COUNT,
+    DROPPABLE,
     END,
     FINISH,
     FORGOTTEN,
@@ -207,8 +208,18 @@ class Tasks:
     def forget(self, now: float) -> None:
         """Drop tasks whose images were kept long enough, with their files."""
         found = self._database.ask(FORGOTTEN, now=now, most=DROPPED_AT_ONCE)
-        if not found:
-            return
+        if found:
+            self._drop(found)
+
+    def make_room(self, now: float) -> None:
+        """Drop tasks before their time while the store has no room for more: delivered ones, then old ones."""
+        while self._store.excess():
+            found = self._database.ask(DROPPABLE, now=now, most=1)
+            if not found:
+                return
+            self._drop(found)
+
+    def _drop(self, found: list[Row]) -> None:
         with self._database.write() as transaction:
             for row in found:
                 transaction.run("delete from task where id = :id", id=row["id"])
