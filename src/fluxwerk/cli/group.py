@@ -31,6 +31,7 @@ COMMANDS = {
     "studio": ("studio", "Make images in the browser; starts a server if none runs."),
     "webhook": ("webhook", "Receive, verify and sign webhooks by hand."),
     "keys": ("keys", "Create, list and revoke the keys of your own server."),
+    "tasks": ("tasks", "Settle the tasks of a gateway that are in doubt."),
 }
 EPILOG = "Exit codes: 0 done, " + ", ".join(f"{code} {words}" for code, words in EXITS) + "."
 
