@@ -329,6 +329,15 @@ def test_a_client_that_goes_cancels_its_task():
         assert [(task["stage"], task["cost"]) for task in tasks] == [("ended", 0)]
 
 
+def test_a_client_that_leaves_a_stream_cancels_its_task():
+    engine = Sketching()
+    body = {"prompt": "x", "size": "64x64", "stream": True, "partial_images": 1}
+    with loopback(engine) as base, httpx2.Client(timeout=20) as http:
+        with http.stream("POST", f"{base}/v1/images/generations", json=body, headers=KEY) as stream:
+            assert "partial_image" in next(stream.iter_lines())
+        assert engine.stopped.wait(5)
+
+
 def test_a_client_that_comes_back_with_its_key_gets_the_same_image():
     engine = Sketching()
     headers = {**KEY, "idempotency-key": "once"}
