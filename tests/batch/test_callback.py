@@ -14,6 +14,7 @@ from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.server.faults.rules import FaultRule
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.testing import loopback
+from support.accounts import accepted
 
 SECRET = "a-secret-of-this-batch"
 
@@ -54,5 +55,5 @@ def test_a_webhook_settles_a_doubt_without_a_second_submit(tmp_path: Path):
     assert again.returncode == 0, again.stderr
     with Ledger.open(file) as ledger:
         assert ledger.job(1).stage is Stage.SAVED
-    assert len(books.jobs) == 1
+    assert len(accepted(books)) == 1
     assert len(list((tmp_path / "images").glob("*.jpeg"))) == 1

@@ -375,8 +375,9 @@ def test_a_submit_that_left_is_in_doubt_without_a_foreign_cause(asked, trouble):
         raise trouble
 
     with pytest.raises(InDoubtError) as caught:
-        asked.do(asked.client(answer), "submit", "x")
-    assert len(seen) == 1
+        asked.do(asked.client(answer), "submit", "x", timeout=0.3)
+    # What follows asks whether the server keeps the submit's key, and costs nothing.
+    assert [request.method for request in seen].count("POST") == 1
     assert {type(error).__module__ for error in chain(caught.value)} == {"fluxwerk.errors"}
 
 
@@ -397,7 +398,8 @@ def test_a_submit_whose_answer_is_cut_or_late_is_in_doubt(asked, serve, ends):
     finished: list[str] = []
     with host(serve, finished) as base, pytest.raises(InDoubtError) as caught:
         asked.do(asked.client(base_url=base), "submit", "x", timeout=0.3)
-    assert finished == ends
+    # The second connection asks whether the server keeps the submit's key.
+    assert finished[:1] == ends
     assert {type(error).__module__ for error in chain(caught.value)} <= {
         "fluxwerk.errors",
         "builtins",

@@ -13,6 +13,7 @@ from fluxwerk import AsyncClient, Client
 from fluxwerk.server.faults.rules import FaultRule
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.testing import loopback
+from support.accounts import accepted
 
 FOXES = [f"fox {n}" for n in range(12)]
 SMALL = {"width": 64, "height": 64}
@@ -71,7 +72,7 @@ def test_leaving_many_on_threads_reports_every_task(books, heard):
         for _ in client.generate_many(FOXES, **SMALL):
             books.wait(4)
             break
-    assert heard.tasks() == set(books.jobs)
+    assert heard.tasks() == accepted(books)
     assert not any("InDoubtError" in event.reason for event in heard)
 
 
@@ -86,7 +87,7 @@ def test_leaving_many_on_a_loop_reports_every_task(books, heard):
 
     with serving(books, 3) as base:
         asyncio.run(run(base))
-    assert heard.tasks() == set(books.jobs)
+    assert heard.tasks() == accepted(books)
     assert not any("InDoubtError" in event.reason for event in heard)
 
 
@@ -105,7 +106,7 @@ def test_a_submit_cancelled_after_it_left_is_a_known_task(books, heard):
 
     with serving(books) as base:
         client = asyncio.run(run(base))
-    assert heard.tasks() == set(books.jobs) != set()
+    assert heard.tasks() == accepted(books) != set()
     assert set(client.slots._held) == heard.tasks()
     assert [event.kind for event in heard] == ["submitted"]
 
@@ -172,10 +173,10 @@ def test_many_send_nothing_more_when_their_client_was_closed(books, heard):
     rest = list(many)
     assert first.image
     bought, unbought = sorted(rest, key=lambda made: made.error.task is None)
-    assert bought.error.task.id in books.jobs
+    assert bought.error.task.id in accepted(books)
     assert "was closed" in str(bought.error)
     assert "Nothing was sent" in str(unbought.error)
-    assert len(books.jobs) == 2
+    assert len(accepted(books)) == 2
 
 
 def test_many_coroutines_send_nothing_more_when_their_client_was_closed(books):
@@ -190,10 +191,10 @@ def test_many_coroutines_send_nothing_more_when_their_client_was_closed(books):
         first, rest = asyncio.run(run(base))
     assert first.image
     bought, unbought = sorted(rest, key=lambda made: made.error.task is None)
-    assert bought.error.task.id in books.jobs
+    assert bought.error.task.id in accepted(books)
     assert "was closed" in str(bought.error)
     assert "Nothing was sent" in str(unbought.error)
-    assert len(books.jobs) == 2
+    assert len(accepted(books)) == 2
 
 
 def test_a_blocking_submit_that_is_interrupted_is_told_as_in_doubt(heard):
