@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fluxwerk.catalog.prices import estimate
     from fluxwerk.catalog.rows import Model, get_model, list_models
     from fluxwerk.client.client import AsyncClient, Client
+    from fluxwerk.client.gallery import Gallery
     from fluxwerk.client.image import Image
     from fluxwerk.client.many import Result
     from fluxwerk.errors import (
@@ -54,6 +55,7 @@ __all__ = [
     "Event",
     "Fault",
     "FluxwerkError",
+    "Gallery",
     "Image",
     "InDoubtError",
     "InsufficientCreditsError",
@@ -91,6 +93,7 @@ _HOMES = {
     "client.client": ("AsyncClient", "Client"),
     "types": ("Event", "Outcome", "Request", "Status", "Task"),
     "polling.history": ("PollingHistory",),
+    "client.gallery": ("Gallery",),
     "client.image": ("Image",),
     "catalog.prices": ("estimate",),
     "client.many": ("Result",),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fluxwerk.batch import plan
-from fluxwerk.batch.sheet import Card, cards, copy_of, page
+from fluxwerk.batch.sheet import Card, cards, page
 from fluxwerk.errors import TaskFailedError
 from fluxwerk.ledger.ledger import Ledger, Saved
 from fluxwerk.storage import open_storage
@@ -116,26 +116,6 @@ def test_the_page_loads_nothing_from_elsewhere(tmp_path):
 def test_no_signed_link_is_shown(tmp_path):
     reason = "https://delivery.bfl.ai/a.png?sig=CANARY could not be fetched"
     assert "CANARY" not in written(carried(tmp_path, reason=reason))
-
-
-def test_a_copy_is_small_and_upright():
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    turned = io.BytesIO()
-    Image.new("RGB", (600, 300)).save(turned, "JPEG", exif=exif)
-    with Image.open(io.BytesIO(copy_of(turned.getvalue()))) as small:
-        assert small.size == (160, 320)
-
-
-@pytest.mark.parametrize("data", [b"", b"<html>", picture()[:200]])
-def test_what_is_no_image_has_no_copy(data):
-    assert copy_of(data) == b""
-
-
-def test_an_image_that_claims_too_much_is_not_decoded():
-    bomb = bytearray(picture((8, 8)))
-    bomb[16:24] = (60_000).to_bytes(4, "big") * 2
-    assert copy_of(bytes(bomb)) == b""
 
 
 def test_an_image_that_is_gone_leaves_its_facts(tmp_path):

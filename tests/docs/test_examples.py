@@ -20,7 +20,15 @@ from fluxwerk.webhook import SIGNATURE, sign
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 KEY, TOKEN = "CANARY-webhook-secret", "CANARYtoken"
-TRIED_HERE = {"curl.sh", "quickstart.py", "many.py", "resume.py", "webhook_fastapi.py", "webhook_flask.py"}
+TRIED_HERE = {
+    "notebook.ipynb",
+    "curl.sh",
+    "quickstart.py",
+    "many.py",
+    "resume.py",
+    "webhook_fastapi.py",
+    "webhook_flask.py",
+}
 TESTING = {"shop.py", "test_mug.py", "test_shop.py", "test_shop_unittest.py", "shop.test.mjs", "server.mjs"}
 needs_curl = pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 

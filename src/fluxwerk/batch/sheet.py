@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from html import escape
 from importlib.resources import files
 
-from fluxwerk import imagefile
 from fluxwerk.batch.report import export_row
+from fluxwerk.client.thumbnail import thumbnail
 from fluxwerk.errors import FluxwerkError, InvalidUsageError
 from fluxwerk.ledger.budget import Sums
 from fluxwerk.ledger.job import Stage
@@ -20,10 +19,8 @@ from fluxwerk.ledger.ledger import Ledger
 from fluxwerk.protocol.trust import redact
 from fluxwerk.storage import Storage, read_file
 
-# In pixels, and as JPEG: two thousand of them make a page of about thirty megabytes.
-LONGEST_SIDE_OF_COPY, QUALITY_OF_COPY = 320, 80
-# An image that claims more is not decoded; the largest that any model makes has four megapixels, and sixteen for 4k.
-MOST_PIXELS_OF_COPY = 64_000_000
+# In pixels: two thousand copies make a page of about thirty megabytes.
+LONGEST_SIDE_OF_COPY = 320
 LARGEST_FILE = 100 * 1024 * 1024
 SHOWN_STAGES = (Stage.SAVED, Stage.FAILED, Stage.DOUBTFUL)
 
@@ -71,26 +68,8 @@ def cards(ledger: Ledger, storage: Storage | None = None, *, root: str = "", pro
             cost=facts["cost"],
             path=row["path"] or "",
             reason=redact(row["reason"] or ""),
-            copy=copy_of(data),
+            copy=thumbnail(data, LONGEST_SIDE_OF_COPY),
         )
-
-
-def copy_of(data: bytes, side: int = LONGEST_SIDE_OF_COPY) -> bytes:
-    """Make a small JPEG of an image, measured before it is decoded; empty for what is no image or too large."""
-    found = imagefile.measure(data)
-    if found is None or found.width * found.height > MOST_PIXELS_OF_COPY:
-        return b""
-    from PIL import Image, ImageOps  # noqa: PLC0415  (slow to import, and only needed here)
-
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            small = ImageOps.exif_transpose(opened)
-            small.thumbnail((side, side))
-            written = io.BytesIO()
-            small.convert("RGB").save(written, "JPEG", quality=QUALITY_OF_COPY)
-    except (OSError, ValueError, SyntaxError):
-        return b""
-    return written.getvalue()
 
 
 def page(name: str, sums: Sums, shown: Iterable[Card]) -> Iterator[bytes]:

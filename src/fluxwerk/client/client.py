@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sized
 from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fluxwerk.client import transport as transports
 from fluxwerk.client.base import BaseClient, Begin, by_model, of_each
+from fluxwerk.client.gallery import Gallery
 from fluxwerk.client.image import Image
 from fluxwerk.client.inputs import RequestOptions
 from fluxwerk.client.many import Result
@@ -70,12 +71,12 @@ class Client(BaseClient):
         """Submit, wait and download: one paid image, from a prompt with options or from a request made before."""
         return self._drive(lambda session: self._generating(session, prompt, wanted), wanted.get("timeout"))
 
-    def generate_many(self, requests: Iterable[Request | str], **wanted: Unpack[RequestOptions]) -> Iterator[Result]:
+    def generate_many(self, requests: Iterable[Request | str], **wanted: Unpack[RequestOptions]) -> Gallery:
         """Make many images at once and yield each as it finishes, with its request; one failure stops no other.
 
         `requests` are requests or prompts, which share the options given here.  They are read as slots become free, so
         there may be endlessly many.  When the iterator is closed, what is in flight finishes unseen, until the client
-        is closed.
+        is closed.  In a notebook the iterator, as the last line of a cell, shows the images as they are made.
         """
         many = self._many(requests)
 
@@ -83,7 +84,7 @@ class Client(BaseClient):
             begin = self._beginning(one, of_each(one, wanted))
             return self._drive(begin, wanted.get("timeout"), switch=many)
 
-        return many.on_threads(make, requests)
+        return Gallery(many.on_threads(make, requests), len(requests) if isinstance(requests, Sized) else None)
 
     @by_model
     def submit(self, prompt: str | Request | None = None, **wanted: Unpack[RequestOptions]) -> Task:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cache
 from heapq import heappop, heappush
 from itertools import count
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fluxwerk.client.base import of_each
 from fluxwerk.client.client import DEFAULT_TIMEOUT, Client
 from fluxwerk.client.credentials import Credentials
+from fluxwerk.client.gallery import Gallery
 from fluxwerk.client.image import Image
 from fluxwerk.client.inputs import RequestOptions
-from fluxwerk.client.many import Result
 from fluxwerk.client.session import Session
 from fluxwerk.drive import Send, Steps, drive, out_of_time, pause_before
 from fluxwerk.engines import Engine, Order
@@ -189,7 +189,7 @@ class FaceToFace(Client):
         """Run many flows side by side on the pretend clock, without slots; each ends in its result or its error."""
         return _together(list(flows), self.send, self.clock, self.clock.now() + (timeout or self.timeout))
 
-    def generate_many(self, requests: Iterable[Request | str], **wanted: Unpack[RequestOptions]) -> Iterator[Result]:
+    def generate_many(self, requests: Iterable[Request | str], **wanted: Unpack[RequestOptions]) -> Gallery:
         """Make many images side by side on the pretend clock, within the slots, and yield each as it finishes."""
         many, deadline = self._many(requests), self._deadline(wanted.get("timeout"))
 
@@ -198,7 +198,7 @@ class FaceToFace(Client):
             flow = self._generating(session, one, of_each(one, wanted))
             return _within(session, session.steps(flow, deadline))
 
-        return Crowd(self.clock, self.send).run((one, steps(one)) for one in requests)
+        return Gallery(Crowd(self.clock, self.send).run((one, steps(one)) for one in requests))
 
     def begin(self, prompt: str | Request | None = None, **wanted: Unpack[RequestOptions]) -> Flow[Image]:
         """Return the flow that `generate` would run, for `together`."""
