@@ -29,6 +29,7 @@ COMMANDS = {
     "conform": ("conform", "Compare a server with what is documented."),
     "weights": ("weights", "Look at files of open weights before serving them."),
     "studio": ("studio", "Make images in the browser; starts a server if none runs."),
+    "worker": ("worker", "Render the tasks of servers that share a database."),
     "webhook": ("webhook", "Receive, verify and sign webhooks by hand."),
     "keys": ("keys", "Create, list and revoke the keys of your own server."),
     "tasks": ("tasks", "Settle the tasks of a gateway that are in doubt."),

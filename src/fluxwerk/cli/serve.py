@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fluxwerk import catalog
-from fluxwerk.cli.local import LocalSettings, local_engine, local_options
+from fluxwerk.cli.painting import engine_options, open_engine
+from fluxwerk.cli.place import open_place
 from fluxwerk.client.proxy import is_loopback
 from fluxwerk.errors import Fault, InvalidUsageError
 
 if TYPE_CHECKING:
     import uvicorn
 
-    from fluxwerk.engines import LiveEngine
     from fluxwerk.server.faults.rules import Faults
     from fluxwerk.server.fetch import Guard
     from fluxwerk.server.state.accounts import Accounts
@@ -31,32 +31,7 @@ PACKAGES = "pip install 'fluxwerk[server]'"
 
 
 @click.command("serve")
-@click.option(
-    "--engine",
-    type=click.Choice(["offline", "diffusers", "upstream"]),
-    default="offline",
-    show_default=True,
-    help="Image engine.",
-)
-@local_options
-@click.option(
-    "--upstream",
-    metavar="URL",
-    help="upstream: address of the service that makes the images, https://api.bfl.ai by default.",
-)
-@click.option(
-    "--upstream-key-file",
-    "upstream_key",
-    type=click.Path(dir_okay=False),
-    help="upstream: file of mode 600 with the service's key; without one the key is BFL_API_KEY.",
-)
-@click.option(
-    "--delivery-host",
-    "delivery_hosts",
-    multiple=True,
-    metavar="HOST",
-    help="upstream: host that may deliver images by plain http, if --upstream is plain http; may be repeated.",
-)
+@engine_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -76,6 +51,25 @@ PACKAGES = "pip install 'fluxwerk[server]'"
 )
 @click.option(
     "--state", type=click.Path(file_okay=False), help="Folder for tasks and images, so that they survive a restart."
+)
+@click.option(
+    "--database",
+    metavar="URL",
+    envvar="FLUXWERK_DATABASE",
+    help="PostgreSQL for tasks that many servers and workers share, in place of --state.",
+)
+@click.option(
+    "--storage",
+    metavar="DIR|URL",
+    envvar="FLUXWERK_STORAGE",
+    help="Folder or bucket for the images of --database, which every process reaches.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(0, 1),
+    default=1,
+    show_default=True,
+    help="With --database: 0 leaves rendering to `fluxwerk worker`.",
 )
 @click.option(
     "--keep", type=click.FloatRange(min=1), default=3600.0, show_default=True, help="Time to keep images, in seconds."
@@ -179,15 +173,15 @@ PACKAGES = "pip install 'fluxwerk[server]'"
 def command(
     engine: str,
     *,
-    upstream: str | None,
-    upstream_key: str | None,
-    delivery_hosts: tuple[str, ...],
     host: str,
     port: int,
     keys: tuple[str, ...],
     keyring: str | None,
     credit: str,
     state: str | None,
+    database: str | None,
+    storage: str | None,
+    workers: int,
     keep: float,
     deliver: str,
     cache: bool,
@@ -209,7 +203,7 @@ def command(
     log_prompts: bool,
     aliases: tuple[str, ...],
     webhook_secret_header: bool,
-    **local: Any,
+    **settings: Any,
 ) -> None:
     """Run the BFL API on this machine: placeholders for development, open weights on your GPU, or a gateway.
 
@@ -219,7 +213,7 @@ def command(
     fluxwerk serve --engine diffusers --weights ~/weights/FLUX.2-klein-4B
     fluxwerk serve --engine upstream --keys keys.json
     """  # noqa: D301
-    _check_packages()
+    check_packages()
     from fluxwerk.server.app import build  # noqa: PLC0415
     from fluxwerk.server.requestlog import RequestLog  # noqa: PLC0415
     from fluxwerk.server.state.state import ServerState  # noqa: PLC0415
@@ -227,17 +221,11 @@ def command(
 
     _check_public(public_url)
     known_as = dict(map(_alias, aliases))
-    store = _store(state)
-    gateway = {"upstream": upstream, "upstream-key-file": upstream_key, "delivery-host": delivery_hosts}
-    if engine == "upstream":
-        _refuse_all("diffusers", **LocalSettings(**local).given())
-        painter = _upstream(store, upstream, upstream_key, delivery_hosts)
-    else:
-        _refuse_all("upstream", **gateway)
-        painter = _painter(engine, LocalSettings(**local))
+    store = open_place(state, database, storage)
+    painter = open_engine(store, engine, **settings) if workers or database is None else None
     _log(log_format, prompts=log_prompts)
     hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read
-    guard, script = _guard(networks, hosts), _script(trouble)
+    guard, script = open_guard(networks, hosts), _script(trouble)
     serving = ServerState(
         _accounts(keys, keyring, credit, keep, store, queue),
         time.time,
@@ -274,7 +262,8 @@ def _log(form: str | None, *, prompts: bool) -> None:
     requestlog.configure(form)
 
 
-def _check_packages() -> None:
+def check_packages() -> None:
+    """Refuse to start without the packages of the server; raises `InvalidUsageError`."""
     try:
         import_module("fluxwerk.server.app")
     except ModuleNotFoundError as missing:
@@ -335,7 +324,8 @@ def _run(config: uvicorn.Config, state: ServerState, drain: float, listening: so
     Draining(config, state, drain).run([listening])
 
 
-def _guard(networks: tuple[str, ...], hosts: tuple[str, ...]) -> Guard:
+def open_guard(networks: tuple[str, ...], hosts: tuple[str, ...]) -> Guard:
+    """Create the guard of what is fetched and told; raises `InvalidUsageError` for what is no network."""
     from fluxwerk.server.fetch import Guard  # noqa: PLC0415
 
     try:
@@ -344,34 +334,6 @@ def _guard(networks: tuple[str, ...], hosts: tuple[str, ...]) -> Guard:
         raise InvalidUsageError(
             "", faults=[Fault("--allow-network", ", ".join(networks), f"{fault}", "such as 127.0.0.0/8")]
         ) from None
-
-
-def _painter(engine: str, local: LocalSettings) -> LiveEngine:
-    if engine == "diffusers":
-        return local_engine(local)
-    _refuse_all("diffusers", **local.given())
-    from fluxwerk.engines.offline import OfflineEngine  # noqa: PLC0415
-    from fluxwerk.engines.threads import live  # noqa: PLC0415
-
-    return live(OfflineEngine())
-
-
-def _upstream(store: Store, url: str | None, key_file: str | None, delivery_hosts: tuple[str, ...]) -> LiveEngine:
-    from fluxwerk.cli.gateway import upstream_engine  # noqa: PLC0415
-    from fluxwerk.server.state.upstream import RowJournal  # noqa: PLC0415
-
-    return upstream_engine(RowJournal(store), url, key_file, delivery_hosts)
-
-
-def _refuse_all(engine: str, **given: object) -> None:
-    """Refuse options that only another engine reads."""
-    faults = [
-        Fault(f"--{name}", None, f"needs --engine {engine}")
-        for name, value in given.items()
-        if value not in (None, False, ())
-    ]
-    if faults:
-        raise InvalidUsageError("", faults=faults)
 
 
 def _accounts(
@@ -391,12 +353,6 @@ def _accounts(
         )
     grants = Keyring(keyring).granted if keyring else None
     return Accounts(keys, credit_of("--credits", credit), keep, grants=grants, store=store, queue=queue)
-
-
-def _store(folder: str | None) -> Store:
-    from fluxwerk.server.state.store import DiskStore, MemoryStore  # noqa: PLC0415
-
-    return MemoryStore() if folder is None else DiskStore(folder)
 
 
 def _script(path: str | None) -> Faults:

@@ -11,12 +11,13 @@ from fastapi.responses import Response as Answer
 from fastapi_offline import FastAPIOffline
 from starlette.requests import ClientDisconnect
 
-from fluxwerk.drive import WALL, drive_async
+from fluxwerk.drive import WALL
 from fluxwerk.engines import Engine, LiveEngine
 from fluxwerk.engines.threads import live
 from fluxwerk.server import openapi, requestlog, survey, telemetry
 from fluxwerk.server.bodies import BodyLimits, HeldBytes, HeldRequest
 from fluxwerk.server.doors.doorway import Doorway
+from fluxwerk.server.driving import FlowDriver
 from fluxwerk.server.errors import ServerError
 from fluxwerk.server.faults.connection import FaultyResponse
 from fluxwerk.server.faults.effects import SpoiltResponse
@@ -38,7 +39,7 @@ FETCHING = 30.0
 
 def build(
     state: ServerState,
-    engine: Engine | LiveEngine,
+    engine: Engine | LiveEngine | None,
     guard: Guard | None = None,
     threads: int | None = None,
     *,
@@ -48,12 +49,14 @@ def build(
 ) -> fastapi.FastAPI:
     """Build the ASGI application; a simple engine renders on `threads` threads, one for each core by default.
 
+    Without an engine the workers of other processes render.
+
     All images of a submit are fetched within `fetching` seconds; `limits` bound what bodies hold.  `aliases` map other
     names of models to those that they stand for, for clients of other services.
     """
     guard = guard or Guard()
     endpoint = Endpoint(Router(state), guard, HeldBytes(limits or BodyLimits()), fetching)
-    workers = BackgroundWorkers(state, live(engine, threads), guard)
+    workers = BackgroundWorkers(state, live(engine, threads) if engine else None, guard)
 
     @asynccontextmanager
     async def lifespan(_: fastapi.FastAPI) -> AsyncGenerator[None]:
@@ -80,13 +83,14 @@ class Endpoint:
         self._guard = guard
         self._held = held
         self._fetching = fetching
+        self._driver = FlowDriver(blocks=router.state.store.database.blocks)
 
     async def answer(self, request: fastapi.Request) -> Answer:
         """Answer one request: judged by its headers first, then read."""
         http = _read(request)
         if request.method == "GET":
             # Nothing is read and nothing is held, and polls are most of what a server answers.
-            return _to_wire(await drive_async(self._router.answer(http), self._guard.fetch))
+            return _to_wire(await self._driver.drive(self._router.answer(http), self._guard.fetch))
         with telemetry.span(self._router.operation(http), "server", telemetry.incoming(http.headers)) as span:
             answer = await self._answer_body(request, http)
             span.close_request(answer.status_code, requestlog.current())
@@ -94,7 +98,7 @@ class Endpoint:
 
     async def _answer_body(self, request: fastapi.Request, http: HttpRequest) -> Answer:
         try:
-            largest = self._router.admit(http)
+            largest = await self._driver.call(lambda: self._router.admit(http))
             with self._held.open(_owner(http, request)) as mine:
                 body = await mine.read(request, largest)
                 return _to_wire(await self._carry(replace(http, body=body), mine))
@@ -102,7 +106,8 @@ class Endpoint:
             # The client is gone and reads nothing; the answer keeps its broken connection out of the error log.
             return Answer(status_code=CLIENT_CLOSED)
         except ServerError as error:
-            return _to_wire(self._router.refuse(http, error))
+            refusal = error
+            return _to_wire(await self._driver.call(lambda: self._router.refuse(http, refusal)))
 
     @asynccontextmanager
     async def body(self, request: fastapi.Request, asked: HttpRequest, *, images: bool) -> AsyncGenerator[bytes]:
@@ -110,7 +115,7 @@ class Endpoint:
         if request.method == "GET":
             yield b""
             return
-        largest = self._router.admit_visit(asked, images=images)
+        largest = await self._driver.call(lambda: self._router.admit_visit(asked, images=images))
         with self._held.open(_owner(asked, request)) as mine:
             yield await mine.read(request, largest)
 
@@ -123,7 +128,7 @@ class Endpoint:
         if request.method == "GET":
             # A door hands out bytes, which are better read here than fetched from where a link would lead.
             inline = replace(request, headers={**request.headers, results.INLINE: "1"})
-            return await drive_async(self._router.answer(inline), self._guard.fetch)
+            return await self._driver.drive(self._router.answer(inline), self._guard.fetch)
         with telemetry.span(self._router.operation(request), "server", telemetry.incoming(request.headers)) as span:
             response = await self._answer_door(request)
             span.close_request(response.status, requestlog.current())
@@ -131,12 +136,13 @@ class Endpoint:
 
     async def _answer_door(self, request: HttpRequest) -> Response:
         try:
-            self._router.admit(request)
+            await self._driver.call(lambda: self._router.admit(request))
             with self._held.open(digest_of(request.headers.get("x-key", ""))) as mine:
                 mine.add(len(request.body))
                 return await self._carry(request, mine)
         except ServerError as error:
-            return self._router.refuse(request, error)
+            refusal = error
+            return await self._driver.call(lambda: self._router.refuse(request, refusal))
 
     def now(self) -> float:
         """Tell the time as the state does."""
@@ -153,7 +159,7 @@ class Endpoint:
                 return fetched
 
             await surveyed.add_body(http.body)
-            answer = await drive_async(self._router.answer(http), fetch, WALL.now() + self._fetching)
+            answer = await self._driver.drive(self._router.answer(http), fetch, WALL.now() + self._fetching)
             # What was accepted is on the disk before the client hears of it.
             await self._router.state.flush()
             return answer
@@ -164,7 +170,7 @@ class Endpoint:
 
     async def answer_unrouted(self, request: fastapi.Request, fault: Exception) -> Answer:
         """Answer what no route takes by the router too, so that these answers are like all others."""
-        answer = _to_wire(await drive_async(self._router.answer(_read(request)), self._guard.fetch))
+        answer = _to_wire(await self._driver.drive(self._router.answer(_read(request)), self._guard.fetch))
         if answer.status_code in NO_ROUTE:
             answer.headers.update(getattr(fault, "headers", None) or {})
         return answer

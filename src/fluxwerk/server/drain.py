@@ -34,7 +34,5 @@ class Draining(uvicorn.Server):
         """Say ten times a second whether it is time to end."""
         if self._state.is_closing:
             now = self._state.clock()
-            self.should_exit = (
-                self.should_exit or now >= self._until or self._state.tasks.is_quiet(now, COLLECTION_SECONDS)
-            )
+            self.should_exit = self.should_exit or now >= self._until or self._state.is_quiet(COLLECTION_SECONDS)
         return await super().on_tick(counter)

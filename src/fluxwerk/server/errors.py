@@ -42,6 +42,7 @@ CASES = {
     "internal": Case(500, 500, "internal_error"),
     "closing": Case(503, 503, "closing"),
     "storage": Case(503, 503, "storage_unavailable"),
+    "no_worker": Case(503, 503, "no_worker"),
     "full": Case(503, 503, "overloaded"),
 }
 

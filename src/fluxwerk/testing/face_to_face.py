@@ -20,7 +20,7 @@ from fluxwerk.client.inputs import RequestOptions
 from fluxwerk.client.session import Session
 from fluxwerk.drive import Send, Steps, drive, out_of_time, pause_before
 from fluxwerk.engines import Engine, Order
-from fluxwerk.errors import ConnectionFailedError, FluxwerkError, TransportError
+from fluxwerk.errors import ConnectionFailedError, FluxwerkError, StorageError, TransportError
 from fluxwerk.imagefile import PNG_SIGNATURE
 from fluxwerk.polling.history import PollingHistory
 from fluxwerk.server.faults.effects import SpoiltResponse
@@ -41,6 +41,8 @@ T = TypeVar("T")
 BASE = "http://fluxwerk.test"
 KEY = "a-key-for-tests"
 
+# Seconds until an image is handed in again that the storage did not take.
+RETRY_SECONDS = 1.0
 Intercept = Callable[[HttpRequest, Response], Response]
 
 
@@ -82,7 +84,15 @@ class InlineWorkers:
         except Exception as error:  # noqa: BLE001  (as on the server: the engine's failure is the task's ending)
             self._state.fail(job, f"{type(error).__name__}: {error}")
         else:
+            self._finish(job, image)
+
+    def _finish(self, job: TaskRecord, image: bytes) -> None:
+        """Keep the image, or try again later what no storage takes now."""
+        try:
             self._state.finish(job, image)
+        except StorageError as error:
+            self._state.note_storage(error)
+            self._post.later(self._state.clock() + RETRY_SECONDS, lambda: self._finish(job, image))
 
     def cancelled(self, job: TaskRecord) -> None:
         """Stop nothing: a task is rendered as soon as it is accepted."""

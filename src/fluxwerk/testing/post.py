@@ -30,7 +30,7 @@ class Post:
     def add(self, job: TaskRecord) -> None:
         """Take a task that has an ending, and deliver its webhook when it is due."""
         if job.webhook is not None:
-            self._later(job.ready_at or 0.0, lambda: self._begin(job))
+            self.later(job.ready_at or 0.0, lambda: self._begin(job))
 
     def deliver(self, until: float | None) -> None:
         """Do everything that is due by a moment, or everything there is while the clock jumps along."""
@@ -48,7 +48,7 @@ class Post:
             call = flow.throw(reply) if isinstance(reply, TransportError) else flow.send(reply) if reply else next(flow)
         except StopIteration:
             return
-        self._later(self._clock.now() + call.after, lambda: self._send(flow, call.request))
+        self.later(self._clock.now() + call.after, lambda: self._send(flow, call.request))
 
     def _send(self, flow: Flow[None], request: HttpRequest) -> None:
         try:
@@ -57,7 +57,8 @@ class Post:
             reply = lost
         self._step(flow, reply)
 
-    def _later(self, moment: float, act: Callable[[], None]) -> None:
+    def later(self, moment: float, act: Callable[[], None]) -> None:
+        """Do something at a moment."""
         heappush(self._due, (moment, next(self._tickets), act))
 
 

@@ -416,12 +416,12 @@ def test_an_image_that_no_disk_takes_waits_in_memory_until_one_does(prompt):
     )
     storage.full = True
     submitted = post(of, {"prompt": prompt, **HOOK})
-    of.settle()
+    of._post.deliver(of.clock.now() + 10)
     if prompt == "a fox":
         assert poll(of, submitted)["status"] == "Pending"
         assert "no space left" in of.state.storage_error
         storage.full = False
-        of.clock.sleep(2)
+        of._post.deliver(of.clock.now() + 2)
         assert poll(of, submitted)["status"] == "Ready"
-        of.settle()
+    of.settle()
     assert told == ["Ready" if prompt == "a fox" else "Error"]

@@ -34,6 +34,8 @@ from fluxwerk.types import Flow, Json, Response, Task
 
 SEED_BITS = 32
 RETRY_AFTER = 1
+# Seconds; a worker that loads weights takes longer, and tells nobody how long.
+RETRY_WORKER = 10
 # What an order's options leave out: the order has columns of its own for these.
 COLUMNS = frozenset({"prompt", "width", "height", "seed", "output_format", "webhook_url", "webhook_secret", "user"})
 # What another service is not told: the order has the prompt, and this server delivers the webhook itself.
@@ -112,6 +114,9 @@ def _accept(
     rule: FaultRule | None,
     idempotency: tuple[str, str] | None,
 ) -> Flow[Response]:
+    if not state.serves(model):
+        text = f"No worker serves {model.name} now; GET /v1/models names the models of this server."
+        raise ServerError("no_worker", text, retry_after=RETRY_WORKER)
     given, fields, remarks = _read(state, model, request.body)
     webhook = _webhook_of(state, fields)
     refusals.check_model(account, model)

@@ -32,4 +32,6 @@ def _in(folder: Path) -> StateDatabase:
 
 
 def _at(url: str) -> StateDatabase:
-    raise NotImplementedError(url)
+    from fluxwerk.server.state.fleet import FleetDatabase  # noqa: PLC0415  (an extra)
+
+    return FleetDatabase(url)

@@ -121,7 +121,7 @@ TAKE_TURN = """
 COUNT_HELD = """
     select count(*) as held from (
         select 1 from task where account = :account and pool = :pool and holds_until > :now limit :most
-    ) as some
+    ) as counted
 """
 ADD_WAITING = "update account set waiting = waiting + 1 where id = :account and waiting < :longest"
 DROP_WAITING = "update account set waiting = waiting - 1 where id = :account and waiting > 0"
@@ -138,7 +138,7 @@ AHEAD_OF = """
     select count(*) as ahead from (
         select 1 from task where account = :account and pool = :pool and stage = 'waiting'
             and (urgency > :urgency or (urgency = :urgency and number < :number)) limit :most
-    ) as some
+    ) as counted
 """
 LATEST = """
     select holds_until as ended from task

@@ -27,6 +27,7 @@ from fluxwerk.server.state import inputs, keys, links, sessions, webhooks
 from fluxwerk.server.state.account import Account
 from fluxwerk.server.state.accounts import Accounts, is_well_formed
 from fluxwerk.server.state.cache import Answers
+from fluxwerk.server.state.fleet import FleetStore
 from fluxwerk.server.state.metrics import Metrics
 from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.server.state.tasks import image_file
@@ -39,7 +40,7 @@ LONGEST_PROMPT = 32 * 1024
 RETRY_STORAGE = 30
 # Seconds between two lines of the log about the same disk.
 LOG_EVERY = 60.0
-# Seconds between two looks for tasks that were kept long enough, and between two tries to keep an image.
+# Seconds between two looks for tasks that were kept long enough.
 SWEEP_EVERY = 1.0
 # No refusal, since the task may be there after all: a client that cares looks at its list.
 UNKNOWN = "The state failed while this was written down; what was asked for may or may not have been done."
@@ -136,8 +137,6 @@ class ServerState:
         self._storage_logged: float | None = None
         self._listeners: list[TaskListener] = []
         self._swept = float("-inf")
-        # Images that are made and that the storage did not take.
-        self._unkept: dict[str, tuple[TaskRecord, bytes]] = {}
 
     @property
     def is_closing(self) -> bool:
@@ -242,6 +241,16 @@ class ServerState:
             job = self.tasks.claim(self.process)
         return job
 
+    def serves(self, model: Model) -> bool:
+        """Whether some worker renders this model now; an embedded server has a worker of its own."""
+        return not isinstance(self.store, FleetStore) or model.name in self.store.models()
+
+    def is_quiet(self, linger: float) -> bool:
+        """Whether nothing runs here, and nothing of the last `linger` seconds waits to be collected."""
+        if isinstance(self.store, FleetStore):
+            return not self.store.held(self.process)
+        return self.tasks.is_quiet(self.clock(), linger)
+
     def begin(self, identity: str) -> TaskRecord | None:
         """Take up one task, with the images that came with it; `None` if it has ended."""
         job = self.tasks.begin(identity, self.process)
@@ -251,35 +260,39 @@ class ServerState:
         """Record how far the engine is; says whether the task is still this process's."""
         return self.tasks.advance(job, progress.share, progress.preview, self.clock())
 
-    def finish(self, job: TaskRecord, image: bytes) -> None:
-        """Keep the image that an engine made for a task."""
-        began = job.accepted if job.began is None else job.began
-        self.metrics.observe("render", job.model.name, self.clock() - began)
-        self._keep_image(job, image)
+    def finish(self, job: TaskRecord, image: bytes) -> bool:
+        """Keep the image that an engine made for a task; says whether the task was still this worker's.
 
-    def fail(self, job: TaskRecord, reason: str) -> None:
+        Raises `StorageError` if the storage takes nothing; the image can be handed in again.
+        """
+        now = self.clock()
+        if not self._write_image(job, image):
+            return False
+        self.storage_error = None
+        self.metrics.observe("render", job.model.name, now - (job.accepted if job.began is None else job.began))
+        self._ended(job)
+        return True
+
+    def fail(self, job: TaskRecord, reason: str) -> bool:
         """End a task whose image the engine could not make, and return its credits."""
-        self.conclude(job, Ending("Error", {"error": reason}), fence=job.fence)
+        return self.conclude(job, Ending("Error", {"error": reason}), fence=job.fence)
 
     def cancel(self, job: TaskRecord) -> None:
         """End a task at its owner's wish, and stop the engine."""
         self.conclude(job, endings.CANCELLED)
         self._report("cancelled", job)
 
-    def conclude(self, job: TaskRecord, ending: Ending, fence: int | None = None) -> None:
-        """End a task without an image; one that has ended, or that another worker has by now, stays as it is."""
-        moved = False
+    def conclude(self, job: TaskRecord, ending: Ending, fence: int | None = None) -> bool:
+        """End a task without an image; one that has ended, or that another worker has by now, stays as it is.
 
-        def write() -> None:
-            nonlocal moved
-            now = self.clock()
-            moved = self.tasks.end(job, ending, now, now, fence)
-            if moved:
-                inputs.drop(self.store.files, job)
-
-        self._kept(write)
-        if moved:
-            self._ended(job)
+        Raises `StorageError` if nothing can be written.
+        """
+        now = self.clock()
+        if not self.tasks.end(job, ending, now, now, fence):
+            return False
+        self._ended(job)
+        inputs.drop(self.store.files, job)
+        return True
 
     def note_delivered(self, job: TaskRecord) -> None:
         """Note that an image was collected, for the end of the server waits for that."""
@@ -349,8 +362,6 @@ class ServerState:
         if now - self._swept < SWEEP_EVERY:
             return now
         self._swept = now
-        for job, image in list(self._unkept.values()):
-            self._keep_image(job, image)
         # Nothing may have been written, so success proves nothing about the storage.
         if self._kept(lambda: self._sweep(now)):
             self.storage_error = before
@@ -378,21 +389,6 @@ class ServerState:
             return True
         self.conclude(job, endings.INPUTS_LOST, job.fence)
         return False
-
-    def _keep_image(self, job: TaskRecord, image: bytes) -> None:
-        moved = False
-
-        def write() -> None:
-            nonlocal moved
-            moved = self._write_image(job, image)
-
-        if not self._kept(write):
-            # The task stays as it is, and the image in memory, until the storage takes it.
-            self._unkept[job.task.id] = job, image
-            return
-        self._unkept.pop(job.task.id, None)
-        if moved:
-            self._ended(job)
 
     def _write_image(self, job: TaskRecord, image: bytes) -> bool:
         """Write the image under a name of this worker's own, then the move; a late image goes again."""

@@ -22,6 +22,7 @@ COLUMNS = (
     "folder",
     "stage",
     "priority",
+    "job",
     "word",
     "accepted",
     "holds_until",

@@ -55,8 +55,9 @@ class Store:
             found = transaction.one("select value from fact where name = 'secret'")
         self.secret = bytes(found["value"]) if found else b""
 
-    def hand_over(self, transaction: Transaction, job: TaskRecord) -> None:
+    def hand_over(self, transaction: Transaction, job: TaskRecord) -> int | None:  # noqa: ARG002
         """Let workers of other processes know of a task, in the transaction that accepts it; here there are none."""
+        return None
 
     def image(self, name: str | None) -> bytes | None:
         """Read an image, if it is there and whole."""

@@ -81,13 +81,12 @@ class Tasks:
             # This locks the account until the end, so the counts below hold, whoever else submits for it.
             charges.book(transaction, account, job.model.name, millionths(job.task.cost) or 0, job.accepted)
             placed = self.queue.place(transaction, job, account)
-            row = {**rows.to_row(job), **placed, "keep": account.keep}
+            handed = self._store.hand_over(transaction, job) if job.stage == "queued" else None
+            row = {**rows.to_row(job), **placed, "keep": account.keep, "job": handed}
             if not transaction.run(INSERT, **row):
                 raise RepeatedSubmitError
             if job.webhook is not None:
                 self._add_webhook(transaction, job, job.webhook)
-            if job.stage == "queued":
-                self._store.hand_over(transaction, job)
 
     def claim(self, worker: str) -> TaskRecord | None:
         """Take up the next task that waits, for a worker of this process."""
@@ -299,7 +298,8 @@ class Tasks:
         for identity in queued:
             job = self._one(f"{SELECT} where task.id = :id", id=identity)
             if job is not None:
-                self._store.hand_over(transaction, job)
+                handed = self._store.hand_over(transaction, job)
+                transaction.run("update task set job = :job where id = :id", job=handed, id=identity)
         return len(queued)
 
     def _render_lost(self) -> None:

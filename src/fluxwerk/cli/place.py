@@ -1,0 +1,40 @@
+"""Where a server keeps its state: in memory, in a folder, or in PostgreSQL with the files beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fluxwerk.errors import Fault, InvalidUsageError
+
+if TYPE_CHECKING:
+    from fluxwerk.server.state.store import Store
+
+
+def open_place(folder: str | None, database: str | None, files: str | None) -> Store:
+    """Open the store that the options name; raises `InvalidUsageError` for options that do not go together."""
+    from fluxwerk.server.state.store import DiskStore, MemoryStore  # noqa: PLC0415
+
+    if database is not None:
+        if folder is not None:
+            raise InvalidUsageError("--state and --database exclude each other; use one of them.")
+        return open_fleet(database, files)
+    if files is not None:
+        raise InvalidUsageError(
+            "", faults=[Fault("--storage", files, "needs --database", "--state keeps files itself")]
+        )
+    return MemoryStore() if folder is None else DiskStore(folder)
+
+
+def open_fleet(database: str, files: str | None) -> Store:
+    """Open the store that many processes share."""
+    from fluxwerk.ledger.postgresql import is_address, shown  # noqa: PLC0415
+    from fluxwerk.server.state.fleet import FleetDatabase, FleetStore  # noqa: PLC0415
+    from fluxwerk.storage import open_storage  # noqa: PLC0415
+
+    if not is_address(database):
+        hint = "such as postgresql://fluxwerk@db.example/fluxwerk"
+        raise InvalidUsageError("", faults=[Fault("--database", shown(database), "must be postgresql://…", hint)])
+    if files is None:
+        hint = "a folder that every process reaches, or a bucket such as s3://images"
+        raise InvalidUsageError("", faults=[Fault("--storage", None, "is required with --database", hint)])
+    return FleetStore(FleetDatabase(database), open_storage(files))

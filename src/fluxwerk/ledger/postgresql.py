@@ -1,0 +1,219 @@
+"""PostgreSQL behind the same port as SQLite: a pool of connections, one transaction for each thread at a time.
+
+The SQL is what both understand, with named parameters; only their writing differs.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from fluxwerk.errors import ConflictError, InvalidUsageError, StorageError
+from fluxwerk.ledger.database import Row, Transaction, UnknownCommitError, Values
+
+PACKAGES_OF_FLEET = "pip install 'fluxwerk[fleet]'"
+SCHEMES = ("postgresql", "postgres")
+OLDEST_SERVER = 150_000
+# How many connections one process has at most, and how long a statement waits for one, in seconds.
+CONNECTIONS = 16
+CONNECTION_TIMEOUT = 5.0
+# A colon begins a parameter, except in a cast.
+PARAMETER = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
+
+
+class PostgresDatabase:
+    """A pool of connections to one database; raises `InvalidUsageError` for an address that is none.
+
+    `StorageError` means that the database cannot be reached or asked now, and that nothing has happened;
+    `UnknownCommitError` that it was lost while it committed.
+    """
+
+    blocks = True
+
+    def __init__(self, url: str, connections: int = CONNECTIONS) -> None:
+        try:
+            import psycopg  # noqa: PLC0415  (an extra)
+            from psycopg.rows import dict_row  # noqa: PLC0415
+            from psycopg_pool import ConnectionPool, PoolTimeout  # noqa: PLC0415
+        except ModuleNotFoundError:
+            raise InvalidUsageError(f"PostgreSQL needs more packages: {PACKAGES_OF_FLEET}") from None
+        self.url = url
+        self.path = shown(url)
+        self._lost: tuple[type[Exception], ...] = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+        self._errors: tuple[type[Exception], ...] = (psycopg.Error, PoolTimeout)
+        self._conflicts: tuple[type[Exception], ...] = (psycopg.IntegrityError,)
+        self._connections = connections
+        self._open = threading.local()
+        self._pool: Any = ConnectionPool(
+            url,
+            min_size=1,
+            max_size=connections,
+            timeout=CONNECTION_TIMEOUT,
+            kwargs={"autocommit": True, "row_factory": dict_row, "prepare_threshold": 2},
+            open=False,
+        )
+        self._pool.open()
+        try:
+            self._check_server()
+        except BaseException:
+            self._pool.close(0)
+            raise
+
+    @contextmanager
+    def write(self) -> Generator[Transaction]:
+        """Begin a transaction; what it changes is locked for others row by row."""
+        joined: _Postgres | None = getattr(self._open, "transaction", None)
+        if joined is not None:
+            yield joined
+            return
+        connection = self._begun()
+        self._open.transaction = _Postgres(connection)
+        try:
+            with self._explained():
+                yield self._open.transaction
+            self._commit(connection)
+        except BaseException:
+            self._roll_back(connection)
+            raise
+        finally:
+            self._open.transaction = None
+            self._pool.putconn(connection)
+
+    @contextmanager
+    def read(self) -> Generator[Transaction]:
+        """Begin a transaction that sees one moment of the database."""
+        with self.write() as transaction:
+            transaction.run("set transaction isolation level repeatable read read only")
+            yield transaction
+
+    def ask(self, sql: str, **values: Any) -> list[Row]:
+        """Answer one statement; it joins the transaction that is open in this thread."""
+        joined: _Postgres | None = getattr(self._open, "transaction", None)
+        if joined is not None:
+            return joined.all(sql, **values)
+        with self._explained():
+            # A connection may have died in the pool; a question may be put twice.
+            for attempt in range(self._connections + 1):
+                connection = self._pool.getconn()
+                try:
+                    rows: list[Row] = connection.execute(translate(sql), values).fetchall()
+                except self._lost:
+                    if not connection.broken or attempt == self._connections:
+                        raise
+                else:
+                    return rows
+                finally:
+                    self._pool.putconn(connection)
+        raise AssertionError
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._pool.close()
+
+    def _begun(self) -> Any:
+        """Take a connection and begin; one that died in the pool makes room for the next."""
+        with self._explained():
+            for attempt in range(self._connections + 1):
+                connection = self._pool.getconn()
+                try:
+                    connection.execute("begin")
+                except self._lost:
+                    self._pool.putconn(connection)
+                    if attempt == self._connections:
+                        raise
+                else:
+                    return connection
+        raise AssertionError
+
+    def _commit(self, connection: Any) -> None:
+        try:
+            connection.execute("commit")
+        except self._lost as error:
+            raise UnknownCommitError(
+                f"The database {self.path} was lost during a commit ({_first_line(error)})."
+            ) from None
+
+    def _roll_back(self, connection: Any) -> None:
+        if not connection.broken:
+            try:
+                connection.execute("rollback")
+            except self._lost:
+                # The server rolls back what a lost connection had begun.
+                return
+
+    @contextmanager
+    def _explained(self) -> Generator[None]:
+        try:
+            yield
+        except self._conflicts:
+            raise ConflictError("Another process has written the same at this moment; try it again.") from None
+        except self._errors as error:
+            raise StorageError(f"The database {self.path} cannot be used ({_first_line(error)}).") from error
+
+    def _check_server(self) -> None:
+        try:
+            version = int(self.ask("select current_setting('server_version_num') as version")[0]["version"])
+        except StorageError as error:
+            raise InvalidUsageError(f"{error} Check its address, and that it accepts connections.") from None
+        if version < OLDEST_SERVER:
+            raise InvalidUsageError(
+                f"The database {self.path} is PostgreSQL {version // 10_000}; at least 15 is needed."
+            )
+
+
+class _Postgres:
+    """A transaction on a connection of PostgreSQL."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def now(self) -> float:
+        """Seconds since 1970 on the server's clock, the same throughout the transaction."""
+        found = self._connection.execute("select extract(epoch from now())::float8 as now").fetchone()
+        return float(found["now"])
+
+    def run(self, sql: str, **values: Any) -> int:
+        """Execute one statement and return how many rows it changed."""
+        return int(self._connection.execute(translate(sql), values).rowcount)
+
+    def run_many(self, sql: str, rows: Iterable[Values]) -> None:
+        """Execute one statement for each row of values."""
+        with self._connection.cursor() as cursor:
+            cursor.executemany(translate(sql), list(rows))
+
+    def all(self, sql: str, **values: Any) -> list[Row]:
+        """Return every row of the answer."""
+        rows: list[Row] = self._connection.execute(translate(sql), values).fetchall()
+        return rows
+
+    def one(self, sql: str, **values: Any) -> Row | None:
+        """Return the first row of the answer, if there is one."""
+        row: Row | None = self._connection.execute(translate(sql), values).fetchone()
+        return row
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is the address of a PostgreSQL database."""
+    return urlsplit(text).scheme in SCHEMES
+
+
+def shown(url: str) -> str:
+    """Write a database's address without user, password and options."""
+    parts = urlsplit(url)
+    where = f"{parts.hostname or 'local'}:{parts.port}" if parts.port else parts.hostname or "local"
+    return f"postgresql://{where}{parts.path}"
+
+
+@lru_cache(maxsize=512)
+def translate(sql: str) -> str:
+    """Write named parameters as the driver of PostgreSQL wants them."""
+    return PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%"))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,92 @@
+"""How tasks of a fleet reach this process: Procrastinate hands their ids over, and takes jobs of dead workers back.
+
+Procrastinate's worker ends when its database is lost; a new one is started as soon as the database is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from fluxwerk.server.state.fleet import RENDER, SILENCE_SECONDS
+
+# Seconds between two signs of life of a worker, and between two looks for jobs whose worker gives none.
+HEARTBEAT, STALLED_LOOK = 2.0, 2.0
+# Seconds after which jobs are looked for at the latest: a notice of the database may be lost.
+FETCH_EVERY = 1.0
+RESTART_PAUSE = 1.0
+
+log = logging.getLogger("fluxwerk.server")
+
+
+class JobQueue:
+    """Has every task of some models worked on, `capacity` of them at a time, until it is stopped."""
+
+    def __init__(self, url: str, models: Sequence[str], capacity: int, work: Callable[[str], Awaitable[None]]) -> None:
+        self._url = url
+        self._models = list(models)
+        self._capacity = capacity
+        self._work = work
+        self._stopping = False
+        self._worker: asyncio.Task[None] | None = None
+        # Its lines about every job are for its own users.
+        logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
+
+    async def run(self) -> None:
+        """Work until `stop`."""
+        while not self._stopping:
+            try:
+                await self._serve()
+            except asyncio.CancelledError:
+                if not self._stopping:
+                    raise
+            except Exception as error:  # noqa: BLE001  (the drivers' many errors mean one thing: try again)
+                log.warning("The queue of tasks was lost (%s); it is opened again.", type(error).__name__)
+            if not self._stopping:
+                await asyncio.sleep(RESTART_PAUSE)
+
+    def stop(self) -> None:
+        """Take nothing more; what has begun goes on."""
+        self._stopping = True
+        if self._worker is not None:
+            self._worker.cancel()
+
+    async def _serve(self) -> None:
+        from procrastinate import App, PsycopgConnector  # noqa: PLC0415  (an extra)
+
+        # Fetching, finishing, listening and looking are what its connections do at a time.
+        app = App(connector=PsycopgConnector(conninfo=self._url, min_size=1, max_size=6))
+        app.task(name=RENDER)(self._begin)
+        async with app.open_async():
+            looking = asyncio.create_task(self._take_over(app))
+            self._worker = asyncio.create_task(
+                app.run_worker_async(
+                    queues=self._models,
+                    concurrency=self._capacity,
+                    install_signal_handlers=False,
+                    fetch_job_polling_interval=FETCH_EVERY,
+                    update_heartbeat_interval=HEARTBEAT,
+                    stalled_worker_timeout=SILENCE_SECONDS,
+                    delete_jobs="always",
+                )
+            )
+            try:
+                await self._worker
+            finally:
+                looking.cancel()
+                self._worker.cancel()
+                await asyncio.gather(looking, self._worker, return_exceptions=True)
+
+    async def _begin(self, identity: str) -> None:
+        await self._work(identity)
+
+    async def _take_over(self, app: Any) -> None:
+        """Give the jobs of silent workers back to the queue, so that any worker takes them up."""
+        while True:
+            stalled = await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=SILENCE_SECONDS)
+            for job in stalled:
+                log.warning("task %s is taken over from a worker that is silent.", job.task_kwargs["identity"])
+                await app.job_manager.retry_job(job)
+            await asyncio.sleep(STALLED_LOOK)

@@ -1,0 +1,120 @@
+"""The moves on PostgreSQL: what one process decides holds for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from fluxwerk import Task, get_model
+from fluxwerk.engines import Order
+from fluxwerk.server.faults.endings import Ending
+from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.charges import CreditsSpentError
+from fluxwerk.server.state.fleet import FleetDatabase, FleetStore
+from fluxwerk.server.state.queue import SlotsTakenError
+from fluxwerk.server.state.task import TaskRecord
+from fluxwerk.storage import Folder
+
+
+@pytest.fixture
+def store(database: str, tmp_path: Path) -> Iterator[FleetStore]:
+    opened = FleetStore(FleetDatabase(database), Folder(tmp_path))
+    yield opened
+    opened.close()
+
+
+def job(accounts: Accounts, name: str, model: str = "flux-2-pro") -> TaskRecord:
+    account = accounts.account("key")
+    order = Order(model, f"prompt {name} with ' and % and :id", 0, 64, 64)
+    task = Task(name, f"http://fluxwerk.test/{name}", model, Decimal("1.4"))
+    return TaskRecord(task, account.id, get_model(model), order, accepted=0.0, folder=f"folder {name}")
+
+
+def accept(accounts: Accounts, name: str, model: str = "flux-2-pro") -> TaskRecord:
+    one = job(accounts, name, model)
+    accounts.tasks.accept(one, accounts.account("key"))
+    return one
+
+
+def test_a_hundred_submits_at_once_against_credit_for_ten_take_exactly_ten(store: FleetStore) -> None:
+    accounts = Accounts(credit=Decimal(14), store=store)
+
+    def submit(number: int) -> bool:
+        try:
+            accept(accounts, str(number))
+        except CreditsSpentError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(16) as threads:
+        taken = sum(threads.map(submit, range(100)))
+    assert taken == 10
+    assert accounts.account("key").credits == 0
+    assert len(accounts.tasks.all(0.0)) == 10
+
+
+def test_a_hundred_submits_at_once_take_exactly_the_slots(store: FleetStore) -> None:
+    accounts = Accounts(store=store)
+
+    def submit(number: int) -> bool:
+        try:
+            accept(accounts, str(number), "flux-kontext-max")
+        except SlotsTakenError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(16) as threads:
+        assert sum(threads.map(submit, range(100))) == 6
+    assert len(accounts.tasks.held(accounts.account("key").id, "flux-kontext-max", 0.0, 100)) == 6
+
+
+def test_a_task_comes_back_from_its_row_as_it_was(store: FleetStore) -> None:
+    accounts = Accounts(store=store)
+    one = accept(accounts, "1")
+    found = accounts.tasks.find("1", 0.0)
+    assert (found.task, found.order.prompt, found.model) == (one.task, one.order.prompt, one.model)
+
+
+def test_a_worker_that_lost_its_task_changes_nothing(store: FleetStore) -> None:
+    tasks = Accounts(store=store).tasks
+    accept(Accounts(store=store), "1")
+    late = tasks.begin("1", "first")
+    now = tasks.begin("1", "second")
+    assert not tasks.finish(late, "images/late.png", 4, 1.0, 1.0)
+    assert not tasks.end(late, Ending("Error"), 1.0, 1.0, late.fence)
+    assert not tasks.advance(late, 0.5, None, 1.0)
+    assert tasks.finish(now, "images/now.png", 3, 1.0, 1.0)
+    assert tasks.find("1", 1.0).image == "images/now.png"
+
+
+def test_a_task_and_its_job_are_both_there_or_neither(store: FleetStore) -> None:
+    accounts = Accounts(credit=Decimal(2), store=store)
+    accept(accounts, "1")
+    with pytest.raises(CreditsSpentError):
+        accept(accounts, "2")
+    jobs = store.database.ask("select id, queue_name, args from procrastinate_jobs")
+    assert [(one["queue_name"], one["args"]) for one in jobs] == [("flux-2-pro", {"identity": "1"})]
+
+
+def test_a_task_without_a_job_is_handed_over_again(store: FleetStore) -> None:
+    accept(Accounts(store=store), "1")
+    assert store.recover() == 0
+    with store.database.write() as transaction:
+        transaction.run("delete from procrastinate_jobs")
+    assert store.recover() == 1
+    assert store.recover() == 0
+    assert len(store.database.ask("select id from procrastinate_jobs")) == 1
+
+
+def test_a_model_is_served_while_a_process_gives_signs_of_life(store: FleetStore) -> None:
+    assert store.models() == frozenset()
+    store.beat("a worker", "worker", "offline", ["flux-2-pro"])
+    store._served = 0.0, frozenset()
+    assert store.models() == {"flux-2-pro"}
+    store.leave("a worker")
+    store._served = 0.0, frozenset()
+    assert store.models() == frozenset()
