@@ -29,7 +29,7 @@ def test_every_option_of_serve_is_documented():
 
 
 # Options of one engine stand on that engine's own page.
-ENGINE_OPTIONS = {"--weights", "--device", "--memory", "--compile", "--quantize", "--previews"}
+ENGINE_OPTIONS = {"--weights", "--device", "--memory", "--loras", "--compile", "--quantize", "--previews"}
 
 
 def test_every_case_of_the_table_of_errors_is_documented():

@@ -32,6 +32,11 @@ OPTIONS = (
     click.option(
         "--quantize", type=click.Choice(["fp8", "int8"]), help="diffusers: quantize the weights of the transformer."
     ),
+    click.option(
+        "--loras",
+        type=click.Path(file_okay=False, exists=True),
+        help="diffusers: folder of LoRAs that requests may choose, as name.safetensors.",
+    ),
     click.option("--previews", is_flag=True, help="diffusers: send a preview of the image with each poll."),
 )
 NAMES = {"compiled": "compile"}
@@ -47,6 +52,7 @@ class LocalSettings:
     compiled: bool = False
     quantize: str | None = None
     previews: bool = False
+    loras: str | None = None
 
     def given(self) -> dict[str, object]:
         """Return each option by its name on the command line."""
@@ -68,7 +74,9 @@ def local_engine(settings: LocalSettings) -> LiveEngine:
     if settings.weights is None:
         hint = "a folder such as FLUX.2-klein-4B, a file of weights, or a weights.toml"
         raise InvalidUsageError("", faults=[Fault("--weights", None, "is required with --engine diffusers", hint)])
-    table = read(settings.weights).quantized(settings.quantize)
+    table = read(settings.weights).quantized(settings.quantize).with_loras(settings.loras)
+    if settings.loras and settings.compiled:
+        raise InvalidUsageError("--loras and --compile exclude each other; compiled blocks do not take LoRAs.")
     capacity = bytes_of(settings.memory) if settings.memory else None
     check_packages()
     devices = find_devices(settings.device, ask=capacity is None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
 
 from fluxwerk import catalog
 from fluxwerk.catalog.rows import Model
@@ -15,6 +17,10 @@ from fluxwerk.types import Json
 
 # diffusers refuses a reference whose sides differ by more than this ratio.
 LONGEST_RATIO = 8
+# The field by which a request chooses LoRAs; the live service does not have it.
+EXTENSION = "lora"
+MOST_LORAS = 4
+LARGEST_STRENGTH = 4
 REFUSED = {
     "prompt_upsampling": "no model that rewrites prompts is loaded",
     "raw": "these weights have no raw mode",
@@ -52,6 +58,7 @@ class Ability:
             for name, value in order.options.items()
             if name in refused and value != model.options[name].default
         ]
+        wrong += _lora_faults(model, row, order)
         return wrong + (_reference_faults(model, row, order) or self.memory_faults(order))
 
     def memory_faults(self, order: Order) -> list[Fault]:
@@ -81,6 +88,8 @@ class Ability:
             "steps": steps(row, {}),
             "guidance": guidance(row, {}) if row.kind.guided else None,
             "prompt_tokens": row.kind.prompt_tokens,
+            "loras": list(_names(row)),
+            "extensions": [EXTENSION] if row.lora_folder and "finetune_id" not in model.options else [],
         }
 
     def refused(self, model: Model, row: Row) -> dict[str, str]:
@@ -93,6 +102,16 @@ class Ability:
         elif row.guidance is not None:
             wrong["guidance"] = f"guidance is set to {row.guidance} by the operator"
         return wrong if model.options else {}
+
+
+def loras(order: Order) -> tuple[tuple[str, float], ...]:
+    """Return the LoRAs of an order with their strengths: its `lora`, or the one of a `-finetuned` path."""
+    named: Any = order.options.get("finetune_id")
+    if named:
+        strength: Any = order.options.get("finetune_strength")
+        return ((str(named), 1.0 if strength is None else float(strength)),)
+    entries: Any = order.options.get(EXTENSION) or ()
+    return tuple((str(entry["name"]), float(entry.get("strength", 1.0))) for entry in entries)
 
 
 def steps(row: Row, options: Mapping[str, Json]) -> int:
@@ -112,6 +131,54 @@ def guidance(row: Row, options: Mapping[str, Json]) -> float:
 
 def _has_fixed_steps(row: Row) -> bool:
     return row.steps is not None or row.kind.fixed
+
+
+def _names(row: Row) -> tuple[str, ...]:
+    """Return the LoRAs that requests may choose: the files of the folder at this moment."""
+    if row.lora_folder is None:
+        return ()
+    return tuple(sorted(file.stem for file in Path(row.lora_folder).glob("*.safetensors")))
+
+
+def _lora_faults(model: Model, row: Row, order: Order) -> list[Fault]:
+    given: Any = order.options.get(EXTENSION)
+    if "finetune_id" in model.options:
+        if row.lora_folder is None:
+            return [Fault("finetune_id", None, "this server has no folder of LoRAs", "start it with --loras")]
+    elif given is None:
+        return []
+    elif not _are_loras(given):
+        hint = '[{"name": "style", "strength": 0.8}], at most four, with strengths from -4 to 4'
+        return [Fault(EXTENSION, None, "is not a list of LoRAs", f"send {hint}")]
+    known = _names(row)
+    field = "finetune_id" if "finetune_id" in model.options else EXTENSION
+    if field == "finetune_id" and not order.options.get(field):
+        return [Fault(field, None, "is missing", f"one of {', '.join(known) or 'none, because the folder is empty'}")]
+    return [
+        Fault(field, name, "is no LoRA of this server", f"one of {', '.join(known) or 'none: the folder is empty'}")
+        for name, _ in loras(order)
+        if name not in known
+    ]
+
+
+def _are_loras(given: Any) -> bool:
+    if not isinstance(given, list) or len(cast("list[Any]", given)) > MOST_LORAS:
+        return False
+    entries = cast("list[Any]", given)
+    if not all(isinstance(entry, dict) for entry in entries):
+        return False
+    tables = cast("list[dict[str, Any]]", entries)
+    names = [table.get("name") for table in tables]
+    return (
+        all(set(table) <= {"name", "strength"} for table in tables)
+        and all(isinstance(name, str) for name in names)
+        and len(set(names)) == len(names)
+        and all(_is_strength(table.get("strength", 1.0)) for table in tables)
+    )
+
+
+def _is_strength(value: Any) -> bool:
+    return type(value) in (int, float) and -LARGEST_STRENGTH <= value <= LARGEST_STRENGTH
 
 
 def _reference_faults(model: Model, row: Row, order: Order) -> list[Fault]:

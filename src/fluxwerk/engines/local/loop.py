@@ -60,6 +60,7 @@ class Loop:
         """Return the velocities, or `None` after a fault: smaller passes follow, and a lone sample fails."""
         first = batch[0]
         try:
+            first.family.adapt(batch)
             return first.family.predict(batch)
         except Exception as fault:
             # Any other fault concerns this pass only.

@@ -23,7 +23,8 @@ class Row:
 
     `path` is a folder, a file, or a name on the Hugging Face Hub if `hub`; `parts` are the paths of what a file does
     not hold, by their columns. `quantize` is the form of the transformer and `quantize_text` that of the text encoder,
-    which runs on `text_device`; `tile` decodes large images in tiles. `steps` and `guidance` hold for every request.
+    which runs on `text_device`; `tile` decodes large images in tiles. Requests choose LoRAs of `lora_folder`; `steps`
+    and `guidance` hold for every request.
     """
 
     model: str
@@ -39,6 +40,7 @@ class Row:
     offload: str | None = None
     tile: bool = False
     loras: tuple[Lora, ...] = ()
+    lora_folder: str | None = None
     steps: int | None = None
     guidance: float | None = None
     licence: str = ""
@@ -50,7 +52,7 @@ class Row:
     def place(self) -> tuple[object, ...]:
         """Return what rows must have in common to share one copy in memory."""
         forms = self.dtype, self.quantize, self.quantize_text, self.text_device, self.offload, self.tile
-        return self.path, self.kind.pipeline, self.parts, forms, self.loras
+        return self.path, self.kind.pipeline, self.parts, forms, self.loras, self.lora_folder
 
     def is_file(self) -> bool:
         """Whether one file holds the transformer, and other files or folders the rest."""
@@ -66,6 +68,10 @@ class Weights:
     def on(self, device: str) -> tuple[Row, ...]:
         """Return the rows that a device loads."""
         return tuple(row for row in self.rows.values() if row.device in (None, device))
+
+    def with_loras(self, folder: str | None) -> Weights:
+        """Return the same rows, whose requests may choose LoRAs of a folder."""
+        return Weights({name: replace(row, lora_folder=folder) for name, row in self.rows.items()})
 
     def quantized(self, how: str | None) -> Weights:
         """Return the same rows, quantised by `how` unless a row has its own setting."""

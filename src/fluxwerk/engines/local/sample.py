@@ -28,6 +28,10 @@ class Denoiser(Protocol):
         """The width of the transformer, from which the cost of a token follows."""
         ...
 
+    def adapt(self, samples: Sequence[Sample]) -> None:
+        """Make the next pass use the LoRAs of these samples."""
+        ...
+
     def predict(self, samples: Sequence[Sample]) -> Tensor:
         """Return the velocities of several samples from one forward pass."""
         ...

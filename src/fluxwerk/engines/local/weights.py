@@ -162,7 +162,10 @@ def _row(name: str, table: Any, home: Path) -> Row:
 
 
 def _wrong_columns(name: str, table: Mapping[str, Any]) -> list[Fault]:
-    known = {column.name for column in fields(Row)} - {"model", "kind", "hub", "parts"} | {"pipeline", *parts.COLUMNS}
+    known = {column.name for column in fields(Row)} - {"model", "kind", "hub", "parts", "lora_folder"} | {
+        "pipeline",
+        *parts.COLUMNS,
+    }
     wrong: dict[str, str] = {}
     for key, value in table.items():
         if key in CHOICES and value not in CHOICES[key]:
@@ -203,10 +206,16 @@ def _fitting(row: Row) -> Row:
     """Return the row; raises `InvalidUsageError` if its weights cannot do what the model does."""
     model = catalog.get_model(row.model)
     canvas = model.output in ("source", "margins", "canvas")
-    special = model.family in ("flux-tools", "flux-3", "flux-2-lora") and model.name not in (
-        "flux-tools-outpainting",
-        "flux-tools-erase",
-        "flux-3-image-klein",
+    tuned = model.family == "flux-2-lora" and row.kind.pipeline.startswith("Flux2Klein")
+    special = (
+        not tuned
+        and model.family in ("flux-tools", "flux-3", "flux-2-lora")
+        and model.name
+        not in (
+            "flux-tools-outpainting",
+            "flux-tools-erase",
+            "flux-3-image-klein",
+        )
     )
     if special or not (row.kind.fills if canvas else row.kind.generates):
         able = [kind.pipeline for kind in KINDS.values() if (kind.fills if canvas else kind.generates)]

@@ -8,6 +8,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
 from fluxwerk.catalog import prices, sizes
 from fluxwerk.catalog.rows import IMAGE_TYPES, Model
@@ -117,7 +118,7 @@ def _accept(
     if not state.serves(model):
         text = f"No worker serves {model.name} now; GET /v1/models names the models of this server."
         raise ServerError("no_worker", text, retry_after=RETRY_WORKER)
-    given, fields, remarks = _read(state, model, request.body)
+    given, fields, remarks, extended = _read(state, model, request.body)
     webhook = _webhook_of(state, fields)
     refusals.check_model(account, model)
     refusals.check_slot(state, account, model)
@@ -126,7 +127,8 @@ def _accept(
     # Fetching took time, in which the end may have begun: what is accepted now would not be waited for.
     refusals.check_open(state)
     job = _job(state, account, model, fields, attached, request.origin)
-    job.order = replace(job.order, id=job.task.id, asked=_asked(model, given))
+    options = {**job.order.options, **extended}
+    job.order = replace(job.order, id=job.task.id, asked=_asked(model, given), options=options)
     job.webhook, job.idempotency = webhook, idempotency
     faults = state.abilities.faults(job.order)
     if faults:
@@ -155,8 +157,8 @@ def _accept(
     return Response(answer.status, {**answer.headers, **strictness.header(remarks)}, answer.body)
 
 
-def _read(state: ServerState, model: Model, body: bytes) -> tuple[Json, dict[str, Json], list[Remark]]:
-    """Read what was given, its fields with their defaults, and what there is to remark.
+def _read(state: ServerState, model: Model, body: bytes) -> tuple[Json, dict[str, Json], list[Remark], dict[str, Json]]:
+    """Read what was given, its fields with their defaults, what there is to remark, and the fields of the engine.
 
     A strict service refuses remarks beside everything else.
     """
@@ -164,8 +166,9 @@ def _read(state: ServerState, model: Model, body: bytes) -> tuple[Json, dict[str
     given: Json = {}
     fields: dict[str, Json] = {}
     remarks: list[Remark] = []
+    extended: dict[str, Json] = {}
     try:
-        given = schema.parse(body)
+        given, extended = _extended(state, model, schema.parse(body))
         remarks = strictness.remarks(model, given)
         fields = schema.check(model, given)
     except schema.InvalidFieldsError as unfit_:
@@ -175,7 +178,17 @@ def _read(state: ServerState, model: Model, body: bytes) -> tuple[Json, dict[str
     wrong = wrong or _prompt_faults(fields.get("prompt", ""), state.longest_prompt)
     if wrong:
         raise invalid(wrong)
-    return given, fields, remarks
+    return given, fields, remarks, extended
+
+
+def _extended(state: ServerState, model: Model, given: Json) -> tuple[Json, dict[str, Json]]:
+    """Take the fields out of a body that the engine has beyond the live service, and checks itself."""
+    names = (state.abilities.facts(model) or {}).get("extensions") or ()
+    if not names or not isinstance(given, dict):
+        return given, {}
+    body = cast("dict[str, Json]", given)
+    own = {name: value for name, value in body.items() if name in names}
+    return {name: value for name, value in body.items() if name not in own}, own
 
 
 def _asked(model: Model, given: dict[str, Json]) -> dict[str, Json]:
