@@ -132,3 +132,15 @@ def test_an_image_is_deleted_only_when_it_is_said_twice(page):
     expect(page.page.locator(".card")).to_have_count(0)
     page.page.reload()
     expect(page.page.locator(".welcome")).to_be_visible()
+
+
+def test_an_image_is_tagged_and_found_by_its_tag(page):
+    page.make("a fox for a poster")
+    page.wait_for_images(1)
+    page.page.locator(".card.ready .open").click()
+    page.page.get_by_label("Tags").fill("poster, approved")
+    page.page.get_by_label("Tags").press("Enter")
+    expect(page.page.locator(".toast")).to_have_text("Tagged: poster, approved.")
+    page.open("/#/gallery")
+    page.page.get_by_label("Tag", exact=True).select_option("approved")
+    expect(page.page.locator(".window .card")).to_have_count(1)

@@ -66,10 +66,10 @@ class Studio:
 
 
 @contextmanager
-def browsing() -> Iterator[object]:
+def browsing(*flags: str) -> Iterator[object]:
     """A headless Chromium."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
         try:
             yield browser
         finally:

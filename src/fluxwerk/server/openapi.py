@@ -175,7 +175,7 @@ def _offer_extensions(app: fastapi.FastAPI, carry: Carry) -> None:
     one = [_parameter("id", "path", required=True), key]
     some = [
         key,
-        *(_parameter(name, "query", required=False) for name in ("status", "model", "q", "before")),
+        *(_parameter(name, "query", required=False) for name in ("status", "model", "tag", "q", "before")),
         *(
             {**_parameter(name, "query", required=False), "schema": {"type": "number", "minimum": 0}}
             for name in ("since", "until")

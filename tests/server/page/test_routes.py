@@ -126,3 +126,28 @@ def test_the_numbers_of_the_operator_are_for_this_machine(base):
     assert numbers["ended"]["Ready"] >= 1
     assert numbers["render_seconds"]["count"] >= 1
     assert httpx2.get(base + "/v1/ops", headers={"x-forwarded-for": "203.0.113.9"}).status_code == 403
+
+
+def test_a_task_is_found_by_its_tags(base):
+    name, other = made(base, "tagger"), made(base, "tagger")
+    key = {"x-key": "tagger"}
+    body = {"tags": ["poster", " für Anna ", "poster"]}
+    tagged = httpx2.put(f"{base}/v1/tasks/{name}/tags", json=body, headers=key).json()
+    assert tagged["tags"] == ["poster", "für Anna"]
+    httpx2.put(f"{base}/v1/tasks/{other}/tags", json={"tags": ["post"]}, headers=key)
+    found = httpx2.get(f"{base}/v1/tasks", params={"tag": "poster"}, headers=key).json()["tasks"]
+    assert [row["id"] for row in found] == [name]
+    assert httpx2.put(f"{base}/v1/tasks/{name}/tags", json={"tags": []}, headers=key).json()["tags"] == []
+
+
+@pytest.mark.parametrize("tags", [["a|b"], ["a,b"], [""], ["x" * 41], ["t"] * 17, "tag", None, [5]])
+def test_what_is_no_tag_is_refused(base, tags):
+    name = made(base)
+    assert httpx2.put(f"{base}/v1/tasks/{name}/tags", json={"tags": tags}, headers=KEY).status_code == 422
+
+
+def test_a_doubt_that_is_none_cannot_be_settled(base):
+    for verdict, status in (("charged", 404), ("perhaps", 422)):
+        body, headers = {"verdict": verdict}, {"origin": base}
+        assert httpx2.post(f"{base}/v1/ops/doubts/x", json=body, headers=headers).status_code == status
+    assert httpx2.post(f"{base}/v1/ops/doubts/x", json={"verdict": "charged"}).status_code == 403

@@ -66,6 +66,7 @@ def _search(request: ServerRequest) -> Search:
     return Search(
         status=query.get("status"),
         model=query.get("model"),
+        tag=query.get("tag"),
         words=tuple(query.get("q", "").split()),
         since=_moment(request, "since"),
         until=_moment(request, "until"),
@@ -113,6 +114,8 @@ def row(state: ServerState, job: TaskRecord) -> dict[str, Json]:
         "height": job.order.height,
         "output_format": job.order.output_format,
         "options": dict(job.order.options),
+        "tags": list(job.tags),
+        "position": None if ended or job.stage != "waiting" else state.tasks.queue.position(job),
         "webhook": _webhook(job),
     }
 

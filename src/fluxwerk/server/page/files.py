@@ -27,7 +27,6 @@ HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
     # A file is asked for again with its tag, so that a new release is never mixed with an old one.
     "cache-control": "no-cache",
 }

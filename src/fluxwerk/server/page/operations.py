@@ -6,54 +6,74 @@ They are for the operator of the server: for a browser on this machine, or for w
 from __future__ import annotations
 
 import hmac
+import json
 import os
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from decimal import Decimal
-from statistics import quantiles
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import cast
 from urllib.parse import urlsplit
 
 from fluxwerk.client.proxy import is_loopback
+from fluxwerk.ledger.database import Row
 from fluxwerk.protocol import wire
-from fluxwerk.server.errors import ServerError
+from fluxwerk.server.errors import ServerError, unfit
 from fluxwerk.server.page import visits
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state import sessions
-from fluxwerk.server.state.account import NOTHING
 from fluxwerk.server.state.accounts import digest_of
+from fluxwerk.server.state.applications import ApplicationEntry
+from fluxwerk.server.state.doubts import UpstreamDoubt, UpstreamDoubts
+from fluxwerk.server.state.figures import POOLS
+from fluxwerk.server.state.overview import Durations, Overview
 from fluxwerk.server.state.state import ServerState
-from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.types import Json, Response
 
 OPERATOR_KEY = "FLUXWERK_OPERATOR_KEY"
 COOKIE = "fluxwerk_ops"
-PERCENTILES = 100
+LONGEST_CODE = 80
+# The newest rows of the spend by day; `fluxwerk keys spend` has all of them.
+MOST_ROWS = 200
+VERDICTS = ("charged", "not charged")
 
 
 def show(state: ServerState, request: ServerRequest, address: str) -> Response:
     """Write every number; raises `ServerError` for everyone but the operator."""
-    _check(state, request, address)
+    check(state, request, address)
     now = state.forget()
-    jobs = state.tasks.all(now)
-    health = state.abilities.health()
+    overview = Overview(state.store.database)
+    running, endings, health = overview.open(now), overview.endings(now), state.abilities.health()
     body: dict[str, Json] = {
         "at": now,
         "engine": {"name": state.engine, "state": health.word, "serving": health.serving, **health.details},
         "storage": state.storage_error,
-        "queued": sum(1 for job in jobs if not job.has_ended(now) and job.began is None),
-        "running": sum(1 for job in jobs if not job.has_ended(now) and job.began is not None),
-        "slots": _slots(state, jobs, now),
-        "render_seconds": _percentiles([job.ready_at - job.began for job in jobs if job.began and job.ready_at]),
-        "wait_seconds": _percentiles([job.began - job.accepted for job in jobs if job.began]),
-        "ended": dict(Counter(job.word for job in jobs if job.has_ended(now))),
-        "failures": dict(Counter(_kind(job) for job in jobs if job.has_ended(now) and job.word != "Ready")),
-        "webhooks": dict(Counter(job.webhook.state for job in jobs if job.webhook)),
+        "queued": sum(row["number"] for row in running if row["stage"] == "queued"),
+        "running": sum(row["number"] for row in running if row["stage"] == "running"),
+        "slots": _slots(running),
+        "render_seconds": _written(overview.renders()),
+        "wait_seconds": _written(overview.waits()),
+        "ended": _sums((row["word"], row["number"]) for row in endings),
+        "failures": _sums((_kind(row), row["number"]) for row in endings if row["word"] != "Ready"),
+        "webhooks": dict(overview.webhooks()),
+        "workers": [_worker(row, now) for row in overview.processes(now)],
+        "doubts": [_doubt(one) for one in UpstreamDoubts(state.store.database).listed()],
         "refused": dict(state.metrics.refused),
-        "spend": _spend(jobs, now),
+        "budgets": [_budget(one) for one in state.accounts.applications.entries() if one.revoked is None],
+        "spend": [asdict(one) for one in reversed(state.accounts.applications.spend())][:MOST_ROWS],
     }
     return Response(200, {**wire.JSON, "cache-control": "no-store"}, wire.dump(body))
+
+
+def settle(state: ServerState, request: ServerRequest, address: str, task: str) -> Response:
+    """Say whether the service charged for a task in doubt; raises `ServerError`."""
+    check(state, request, address)
+    sessions.check_origin(request)
+    verdict = visits.text_of(request.body, "verdict")
+    if verdict not in VERDICTS:
+        raise unfit("verdict", f"Input should be {' or '.join(VERDICTS)}")
+    if not UpstreamDoubts(state.store.database).settle(task, charged=verdict == "charged"):
+        raise ServerError("not_found", "No task of this id is in doubt.")
+    return Response(200, wire.JSON, wire.dump({"id": task, "settled": verdict}))
 
 
 def enter(state: ServerState, request: ServerRequest) -> Response:
@@ -65,7 +85,8 @@ def enter(state: ServerState, request: ServerRequest) -> Response:
     return visits.opened(state, request, wanted, COOKIE)
 
 
-def _check(state: ServerState, request: ServerRequest, address: str) -> None:
+def check(state: ServerState, request: ServerRequest, address: str) -> None:
+    """Let only the operator on; raises `ServerError`."""
     wanted = os.environ.get(OPERATOR_KEY, "")
     if wanted:
         if hmac.compare_digest(request.key.encode(), wanted.encode()):
@@ -80,38 +101,40 @@ def _check(state: ServerState, request: ServerRequest, address: str) -> None:
         raise ServerError("forbidden", text)
 
 
-def _slots(state: ServerState, jobs: Sequence[TaskRecord], now: float) -> list[Json]:
-    """Count the tasks in flight of each pool, over all accounts, beside the slots that one account has."""
-    held = Counter(job.model.pool for job in jobs if not job.has_ended(now))
-    sizes = {model.pool: model.slots for model in state.models.values()}
-    return [{"pool": pool, "held": held[pool], "slots_per_key": size} for pool, size in sizes.items()]
+def _slots(running: Sequence[Row]) -> list[Json]:
+    """Count the tasks in flight of each pool, over all accounts, beside the slots that one account usually has."""
+    held = _sums((row["pool"], row["number"]) for row in running)
+    return [{"pool": pool, "held": held.get(pool, 0), "slots_per_key": size} for pool, size in POOLS.items()]
 
 
-def _percentiles(seconds: Sequence[float]) -> Json:
-    if not seconds:
-        return None
-    if len(seconds) == 1:
-        return {"count": 1, "p50": round(seconds[0], 3), "p95": round(seconds[0], 3)}
-    cuts = quantiles(seconds, n=PERCENTILES, method="inclusive")
-    return {"count": len(seconds), "p50": round(cuts[49], 3), "p95": round(cuts[94], 3)}
+def _sums(pairs: Iterable[tuple[str, int]]) -> dict[str, Json]:
+    sums: Counter[str] = Counter()
+    for name, number in pairs:
+        sums[name] += number
+    return dict(sums)
 
 
-def _kind(job: TaskRecord) -> str:
-    details = cast("dict[str, Json] | None", job.details)
-    code = details.get("error") if isinstance(details, dict) else None
-    return f"{job.word}: {code}" if code and len(str(code)) < PERCENTILES else job.word
+def _written(durations: Durations | None) -> Json:
+    return None if durations is None else asdict(durations)
 
 
-def _spend(jobs: Sequence[TaskRecord], now: float) -> list[Json]:
-    """Sum what tasks cost by account, model and day; an account is named by the first digits of its key's SHA-256."""
-    sums: defaultdict[tuple[str, str, str], list[Decimal | int]] = defaultdict(lambda: [NOTHING, 0])
-    for job in jobs:
-        cost = job.settled if job.has_ended(now) else job.task.cost
-        day = datetime.fromtimestamp(job.accepted, UTC).strftime("%Y-%m-%d")
-        entry = sums[job.account[:8], job.model.name, day]
-        entry[0] += cost or NOTHING
-        entry[1] += 1
-    return [
-        {"key": key, "model": model, "day": day, "credits": spent, "tasks": count}
-        for (key, model, day), (spent, count) in sorted(sums.items(), key=lambda item: item[0][2], reverse=True)
-    ]
+def _kind(row: Row) -> str:
+    """Name a failure by its status and the code that came with it."""
+    details: Json = json.loads(row["details"] or "null")
+    code = cast("dict[str, Json]", details).get("error") if isinstance(details, dict) else None
+    return f"{row['word']}: {str(code)[:LONGEST_CODE]}" if code else str(row["word"])
+
+
+def _worker(row: Row, now: float) -> dict[str, Json]:
+    since = round(max(0.0, now - row["beat"]), 1)
+    models: list[str] = json.loads(row["models"] or "[]")
+    return {"name": row["id"], "kind": row["kind"], "engine": row["engine"], "models": models, "silent_seconds": since}
+
+
+def _doubt(one: UpstreamDoubt) -> dict[str, Json]:
+    return {"id": one.task, "model": one.model, "booked": one.booked, "since": one.intended, "reason": one.reason}
+
+
+def _budget(one: ApplicationEntry) -> dict[str, Json]:
+    wanted = one.application
+    return {"name": wanted.name, "budget": wanted.budget, "period": wanted.period, "spent_in_all": one.spent}

@@ -21,7 +21,7 @@ from fluxwerk.server import request as requests
 from fluxwerk.server.errors import ServerError, unfit
 from fluxwerk.server.fetch import Guard
 from fluxwerk.server.handlers import tasks
-from fluxwerk.server.page import archive, files, news, operations, visits
+from fluxwerk.server.page import archive, files, news, operations, tags, visits
 from fluxwerk.server.page.files import PageFile
 from fluxwerk.server.page.thumbnails import Thumbnails
 from fluxwerk.server.request import ServerRequest
@@ -64,6 +64,8 @@ def publish(app: fastapi.FastAPI, state: ServerState, guard: Guard) -> None:
         ("/v1/sheet", "GET", page.sheet, "fetch the images of several tasks as a contact sheet", many),
         ("/v1/fetch", "POST", page.fetch, "fetch an image by its URL, as a submit would", key),
         ("/v1/events", "GET", page.events, "stream news of your tasks as server-sent events", bounded),
+        ("/v1/ops/doubts/{id}", "POST", page.settle, "say whether a task in doubt was charged", named),
+        ("/v1/tasks/{id}/tags", "PUT", page.tag, "give a task its tags", named),
         ("/v1/ops", "POST", page.enter, "exchange the operator's key for a session cookie", []),
         ("/v1/ops", "GET", page.operations, "numbers for the operator of this server", key),
     )
@@ -194,6 +196,21 @@ class PageRoutes:
     async def enter(self, request: fastapi.Request) -> Answer:
         """Exchange the operator's key for a session."""
         return _to_wire(operations.enter(self.state, _read(request, await _body(request))))
+
+    @_answering
+    async def settle(self, request: fastapi.Request) -> Answer:
+        """Settle a task in doubt."""
+        address = request.client.host if request.client else ""
+        asked = _read(request, await _body(request))
+        return _to_wire(operations.settle(self.state, asked, address, request.path_params["id"]))
+
+    @_answering
+    async def tag(self, request: fastapi.Request) -> Answer:
+        """Give a task its tags, in place of those that it had."""
+        asked = _read(request, await _body(request))
+        job = tasks.own(self.state, asked)
+        self.state.tasks.tag(job, tags.read(asked.body))
+        return _to_wire(Response(200, wire.JSON, wire.dump(tasks.row(self.state, job))))
 
     @_answering
     async def operations(self, request: fastapi.Request) -> Answer:

@@ -49,6 +49,8 @@ alter table task add column share integer not null default 1;
 alter table task add column turn bigint not null default 0;
 alter table task add column urgency integer not null default 0;
 alter table task add column keep double precision;
+-- What its owner calls it, each word between bars.
+alter table task add column tags text not null default '';
 create index task_waiting on task (account, pool, urgency desc, number) where stage = 'waiting';
 create index task_turn on task (turn) where stage = 'queued';
 create index task_started on task (turn) where stage = 'running' or word = 'Ready';

@@ -17,6 +17,8 @@ from fluxwerk.types import Json, Task
 MILLION = Decimal(1_000_000)
 # A moment that never comes: 30,000 years after 1970.
 NEVER = 1e12
+# What stands before and after each tag, so that one is found whole.
+BAR = "|"
 
 
 def millionths(credits_: Decimal | None) -> int | None:
@@ -115,6 +117,7 @@ def from_row(row: Mapping[str, Any]) -> TaskRecord:
         row["urgency"],
         row["number"],
         json.loads(row["trace"] or "{}"),
+        tuple(tag for tag in row["tags"].split(BAR) if tag),
     )
 
 

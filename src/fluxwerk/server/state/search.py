@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fluxwerk.server.state.rows import BAR
+
 ESCAPED = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
 
 
@@ -14,6 +16,7 @@ class Search:
 
     status: str | None = None
     model: str | None = None
+    tag: str | None = None
     words: tuple[str, ...] = ()
     since: float | None = None
     until: float | None = None
@@ -24,6 +27,7 @@ class Search:
         conditions = {
             "status": "case when ready_at <= :now then word else 'Pending' end = :status",
             "model": "model = :model",
+            "tag": "tags like :tag escape '\\'",
             "since": "accepted >= :since",
             "until": "accepted < :until",
             "before": "number < (select number from task where id = :before)",
@@ -31,6 +35,8 @@ class Search:
         wanted = {name: getattr(self, name) for name in conditions}
         values = {name: value for name, value in wanted.items() if value is not None}
         written = [conditions[name] for name in values]
+        if self.tag is not None:
+            values["tag"] = f"%{BAR}{self.tag.translate(ESCAPED)}{BAR}%"
         for number, word in enumerate(self.words):
             values[f"word_{number}"] = f"%{word.casefold().translate(ESCAPED)}%"
             written.append(f"words like :word_{number} escape '\\'")

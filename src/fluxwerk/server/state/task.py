@@ -50,6 +50,7 @@ class TaskRecord:
     urgency: int = 0
     number: int = 0
     trace: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    tags: tuple[str, ...] = ()
 
     def has_ended(self, now: float) -> bool:
         """Whether its ending may be shown by now; until then it holds its slot."""

@@ -199,6 +199,13 @@ class Tasks:
         """Whether nothing runs, and nothing that became ready within the last `linger` seconds waits for collection."""
         return not self._database.ask(BUSY, now=now, since=now - linger)
 
+    def tag(self, job: TaskRecord, tags: tuple[str, ...]) -> None:
+        """Give a task its tags."""
+        text = rows.BAR.join(("", *tags, "")) if tags else ""
+        with self._database.write() as transaction:
+            transaction.run("update task set tags = :tags where id = :id", tags=text, id=job.task.id)
+        job.tags = tags
+
     def note_delivered(self, job: TaskRecord) -> None:
         """Note that an image was collected."""
         with self._database.write() as transaction:

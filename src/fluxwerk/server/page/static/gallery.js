@@ -20,7 +20,7 @@ const fits = (wanted) => (task) => {
   const since = wanted.day ? startOf(wanted.day) : 0;
   const prompt = task.prompt.toLowerCase();
   return (
-    (!wanted.model || task.model === wanted.model) && task.accepted >= since && task.accepted < since + (wanted.day ? 86400 : Infinity) &&
+    (!wanted.model || task.model === wanted.model) && (!wanted.tag || task.tags.includes(wanted.tag)) && task.accepted >= since && task.accepted < since + (wanted.day ? 86400 : Infinity) &&
     wanted.words.toLowerCase().split(/\s+/).every((word) => prompt.includes(word))
   );
 };
@@ -29,11 +29,12 @@ export function Gallery() {
   const tasks = useStore((s) => s.tasks);
   const models = useStore((s) => s.models);
   const keepFor = useStore((s) => s.session?.keep);
-  const [wanted, setWanted] = useState({ words: "", model: "", day: "" });
+  const [wanted, setWanted] = useState({ words: "", model: "", tag: "", day: "" });
   const [selected, setSelected] = useState(null); // a set of ids, or null where nothing can be selected
   const more = useMore(wanted);
   const shown = useMemo(() => newestFirst(tasks).filter(fits(wanted)).filter((task) => task.stage !== "ended" || task.status === "Ready"), [tasks, wanted]);
   const used = useMemo(() => new Set([...tasks.values()].map(({ model }) => model)), [tasks]);
+  const tags = useMemo(() => [...new Set([...tasks.values()].flatMap((task) => task.tags))].sort(), [tasks]);
   const set = (update) => setWanted({ ...wanted, ...update });
   const toggle = (id) => setSelected((now) => { const next = new Set(now); if (!next.delete(id)) next.add(id); return next; });
   return html`
@@ -46,6 +47,11 @@ export function Gallery() {
           <option value="">All models</option>
           ${models.filter(({ name }) => used.has(name) || name === wanted.model).map((model) => html`<option value=${model.name} selected=${model.name === wanted.model}>${model.title}</option>`)}
         </select>
+        ${(tags.length > 0 || wanted.tag) && html`
+          <select aria-label="Tag" onChange=${(event) => set({ tag: event.target.value })}>
+            <option value="">All tags</option>
+            ${tags.map((tag) => html`<option value=${tag} selected=${tag === wanted.tag}>${tag}</option>`)}
+          </select>`}
         <input type="date" aria-label="Day" value=${wanted.day} onInput=${(event) => set({ day: event.target.value })} />
         <button type="button" class="secondary" aria-pressed=${selected !== null} onClick=${() => setSelected(selected ? null : new Set())}>${selected ? "Done" : "Select"}</button>
       </div>
@@ -69,6 +75,7 @@ function useMore(wanted) {
     if (now.before) query.set("before", now.before);
     if (wanted.words.trim()) query.set("q", wanted.words.trim());
     if (wanted.model) query.set("model", wanted.model);
+    if (wanted.tag) query.set("tag", wanted.tag);
     if (wanted.day) {
       query.set("since", startOf(wanted.day));
       query.set("until", startOf(wanted.day) + 86400);

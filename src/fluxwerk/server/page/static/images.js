@@ -1,5 +1,6 @@
 // Images that a person gives: read, turned upright, scaled if they are too large, and shown at their size.
 import { fetchBlob } from "./api.js";
+import { unique } from "./dom.js";
 
 const MEGAPIXEL = 1024 * 1024;
 const TAKEN = ["image/png", "image/jpeg", "image/webp"];
@@ -25,7 +26,7 @@ export async function read(blob, { name = "image", most = 4 } = {}) {
     data = await drawn(bitmap, width, height, blob.type === "image/png" ? "image/png" : "image/jpeg");
   }
   bitmap.close();
-  return { id: crypto.randomUUID(), blob: data, url: URL.createObjectURL(data), width, height, name, note: notes.join(", ") };
+  return { id: unique(), blob: data, url: URL.createObjectURL(data), width, height, name, note: notes.join(", ") };
 }
 
 export async function fromTask(id) {

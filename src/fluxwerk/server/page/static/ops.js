@@ -3,7 +3,7 @@ import { html, render, useEffect, useState } from "./dom.js";
 import { call } from "./api.js";
 import { Icon } from "./icons.js";
 import { Plot } from "./plot.js";
-import { change, useStore } from "./store.js";
+import { announce, useStore } from "./store.js";
 import { themed, toggleTheme } from "./theme.js";
 import { credits, round } from "./words.js";
 
@@ -14,6 +14,7 @@ function App() {
   const [history, setHistory] = useState([]);
   const [refusal, setRefusal] = useState(null);
   const [turn, setTurn] = useState(0);
+  const notice = useStore((s) => s.notice);
 
   useEffect(() => {
     let timer;
@@ -39,7 +40,8 @@ function App() {
     <main id="main" class="ops">
       <h1 class="hidden">Operations</h1>
       ${refusal && refusal.status !== 0 ? html`<${Key} refusal=${refusal} onDone=${() => setTurn(turn + 1)} />` : now && html`<${Numbers} now=${now} history=${history} />`}
-    </main>`;
+    </main>
+    <p class="toast" role="status" aria-live="polite" data-shown=${Boolean(notice)}>${notice}</p>`;
 }
 
 function Header({ now }) {
@@ -82,25 +84,29 @@ function Numbers({ now, history }) {
     </section>
     <section class="tables">
       <${Table} title="Slots" heads=${["pool", "held", "slots a key"]} rows=${now.slots.map((row) => [row.pool, row.held, row.slots_per_key])} />
-      <${Table} title="Workers" heads=${["worker", "state", "models"]} rows=${workersOf(now)} />
+      <${Table} title="Workers" heads=${["worker", "engine", "models", "last sign"]} rows=${workersOf(now)} />
       <${Table} title="Failures by kind" heads=${["kind", "tasks"]} rows=${Object.entries(now.failures)} empty="Nothing has failed." />
       <${Table} title="Refused submits" heads=${["HTTP status", "answers"]} rows=${Object.entries(now.refused)} empty="Nothing was refused." />
       <${Table} title="Webhooks" heads=${["state", "webhooks"]} rows=${Object.entries(now.webhooks)} empty="No task has asked for one." />
       <${Table} title="In doubt" heads=${["task", "model", "since", ""]} rows=${doubtsOf(now)} empty="No submit is in doubt." />
-      <${Table} wide title="Spend by key, model and day" heads=${["day", "key", "model", "tasks", "credits"]} rows=${now.spend.map((row) => [row.day, row.name ?? row.key, row.model, row.tasks, round(Number(row.credits))])} empty="Nothing was spent." />
+      <${Table} wide title="Budgets" heads=${["application", "budget", "period", "spent in all"]} rows=${now.budgets.map((row) => [row.name, credits(Number(row.budget)), row.period, credits(Number(row.spent_in_all))])} empty="No application has a budget; fluxwerk keys add gives one." />
+      <${Table} wide title="Spend by key, model and day" heads=${["day", "key", "model", "tasks", "credits"]} rows=${now.spend.map((row) => [row.day, row.name, row.model, row.tasks, round(Number(row.credits))])} empty="Nothing was spent." />
     </section>`;
 }
 
-const workersOf = (now) =>
-  now.workers?.map((worker) => [worker.name, worker.state, worker.models?.join(", ") || "all"]) ?? [[`${now.engine.name}, in this process`, now.engine.state, "all that the server offers"]];
+function workersOf(now) {
+  if (!now.workers.length) return [["in this process", `${now.engine.name}, ${now.engine.state}`, "all", "now"]];
+  return now.workers.map((worker) => [worker.name.slice(0, 12), worker.engine ?? worker.kind, worker.models.join(", ") || "all", `${worker.silent_seconds} s ago`]);
+}
 
 function doubtsOf(now) {
-  const settle = (task, verdict) => call("POST", `/v1/ops/doubts/${task.id}`, { verdict }).catch((error) => change({ notice: error.message }));
-  return (now.doubts ?? []).map((task) => [
-    task.id.slice(0, 8),
+  const settle = (task, verdict) =>
+    call("POST", `/v1/ops/doubts/${task.id}`, { verdict }).then(() => announce(`Settled: ${verdict}.`)).catch((error) => announce(error.message));
+  return now.doubts.map((task) => [
+    html`<span title=${task.reason}>${task.id.slice(0, 8)}</span>`,
     task.model,
-    new Date(task.since * 1000).toLocaleString("en"),
-    html`<button type="button" class="secondary" onClick=${() => settle(task, "charged")}>Charged</button> <button type="button" class="secondary" onClick=${() => settle(task, "not charged")}>Not charged</button>`,
+    new Date(task.since * 1000).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" }),
+    html`<span class="verdicts"><button type="button" class="secondary" onClick=${() => settle(task, "charged")}>Charged</button><button type="button" class="secondary" onClick=${() => settle(task, "not charged")}>Not charged</button></span>`,
   ]);
 }
 

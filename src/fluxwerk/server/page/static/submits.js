@@ -1,6 +1,7 @@
 // Submits: each has an idempotency key and is written down before it leaves, so that a reload, a closed tab or a
 // lost answer neither loses an image nor pays for it twice.
 import { call } from "./api.js";
+import { unique } from "./dom.js";
 import { announce, change, keep, refreshSession, state } from "./store.js";
 import * as kept from "./kept.js";
 
@@ -14,7 +15,7 @@ export async function submit(request, count, references) {
     const fields = { ...request.fields };
     if (fields.seed !== undefined) fields.seed += number;
     entries.push({
-      key: crypto.randomUUID(),
+      key: unique(),
       at: Date.now(),
       model: request.model,
       path: request.path,

@@ -70,6 +70,7 @@ function Details({ task }) {
       <p class="full-prompt">${task.prompt || html`<i>no prompt</i>`}</p>
       <${Actions} task=${task} model=${model} />
       <dl>${facts.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
+      <${Tags} task=${task} />
       ${references.length > 0 && html`<p class="label">References</p><div class="used">${references.map((url, number) => html`<img src=${url} alt=${`Reference ${number + 1}`} />`)}</div>`}
       ${model && html`<${Snippets} task=${task} model=${model} />`}
     </div>`;
@@ -123,13 +124,39 @@ function Actions({ task, model }) {
     </div>`;
 }
 
+function Tags({ task }) {
+  const [text, setText] = useState(task.tags.join(", "));
+  async function save(event) {
+    event.preventDefault();
+    const tags = text.split(",").map((tag) => tag.trim()).filter(Boolean);
+    if (tags.join() === task.tags.join()) return;
+    try {
+      keep([await call("PUT", `/v1/tasks/${task.id}/tags`, { tags })]);
+      announce(tags.length ? `Tagged: ${tags.join(", ")}.` : "It has no tags now.");
+    } catch (error) {
+      announce(error.message);
+    }
+  }
+  return html`
+    <form class="tags" onSubmit=${save}>
+      <label class="label" for="tags">Tags</label>
+      <input id="tags" placeholder="poster, approved" value=${text} onInput=${(event) => setText(event.target.value)} onBlur=${save} />
+    </form>`;
+}
+
 function Snippets({ task, model }) {
   const texts = snippets(task, model, location.origin);
   const [shown, setShown] = useState("cURL");
   const names = Object.keys(texts);
   const copy = async () => {
-    await navigator.clipboard.writeText(texts[shown]);
-    announce(`Copied as ${shown}.`);
+    try {
+      await navigator.clipboard.writeText(texts[shown]);
+      announce(`Copied as ${shown}.`);
+    } catch {
+      // Over plain http browsers lend pages no clipboard.
+      getSelection().selectAllChildren(document.getElementById("snippet"));
+      announce("It is selected; copy it with your keyboard.");
+    }
   };
   function onKeyDown(event) {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];

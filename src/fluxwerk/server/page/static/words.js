@@ -25,7 +25,7 @@ export function span(seconds) {
 }
 
 export function progressOf(task) {
-  const position = task.details?.position ?? task.position;
+  const { position } = task;
   if (task.stage === "queued") return position ? `Queued at position ${position}` : "Queued";
   return task.progress ? `Running, ${Math.round(task.progress * 100)} %` : "Running";
 }

@@ -1,0 +1,56 @@
+"""The operator's numbers: who may see them, and what they say."""
+
+from __future__ import annotations
+
+import pytest
+
+from fluxwerk.server.errors import ServerError
+from fluxwerk.server.page import operations
+from fluxwerk.server.request import ServerRequest
+from fluxwerk.server.state.doubts import UpstreamDoubts
+from support.asking import face, json_of, post
+
+HERE, STRANGER = "127.0.0.1", "203.0.113.9"
+ADD_DOUBT = """
+    insert into upstream (task, account, model, pool, intended, cost, ended, doubt)
+    values (:task, 'a', 'flux-2-pro', 'standard', 5.0, 3000000, 9.0, 'no answer')
+"""
+
+
+def request(method: str = "GET", body: bytes = b"", host: str = "127.0.0.1:8000", **headers: str) -> ServerRequest:
+    return ServerRequest(method, "/v1/ops", f"http://{host}", {}, headers, body)
+
+
+def test_the_numbers_say_how_tasks_end_and_what_they_cost():
+    of = face()
+    post(of, {"prompt": "a heron"})
+    post(of, {"prompt": "fluxwerk:error"})
+    numbers = json_of(operations.show(of.state, request(), HERE))
+    assert numbers["ended"] == {"Ready": 1, "Error": 1}
+    assert numbers["failures"] == {"Error: internal_error": 1}
+    assert [(row["model"], row["tasks"], row["credits"]) for row in numbers["spend"]] == [("flux-2-pro", 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("address", "asked"),
+    [
+        (STRANGER, request()),
+        (HERE, request(host="studio.example")),
+        (HERE, request(**{"x-forwarded-for": STRANGER})),
+        (STRANGER, request(**{"x-key": "a-guess"})),
+    ],
+)
+def test_a_stranger_sees_no_numbers(address, asked):
+    with pytest.raises(ServerError, match="for the operator"):
+        operations.show(face().state, asked, address)
+
+
+def test_a_doubt_is_listed_until_it_is_settled():
+    of = face()
+    with of.state.store.database.write() as transaction:
+        transaction.run(ADD_DOUBT, task="t-1")
+    assert [one["id"] for one in json_of(operations.show(of.state, request(), HERE))["doubts"]] == ["t-1"]
+    settle = request("POST", b'{"verdict": "not charged"}', origin="http://127.0.0.1:8000")
+    operations.settle(of.state, settle, HERE, "t-1")
+    assert json_of(operations.show(of.state, request(), HERE))["doubts"] == []
+    assert UpstreamDoubts(of.state.store.database).listed() == []
