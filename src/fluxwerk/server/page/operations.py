@@ -25,7 +25,7 @@ from fluxwerk.server.state.accounts import digest_of
 from fluxwerk.server.state.applications import ApplicationEntry
 from fluxwerk.server.state.doubts import UpstreamDoubt, UpstreamDoubts
 from fluxwerk.server.state.figures import POOLS
-from fluxwerk.server.state.overview import Durations, Overview
+from fluxwerk.server.state.overview import Overview, Percentiles
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.types import Json, Response
 
@@ -114,7 +114,7 @@ def _sums(pairs: Iterable[tuple[str, int]]) -> dict[str, Json]:
     return dict(sums)
 
 
-def _written(durations: Durations | None) -> Json:
+def _written(durations: Percentiles | None) -> Json:
     return None if durations is None else asdict(durations)
 
 

@@ -16,7 +16,7 @@ FORGOTTEN_AFTER = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Durations:
+class Percentiles:
     """How many tasks took how long, in seconds."""
 
     count: int
@@ -46,23 +46,23 @@ class Overview:
         """List the processes that gave a sign of life lately."""
         return list(self._database.ask(PROCESSES, since=now - FORGOTTEN_AFTER))
 
-    def waits(self) -> Durations | None:
+    def waits(self) -> Percentiles | None:
         """Tell how long the last tasks waited for an engine."""
-        return _durations([row["began"] - row["accepted"] for row in self._recent()])
+        return _percentiles([row["began"] - row["accepted"] for row in self._recent()])
 
-    def renders(self) -> Durations | None:
+    def renders(self) -> Percentiles | None:
         """Tell how long the last images took."""
-        return _durations([row["ready_at"] - row["began"] for row in self._recent() if row["ready_at"]])
+        return _percentiles([row["ready_at"] - row["began"] for row in self._recent() if row["ready_at"]])
 
     def _recent(self) -> list[Row]:
         return list(self._database.ask(TIMES, most=RECENT))
 
 
-def _durations(seconds: Sequence[float]) -> Durations | None:
+def _percentiles(seconds: Sequence[float]) -> Percentiles | None:
     if not seconds:
         return None
     cuts = quantiles(seconds, n=HUNDREDTHS, method="inclusive") if len(seconds) > 1 else [seconds[0]] * HUNDREDTHS
-    return Durations(len(seconds), round(cuts[49], 3), round(cuts[94], 3))
+    return Percentiles(len(seconds), round(cuts[49], 3), round(cuts[94], 3))
 
 
 OPEN_TASKS = """
