@@ -147,17 +147,41 @@ def test_a_killed_process_loses_no_image_and_buys_none_twice(moment, tmp_path):
 
 def test_a_submit_in_doubt_is_said_and_not_sent_again(tmp_path):
     with loopback(trouble=[FaultRule(on="submit", do="reset", accepted=True)]) as base:
-        (first,) = run(make_unhanded(base, tmp_path))
-        (again,) = run(make_unhanded(base, tmp_path))
+        (first,) = run(make(base, tmp_path))
+        (again,) = run(make(base, tmp_path))
         assert (first["stage"], again["stage"]) == (Stage.DOUBTFUL, Stage.DOUBTFUL)
         assert first["id"] == again["id"]
         assert len(tasks_of(base)) == 1
 
 
-async def make_unhanded(base: str, folder: Path):
-    maker = maker_of(base, folder)
-    async with maker.open():
-        return (await maker.make(FOX, None, nothing)).rows
+def test_unfinished_images_of_another_service_are_not_mixed_in(tmp_path):
+    with loopback(trouble=[FaultRule(on="submit", do="reset", accepted=True)]) as base:
+        run(make(base, tmp_path))
+    with loopback() as other, pytest.raises(InvalidUsageError, match=f"--base-url {base}"):
+        run(make(other, tmp_path))
+
+
+def test_a_client_that_leaves_during_a_submit_leaves_no_doubt(tmp_path):
+    """What is in flight has two seconds; the answer to the submit comes within them."""
+
+    async def talk(base):
+        maker = maker_of(base, tmp_path)
+        begun = asyncio.Event()
+
+        async def notice(kind, _):
+            if kind == "submitting":
+                begun.set()
+
+        async with maker.open():
+            call = asyncio.create_task(maker.make(FOX, None, notice))
+            await begun.wait()
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+
+    with loopback(trouble=[FaultRule(on="submit", do="delay", seconds=0.5)], pace=lambda _: 30) as base:
+        run(talk(base))
+    with Ledger.open(tmp_path / "images.ledger") as ledger:
+        assert ledger.job(1).stage is Stage.SUBMITTED
 
 
 def test_what_a_refused_key_left_is_not_bought_later(tmp_path):

@@ -15,7 +15,7 @@ from fluxwerk.mcp.thumbnail import thumbnail
 
 IN_DOUBT = (
     "its submit was not answered and may have been charged, so it is not sent again; a person settles it with "
-    "`fluxwerk batch settle {ledger} {job}`"
+    "`fluxwerk batch settle {job} --ledger {ledger}`"
 )
 
 

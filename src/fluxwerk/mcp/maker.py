@@ -33,8 +33,11 @@ from fluxwerk.types import Json, Request
 NAME = "{index:05}-{model}-{seed}.{ext}"
 PENDING, GIVEN = "pending", "given"
 STOPPED = "stopped"
-ENDED = (Stage.SAVED, Stage.FAILED, Stage.DOUBTFUL)
+OVER = (Stage.SAVED, Stage.FAILED)
+ENDED = (*OVER, Stage.DOUBTFUL)
 NOT_SUBMITTED = "It was not submitted, and cost nothing"
+# Seconds for what is in flight when the client leaves: a submit that is cut off would be in doubt.
+DRAIN_SECONDS = 2.0
 # Seconds after which a planned image counts as left behind by a process that ended.
 FORGOTTEN_SECONDS = 60.0
 
@@ -86,13 +89,13 @@ class ImageMaker:
     async def open(self) -> AsyncGenerator[ImageMaker]:
         """Work for as long as the context lasts; what an earlier process has paid for is collected first."""
         try:
+            self._settle_base()
             self._give_up_planned()
             if self.ledger.budget.sums().count(*UNFINISHED):
                 self._begin()
             yield self
         finally:
             if self._worker:
-                self._worker.stop()
                 self._worker.stop()
             if self._work:
                 await self._work
@@ -109,7 +112,7 @@ class ImageMaker:
             result = await asyncio.to_thread(self._ordered, wish, request_id)
         mine: asyncio.Queue[RunProgress] = asyncio.Queue()
         # A doubt may be settled by sending the submit again, where the server keeps its key.
-        open_ = {row["id"] for row in result.rows if row["stage"] not in (Stage.SAVED, Stage.FAILED)}
+        open_ = {row["id"] for row in result.rows if row["stage"] not in OVER}
         self._waiting.update(dict.fromkeys(open_, mine))
         try:
             await self._watch(mine, set(open_), on_progress)
@@ -121,8 +124,9 @@ class ImageMaker:
         return WishResult(result.tag, rows)
 
     def hand_over(self, result: WishResult) -> None:
-        """Note that the answer has left: the same wish said again means further images."""
-        self.ledger.remember(**{_answer(result.tag): GIVEN})
+        """Note that the answer has left: the same wish said again means further images, unless some are still open."""
+        if all(row["stage"] in OVER for row in result.rows):
+            self.ledger.remember(**{_answer(result.tag): GIVEN})
 
     def image(self, identity: int) -> Row:
         """Find an earlier image; raises `InvalidUsageError`."""
@@ -133,6 +137,11 @@ class ImageMaker:
         return listing.latest(self.ledger.database, most, model)
 
     async def _watch(self, mine: asyncio.Queue[RunProgress], waiting: set[int], on_progress: OnProgress) -> None:
+        for identity in waiting:
+            # A worker that was at work already may have ended it before anybody listened.
+            job = self.ledger.job(identity)
+            if job.stage in OVER:
+                mine.put_nowait(RunProgress(job.stage, job))
         if waiting:
             self._begin()
         while waiting:
@@ -210,7 +219,7 @@ class ImageMaker:
             return catalog.get_model(job.model), self._inputs.fill_in(job)
 
         access = self.client.access
-        options = RunOptions(offline=self._offline, delivery_hosts=access.delivery_hosts)
+        options = RunOptions(offline=self._offline, drain=DRAIN_SECONDS, delivery_hosts=access.delivery_hosts)
         return Worker(
             self.ledger, self.client.send, access.base, prepare, self._saver, options, self._report, self.client.history
         )
@@ -236,6 +245,17 @@ class ImageMaker:
                 text = f"{reason} The image is paid for; the same request collects it later."
                 queue.put_nowait(RunProgress(STOPPED, job, text))
         return goes_on
+
+    def _settle_base(self) -> None:
+        """Keep the tasks of one service together: another one does not know them."""
+        base = "offline" if self._offline else self.client.access.base
+        before = self.ledger.setting("base")
+        if before not in (None, base) and self.ledger.budget.sums().count(*UNFINISHED, Stage.DOUBTFUL):
+            raise InvalidUsageError(
+                f"{self.ledger_file} has unfinished images of {before}, which {base} does not know; finish them first "
+                f"with --base-url {before}, or name another folder with --output."
+            )
+        self.ledger.remember(base=base)
 
     def _give_up_planned(self) -> None:
         """Give up what an earlier process planned and never submitted; nobody waits for it any more."""
