@@ -1,12 +1,13 @@
-"""Full-size FLUX.2 [klein] 4B with random weights on a GPU: our loop beside stock diffusers, and the lower bound.
+"""Full-size FLUX.2 [klein] 4B with random weights on a GPU: our loop beside stock diffusers, and the lower bounds.
 
-    python bench/gpu.py                                    # one GPU, 16 GB in bfloat16, no download
+    python bench/gpu.py                                    # one GPU, 18 GB in bfloat16, no download, ten minutes
     python bench/gpu.py --compile
-    python bench/gpu.py --tiny --device cpu --sizes 64,128 --batches 1,2 --repeat 1    # does it run?
+    python bench/gpu.py --tiny --device cpu --sizes 128:1,64:1,64:2 --repeat 1    # does it run?
 
 Speed does not depend on the values of the weights, and the images are noise.  Both sides start from new prompts and end
-with PNG files.  The lower bound is arithmetic: the multiplications of klein 4B at 790 TFLOP/s.  The figures of a batch
-that does not fit into the memory of the GPU are `nan`.
+with PNG files.  The lower bounds are arithmetic: the multiplications of klein 4B at 790 TFLOP/s, and its bytes at
+4.8 TB/s, as an H200 has them; `--flops` and `--bandwidth` set those of another card.  A case that does not fit into the
+memory of the GPU, or into the minutes that are left, is `nan`.
 """
 
 from __future__ import annotations
@@ -43,16 +44,25 @@ from support import tiny
 MODEL = "flux-2-klein-4b"
 STEPS = 4
 BLOCKS, WIDTH, TEXT_TOKENS = 25, 3072, 512
-FLOOR_RATE = 790e12
+FLOOR_RATE, BANDWIDTH = 790e12, 4.8e12
 # TFLOP of the whole text encoder for 512 tokens, and of the VAE's decoder for a pixel.
 TEXT_WORK, DECODER_WORK = 4.2e12, 10.5e12 / 1024**2
+# Bytes of the weights in bfloat16: transformer, text encoder and decoder.
+TRANSFORMER_BYTES, TEXT_BYTES, DECODER_BYTES = 7.75e9, 8.04e9, 0.1e9
+# Seconds after which a case is not repeated again.
+LONGEST_CASE = 20.0
 
 
-def lower_bound(side: int) -> float:
-    """Return the least number of seconds for an image of that side."""
+def multiplying(side: int, rate: float) -> float:
+    """Return the least number of seconds for the multiplications of an image of that side."""
     tokens = (side // 16) ** 2 + TEXT_TOKENS
     step = 26 * BLOCKS * WIDTH**2 * tokens + 4 * BLOCKS * WIDTH * tokens**2
-    return float(STEPS * step + DECODER_WORK * side**2 + TEXT_WORK) / FLOOR_RATE
+    return float(STEPS * step + DECODER_WORK * side**2 + TEXT_WORK) / rate
+
+
+def moving(bandwidth: float) -> float:
+    """Return the least number of seconds for reading the weights of one image alone, once for each step."""
+    return (STEPS * TRANSFORMER_BYTES + TEXT_BYTES + DECODER_BYTES) / bandwidth
 
 
 def random_klein(device: str) -> Any:
@@ -154,23 +164,40 @@ class Ours:
 FRESH = count()
 
 
-def measure(make: Callable[[int, int, list[str]], None], side: int, batch: int, repeat: int) -> float:
-    """Return the median seconds of a batch, after one that does not count; not a number if it does not fit."""
-    taken = []
+class Clock:
+    """The minutes that the program may take in all."""
+
+    def __init__(self, minutes: float) -> None:
+        self.end = time.perf_counter() + 60 * minutes
+
+    def left(self) -> float:
+        """Return the seconds that are left."""
+        return self.end - time.perf_counter()
+
+
+def measure(
+    make: Callable[[int, int, list[str]], None], side: int, batch: int, repeat: int, clock: Clock
+) -> tuple[float, float]:
+    """Return the seconds of the first batch, and the median of the later ones; not a number where there is none."""
+    taken: list[float] = []
+    begun = time.perf_counter()
     try:
         for _ in range(repeat + 1):
+            slow = taken and time.perf_counter() - begun > LONGEST_CASE
+            if slow or clock.left() < (taken[-1] if taken else 0.0):
+                break
             prompts = [f"prompt {next(FRESH)}" for _ in range(batch)]
             start = time.perf_counter()
             make(side, batch, prompts)
             taken.append(time.perf_counter() - start)
     except torch.OutOfMemoryError:
-        return math.nan
-    return statistics.median(taken[1:])
+        return math.nan, math.nan
+    return (taken or [math.nan])[0], statistics.median(taken[1:]) if len(taken) > 1 else math.nan
 
 
-def report(side: int, batch: int, slow: float, fast: float, alone: float, least: float) -> None:
+def report(side: int, batch: int, slow: float, fast: float, alone: float, bound: float) -> None:
     """Print one line."""
-    share = f"{least * batch / fast:8.0%}" if least else f"{'–':>8}"
+    share = f"{bound * batch / fast:8.0%}" if bound else f"{'–':>8}"
     print(
         f"{side:5} {batch:5}  {slow * 1e3:9.0f} {batch / slow:8.2f}  {fast * 1e3:9.0f} {batch / fast:8.2f}"
         f"  {slow / fast:8.2f} {alone * batch / fast:10.2f} {share}",
@@ -178,41 +205,65 @@ def report(side: int, batch: int, slow: float, fast: float, alone: float, least:
     )
 
 
+def peak(device: str) -> str:
+    """Return the most memory since the last call."""
+    if not device.startswith("cuda"):
+        return "not measured on a CPU"
+    most = torch.cuda.max_memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return f"{most / 1e9:.1f} GB"
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda:0")
-    parser.add_argument("--sizes", default="512,1024")
-    parser.add_argument("--batches", default="1,2,4,8,16")
+    parser.add_argument("--sizes", default="1024:1,512:1,512:2,512:4,512:8,512:16,512:32", help="SIDE:REQUESTS,...")
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=9.0, help="longest time in all")
+    parser.add_argument("--flops", type=float, default=FLOOR_RATE, help="bfloat16 multiplications a second")
+    parser.add_argument("--bandwidth", type=float, default=BANDWIDTH, help="bytes a second")
     parser.add_argument("--compile", action="store_true", help="compile the transformer for both sides")
     parser.add_argument("--tiny", action="store_true")
     given = parser.parse_args()
     torch.set_grad_enabled(False)
+    clock, begun = Clock(given.minutes), time.perf_counter()
     pipe = (tiny_klein if given.tiny else random_klein)(given.device)
     pipe.set_progress_bar_config(disable=True)
     if given.compile:
         # As in the engine: each layout of a batch is a program of its own, and the default limit is eight.
         torch._dynamo.config.cache_size_limit = 64  # noqa: SLF001  (its own way to set it)
         pipe.transformer.compile_repeated_blocks(fullgraph=True, dynamic=True)
+    built = time.perf_counter() - begun
     card = torch.cuda.get_device_name(given.device) if given.device.startswith("cuda") else platform.processor()
     print(
         f"{datetime.now(UTC):%Y-%m-%d}, {card or 'CPU'}, torch {torch.__version__}, diffusers {diffusers.__version__}"
     )
     print(f"{'tiny' if given.tiny else 'full-size'} klein 4B, random weights{', compiled' if given.compile else ''}")
-    print(f"{'':12} {'stock':>18}  {'fluxwerk':>18}  {'against':>8} {'stock one':>10} {'share of':>8}")
-    print(" side batch         ms images/s         ms images/s     stock at a time    bound")
-    batches, sizes = ([int(part) for part in text.split(",")] for text in (given.batches, given.sizes))
+    cases = [(int(side), int(batch)) for side, batch in (text.split(":") for text in given.sizes.split(","))]
+    print(f"weights made on the device in {built:.1f} s; their memory: {peak(given.device)}")
+    alone = {side: measure(lambda *a: stock(pipe, *a), side, 1, given.repeat, clock) for side in dict(cases)}
     slow = {
-        (side, b): measure(lambda *a: stock(pipe, *a), side, b, given.repeat) for side in sizes for b in {1, *batches}
+        case: alone[case[0]][1] if case[1] == 1 else measure(lambda *a: stock(pipe, *a), *case, given.repeat, clock)[1]
+        for case in cases
     }
+    print(f"stock: first image after {alone[cases[0][0]][0]:.2f} s; memory: {peak(given.device)}", flush=True)
     # Built after stock was measured: it truncates the text encoder, which would make stock faster too.
     ours = Ours(pipe, given.device)
-    for side in sizes:
-        for batch in batches:
-            fast = measure(ours, side, batch, given.repeat)
-            report(side, batch, slow[side, batch], fast, slow[side, 1], 0.0 if given.tiny else lower_bound(side))
+    print(f"{'':12} {'stock':>18}  {'fluxwerk':>18}  {'against':>8} {'stock one':>10} {'share of':>8}")
+    print(" side batch         ms images/s         ms images/s     stock at a time    bound")
+    firsts: list[float] = []
+    for side, batch in cases:
+        first, fast = measure(ours, side, batch, given.repeat, clock)
+        firsts.append(first)
+        least = 0.0 if given.tiny else max(multiplying(side, given.flops), moving(given.bandwidth) / batch)
+        report(side, batch, slow[side, batch], fast, alone[side][1], least)
     ours.close()
+    print(f"fluxwerk: first image after {firsts[0]:.2f} s; memory: {peak(given.device)}")
+    if not given.tiny:
+        side = cases[0][0]
+        by_work, by_bytes = multiplying(side, given.flops) * 1e3, moving(given.bandwidth) * 1e3
+        print(f"lower bounds of one {side}×{side}: {by_work:.0f} ms by multiplications, {by_bytes:.0f} ms by bytes")
 
 
 if __name__ == "__main__":
