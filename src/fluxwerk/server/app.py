@@ -92,8 +92,10 @@ class Endpoint:
             # Nothing is read and nothing is held, and polls are most of what a server answers.
             return _to_wire(await self._driver.drive(self._router.answer(http), self._guard.fetch))
         with telemetry.span(self._router.operation(http), "server", telemetry.incoming(http.headers)) as span:
+            begun = WALL.now()
             answer = await self._answer_body(request, http)
             span.close_request(answer.status_code, requestlog.current())
+            self._router.note_submit(answer.status_code, requestlog.current().model, WALL.now() - begun)
             return answer
 
     async def _answer_body(self, request: fastapi.Request, http: HttpRequest) -> Answer:

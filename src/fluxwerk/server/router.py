@@ -83,6 +83,11 @@ class Router:
         model = self.state.models.get(request.read(http).path)
         return f"submit {model.name}" if model else http.method
 
+    def note_submit(self, status: int, model: str | None, seconds: float) -> None:
+        """Count how long a submit took that was accepted."""
+        if model and status < ERROR:
+            self.state.metrics.observe("submit", model, seconds)
+
     def refuse(self, http: HttpRequest, error: ServerError) -> Response:
         """Answer a request that could not be read; it is counted as every other error is."""
         return self._finished(request.read(http), error.answer(self.state.dialect))

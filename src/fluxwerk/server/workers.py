@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from fluxwerk import imagefile
 from fluxwerk.engines import LiveEngine, OrderEndedError, RenderProgress, Report
 from fluxwerk.errors import ConflictError, StorageError
+from fluxwerk.server import telemetry
 from fluxwerk.server.driving import FlowDriver
 from fluxwerk.server.faults.endings import CANCELLED, Ending
 from fluxwerk.server.fetch import Guard
@@ -22,6 +23,7 @@ from fluxwerk.server.shares import Shares
 from fluxwerk.server.state.fleet import FleetStore
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.server.state.task import TaskRecord
+from fluxwerk.server.telemetry import ServerSpan
 from fluxwerk.types import HttpRequest, Response
 
 T = TypeVar("T")
@@ -185,8 +187,10 @@ class BackgroundWorkers:
 
     async def _render(self, engine: LiveEngine, job: TaskRecord) -> None:
         state = self._state
+        state.metrics.observe("wait", job.model.name, state.clock() - job.accepted)
         try:
-            image = await engine.paint(job.order, self._reporter(job))
+            with _span(job, f"render {job.model.name}", "consumer"):
+                image = await engine.paint(job.order, self._reporter(job))
         except asyncio.CancelledError:
             if not state.is_closing:
                 await self._until_done(lambda: state.conclude(job, CANCELLED, job.fence))
@@ -211,7 +215,11 @@ class BackgroundWorkers:
 
     async def _post(self, job: TaskRecord, request: HttpRequest, budget: float | None) -> Response:
         async with self._shares.hold(urlsplit(request.url).netloc, job.account):
-            return await self._guard.post(request, budget)
+            with _span(job, "deliver webhook", "client") as span:
+                traced = replace(request, headers={**request.headers, **telemetry.present()})
+                response = await self._guard.post(traced, budget)
+                span.set(http__response__status_code=response.status)
+                return response
 
     def _reporter(self, job: TaskRecord) -> Report:
         """Record progress at once where that takes microseconds, and at a bounded rate elsewhere."""
@@ -293,6 +301,13 @@ class ProgressWriter:
                 await asyncio.to_thread(self._write, newest)
             await asyncio.sleep(PROGRESS_PAUSE)
         self._writing = None
+
+
+def _span(job: TaskRecord, name: str, kind: str) -> AbstractContextManager[ServerSpan]:
+    """Continue the trace of a task's submit."""
+    return telemetry.span(
+        name, kind, job.trace, gen_ai__request__model=job.model.name, gen_ai__response__id=job.task.id
+    )
 
 
 def _served(state: ServerState, engine: LiveEngine | None, models: Collection[str] | None) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fluxwerk.engines import FullAbilities, Health
 from support.asking import ask, face, json_of
 
-OK = {"accepting": "ok", "storage": "ok", "workers": "ok"}
+OK = {"accepting": "ok", "database": "ok", "storage": "ok", "workers": "ok"}
 
 
 class Loading(FullAbilities):

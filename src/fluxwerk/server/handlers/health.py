@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from fluxwerk.errors import StorageError
 from fluxwerk.protocol import wire
 from fluxwerk.server.request import ServerRequest
+from fluxwerk.server.state.fleet import FleetStore
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.types import Json, Response
 
@@ -27,14 +29,34 @@ def live(_: ServerState, __: ServerRequest) -> Response:
 
 def ready(state: ServerState, _: ServerRequest) -> Response:
     """Say whether submits would be accepted and rendered, and which part is missing."""
-    engine = state.abilities.health()
     checks = {
         "accepting": "closing" if state.is_closing else "ok",
+        "database": _database(state),
         "storage": "ok" if state.check_storage() else "unavailable",
-        "workers": "ok" if engine.serving else engine.word,
+        "workers": _workers(state),
     }
     good = all(found == "ok" for found in checks.values())
     return _answer({"status": "ready" if good else "unavailable", "checks": checks}, good=good)
+
+
+def _database(state: ServerState) -> str:
+    try:
+        state.store.database.ask("select 1 as one")
+    except StorageError:
+        return "unavailable"
+    return "ok"
+
+
+def _workers(state: ServerState) -> str:
+    """Say whether somebody renders: the engine of an embedded server, or a live worker of the fleet."""
+    store = state.store
+    if isinstance(store, FleetStore):
+        try:
+            return "ok" if store.models() else "none"
+        except StorageError:
+            return "unknown"
+    engine = state.abilities.health()
+    return "ok" if engine.serving else engine.word
 
 
 def _answer(body: dict[str, Json], *, good: bool) -> Response:

@@ -296,7 +296,13 @@ class ServerState:
 
     def note_delivered(self, job: TaskRecord) -> None:
         """Note that an image was collected, for the end of the server waits for that."""
-        self._kept(lambda: self.tasks.note_delivered(job))
+        now = self.clock()
+
+        def write() -> None:
+            if self.tasks.note_delivered(job):
+                self.metrics.observe("deliver", job.model.name, now - (job.ready_at or now))
+
+        self._kept(write)
 
     def result(self, job: TaskRecord, origin: str, now: float, life: float | None = None) -> Json:
         """Write what was made, with a link signed at this moment that lives for `life` seconds."""

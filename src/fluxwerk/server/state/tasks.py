@@ -206,10 +206,10 @@ class Tasks:
             transaction.run("update task set tags = :tags where id = :id", tags=text, id=job.task.id)
         job.tags = tags
 
-    def note_delivered(self, job: TaskRecord) -> None:
-        """Note that an image was collected."""
+    def note_delivered(self, job: TaskRecord) -> bool:
+        """Note that an image was collected; says whether it was the first time."""
         with self._database.write() as transaction:
-            transaction.run("update task set delivered = 1 where id = :id and delivered = 0", id=job.task.id)
+            return transaction.run("update task set delivered = 1 where id = :id and delivered = 0", id=job.task.id) > 0
 
     def forget(self, now: float) -> None:
         """Drop tasks whose images were kept long enough, with their files."""
