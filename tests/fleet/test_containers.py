@@ -1,0 +1,131 @@
+"""The commands of Dockerfile and compose.yaml, run as they are written, with the places of this machine for theirs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+import yaml
+
+from fluxwerk import Client
+from support.shelf import open_shelf
+
+pytest.importorskip("obstore", reason="the extra storage is not installed")
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", "")
+COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
+SECRETS = {"POSTGRES_PASSWORD": "p", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s"}
+SCRIPTS = sysconfig.get_path("scripts")
+
+
+def instruction(name: str) -> str:
+    """Return what follows an instruction of the Dockerfile, the last one of its kind."""
+    return re.findall(rf"^{name} (.*)$", DOCKERFILE, re.MULTILINE)[-1]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return listening.getsockname()[1]
+
+
+def placed(word: str, places: Mapping[str, str]) -> str:
+    for theirs, ours in places.items():
+        word = word.replace(theirs, ours)
+    return word
+
+
+@contextmanager
+def running(words: list[str], environment: Mapping[str, str]) -> Iterator[str]:
+    """Run a command, and end it as an orchestrator does; yields its first line."""
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env={**clean(), **environment}) as process:
+        try:
+            yield process.stderr.readline()
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+def clean() -> dict[str, str]:
+    """Return the environment of a container: nothing of ours but how to find the programs."""
+    path = os.pathsep.join([SCRIPTS, os.environ.get("PATH", "")])
+    return {"PATH": path, "PYTHONPATH": os.pathsep.join(sys.path), "HOME": os.devnull, "no_proxy": "*"}
+
+
+def service(name: str, places: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Return the command of a service with its entrypoint, and its environment, interpolated as compose does."""
+    one = COMPOSE["services"][name]
+    interpolated = {
+        key: placed(re.sub(r"\$\{(\w+)[^}]*\}", lambda found: SECRETS[found[1]], value), places)
+        for key, value in one["environment"].items()
+    }
+    return [*json.loads(instruction("ENTRYPOINT")), *(placed(word, places) for word in one["command"])], interpolated
+
+
+def drawn(base: str) -> tuple[int, int]:
+    """Have an image made, and return its size."""
+    with Client("key", base_url=base) as client:
+        image = client.generate("a fox", width=64, height=64)
+        return image.width, image.height
+
+
+def test_the_image_is_small_and_not_root():
+    assert instruction("FROM").endswith("-slim")
+    assert int(instruction("USER")) > 0
+    for copied in re.findall(r"^COPY (.+) \S+$", DOCKERFILE, re.MULTILINE):
+        assert all((ROOT / name).exists() for name in copied.split())
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert ignored[0] == "*"
+
+
+def test_the_image_serves_and_is_healthy(tmp_path):
+    port = str(free_port())
+    places = {"/data": str(tmp_path), "8000": port}
+    command = [placed(word, places) for text in ("ENTRYPOINT", "CMD") for word in json.loads(instruction(text))]
+    check = json.loads(instruction("HEALTHCHECK").partition("CMD ")[2])
+    with running(command, {}) as line:
+        assert f":{port}" in line
+        subprocess.run([placed(word, places) for word in check], check=True, env=clean(), timeout=20)
+        assert drawn(f"http://127.0.0.1:{port}") == (64, 64)
+    assert (tmp_path / "state.db").exists()
+    with pytest.raises(subprocess.CalledProcessError):
+        subprocess.run(
+            [placed(word, places) for word in check], check=True, env=clean(), timeout=20, stderr=subprocess.DEVNULL
+        )
+
+
+def test_the_services_of_the_fleet_work_together(database):
+    port = str(free_port())
+    with open_shelf() as store:
+        places = {
+            "fluxwerk:p@database/fluxwerk": database.removeprefix("postgresql://"),
+            "http://store:8333": store,
+            "8000": port,
+        }
+        with (
+            running(*service("server", places)) as line,
+            running(*service("worker", places)) as served,
+            httpx2.Client(base_url=f"http://127.0.0.1:{port}") as http,
+        ):
+            assert f":{port}" in line
+            assert "flux-2-pro" in served
+            while http.get("/readyz").status_code != 200:
+                pass
+            assert drawn(str(http.base_url)) == (64, 64)
+
+
+def test_every_secret_has_to_be_given():
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    for name in SECRETS:
+        assert re.findall(rf"\$\{{{name}(.)", text), name
+        assert set(re.findall(rf"\$\{{{name}(.)", text)) == {":"}
