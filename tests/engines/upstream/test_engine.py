@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from contextlib import ExitStack
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from typing import Self
 
 import httpx2
 import pytest
+import uvicorn
 
 from fluxwerk import AsyncClient, Client, Task
 from fluxwerk.engines import Canvas, Order, OrderEndedError
@@ -17,12 +19,14 @@ from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.engines.upstream.engine import UpstreamEngine
 from fluxwerk.engines.upstream.journal import MemoryJournal, UpstreamResult
 from fluxwerk.engines.upstream.request import write_request
+from fluxwerk.polling.history import PollingHistory
 from fluxwerk.protocol.idempotency import key_of
 from fluxwerk.protocol.wire import dump
 from fluxwerk.server.faults.rules import FaultRule
-from fluxwerk.server.loopback import loopback
+from fluxwerk.server.loopback import listen, loopback
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.types import Pool
+from fluxwerk.webhook import Receiver
 from support.images import png
 
 KEY = "the-gateways-key"
@@ -293,3 +297,48 @@ def test_an_order_waits_for_a_service_that_cannot_be_reached_and_then_costs_noth
         [ended] = scene.paint(ORDER, engine=engine)
 
         assert (ended.details["error"], ended.paid) == ("upstream_unavailable", False)
+
+
+@contextmanager
+def listening() -> Iterator[Receiver]:
+    """A receiver of the service's webhooks on loopback."""
+    with listen("127.0.0.1", 0) as bound:
+        receiver = Receiver("s3cret", url=f"http://127.0.0.1:{bound.getsockname()[1]}/hook", token="t0ken")
+        server = uvicorn.Server(uvicorn.Config(receiver, log_level="error"))
+        thread = threading.Thread(target=server.run, args=([bound],))
+        thread.start()
+        try:
+            yield receiver
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+class CountingClient(AsyncClient):
+    """A client that counts its polls."""
+
+    polls = 0
+
+    async def send(self, request, budget=None):
+        self.polls += "get_result" in request.url
+        return await super().send(request, budget)
+
+
+def test_a_webhook_of_the_service_ends_the_wait_with_few_polls():
+    with Scene(slow=1.0) as scene, listening() as receiver:
+        client = CountingClient(KEY, base_url=scene.base, history=PollingHistory())
+        [image] = scene.paint(ORDER, engine=UpstreamEngine(client, scene.journal, webhook=receiver))
+
+        assert isinstance(image, bytes)
+        [task] = scene.tasks
+        assert task.webhook.url == receiver.options["webhook_url"]
+        assert [attempt.outcome for attempt in task.webhook.attempts] == ["answered 200"]
+        assert client.polls <= 2
+
+
+def test_a_webhook_that_never_comes_changes_nothing_but_speed():
+    receiver = Receiver("s3cret", url="http://127.0.0.1:9/hook")
+    with Scene() as scene:
+        [image] = scene.paint(ORDER, engine=scene.engine(webhook=receiver))
+
+        assert isinstance(image, bytes)

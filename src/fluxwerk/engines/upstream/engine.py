@@ -11,7 +11,8 @@ from functools import partial
 
 from fluxwerk import catalog
 from fluxwerk.client.client import AsyncClient
-from fluxwerk.drive import WALL, drive_async
+from fluxwerk.client.session import WebhookListener
+from fluxwerk.drive import WALL, drive_async, run_async, steps
 from fluxwerk.engines import FullAbilities, Health, Order, RenderProgress, Report
 from fluxwerk.engines.upstream import endings
 from fluxwerk.engines.upstream.journal import UpstreamJournal, UpstreamResult
@@ -25,6 +26,7 @@ from fluxwerk.errors import (
     TransportError,
     UntrustedURLError,
 )
+from fluxwerk.polling.reliability import WebhookReliability
 from fluxwerk.protocol import flow, retry
 from fluxwerk.types import Event, Status, Task
 
@@ -43,18 +45,29 @@ log = logging.getLogger("fluxwerk.engines.upstream")
 class UpstreamEngine(FullAbilities):
     """A `LiveEngine` over another service of the same API, on the account of `client`.
 
-    What it may not forget is in `journal`: an order that it is given again after a crash is not paid again.
+    What it may not forget is in `journal`: an order that it is given again after a crash is not paid again.  The
+    service is asked to send its webhooks to `webhook`: then polls are few, and a webhook that is lost, forged or late
+    changes nothing but speed.
     """
 
     name = "upstream"
     # Of these some wait for a slot, so that none stays free, and some are downloaded.
     capacity = 96
 
-    def __init__(self, client: AsyncClient, journal: UpstreamJournal, *, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        client: AsyncClient,
+        journal: UpstreamJournal,
+        *,
+        patience: float = PATIENCE,
+        webhook: WebhookListener | None = None,
+    ) -> None:
         self._client = client
         self._journal = journal
         self._patience = patience
-        self._submitter = UpstreamSubmitter(client, journal)
+        self._webhook = webhook
+        self._reliability = WebhookReliability()
+        self._submitter = UpstreamSubmitter(client, journal, webhook.options if webhook else {})
         self._account_trouble = ""
         self._abandoned: set[asyncio.Task[None]] = set()
 
@@ -129,14 +142,19 @@ class UpstreamEngine(FullAbilities):
 
         pool = _pool_of(order)
         crowded = partial(self._submitter.is_crowded, pool)
-        plan = self._client.history.plan(task, WALL.now, WALL.now() - began, crowded=crowded)
-        steps = flow.wait(task, self._client.access.base, observe, plan)
-        return await drive_async(steps, self._client.send, until)
+        hook = self._webhook if catalog.takes_webhooks(order.model) else None
+        if hook:
+            hook.expect(task)
+        reliability = self._reliability if hook else None
+        plan = self._client.history.plan(task, WALL.now, WALL.now() - began, crowded=crowded, webhook=reliability)
+        asking = flow.wait(task, self._client.access.base, observe, plan)
+        listen = partial(hook.wakeup.listen, task.id) if hook else lambda: None
+        return await run_async(steps(asking, until, WALL, listen=listen), self._client.send)
 
     async def _download(self, status: Status, until: float) -> bytes:
         access = self._client.access
-        steps = flow.download(status, access.base, delivery_hosts=access.delivery_hosts)
-        return await drive_async(steps, self._client.send, min(until, WALL.now() + DOWNLOAD_SECONDS))
+        fetching = flow.download(status, access.base, delivery_hosts=access.delivery_hosts)
+        return await drive_async(fetching, self._client.send, min(until, WALL.now() + DOWNLOAD_SECONDS))
 
     async def _end(self, order: Order, result: UpstreamResult) -> None:
         await self._journal.end(order.id, result)

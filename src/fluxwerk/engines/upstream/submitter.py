@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from fluxwerk import catalog
+from fluxwerk.catalog.rows import Model
 from fluxwerk.client.client import AsyncClient
 from fluxwerk.drive import WALL, drive_async
 from fluxwerk.engines import Order
@@ -24,7 +27,7 @@ from fluxwerk.errors import (
 )
 from fluxwerk.protocol import flow, retry
 from fluxwerk.protocol.idempotency import SHARE_OF_PROMISE, key_of
-from fluxwerk.types import Flow, Pool, Task
+from fluxwerk.types import Flow, Json, Pool, Request, Task
 
 # Seconds after which the answer to a submit counts as lost.
 ANSWER_SECONDS = 120.0
@@ -35,11 +38,17 @@ PROMISE_SECONDS = 5.0
 
 
 class UpstreamSubmitter:
-    """Sends each order once; what the service certainly did not take waits for its turn and is sent again."""
+    """Sends each order once; what the service certainly did not take waits for its turn and is sent again.
 
-    def __init__(self, client: AsyncClient, journal: UpstreamJournal) -> None:
+    `webhook` are the options that name a receiver, for the models that take them.
+    """
+
+    def __init__(
+        self, client: AsyncClient, journal: UpstreamJournal, webhook: Mapping[str, Json] | None = None
+    ) -> None:
         self._client = client
         self._journal = journal
+        self._webhook = webhook or {}
         self._pools: dict[str, _PoolQueue] = defaultdict(_PoolQueue)
         # Why the service took nothing lately, for people; empty while it takes submits.
         self.trouble = ""
@@ -55,8 +64,7 @@ class UpstreamSubmitter:
     async def submit(self, order: Order, until: float) -> Task:
         """Submit an order and return its task; raises `OrderEndedError`, at the latest after the moment `until`."""
         try:
-            # An image of twenty megabytes takes a while to encode.
-            model, request = await asyncio.to_thread(write_request, order)
+            model, request = await self._prepared(order)
         except InvalidUsageError as wrong:
             raise endings.refused(wrong) from wrong
         pool = Pool(model.pool, model.slots)
@@ -87,8 +95,14 @@ class UpstreamSubmitter:
         if time.time() - intended >= (promises.seconds(base) or 0.0) * SHARE_OF_PROMISE:
             await self._journal.doubt(order.id, "the gateway stopped before the answer was there")
             raise endings.in_doubt()
-        model, request = await asyncio.to_thread(write_request, order)
+        model, request = await self._prepared(order)
         return await self._note(order, flow.repeat(model, request, base, key_of(order.id), promises), again=True)
+
+    async def _prepared(self, order: Order) -> tuple[Model, Request]:
+        # An image of twenty megabytes takes a while to encode.
+        model, request = await asyncio.to_thread(write_request, order)
+        webhook = self._webhook if catalog.takes_webhooks(model) else {}
+        return model, replace(request, fields={**request.fields, **webhook})
 
     async def _note(self, order: Order, steps: Flow[Task], *, again: bool = False) -> Task | None:
         """Send a submit and write its answer down; `None` if it was not taken and is to be sent anew.
