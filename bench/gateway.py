@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fluxwerk import AsyncClient
@@ -42,11 +42,11 @@ def served(*options: str) -> Iterator[str]:
             process.kill()
 
 
-async def fetch(base: str, images: int, keys: list[str]) -> float:
-    """Let one application for each key fetch its share at once, and return the seconds."""
+async def fetch(base: str, images: int, keys: list[str], slots: int | None = None) -> float:
+    """Let one application for each key fetch its share, with so many tasks in flight; returns the seconds."""
 
     async def one(key: str) -> None:
-        async with AsyncClient(key, base_url=base, history=PollingHistory()) as client:
+        async with AsyncClient(key, base_url=base, slots=slots, history=PollingHistory()) as client:
             requests = (f"a fox {number}" for number in range(images // len(keys)))
             async for made in client.generate_many(requests, model="flux-2-pro", width=64, height=64):
                 if made.error:
@@ -61,22 +61,20 @@ def main() -> None:
     images, seconds = int((sys.argv[1:] or ["480"])[0]), float((sys.argv[2:] or ["1"])[0])
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime('%F')}")
     used = {}
-    for name, keys in (
-        ("direct", []),
-        ("gateway, 1 application", ["one"]),
-        ("gateway, 2 applications", ["one", "two"]),
-    ):
-        with served("--seconds", str(seconds), "--key", KEY) as service:
-            if not keys:
-                took = asyncio.run(fetch(service, images, [KEY]))
-            else:
-                with (
-                    tempfile.TemporaryDirectory() as folder,
-                    served(
-                        "--engine", "upstream", "--upstream", service, "--state", str(Path(folder) / "state")
-                    ) as gateway,
-                ):
-                    took = asyncio.run(fetch(gateway, images, keys))
+    ways: dict[str, tuple[list[str], int | None]] = {
+        "direct": ([], None),
+        "gateway, 1 application": (["one"], None),
+        "the same, with a queue": (["one"], 2 * SLOTS),
+        "gateway, 2 applications": (["one", "two"], None),
+    }
+    for name, (keys, slots) in ways.items():
+        with ExitStack() as stack:
+            base = stack.enter_context(served("--seconds", str(seconds), "--key", KEY))
+            if keys:
+                state = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "state")
+                queue = ("--queue", str(slots)) if slots else ()
+                base = stack.enter_context(served("--engine", "upstream", "--upstream", base, "--state", state, *queue))
+            took = asyncio.run(fetch(base, images, keys or [KEY], slots))
         used[name] = images * seconds / (SLOTS * took)
         ratio = used[name] / used["direct"]
         print(
