@@ -32,6 +32,7 @@ from fluxwerk.server.state.tasks import KEEP
 from fluxwerk.storage import Storage, open_storage
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face_to_face import Blank
+from support.process import process
 
 pytest.importorskip("obstore", reason="the extra storage is not installed")
 
@@ -214,6 +215,30 @@ def test_a_server_keeps_its_images_in_a_bucket(bucket: Storage, address: str, re
             assert (urlsplit(answer.url).netloc == store) is redirects
         [task] = books.tasks.all(time.time())
     assert bucket.get(task.image) == image.data
+
+
+def test_the_commands_meet_in_a_bucket(bucket: Storage, address: str, request: pytest.FixtureRequest, tmp_path: Path):
+    place = ("--storage", f"s3://{BUCKET}/{request.node.name}", "--deliver", "redirect")
+    with process("--state", tmp_path / "state", *place) as (base, _):
+        words = [
+            "generate",
+            "a fox",
+            "--base-url",
+            base,
+            "--width",
+            "64",
+            "--height",
+            "64",
+            "-o",
+            str(tmp_path / "a.png"),
+        ]
+        key = {"BFL_API_KEY": "a-key"}
+        refused = CliRunner().invoke(group, words, env=key)
+        told = CliRunner().invoke(group, [*words, "--delivery-host", urlsplit(address).netloc], env=key)
+    assert "a delivery URL that may not be followed" in refused.stderr
+    assert told.exit_code == 0, told.output
+    assert fault((tmp_path / "a.png").read_bytes()) is None
+    assert not list((tmp_path / "state" / "images").iterdir())
 
 
 def test_an_image_that_is_no_longer_kept_is_gone_from_the_bucket(bucket: Storage):

@@ -38,7 +38,9 @@ PROBE = "fluxwerk-write-test"
 
 
 class Storage(Protocol):
-    """Where images are kept, under names with forward slashes."""
+    """Where images are kept, under names with forward slashes; one that `blocks` waits for a network."""
+
+    blocks: bool
 
     def put(self, name: str, data: bytes, *, overwrite: bool = False) -> str:
         """Store the bytes whole and return their address.
@@ -77,6 +79,8 @@ class Storage(Protocol):
 
 class Folder:
     """A local folder; every file in it is flushed, and so is the folder."""
+
+    blocks = False
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
@@ -165,6 +169,8 @@ class Folder:
 
 class Bucket:
     """A bucket behind obstore, with an optional prefix."""
+
+    blocks = True
 
     def __init__(self, url: str) -> None:
         try:

@@ -15,6 +15,8 @@ from fluxwerk import Client, ModerationError
 from fluxwerk.cli.gateway import read_key
 from fluxwerk.cli.group import group
 from fluxwerk.errors import InvalidUsageError
+from fluxwerk.protocol.webhook import sign
+from fluxwerk.protocol.wire import dump
 from fluxwerk.server.loopback import loopback
 from fluxwerk.server.state.accounts import Accounts
 from support.process import process
@@ -102,3 +104,42 @@ def test_an_option_of_the_gateway_needs_its_engine(option):
 
 def test_an_option_of_another_engine_is_refused(key_file):
     assert "--weights: needs --engine diffusers" in refused("--upstream-key-file", key_file, "--weights", "x")
+
+
+def test_at_a_public_address_the_service_announces_the_end_of_tasks(key_file):
+    """The service cannot reach that address here, so the test delivers the webhook itself."""
+    accounts = Accounts([UPSTREAM_KEY], Decimal(100))
+    with (
+        loopback(accounts=accounts, pace=lambda _: 2.0) as service,
+        gateway(service, key_file, "--public-url", "https://gateway.invalid") as base,
+    ):
+        answer = httpx2.post(f"{base}/v1/flux-2-pro", json={"prompt": "a fox"}, headers={"x-key": "shop"}).json()
+        assert answer["polling_url"].startswith("https://gateway.invalid/")
+        found: list = []
+        while not found:
+            found = accounts.tasks.all(0.0)
+        hook = found[0].webhook
+        address, _, token = hook.url.rpartition("/")
+        assert address == "https://gateway.invalid/v1/upstream/webhooks"
+        body = dump({"id": found[0].task.id, "status": "Ready"})
+        here = f"{base}/v1/upstream/webhooks"
+
+        def deliver(where: str, secret: str) -> int:
+            return httpx2.post(where, content=body, headers={"x-bfl-signature": sign(body, secret)}).status_code
+
+        assert deliver(f"{here}/{token}", hook.secret) == 200
+        assert deliver(f"{here}/{token}", "another") == 401
+        assert deliver(f"{here}/guessed", hook.secret) == 404
+
+
+def test_without_https_the_gateway_polls(key_file):
+    accounts = Accounts([UPSTREAM_KEY], Decimal(100))
+    with (
+        loopback(accounts=accounts) as service,
+        gateway(service, key_file, "--public-url", "http://127.0.0.1:1") as base,
+    ):
+        httpx2.post(f"{base}/v1/flux-2-pro", json={"prompt": "a fox"}, headers={"x-key": "shop"})
+        found: list = []
+        while not found:
+            found = accounts.tasks.all(0.0)
+    assert found[0].webhook is None

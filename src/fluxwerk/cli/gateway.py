@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import stat
 from pathlib import Path
@@ -10,14 +11,22 @@ from typing import TYPE_CHECKING
 from fluxwerk.errors import Fault, InvalidUsageError
 
 if TYPE_CHECKING:
+    from fluxwerk.client.session import WebhookListener
     from fluxwerk.engines.upstream.engine import UpstreamEngine
     from fluxwerk.engines.upstream.journal import UpstreamJournal
+    from fluxwerk.server.state.store import Store
+    from fluxwerk.webhook import Receiver
 
 OTHERS = 0o077
+RECEIVER_PATH = "/v1/upstream/webhooks"
 
 
 def upstream_engine(
-    journal: UpstreamJournal, url: str | None, key_file: str | None, delivery_hosts: tuple[str, ...] = ()
+    journal: UpstreamJournal,
+    url: str | None,
+    key_file: str | None,
+    delivery_hosts: tuple[str, ...] = (),
+    webhook: WebhookListener | None = None,
 ) -> UpstreamEngine:
     """Create the engine; its key is in the file, or in BFL_API_KEY, and nowhere else."""
     from fluxwerk.client.client import AsyncClient  # noqa: PLC0415
@@ -27,7 +36,22 @@ def upstream_engine(
     if not key:
         hint = "export BFL_API_KEY=..., or name a file with --upstream-key-file"
         raise InvalidUsageError("", faults=[Fault("--engine upstream", None, "needs the service's key", hint)])
-    return UpstreamEngine(AsyncClient(key, base_url=url, delivery_hosts=delivery_hosts), journal)
+    return UpstreamEngine(AsyncClient(key, base_url=url, delivery_hosts=delivery_hosts), journal, webhook=webhook)
+
+
+def receiver(store: Store, public_url: str | None) -> Receiver | None:
+    """Make what receives the service's webhooks at the public address of this server, if that is https.
+
+    All processes of one state sign and are found alike.  A receiver may be asked by anyone: a webhook is a hint to
+    look, and never news.
+    """
+    from fluxwerk.webhook import Receiver  # noqa: PLC0415
+
+    if public_url is None or not public_url.startswith("https://"):
+        return None
+    secret, token = (hmac.digest(store.secret, purpose, "sha256").hex() for purpose in (b"webhooks", b"receiver"))
+    url = f"{public_url.rstrip('/')}{RECEIVER_PATH}"
+    return Receiver(secret, url=url, token=token, accept_secret_header=True)
 
 
 def read_key(file: Path) -> str:

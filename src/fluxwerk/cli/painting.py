@@ -12,6 +12,7 @@ from fluxwerk.cli.local import LocalSettings, local_engine, local_options
 from fluxwerk.errors import Fault, InvalidUsageError
 
 if TYPE_CHECKING:
+    from fluxwerk.client.session import WebhookListener
     from fluxwerk.engines import LiveEngine
     from fluxwerk.server.state.store import Store
 
@@ -58,6 +59,7 @@ def open_engine(
     upstream: str | None,
     upstream_key: str | None,
     delivery_hosts: tuple[str, ...],
+    webhook: WebhookListener | None = None,
     **local: Any,
 ) -> LiveEngine:
     """Create the engine that the options describe; raises `InvalidUsageError` for one that another engine reads."""
@@ -74,7 +76,7 @@ def open_engine(
             from fluxwerk.cli.gateway import upstream_engine  # noqa: PLC0415
             from fluxwerk.server.state.upstream import RowJournal  # noqa: PLC0415
 
-            return upstream_engine(RowJournal(store), upstream, upstream_key, delivery_hosts)
+            return upstream_engine(RowJournal(store), upstream, upstream_key, delivery_hosts, webhook)
         case _:
             from fluxwerk.engines.offline import OfflineEngine  # noqa: PLC0415
             from fluxwerk.engines.threads import live  # noqa: PLC0415

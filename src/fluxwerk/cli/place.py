@@ -8,6 +8,7 @@ from fluxwerk.errors import Fault, InvalidUsageError
 
 if TYPE_CHECKING:
     from fluxwerk.server.state.store import Store
+    from fluxwerk.storage import Storage
 
 
 def open_place(folder: str | None, database: str | None, files: str | None) -> Store:
@@ -18,18 +19,27 @@ def open_place(folder: str | None, database: str | None, files: str | None) -> S
         if folder is not None:
             raise InvalidUsageError("--state and --database exclude each other; use one of them.")
         return open_fleet(database, files)
+    if folder is not None:
+        return DiskStore(folder, files=None if files is None else _checked(files))
     if files is not None:
-        raise InvalidUsageError(
-            "", faults=[Fault("--storage", files, "needs --database", "--state keeps files itself")]
-        )
-    return MemoryStore() if folder is None else DiskStore(folder)
+        hint = "images without the tasks they belong to would never be deleted"
+        raise InvalidUsageError("", faults=[Fault("--storage", files, "needs --state or --database", hint)])
+    return MemoryStore()
+
+
+def _checked(files: str) -> Storage:
+    """Open a place for files, and prove that it can be written before anything is accepted."""
+    from fluxwerk.storage import open_storage  # noqa: PLC0415
+
+    storage = open_storage(files)
+    storage.check()
+    return storage
 
 
 def open_fleet(database: str, files: str | None) -> Store:
     """Open the store that many processes share."""
     from fluxwerk.ledger.postgresql import is_address, shown  # noqa: PLC0415
     from fluxwerk.server.state.fleet import FleetDatabase, FleetStore  # noqa: PLC0415
-    from fluxwerk.storage import open_storage  # noqa: PLC0415
 
     if not is_address(database):
         hint = "such as postgresql://fluxwerk@db.example/fluxwerk"
@@ -37,4 +47,4 @@ def open_fleet(database: str, files: str | None) -> Store:
     if files is None:
         hint = "a folder that every process reaches, or a bucket such as s3://images"
         raise InvalidUsageError("", faults=[Fault("--storage", None, "is required with --database", hint)])
-    return FleetStore(FleetDatabase(database), open_storage(files))
+    return FleetStore(FleetDatabase(database), _checked(files))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fluxwerk import catalog
+from fluxwerk.cli.gateway import RECEIVER_PATH, receiver
 from fluxwerk.cli.painting import engine_options, open_engine
 from fluxwerk.cli.place import open_place
 from fluxwerk.client.proxy import is_loopback
@@ -62,7 +63,7 @@ PACKAGES = "pip install 'fluxwerk[server]'"
     "--storage",
     metavar="DIR|URL",
     envvar="FLUXWERK_STORAGE",
-    help="Folder or bucket for the images of --database, which every process reaches.",
+    help="Folder or bucket for images; with --database every process has to reach it.",
 )
 @click.option(
     "--workers",
@@ -222,7 +223,8 @@ def command(
     _check_public(public_url)
     known_as = dict(map(_alias, aliases))
     store = open_place(state, database, storage)
-    painter = open_engine(store, engine, **settings) if workers or database is None else None
+    hook = receiver(store, public_url) if engine == "upstream" else None
+    painter = open_engine(store, engine, webhook=hook, **settings) if workers or database is None else None
     _log(log_format, prompts=log_prompts)
     hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read
     guard, script = open_guard(networks, hosts), _script(trouble)
@@ -242,9 +244,10 @@ def command(
         redirects=deliver == "redirect",
         caches=cache,
     )
-    app = RequestLog(
-        _checked(build(serving, painter, guard, aliases=known_as), host, names, public_url), prompts=log_prompts
-    )
+    application = build(serving, painter, guard, aliases=known_as)
+    if hook:
+        application.mount(RECEIVER_PATH, hook)
+    app = RequestLog(_checked(application, host, names, public_url), prompts=log_prompts)
     config = _config(app, proxies, breakable=bool(script.rules))
     with _listen(host, port) as listening, suppress(KeyboardInterrupt), closing(store):
         who = "only known keys are accepted" if keys or keyring else "any x-key is accepted"

@@ -83,7 +83,7 @@ class Endpoint:
         self._guard = guard
         self._held = held
         self._fetching = fetching
-        self._driver = FlowDriver(blocks=router.state.store.database.blocks)
+        self._driver = FlowDriver(blocks=router.state.store.blocks)
 
     async def answer(self, request: fastapi.Request) -> Answer:
         """Answer one request: judged by its headers first, then read."""

@@ -55,7 +55,7 @@ class BackgroundWorkers:
         self._engine = engine
         self._guard = guard
         self._served = _served(state, engine, models)
-        self._driver = FlowDriver(blocks=state.store.database.blocks)
+        self._driver = FlowDriver(blocks=state.store.blocks)
         self._rendering: dict[str, asyncio.Task[None]] = {}
         self._delivering: dict[str, asyncio.Task[None]] = {}
         self._shares = Shares(HOST_DELIVERIES, ACCOUNT_DELIVERIES, DELIVERIES)

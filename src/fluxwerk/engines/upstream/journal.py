@@ -53,6 +53,10 @@ class UpstreamJournal(Protocol):
         """Take a slot and write down that a submit is about to leave; `False` if no slot is free."""
         ...
 
+    async def flush(self) -> None:
+        """Come back when what was written so far would survive a power cut."""
+        ...
+
     async def withdraw(self, order: str) -> None:
         """Note that the submit certainly was not accepted, and give its slot back."""
         ...
@@ -89,6 +93,9 @@ class MemoryJournal:
         self._busy[pool.name] += 1
         self._entries[order] = UpstreamEntry(pool.name, self._now())
         return True
+
+    async def flush(self) -> None:
+        """Nothing survives the process."""
 
     async def withdraw(self, order: str) -> None:
         """Forget the intent."""

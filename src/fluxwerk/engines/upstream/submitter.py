@@ -70,6 +70,9 @@ class UpstreamSubmitter:
         pool = Pool(model.pool, model.slots)
         while True:
             await self._take_slot(order, pool, until)
+            # On the disk before the submit leaves: a power cut must not hide that it may be paid.  All orders that
+            # have just got a slot share one flush.
+            await self._journal.flush()
             steps = flow.submit(
                 model,
                 request,
@@ -139,6 +142,7 @@ class UpstreamSubmitter:
             self.trouble = str(refusal)
             raise endings.refused(refusal) from refusal
         await self._journal.accept(order.id, task)
+        await self._journal.flush()
         self.trouble, queue.waves = "", 0
         return task
 

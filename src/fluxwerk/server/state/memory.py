@@ -8,6 +8,8 @@ from threading import Lock
 class MemoryStorage:
     """Objects by name, as long as the process lives; `held` is how many bytes they have together."""
 
+    blocks = False
+
     def __init__(self) -> None:
         self._objects: dict[str, bytes] = {}
         self._lock = Lock()

@@ -55,6 +55,11 @@ class Store:
             found = transaction.one("select value from fact where name = 'secret'")
         self.secret = bytes(found["value"]) if found else b""
 
+    @property
+    def blocks(self) -> bool:
+        """Whether a question may wait for a network, so that an event loop has to ask in a thread."""
+        return self.database.blocks or self.files.blocks
+
     def hand_over(self, transaction: Transaction, job: TaskRecord) -> int | None:  # noqa: ARG002
         """Let workers of other processes know of a task, in the transaction that accepts it; here there are none."""
         return None
@@ -114,9 +119,17 @@ class MemoryStore(Store):
 
 
 class DiskStore(Store):
-    """The store in a folder; raises `InvalidUsageError` when another server uses it, or another release wrote it."""
+    """The store in a folder, or with its `files` elsewhere.
 
-    def __init__(self, folder: str | os.PathLike[str], entropy: Callable[[int], bytes] = os.urandom) -> None:
+    Raises `InvalidUsageError` when another server uses it, or another release wrote it.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        entropy: Callable[[int], bytes] = os.urandom,
+        files: Storage | None = None,
+    ) -> None:
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for private in ("images", "inputs"):
@@ -125,7 +138,7 @@ class DiskStore(Store):
         with ExitStack() as opened:
             self._lock = opened.enter_context(closing(FolderLock(self._folder / f"{DATABASE}.lock")))
             database = opened.enter_context(closing(_open(self._folder / DATABASE)))
-            super().__init__(database, Folder(self._folder), entropy)
+            super().__init__(database, files or Folder(self._folder), entropy)
             self._drop_orphans()
             opened.pop_all()
         self._flush = Flush(database, Path(f"{database.path}-wal"))

@@ -310,6 +310,9 @@ class Tasks:
         return len(queued)
 
     def _render_lost(self) -> None:
+        if self._store.files.blocks:
+            # Asking a bucket about every image would take longer than anybody waits for a start.
+            return
         for row in self._database.ask("select id, image, image_bytes from task where word = 'Ready'"):
             if self._store.size(row["image"]) != row["image_bytes"]:
                 with self._database.write() as transaction:

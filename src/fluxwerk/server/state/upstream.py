@@ -65,10 +65,11 @@ class RowJournal:
 
     async def intend(self, order: str, pool: Pool) -> bool:
         """Take a slot of the account, if one is free over all machines; raises `ConflictError`."""
-        granted = await self._do(lambda: self._intend(order, pool))
-        # On the disk before the submit leaves: a power cut must not hide that it may be paid.
+        return await self._do(lambda: self._intend(order, pool))
+
+    async def flush(self) -> None:
+        """Come back when the rows are on the disk."""
         await self._store.flushed()
-        return granted
 
     async def withdraw(self, order: str) -> None:
         """Forget the intent."""
@@ -77,7 +78,6 @@ class RowJournal:
     async def accept(self, order: str, task: Task) -> None:
         """Keep the task, and book what the service says that it costs."""
         await self._do(lambda: self._accept(order, task))
-        await self._store.flushed()
 
     async def doubt(self, order: str, reason: str) -> None:
         """Keep the reason until a person settles it."""
