@@ -282,6 +282,12 @@ def test_the_answer_names_cost_and_tasks(server):
     assert len(answer.headers["x-fluxwerk-tasks"].split(",")) == 2
 
 
+def test_the_priority_of_a_request_reaches_its_submits(server):
+    headers = {**KEY, "x-fluxwerk-priority": "1000"}
+    answer = httpx2.post(f"{server}/v1/images/generations", json={"prompt": "x"}, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "X-Fluxwerk-Priority")
+
+
 def test_what_a_program_asks_first_does_not_fail(server):
     answer = httpx2.options(f"{server}/v1/images/generations")
     assert (answer.status_code, answer.headers["allow"]) == (204, "OPTIONS, POST")

@@ -25,7 +25,8 @@ from fluxwerk.server.state.accounts import digest_of
 from fluxwerk.types import Call, Flow, HttpRequest, Json, Outcome, Request, Response, Status, Task
 
 BUSY = 429
-TRACE = ("traceparent", "tracestate")
+# What a client may send to its submits through a door.
+HANDED_ON = ("traceparent", "tracestate", "x-fluxwerk-priority")
 # Seconds between two polls of a task: few at first, for engines that answer at once.
 FIRST_POLL, GROWTH, LONGEST_POLL = 0.02, 1.5, 0.5
 # The model of a client that names none, if the engine serves it.
@@ -84,8 +85,8 @@ class Visit:
 
     def ask(self, method: str, path: str, body: bytes = b"", extra: Mapping[str, str] | None = None) -> Flow[Response]:
         """Ask this server in the client's name; raises `RefusedError`."""
-        traced = {name: self.request.headers[name] for name in TRACE if name in self.request.headers}
-        headers = {"x-key": self.request.key, **traced, **(extra or {})}
+        handed_on = {name: self.request.headers[name] for name in HANDED_ON if name in self.request.headers}
+        headers = {"x-key": self.request.key, **handed_on, **(extra or {})}
         return refusal.check((yield Call(HttpRequest(method, f"{self.request.origin}{path}", body, headers=headers))))
 
     def served(self) -> Flow[list[str]]:
