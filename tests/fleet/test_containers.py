@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import httpx2
 import pytest
 import yaml
 
 from fluxwerk import Client
+from fluxwerk.cli.group import group
 from support.shelf import open_shelf
 
 pytest.importorskip("obstore", reason="the extra storage is not installed")
@@ -129,3 +131,29 @@ def test_every_secret_has_to_be_given():
     for name in SECRETS:
         assert re.findall(rf"\$\{{{name}(.)", text), name
         assert set(re.findall(rf"\$\{{{name}(.)", text)) == {":"}
+
+
+def sketches() -> list[dict]:
+    text = (ROOT / "docs" / "how-to" / "fleet.md").read_text(encoding="utf-8")
+    return list(yaml.safe_load_all(re.search(r"```yaml\n(.+?)```", text, re.DOTALL)[1]))
+
+
+def test_the_sketch_for_kubernetes_calls_commands_that_exist():
+    kinds = [one["kind"] for one in sketches()]
+    assert kinds == ["Deployment", "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget"]
+    for one in sketches()[:2]:
+        (container,) = one["spec"]["template"]["spec"]["containers"]
+        name, *words = container["args"]
+        command = group.get_command(click.Context(group), name)
+        options = {option for param in command.params for option in param.opts}
+        assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_a_worker_tells_its_counts(database, tmp_path):
+    port = free_port()
+    place = ["--database", database, "--storage", str(tmp_path), "--metrics-port", str(port)]
+    with running(["fluxwerk", "worker", "--engine", "offline", *place], {}) as line:
+        assert "flux-2-pro" in line
+        text = httpx2.get(f"http://127.0.0.1:{port}/metrics").text
+    assert "# TYPE fluxwerk_render_seconds histogram" in text
+    assert "fluxwerk_worker_heartbeat_age_seconds{" in text

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import time
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fluxwerk.cli.painting import engine_options, open_engine
+from fluxwerk.errors import Fault, InvalidUsageError
 
 if TYPE_CHECKING:
     from fluxwerk.server.state.state import ServerState
@@ -54,6 +55,15 @@ DRAIN_LOOK = 0.1
     metavar="HOST",
     help="Host that may receive webhooks over plain http; may be repeated.",
 )
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Port at which GET /metrics answers.")
+@click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Address of --metrics-port.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["json", "text"]),
+    default="text",
+    show_default=True,
+    help="Write warnings as JSON or as text.",
+)
 @click.option("--webhook-secret-header", is_flag=True, help="Also send the secret itself as X-Webhook-Secret.")
 def command(
     engine: str,
@@ -66,6 +76,9 @@ def command(
     drain: float,
     networks: tuple[str, ...],
     hosts: tuple[str, ...],
+    metrics_port: int | None,
+    metrics_host: str,
+    log_format: str,
     webhook_secret_header: bool,
     **settings: Any,
 ) -> None:
@@ -77,13 +90,14 @@ def command(
     """  # noqa: D301
     from fluxwerk.cli.place import open_fleet  # noqa: PLC0415
     from fluxwerk.cli.serve import check_packages, open_guard  # noqa: PLC0415
+    from fluxwerk.server import requestlog  # noqa: PLC0415
     from fluxwerk.server.state.accounts import Accounts  # noqa: PLC0415
     from fluxwerk.server.state.state import ServerState  # noqa: PLC0415
     from fluxwerk.server.state.webhooks import WebhookPolicy  # noqa: PLC0415
     from fluxwerk.server.workers import BackgroundWorkers  # noqa: PLC0415
 
     check_packages()
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    requestlog.configure(log_format)
     hosts = tuple(host.lower() for host in hosts)
     with closing(open_fleet(database, storage)) as store:
         painter = open_engine(store, engine, **settings)
@@ -96,7 +110,32 @@ def command(
             policy=WebhookPolicy(frozenset(hosts), networks, webhook_secret_header),
         )
         workers = BackgroundWorkers(state, painter, open_guard(networks, hosts), _named(models))
-        asyncio.run(_work(workers, state, drain))
+        with _metrics(state, metrics_host, metrics_port):
+            asyncio.run(_work(workers, state, drain))
+
+
+@contextmanager
+def _metrics(state: ServerState, host: str, port: int | None) -> Generator[None]:
+    """Answer `GET /metrics` in a thread, if there is a port for it."""
+    from prometheus_client import start_http_server  # noqa: PLC0415
+
+    from fluxwerk.server.handlers.metrics import registry_of  # noqa: PLC0415
+
+    if port is None:
+        yield
+        return
+    try:
+        server, thread = start_http_server(port, host, registry_of(state))
+    except OSError as trouble:
+        hint = "choose another port"
+        fault = Fault("--metrics-port", port, f"cannot listen on {host}:{port}: {trouble.strerror}", hint)
+        raise InvalidUsageError("", faults=[fault]) from None
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 async def _work(workers: BackgroundWorkers, state: ServerState, drain: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -71,6 +72,11 @@ class UpstreamEngine(FullAbilities):
         self._account_trouble = ""
         self._abandoned: set[asyncio.Task[None]] = set()
 
+    @property
+    def errors(self) -> Counter[str]:
+        """What the service, or the way to it, has done wrong since the start, by the name of the error."""
+        return self._submitter.errors
+
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
         """Watch the account for as long as the context lasts."""
@@ -123,9 +129,11 @@ class UpstreamEngine(FullAbilities):
                 await self._end(order, UpstreamResult(status.cost, status.seed, status.prompt))
                 return await self._download(status, until)
             except TaskFailedError as error:
+                self.errors[type(error).__name__] += 1
                 await self._end(order, UpstreamResult(error.cost))
                 raise endings.failed(error) from error
             except (UntrustedURLError, *PASSING) as error:
+                self.errors[type(error).__name__] += 1
                 failures, dead = failures + 1, dead + isinstance(error, LinkExpiredError)
                 pause = retry.backoff(failures)
                 passes = not isinstance(error, UntrustedURLError) and dead < DEAD_LINKS

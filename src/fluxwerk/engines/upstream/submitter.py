@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -52,6 +52,8 @@ class UpstreamSubmitter:
         self._pools: dict[str, _PoolQueue] = defaultdict(_PoolQueue)
         # Why the service took nothing lately, for people; empty while it takes submits.
         self.trouble = ""
+        # What the service, or the way to it, has done wrong since the start, by the name of the error.
+        self.errors: Counter[str] = Counter()
 
     def is_crowded(self, pool: str) -> bool:
         """Whether an order waits for a slot."""
@@ -126,15 +128,18 @@ class UpstreamSubmitter:
             task = await drive_async(steps, self._client.send, WALL.now() + ANSWER_SECONDS)
         except (ConnectionFailedError, RateLimitError) as back:
             # It never left, or the service takes nothing now.
+            self.errors[type(back).__name__] += 1
             await self._journal.withdraw(order.id)
             self.trouble = str(back)
             queue.cool(back.retry_after if isinstance(back, RateLimitError) else None)
             return None
         except InDoubtError as lost:
+            self.errors[type(lost).__name__] += 1
             await self._journal.doubt(order.id, str(lost))
             queue.look.set()
             raise endings.in_doubt() from lost
         except (APIStatusError, InvalidUsageError) as refusal:
+            self.errors[type(refusal).__name__] += 1
             await self._journal.withdraw(order.id)
             queue.look.set()
             if again:

@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, gener
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from fluxwerk.engines import Abilities
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state.figures import Figures
 from fluxwerk.server.state.metrics import PARTS, Metrics
@@ -25,9 +26,15 @@ WORDS = {
 
 def metrics(state: ServerState, _: ServerRequest) -> Response:
     """Write everything that is counted."""
+    headers = {"content-type": CONTENT_TYPE_PLAIN_0_0_4}
+    return Response(200, headers, generate_latest(registry_of(state)))
+
+
+def registry_of(state: ServerState) -> CollectorRegistry:
+    """Return what a server of metrics reads."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(StateCollector(state))
-    return Response(200, {"content-type": CONTENT_TYPE_PLAIN_0_0_4}, generate_latest(registry))
+    return registry
 
 
 class StateCollector(Collector):
@@ -39,6 +46,7 @@ class StateCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield each family with its values of this moment."""
         yield from _counted(self._state.metrics)
+        yield _upstream_errors(self._state.abilities)
         yield from _shared(Figures(self._state.store.database), self._state.clock())
 
 
@@ -48,12 +56,18 @@ def _counted(counts: Metrics) -> Iterator[Metric]:
     yield _counter("refused", "answers above 399, by HTTP status", "status", counts.refused)
     yield _counter("ended", "tasks that ended, by status", "status", counts.ended)
     yield _counter("webhooks", "webhooks, delivered or dropped", "state", counts.webhooks)
-    yield _counter("upstream_errors", "errors of the service behind, by kind", "kind", counts.upstream_errors)
     for part in PARTS:
         family = HistogramMetricFamily(f"{PREFIX}{part}_seconds", WORDS[part], labels=["model"])
         for model, durations in sorted(counts.seconds[part].items()):
             family.add_metric([model], durations.buckets(), durations.sum)
         yield family
+
+
+def _upstream_errors(abilities: Abilities) -> Metric:
+    from fluxwerk.engines.upstream.engine import UpstreamEngine  # noqa: PLC0415  (a client, which few servers need)
+
+    counts = abilities.errors if isinstance(abilities, UpstreamEngine) else {}
+    return _counter("upstream_errors", "errors of the service behind, by kind", "kind", counts)
 
 
 def _shared(figures: Figures, now: float) -> Iterator[Metric]:

@@ -43,7 +43,6 @@ class Metrics:
         self.refused: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
         self.webhooks: Counter[str] = Counter()
-        self.upstream_errors: Counter[str] = Counter()
         self.seconds: dict[Part, defaultdict[str, Durations]] = {part: defaultdict(Durations) for part in PARTS}
 
     def observe(self, part: Part, model: str, seconds: float) -> None:
