@@ -249,6 +249,23 @@ def test_an_account_without_credits_charges_nothing_and_says_so():
         assert KEY not in str(engine.health())
 
 
+@pytest.mark.parametrize(
+    ("rule", "kind"),
+    [
+        (FaultRule(on="submit", do="status", status=429, retry_after=0, first=1), "RateLimitError"),
+        (FaultRule(on="submit", do="reset", accepted=True, first=1), "InDoubtError"),
+        (FaultRule(on="submit", do="fail"), "TaskFailedError"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.do,
+)
+def test_what_the_service_did_wrong_is_counted_by_its_kind(rule, kind):
+    with Scene(rule) as scene:
+        engine = scene.engine()
+        scene.paint(ORDER, engine=engine)
+
+        assert engine.errors == {kind: 1}
+
+
 def test_a_key_that_the_service_refuses_is_the_operators_matter():
     with Scene() as scene:
         [ended] = scene.paint(ORDER, engine=scene.engine("another-key"))
