@@ -71,7 +71,7 @@ _OPTIONS = (
     click.option(
         "--env-file",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="File with BFL_API_KEY, read if the variable is not set; .env in this folder by default.",
+        help="File with BFL_API_KEY, read without the variable; .env in this folder by default, then the keyring.",
     ),
 )
 _TIMEOUT = click.option(
@@ -104,7 +104,7 @@ def connected(connection: Connection, on_event: OnEvent = ignore_event) -> Gener
         ):
             yield c
         return
-    key = os.environ.get("BFL_API_KEY") or _key_from_file(connection.env_file)
+    key = _stored_key(connection.env_file)
     with Client(
         key,
         region=connection.region,
@@ -129,7 +129,7 @@ def connected_async(connection: Connection) -> Generator[Any]:
         with _loopback() as base:
             yield AsyncClient(OFFLINE_KEY, base_url=base, timeout=connection.timeout, history=history)
         return
-    key = os.environ.get("BFL_API_KEY") or _key_from_file(connection.env_file)
+    key = _stored_key(connection.env_file)
     yield AsyncClient(
         key,
         region=connection.region,
@@ -165,6 +165,16 @@ def _loopback() -> Generator[str]:
                 f"--offline needs the package {missing.name}. Install it: pip install 'fluxwerk[all]'"
             ) from None
         yield base
+
+
+def _stored_key(given: Path | None) -> str | None:
+    """Read the key from the environment, a file, or the keyring, in this order."""
+    key = os.environ.get("BFL_API_KEY") or _key_from_file(given)
+    if key:
+        return key
+    from fluxwerk.cli.keychain import read_keyring  # noqa: PLC0415  (only without another key)
+
+    return read_keyring()
 
 
 def _key_from_file(given: Path | None) -> str | None:

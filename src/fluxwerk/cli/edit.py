@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from fluxwerk.cli.completion import complete_models
 from fluxwerk.cli.connection import Connection, connection_options
 from fluxwerk.cli.creation import creation_options, make
 from fluxwerk.cli.usage import PromptCommand
@@ -39,7 +40,12 @@ def _show_recipes(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     help="Image to change, or to call image 1, image 2 … in the prompt; may be repeated.",
 )
 @click.option(
-    "-m", "--model", default=DEFAULT_MODEL, show_default=True, help="Name of the model; `fluxwerk models` lists them."
+    "-m",
+    "--model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    shell_complete=complete_models,
+    help="Name of the model; `fluxwerk models` lists them.",
 )
 @click.option("--width", type=int, help="Width of the image in pixels; by default that of the first input image.")
 @click.option("--height", type=int, help="Height of the image in pixels; by default that of the first input image.")

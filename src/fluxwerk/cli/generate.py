@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from fluxwerk.cli.completion import complete_models
 from fluxwerk.cli.connection import Connection, connection_options
 from fluxwerk.cli.creation import creation_options, make
 from fluxwerk.cli.series import LONGEST_SERIES
@@ -17,7 +18,12 @@ from fluxwerk.client.base import DEFAULT_MODEL
 @click.command("generate", cls=PromptCommand)
 @click.argument("prompt")
 @click.option(
-    "-m", "--model", default=DEFAULT_MODEL, show_default=True, help="Name of the model; `fluxwerk models` lists them."
+    "-m",
+    "--model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    shell_complete=complete_models,
+    help="Name of the model; `fluxwerk models` lists them.",
 )
 @click.option("--width", type=int, help="Width of the image in pixels.")
 @click.option("--height", type=int, help="Height of the image in pixels.")

@@ -12,12 +12,16 @@ from fluxwerk.cli.usage import Group
 
 # name: (module, one line of help)
 COMMANDS = {
+    "init": ("init", "Ask for the API key and keep it."),
+    "doctor": ("doctor", "Look for what stands in the way of an image."),
     "generate": ("generate", "Make an image from a prompt."),
     "edit": ("edit", "Change one or more images by a prompt."),
     "fill": ("fill", "Repaint what a mask covers."),
     "wait": ("wait", "Collect the image of a task that was submitted before."),
     "batch": ("batch", "Make many images from a manifest; a crash loses none."),
     "costs": ("costs", "Show what a batch has cost."),
+    "history": ("history", "List the images of the ledgers in a folder."),
+    "show": ("show", "Show an image and where it came from."),
     "replay": ("replay", "Rebuild the request of an image."),
     "lint": ("lint", "Give advice on a prompt, with mends; sends nothing."),
     "choose": ("choose", "Recommend a model for a wish, with reasons and price."),
@@ -33,6 +37,7 @@ COMMANDS = {
     "webhook": ("webhook", "Receive, verify and sign webhooks by hand."),
     "keys": ("keys", "Create, list and revoke the keys of your own server."),
     "tasks": ("tasks", "Settle the tasks of a gateway that are in doubt."),
+    "completion": ("completion", "Print the script that completes commands in a shell."),
 }
 EPILOG = "Exit codes: 0 done, " + ", ".join(f"{code} {words}" for code, words in EXITS) + "."
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from fluxwerk.cli.completion import complete_models
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.creation import json_option
 from fluxwerk.client.base import DEFAULT_MODEL
@@ -20,7 +21,8 @@ from fluxwerk.types import Json
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
 @click.option("-f", "--file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
               help="A text file with a prompt a line; - reads stdin.")  # fmt: skip
-@click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, help="The model that the prompts are for.")
+@click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, shell_complete=complete_models,
+              help="The model that the prompts are for.")  # fmt: skip
 @click.option("-i", "--images", type=click.IntRange(min=0), default=0, help="How many reference images go with them.")
 @click.option("--fix", is_flag=True, help="Print the prompts with every mend, and what is left to do on stderr.")
 @json_option

@@ -8,6 +8,7 @@ import click
 
 from fluxwerk import catalog
 from fluxwerk.catalog.rows import Model, Option, Price
+from fluxwerk.cli.completion import complete_models
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.creation import json_option
 from fluxwerk.types import Json
@@ -17,7 +18,7 @@ WIDTH = 120
 
 
 @click.command("models")
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=complete_models)
 @json_option
 def command(model: str | None, *, as_json: bool) -> None:
     """List the models, or show the options of one MODEL."""

@@ -9,6 +9,7 @@ import click
 from fluxwerk import catalog, imagefile
 from fluxwerk.catalog import prices
 from fluxwerk.catalog.sizes import Size
+from fluxwerk.cli.completion import complete_models
 from fluxwerk.cli.console import money, put_json
 from fluxwerk.cli.creation import json_option
 from fluxwerk.errors import Fault, InvalidUsageError
@@ -18,7 +19,7 @@ HEAD = 1024 * 1024
 
 
 @click.command("price")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @click.option(
     "--width", type=click.IntRange(min=1), help="In pixels; by default that of the first input image, or 1024."
 )
