@@ -1,0 +1,170 @@
+"""A fleet whose processes die: nothing is lost, nothing is charged twice, and no late worker changes anything.
+
+`FLUXWERK_FLEET_TASKS` makes the first test longer than it is in CI.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+from queue import Queue
+
+from fluxwerk.engines.offline import OfflineEngine
+from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.fleet import FleetDatabase, FleetStore
+from fluxwerk.server.state.task import TaskRecord
+from fluxwerk.storage import Folder
+from support.fleet import Crowd, Fleet, fleet, submit
+from support.postgres import PostgresServer
+from support.receiver import receiving
+
+TASKS = int(os.environ.get("FLUXWERK_FLEET_TASKS", "150"))
+ACCOUNTS = 4
+SLOTS = 24
+COST = Decimal(3)
+
+
+def settled(fleet: Fleet) -> tuple[list[TaskRecord], FleetStore]:
+    store = FleetStore(FleetDatabase(fleet.database), Folder(fleet.folder / "files"))
+    return Accounts(store=store).tasks.all(0.0), store
+
+
+def most_at_once(jobs: list[TaskRecord]) -> int:
+    """Return how many tasks of one account held slots at the same moment."""
+    most = 0
+    for account in {job.account for job in jobs}:
+        own = [job for job in jobs if job.account == account]
+        moments = sorted([(job.accepted, 1) for job in own] + [(job.ready_at, -1) for job in own])
+        held = 0
+        for _, change in moments:
+            held += change
+            most = max(most, held)
+    return most
+
+
+def assert_all_is_well(fleet: Fleet, crowd: Crowd, got: Queue) -> None:
+    assert crowd.troubles == []
+    assert Counter(crowd.ended.values()) == {"Ready": len(crowd.ended)}
+    jobs, store = settled(fleet)
+    own = [job for job in jobs if job.order.prompt.startswith("image")]
+    assert {job.task.id for job in own} == set(crowd.tasks)
+    assert len({job.order.prompt for job in own}) == len(own), "no order was taken twice"
+    engine = OfflineEngine()
+    for job in own:
+        assert store.image(job.image) == engine.render(job.order)
+    spent = store.database.ask("select sum(spent) as spent from account")[0]["spent"]
+    assert spent == sum(int(job.task.cost * 1_000_000) for job in jobs)
+    assert most_at_once(jobs) <= SLOTS
+    files = [file for file in (fleet.folder / "files" / "images").rglob("*") if file.is_file()]
+    told: set[str] = set()
+    until = time.monotonic() + 60
+    while told < set(crowd.tasks) and time.monotonic() < until:
+        told.add(json.loads(got.get(timeout=60)[1])["id"])
+    assert told == set(crowd.tasks)
+    assert len(files) <= len(jobs) + 50, "late images are removed, and killed workers leave at most what they had begun"
+    store.close()
+
+
+class Reaper(threading.Thread):
+    """Kills a process of a fleet every second and starts it again; one worker is stopped for 20 s instead.
+
+    On a machine where a start takes long it waits, so that never more than two are down.
+    """
+
+    def __init__(self, fleet: Fleet, seed: int) -> None:
+        super().__init__()
+        self._fleet = fleet
+        self._dice = random.Random(seed)
+        self.ending = threading.Event()
+        self.kills = 0
+
+    def run(self) -> None:
+        stopped, *others = self._fleet.workers
+        stopped.send(signal.SIGSTOP)
+        began = time.monotonic()
+        while not self.ending.wait(1.0):
+            if stopped not in others and time.monotonic() - began > 20:
+                stopped.send(signal.SIGCONT)
+                others.append(stopped)
+            alive = [one for one in (*self._fleet.servers, *others) if one.is_up]
+            if len(alive) + 2 < len(self._fleet.servers) + len(others):
+                continue
+            victim = self._dice.choice(alive)
+            victim.kill()
+            victim.start()
+            self.kills += 1
+        stopped.send(signal.SIGCONT)
+
+
+def test_every_task_ends_once_while_processes_die(database: str, tmp_path: Path) -> None:
+    with receiving() as (hook, got), fleet(database, tmp_path, 3, 4) as running:
+        crowd, reaper = Crowd(running.bases, TASKS, ACCOUNTS, hook), Reaper(running, seed=7)
+        reaper.start()
+        crowd.run()
+        reaper.ending.set()
+        reaper.join()
+        assert reaper.kills > 3
+        assert_all_is_well(running, crowd, got)
+
+
+def test_a_worker_that_was_stopped_finds_its_tasks_gone(database: str, tmp_path: Path) -> None:
+    """What a stopped worker had begun ends elsewhere, and what it brings late is discarded."""
+    with receiving() as (hook, got), fleet(database, tmp_path, 1, 1) as running:
+        slow = running.workers[0]
+        crowd = Crowd(running.bases, 12, 1, hook)
+        clients = threading.Thread(target=crowd.run)
+        clients.start()
+        until = time.monotonic() + 30
+        while not crowd.tasks and time.monotonic() < until:
+            time.sleep(0.01)  # until the first task is accepted
+        slow.send(signal.SIGSTOP)
+        running.add_worker()
+        clients.join()
+        slow.send(signal.SIGCONT)
+        assert slow.end() == 0
+        assert_all_is_well(running, crowd, got)
+
+
+def test_nothing_is_lost_when_the_database_restarts(server: PostgresServer, database: str, tmp_path: Path) -> None:
+    with receiving() as (hook, got), fleet(database, tmp_path, 2, 2) as running:
+        crowd = Crowd(running.bases, 60, 2, hook)
+        clients = threading.Thread(target=crowd.run)
+        clients.start()
+        for _ in range(2):
+            time.sleep(2)  # while tasks are accepted and rendered
+            server.stop("immediate")
+            server.start()
+        clients.join()
+        assert_all_is_well(running, crowd, got)
+
+
+def test_a_server_and_a_worker_end_in_good_order(database: str, tmp_path: Path) -> None:
+    """While others go on, a SIGTERM ends a server and a worker, as in a deployment, and nothing is lost."""
+    with receiving() as (hook, got), fleet(database, tmp_path, 2, 2) as running:
+        crowd = Crowd(running.bases, 40, 2, hook)
+        clients = threading.Thread(target=crowd.run)
+        clients.start()
+        running.add_worker()
+        assert running.workers[0].end() == 0
+        assert running.servers[0].end() == 0
+        running.servers[0].start()
+        clients.join()
+        assert_all_is_well(running, crowd, got)
+
+
+def test_a_model_without_a_worker_is_a_503_that_says_so(database: str, tmp_path: Path) -> None:
+    with fleet(database, tmp_path, 1, 1) as running:
+        running.workers[0].end()
+        until = time.monotonic() + 20
+        answer = submit(running.bases[0], "key", {"prompt": "x"})
+        while answer.status_code == 200 and time.monotonic() < until:
+            answer = submit(running.bases[0], "key", {"prompt": "x"})
+        assert (answer.status_code, answer.json()["error"]) == (503, "no_worker")
+        assert "No worker serves flux-2-pro" in answer.json()["message"]

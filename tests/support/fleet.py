@@ -1,0 +1,189 @@
+"""A fleet of real processes over one PostgreSQL: servers and workers that are killed, stopped and started again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+
+PRO = "/v1/flux-2-pro"
+# Seconds after which a client gives a fleet up.
+PATIENCE = 180.0
+
+
+@dataclass
+class FleetProcess:
+    """A server or a worker that can be started again with the same command."""
+
+    command: list[str]
+    log: Path
+    running: subprocess.Popen | None = None
+    before: int = 0
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it has said since its start that it serves or renders."""
+        return b"fluxwerk " in self.log.read_bytes()[self.before :]
+
+    def start(self) -> None:
+        self.before = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as log:
+            environment = {**os.environ, "no_proxy": "*"}
+            self.running = subprocess.Popen(self.command, stderr=log, stdout=log, env=environment)
+
+    def send(self, number: int) -> None:
+        self.running.send_signal(number)
+
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
+        self.running.wait()
+
+    def end(self, patience: float = 60) -> int:
+        self.send(signal.SIGTERM)
+        return self.running.wait(patience)
+
+
+@dataclass
+class Fleet:
+    """Servers and workers with one database and one folder."""
+
+    database: str
+    folder: Path
+    options: tuple[str, ...] = ("--allow-network", "127.0.0.0/8")
+    servers: list[FleetProcess] = field(default_factory=list)
+    workers: list[FleetProcess] = field(default_factory=list)
+    bases: list[str] = field(default_factory=list)
+
+    def add_server(self, *options: str) -> FleetProcess:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.bases.append(f"http://127.0.0.1:{port}")
+        made = self._process("serve", "--workers", "0", "--port", str(port), *options)
+        self.servers.append(made)
+        return made
+
+    def add_worker(self, *options: str) -> FleetProcess:
+        made = self._process("worker", *options)
+        self.workers.append(made)
+        return made
+
+    def wait(self, patience: float = 60) -> None:
+        """Come back when every server answers, and a worker renders."""
+        until = time.monotonic() + patience
+        for base in self.bases:
+            while True:
+                try:
+                    if submit(base, "waiting", {"prompt": "x", "width": 64, "height": 64}).status_code == 200:
+                        break
+                except httpx2.TransportError:
+                    pass
+                assert time.monotonic() < until, f"{base} does not come up"
+                time.sleep(0.1)  # a process starts in its own time
+
+    def kill(self) -> None:
+        for one in (*self.servers, *self.workers):
+            if one.running is not None and one.running.poll() is None:
+                one.kill()
+
+    def _process(self, command: str, *options: str) -> FleetProcess:
+        place = ("--database", self.database, "--storage", str(self.folder / "files"))
+        number = len(self.servers) + len(self.workers)
+        words = [sys.executable, "-m", "fluxwerk", command, *place, *self.options, *options]
+        made = FleetProcess(words, self.folder / f"{command}-{number}.log")
+        made.start()
+        return made
+
+
+def submit(base: str, key: str, body: dict, identity: str | None = None) -> httpx2.Response:
+    """Send one submit; the connection is new, as after any crash."""
+    headers = {"x-key": key} | ({"idempotency-key": identity} if identity else {})
+    return httpx2.post(base + PRO, json=body, headers=headers, timeout=30)
+
+
+class Crowd:
+    """Clients that submit tasks and wait for them, and ask another server whenever one does not answer."""
+
+    def __init__(self, bases: list[str], tasks: int, accounts: int, webhook: str) -> None:
+        self._bases = bases
+        self._webhook = webhook
+        self._orders = [(f"account-{number % accounts}", number) for number in range(tasks)]
+        self._lock = threading.Lock()
+        self.tasks: dict[str, str] = {}
+        self.ended: dict[str, str] = {}
+        self.troubles: list[str] = []
+
+    def run(self, threads: int = 16) -> None:
+        """Work until every task has ended."""
+        workers = [threading.Thread(target=self._work, args=(number,)) for number in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+    def _work(self, number: int) -> None:
+        dice = random.Random(number)
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            with self._lock:
+                if not self._orders:
+                    return
+                account, order = self._orders.pop()
+            body = {"prompt": f"image {order}", "seed": order, "width": 64, "height": 64, "webhook_url": self._webhook}
+            identity = self._submitted(dice, until, account, body, f"order-{order}")
+            if identity is not None:
+                self.tasks[identity] = account
+                self.ended[identity] = self._waited(dice, until, identity)
+
+    def _submitted(self, dice: random.Random, until: float, account: str, body: dict, once: str) -> str | None:
+        while time.monotonic() < until:
+            try:
+                answer = submit(dice.choice(self._bases), account, body, once)
+            except httpx2.TransportError:
+                time.sleep(0.1)  # a server that is killed comes back
+                continue
+            if answer.status_code == 200:
+                return answer.json()["id"]
+            if answer.status_code not in (409, 429, 500, 503):
+                self.troubles.append(answer.text)
+                return None
+            time.sleep(0.2)  # as a polite client
+        self.troubles.append(f"{once} was never accepted")
+        return None
+
+    def _waited(self, dice: random.Random, until: float, identity: str) -> str:
+        while time.monotonic() < until:
+            try:
+                answer = httpx2.get(f"{dice.choice(self._bases)}/v1/get_result", params={"id": identity}, timeout=30)
+            except httpx2.TransportError:
+                time.sleep(0.1)  # a server that is killed comes back
+                continue
+            if answer.status_code == 200 and answer.json()["status"] != "Pending":
+                return answer.json()["status"]
+            time.sleep(0.2)  # as a polite client
+        return "never"
+
+
+@contextmanager
+def fleet(database: str, folder: Path, servers: int, workers: int) -> Iterator[Fleet]:
+    """Start a fleet; whatever of it runs at the end is killed."""
+    made = Fleet(database, folder)
+    try:
+        for _ in range(servers):
+            made.add_server()
+        for _ in range(workers):
+            made.add_worker()
+        made.wait()
+        yield made
+    finally:
+        made.kill()
