@@ -2,6 +2,7 @@
 
 Run by hand, on a quiet machine: python bench/server.py [seconds].  Each server runs in a process of its own, and eight
 connections ask it in turn; a ratio is the server's rate by that of a route that answers the same JSON from a constant.
+With an empty PostgreSQL database in FLUXWERK_DATABASE it is measured too.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ import fastapi
 import uvicorn
 
 from fluxwerk.engines.offline import OfflineEngine
+from fluxwerk.ledger.postgresql import is_address
 from fluxwerk.server.app import build
 from fluxwerk.server.loopback import config_of
 from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.fleet import FleetDatabase, FleetStore
+from fluxwerk.server.state.memory import MemoryStorage
 from fluxwerk.server.state.state import ServerState
-from fluxwerk.server.state.store import DiskStore
+from fluxwerk.server.state.store import DiskStore, Store
 
 CONNECTIONS = 8
 BODY = json.dumps({"prompt": "fluxwerk:pending-forever", "width": 64, "height": 64})
@@ -52,9 +56,15 @@ def bare(listening: socket.socket) -> None:
 
 
 def ours(listening: socket.socket, folder: str | None = None) -> None:
-    accounts = Accounts(store=DiskStore(folder)) if folder else Accounts()
+    accounts = Accounts(store=store_at(folder) if folder else None)
     state = ServerState(accounts, time.time)
     uvicorn.Server(config_of(build(state, OfflineEngine()), log_level="error")).run([listening])
+
+
+def store_at(place: str) -> Store:
+    if not is_address(place):
+        return DiskStore(place)
+    return FleetStore(FleetDatabase(place), MemoryStorage())
 
 
 def rate(port: int, seconds: float, ask: Callable[[HTTPConnection], None]) -> float:
@@ -115,7 +125,9 @@ def main() -> None:
     base = measured(bare, seconds)
     print(f"  {'bare FastAPI route':22} {base[0]:7.0f} submits/s {base[1]:7.0f} polls/s")
     with tempfile.TemporaryDirectory() as folder:
-        for name, given in (("memory", ()), ("--state", (folder,))):
+        database = os.environ.get("FLUXWERK_DATABASE")
+        places = [("memory", ()), ("--state", (folder,)), *([("--database", (database,))] if database else [])]
+        for name, given in places:
             found = measured(ours, seconds, *given)
             ratios = f"{found[0] / base[0]:.2f} and {found[1] / base[1]:.2f} of it"
             print(f"  {name:22} {found[0]:7.0f} submits/s {found[1]:7.0f} polls/s   {ratios}")

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fluxwerk.errors import InvalidUsageError
+from fluxwerk.errors import InvalidUsageError, StorageError
 from fluxwerk.storage import Folder, save
 
 
@@ -145,3 +145,14 @@ def test_a_folder_that_cannot_be_is_refused_by_its_check(tmp_path, root, reason)
         Folder(tmp_path / root).check()
     Folder(tmp_path / "new").check()
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_what_is_removed_is_gone_and_may_be_gone_already(tmp_path):
+    folder = Folder(tmp_path)
+    folder.put("a/fox.png", b"1")
+    folder.remove("a/fox.png")
+    folder.remove("a/fox.png")
+    assert folder.get("a/fox.png") is None
+    folder.put("b/fox.png", b"1")
+    with pytest.raises(StorageError, match="cannot be removed"):
+        folder.remove("b")

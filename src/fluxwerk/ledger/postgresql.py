@@ -35,7 +35,7 @@ class PostgresDatabase:
 
     blocks = True
 
-    def __init__(self, url: str, connections: int = CONNECTIONS) -> None:
+    def __init__(self, url: str, connections: int = CONNECTIONS, timeout: float = CONNECTION_TIMEOUT) -> None:
         try:
             import psycopg  # noqa: PLC0415  (an extra)
             from psycopg.rows import dict_row  # noqa: PLC0415
@@ -53,7 +53,7 @@ class PostgresDatabase:
             url,
             min_size=1,
             max_size=connections,
-            timeout=CONNECTION_TIMEOUT,
+            timeout=timeout,
             kwargs={"autocommit": True, "row_factory": dict_row, "prepare_threshold": 2},
             open=False,
         )

@@ -1,0 +1,35 @@
+"""PostgreSQL behind the database port, as far as no server is needed; tests/fleet has the rest."""
+
+from __future__ import annotations
+
+import pytest
+
+from fluxwerk.errors import InvalidUsageError
+from fluxwerk.ledger.postgresql import PostgresDatabase, is_address, shown, translate
+
+pytest.importorskip("psycopg", reason="the extra fleet is not installed")
+
+
+@pytest.mark.parametrize(
+    ("sql", "written"),
+    [
+        ("select :name", "select %(name)s"),
+        ("where a = :a and b = :a_2", "where a = %(a)s and b = %(a_2)s"),
+        ("select now()::float8", "select now()::float8"),
+        ("like '%x' and b = :b", "like '%%x' and b = %(b)s"),
+    ],
+)
+def test_named_parameters_are_written_as_the_driver_wants_them(sql, written):
+    assert translate(sql) == written
+
+
+def test_an_address_is_shown_without_user_password_and_options():
+    assert shown("postgresql://user:CANARY@db.example:5433/flux?sslkey=CANARY") == "postgresql://db.example:5433/flux"
+    assert is_address("postgresql://db/flux")
+    assert not is_address("/a/folder")
+
+
+def test_a_server_that_is_not_there_is_said_without_its_password():
+    with pytest.raises(InvalidUsageError, match="cannot be used") as caught:
+        PostgresDatabase("postgresql://user:CANARY@127.0.0.1:9/flux", timeout=0.5)
+    assert "CANARY" not in str(caught.value)
