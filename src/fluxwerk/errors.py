@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from decimal import Decimal
 
-    from fluxwerk.types import Json, Task
+    from fluxwerk.types import Json, Request, Task
 
 SHOWN = 60
 # A task's id and URL come from outside: longer ones, in characters, stay out of messages.
@@ -126,7 +126,26 @@ class NoResponseError(TransportError):
 
 
 class InDoubtError(FluxwerkError):
-    """A submit was sent and its response is unknown: it may have been charged, so it is not repeated."""
+    """A submit was sent and its response is unknown: it may have been charged, so it is not repeated.
+
+    `client.settle(error)` looks for evidence: `request`, `base` and `key` are what was sent, where to, and under which
+    Idempotency-Key; `number` is the client's own.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        request: Request | None = None,
+        base: str = "",
+        key: str = "",
+        task: Task | None = None,
+    ) -> None:
+        super().__init__(message, task=task)
+        self.request = request
+        self.base = base
+        self.key = key
+        self.number = 0
 
 
 class APIStatusError(FluxwerkError):

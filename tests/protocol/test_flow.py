@@ -143,6 +143,7 @@ def test_an_unanswered_submit_is_not_repeated_after_trouble_either(answers):
     assert len(talk.calls) == len(answers) + 1
 
 
+OURS = "https://images.example"
 KEPT = {"x-fluxwerk-idempotency": "3600"}
 PAGE = Response(502, {}, b"<html>bad gateway</html>")
 BALANCE = Response(200, KEPT, b'{"credits":10}')
@@ -157,14 +158,14 @@ def promising(*answers, seconds=3600.0, key="key-1", others=(), once=False):
     """A submit to a server that was heard to keep keys for so many seconds, `None` if it was never heard."""
     promises = Promises()
     if seconds is not None:
-        promises.note(HttpRequest("GET", BASE), kept(Response(200), str(int(seconds))))
-    return Talk(flow.submit(PRO, FOX, BASE, others=others, key=key, promises=promises, once=once), *answers)
+        promises.note(HttpRequest("GET", OURS), kept(Response(200), str(int(seconds))))
+    return Talk(flow.submit(PRO, FOX, OURS, others=others, key=key, promises=promises, once=once), *answers)
 
 
 def repeating(*answers):
     promises = Promises()
-    promises.note(HttpRequest("GET", BASE), kept(Response(200)))
-    return Talk(flow.repeat(PRO, FOX, BASE, "key-1", promises), *answers)
+    promises.note(HttpRequest("GET", OURS), kept(Response(200)))
+    return Talk(flow.repeat(PRO, FOX, OURS, "key-1", promises), *answers)
 
 
 @pytest.mark.parametrize("trouble", [LOST, PAGE, says({}, 503), says({"status": "Pending"})])
@@ -181,7 +182,7 @@ def test_a_server_that_was_never_heard_is_asked_whether_it_keeps_keys():
     talk = promising(LOST, BALANCE, ACCEPTED, seconds=None)
 
     assert talk.result == TASK
-    assert talk.urls == [f"{BASE}/v1/flux-2-pro", f"{BASE}/v1/credits", f"{BASE}/v1/flux-2-pro"]
+    assert talk.urls == [f"{OURS}/v1/flux-2-pro", f"{OURS}/v1/credits", f"{OURS}/v1/flux-2-pro"]
 
 
 @pytest.mark.parametrize("answer", [says({"credits": 10}), says({}, 500), says({}, 403), TaskTimeoutError()])
@@ -244,7 +245,7 @@ def test_a_repetition_waits_as_long_as_the_server_asks():
 def test_a_lost_submit_does_not_move_to_another_region():
     talk = promising(LOST, AWAY, ACCEPTED, others=["https://api.us.bfl.ai"])
 
-    assert talk.urls == [f"{BASE}/v1/flux-2-pro"] * 3
+    assert talk.urls == [f"{OURS}/v1/flux-2-pro"] * 3
 
 
 def test_a_submit_in_doubt_is_sent_again_with_its_key():

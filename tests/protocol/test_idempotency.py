@@ -28,6 +28,10 @@ def test_a_server_is_known_by_its_origin():
     assert promises.seconds("https://other.example/v1/credits") is None
 
 
+def test_the_live_service_is_known_to_keep_no_keys():
+    assert Promises().seconds("https://api.eu.bfl.ai/v1/flux-2-pro") == 0
+
+
 def test_a_later_answer_without_the_promise_ends_it():
     promises = Promises()
     promises.note(HttpRequest("GET", BASE), Response(200, write_promise(60)))

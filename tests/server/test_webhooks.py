@@ -43,7 +43,7 @@ def told(receiver: Receiver, prompt: str = "x", secret: str | None = "s3cret", *
     receiver.clock = of.clock
     began = of.clock.now()
     identity = json_of(post(of, {"prompt": prompt, "webhook_url": HOOK, "webhook_secret": secret}))["id"]
-    of.settle()
+    of.deliver_webhooks()
     receiver.times = [time - began for time in receiver.times]
     return of, json_of(ask(of, "GET", f"/v1/tasks/{identity}"))
 
@@ -157,7 +157,7 @@ def test_a_cancelled_task_is_told_as_cancelled_and_only_once():
     receiver.clock = of.clock
     identity = json_of(post(of, {"prompt": "x", "webhook_url": HOOK}))["id"]
     ask(of, "DELETE", f"/v1/tasks/{identity}")
-    of.settle()
+    of.deliver_webhooks()
     assert [json.loads(request.body)["error"] for request in receiver.got] == ["cancelled"]
 
 
@@ -168,7 +168,7 @@ def test_several_webhooks_arrive_in_the_order_of_their_moments():
     receiver.clock = of.clock
     for prompt in "abc":
         post(of, {"prompt": prompt, "webhook_url": HOOK})
-    of.settle()
+    of.deliver_webhooks()
     assert [json.loads(request.body)["result"]["prompt"] for request in receiver.got] == ["b", "c", "a"]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -109,7 +109,13 @@ class DeadlySaver(Saver):
 
 
 def work(
-    ledger: str, base: str, folder: str, key: str, point: Point | None = None, breath: Connection | None = None
+    ledger: str,
+    base: str,
+    folder: str,
+    key: str,
+    point: Point | None = None,
+    breath: Connection | None = None,
+    options: RunOptions | None = None,
 ) -> None:
     """Carry a ledger's jobs until nothing is left or fate strikes."""
     fate = Fate(point, breath)
@@ -118,9 +124,9 @@ def work(
     opened.leases.doubt_holds = LEASE
     saver = DeadlySaver(Folder(folder))
     saver.fate = fate
-    options = RunOptions(lease=LEASE, concurrency=8, first_pause=0.05)
+    chosen = replace(options or RunOptions(), lease=LEASE, concurrency=8, first_pause=0.05)
     batch = Batch(
-        opened, client=DeadlyClient(key, base, fate), saver=saver, options=options, on_progress=fate.on_progress
+        opened, client=DeadlyClient(key, base, fate), saver=saver, options=chosen, on_progress=fate.on_progress
     )
     with batch:
         asyncio.run(batch.work())

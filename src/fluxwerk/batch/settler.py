@@ -52,13 +52,14 @@ class Settler:
             steps = flow.ask_steady_credits(run.base, run.options.steady)
             balance = await drive_async(steps, run.send, WALL.now() + BALANCE_TIMEOUT)
             rebuys = self._rebuys
-            settlement = await run.record(lambda: doubts.weigh(worker, balance, rebuys))
+            settlements = await run.record(lambda: doubts.weigh(worker, balance, rebuys))
         except ConflictError:
             return 1.0
         except FluxwerkError as silent:
             run.report(RunProgress("unsettled", text=f"The balance could not be read. {silent}"))
         else:
-            self._report(settlement)
+            for settlement in settlements:
+                self._report(settlement)
         self.is_due, self._weighed = False, set(in_play)
         await run.record(lambda: doubts.release(worker))
         return 0.0
@@ -68,9 +69,7 @@ class Settler:
         """Whether the run ends for another reason than doubts, which it would still settle."""
         return self._run.end is not None and not isinstance(self._run.error, InDoubtError)
 
-    def _report(self, settlement: Settlement | None) -> None:
-        if settlement is None:
-            return
+    def _report(self, settlement: Settlement) -> None:
         self._rebuys -= settlement.rebuys
         settled = len(settlement.lost) + len(settlement.again) + len(settlement.rebought)
         self._run.report(RunProgress("settled" if settled else "unsettled", text=settlement.explanation.text))

@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from fluxwerk import catalog
 from fluxwerk.catalog import prices
 from fluxwerk.catalog.rows import Model
+from fluxwerk.client.books import Books, SettledDoubt
 from fluxwerk.client.credentials import read_credentials
 from fluxwerk.client.image import Image, develop
 from fluxwerk.client.inputs import RequestOptions, compose
@@ -19,12 +20,20 @@ from fluxwerk.client.many import Many
 from fluxwerk.client.session import ALWAYS_ON, TOO_MANY_REQUESTS, Session, Switch, WebhookListener
 from fluxwerk.client.slots import ClientSlots
 from fluxwerk.drive import Clock
-from fluxwerk.errors import InvalidUsageError, TaskFailedError
+from fluxwerk.errors import (
+    APIStatusError,
+    FluxwerkError,
+    InDoubtError,
+    InvalidUsageError,
+    TaskFailedError,
+    UnknownPriceError,
+)
 from fluxwerk.polling.history import PollingHistory, shared
 from fluxwerk.polling.reliability import WebhookReliability
 from fluxwerk.protocol import flow, retry
 from fluxwerk.protocol.idempotency import Promises
-from fluxwerk.types import Flow, HttpRequest, OnEvent, Request, Response, Status, Task
+from fluxwerk.protocol.witness import Verdict
+from fluxwerk.types import Event, Flow, HttpRequest, OnEvent, Request, Response, Status, Task
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -46,6 +55,15 @@ NOT_OPTIONS = frozenset({"model", "images", "extra", "timeout", "allow_empty_pro
 # `generate_many` works on this many requests beyond the slots, or on half as many as those: some are prepared and wait
 # for a slot, some have left theirs and are downloaded.
 SLOTS, AHEAD = 24, 16
+ACCOUNTS = ("shared", "exclusive")
+# A charge may arrive late: so many seconds after a doubt its account's balance is believed, once two are equal.
+WITNESS_AFTER = 120.0
+STEADY = 2.0
+OUTCOMES = {
+    True: "It was charged, as the balance proves, and its image is lost.",
+    False: "It was not charged, as the balance proves.",
+    None: "Of another task nobody knows what it has cost, so that the balance proves nothing.",
+}
 
 
 class BaseClient:
@@ -63,7 +81,12 @@ class BaseClient:
         history: PollingHistory | None,
         clock: Clock,
         delivery_hosts: Iterable[str],
+        account: Literal["shared", "exclusive"],
     ) -> None:
+        if account not in ACCOUNTS:
+            raise InvalidUsageError(f"account = {account!r}: must be one of {', '.join(ACCOUNTS)}.")
+        # What the balance of an account that nobody else uses proves.
+        self.books = Books() if account == "exclusive" else None
         self.webhook = webhook
         self._reliability = WebhookReliability()
         self.history = history or shared()
@@ -108,11 +131,74 @@ class BaseClient:
         model, request = _compose(prompt, wanted)
         if self.webhook and catalog.takes_webhooks(model):
             request = replace(request, fields={**self.webhook.options, **request.fields})
-        key = secrets.token_hex(16)
-        steps = flow.submit(model, request, self.access.base, session.report, self.access.others, key, self.promises)
-        task = yield from steps
+        if self.books:
+            task = yield from self._submitting_alone(session, model, request, self.books)
+        else:
+            task = yield from self._submit(session, model, request)
         session.submitted(task)
         return task
+
+    def _submit(self, session: Session, model: Model, request: Request) -> Flow[Task]:
+        key, base, others = secrets.token_hex(16), self.access.base, self.access.others
+        return flow.submit(model, request, base, session.report, others, key, self.promises)
+
+    def _submitting_alone(self, session: Session, model: Model, request: Request, books: Books) -> Flow[Task]:
+        """Submit, and let the balance settle a doubt: what was not charged is submitted again, before the deadline."""
+        while True:
+            if not books.is_open:
+                books.open((yield from flow.ask_credits(self.access.base)))
+            books.begin()
+            try:
+                task = yield from self._submit(session, model, request)
+            except InDoubtError as doubt:
+                books.doubt(doubt, _estimate(model, request))
+                settled = yield from self._weighing(books, doubt)
+                if settled.charged is not False:
+                    doubt.args = (f"{doubt} {settled.text}",)
+                    raise
+                session.cleared()
+                session.report(Event("retrying", reason=settled.text))
+            except FluxwerkError:
+                books.withdraw()
+                raise
+            else:
+                books.accept(task)
+                return task
+
+    def _weighing(self, books: Books, doubt: InDoubtError) -> Flow[SettledDoubt]:
+        """Read the balance until it stands still while nothing is in flight, and say what it proves."""
+        before, after = None, WITNESS_AFTER
+        try:
+            while books.is_open and books.outcome(doubt) is None:
+                moved = books.moved
+                balance = yield from flow.ask_credits(self.access.base, after)
+                said = books.weigh(balance, moved) if before == (balance, moved) else None
+                if said and said.verdict is not Verdict.SETTLED:
+                    return SettledDoubt(None, text=said.text)
+                before, after = (balance, moved), STEADY
+        except FluxwerkError as silent:
+            return SettledDoubt(None, text=f"The balance could not be read while nothing moved. {silent}")
+        return SettledDoubt(books.outcome(doubt), text=OUTCOMES[books.outcome(doubt)])
+
+    def _settling(self, doubt: InDoubtError) -> Flow[SettledDoubt]:
+        """Look for evidence about a doubt: the key that the server kept, then the balance."""
+        seconds = self.promises.seconds(doubt.base) if doubt.key else 0.0
+        if doubt.request and (seconds is None or seconds > 0):
+            try:
+                task = yield from flow.repeat(
+                    catalog.get_model(doubt.request.model), doubt.request, doubt.base, doubt.key, self.promises
+                )
+            except InDoubtError:
+                pass
+            except APIStatusError as refusal:
+                return SettledDoubt(charged=False, text=f"The server did not take it. {refusal}")
+            else:
+                return SettledDoubt(charged=True, task=task, text="The server kept its key, and names its task.")
+        if self.books and doubt.number:
+            return (yield from self._weighing(self.books, doubt))
+        return SettledDoubt(
+            None, text="There is no evidence: the server keeps no keys, and the account is not exclusive."
+        )
 
     def _waiting(self, session: Session, task: Task, age: float | None = None) -> Flow[Status]:
         plan = self.history.plan(
@@ -124,11 +210,17 @@ class BaseClient:
         )
         try:
             status = yield from flow.wait(task, self.access.base, session.report, plan)
-        except TaskFailedError:
+        except TaskFailedError as failure:
             session.ended(task)
+            self._book(task, failure.cost)
             raise
         session.ended(task)
+        self._book(task, task.cost if status.cost is None else status.cost)
         return status
+
+    def _book(self, task: Task, cost: Decimal | None) -> None:
+        if self.books:
+            self.books.end(task, cost)
 
     def _downloading(self, session: Session, ready: Status | Task, age: float | None = None) -> Flow[Image]:
         status = (yield from self._waiting(session, ready, age)) if isinstance(ready, Task) else ready
@@ -162,6 +254,13 @@ class BaseClient:
 
     def _deadline(self, timeout: float | None) -> float:
         return self.clock.now() + (self.timeout if timeout is None else timeout)
+
+
+def _estimate(model: Model, request: Request) -> Decimal | None:
+    try:
+        return prices.estimate_request(request, model)
+    except UnknownPriceError:
+        return None
 
 
 def of_each(request: Request | str, wanted: RequestOptions) -> RequestOptions:

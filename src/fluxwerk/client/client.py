@@ -6,17 +6,18 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sized
 from contextlib import suppress
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from fluxwerk.client import transport as transports
 from fluxwerk.client.base import BaseClient, Begin, by_model, of_each
+from fluxwerk.client.books import SettledDoubt
 from fluxwerk.client.gallery import Gallery
 from fluxwerk.client.image import Image
 from fluxwerk.client.inputs import RequestOptions
 from fluxwerk.client.many import Result
 from fluxwerk.client.session import ALWAYS_ON, Session, Switch, WebhookListener
 from fluxwerk.drive import WALL, Clock, run, run_async
-from fluxwerk.errors import InvalidUsageError
+from fluxwerk.errors import InDoubtError, InvalidUsageError
 from fluxwerk.polling.history import PollingHistory
 from fluxwerk.protocol import flow
 from fluxwerk.types import HttpRequest, OnEvent, Request, Response, Status, Task, ignore_event
@@ -44,6 +45,7 @@ class Client(BaseClient):
     altogether, and is closed with the client.  `history` knows how long tasks take: by default all clients of the
     process share one in memory, which is kept in a file only if FLUXWERK_CACHE names its folder.  `clock` is for tests.
     `delivery_hosts` may deliver images by plain http: hosts beside a server of your own whose base URL is plain http.
+    `account="exclusive"` promises that nobody else uses or tops up the account: then its balance settles doubts.
     """
 
     def __init__(
@@ -61,8 +63,11 @@ class Client(BaseClient):
         history: PollingHistory | None = None,
         clock: Clock = WALL,
         delivery_hosts: Iterable[str] = (),
+        account: Literal["shared", "exclusive"] = "shared",
     ) -> None:
-        super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook, history, clock, delivery_hosts)
+        super().__init__(
+            api_key, region, base_url, timeout, on_event, slots, webhook, history, clock, delivery_hosts, account
+        )
         _check_either(http_client, transport)
         self._transport = transport or transports.open_transport(http_client)
 
@@ -98,6 +103,13 @@ class Client(BaseClient):
     def download(self, ready: Status | Task, *, timeout: float | None = None) -> Image:
         """Fetch the image of a ready task; a bare task is waited for first."""
         return self._drive(lambda session: self._downloading(session, ready), timeout, _task_of(ready))
+
+    def settle(self, doubt: InDoubtError, *, timeout: float | None = None) -> SettledDoubt:
+        """Look for evidence about a submit in doubt: the key that the server kept, then an exclusive account's balance.
+
+        For the balance it waits until two minutes after the doubt, and until nothing else of this client is in flight.
+        """
+        return self._drive(lambda _: self._settling(doubt), timeout)
 
     def credits(self, *, timeout: float | None = None) -> Decimal:
         """Ask for the account's balance in credits."""
@@ -147,8 +159,11 @@ class AsyncClient(BaseClient):
         history: PollingHistory | None = None,
         clock: Clock = WALL,
         delivery_hosts: Iterable[str] = (),
+        account: Literal["shared", "exclusive"] = "shared",
     ) -> None:
-        super().__init__(api_key, region, base_url, timeout, on_event, slots, webhook, history, clock, delivery_hosts)
+        super().__init__(
+            api_key, region, base_url, timeout, on_event, slots, webhook, history, clock, delivery_hosts, account
+        )
         _check_either(http_client, transport)
         self._http_client = http_client
         self._transport = transport
@@ -191,6 +206,10 @@ class AsyncClient(BaseClient):
     async def download(self, ready: Status | Task, *, timeout: float | None = None) -> Image:
         """Fetch the image of a ready task; a bare task is waited for first."""
         return await self._drive(lambda session: self._downloading(session, ready), timeout, _task_of(ready))
+
+    async def settle(self, doubt: InDoubtError, *, timeout: float | None = None) -> SettledDoubt:
+        """Look for evidence about a submit in doubt, as `Client.settle` does."""
+        return await self._drive(lambda _: self._settling(doubt), timeout)
 
     async def credits(self, *, timeout: float | None = None) -> Decimal:
         """Ask for the account's balance in credits."""

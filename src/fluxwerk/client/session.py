@@ -128,6 +128,10 @@ class Session:
             self.claim = None
         self._settled()
 
+    def cleared(self) -> None:
+        """Note that what was in doubt was not taken: its slot serves the next submit."""
+        self._is_in_doubt = False
+
     def ended(self, task: Task) -> None:
         """Free the slot of a task that a poll has shown to be over."""
         self._slots.ended(task)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 
 from fluxwerk.errors import ConflictError
 from fluxwerk.ledger.budget import SET_SETTING, committed
 from fluxwerk.ledger.database import Database, Row, Transaction
 from fluxwerk.ledger.failure import FailureKind
-from fluxwerk.ledger.job import IN_FLIGHT, Stage, to_micro
+from fluxwerk.ledger.job import IN_FLIGHT, Job, Stage, to_micro
 from fluxwerk.ledger.transition import BOOKED, CLEARED, apply_transition
 from fluxwerk.protocol import witness
 from fluxwerk.protocol.witness import Doubt, Explanation, Verdict
@@ -32,9 +33,12 @@ INSERT_READING = """
     insert into readings (at, balance, spent, known, quiet) values (:at, :balance, :spent, :known, :quiet)
 """
 INSERT_SETTLEMENT = """
-    insert into settlements (at, since, difference, jobs, verdict, text)
-    values (:at, :since, :difference, :jobs, :verdict, :text)
+    insert into settlements (at, since, difference, jobs, verdict, text, open)
+    values (:at, :since, :difference, :jobs, :verdict, :text, :open)
 """
+OPEN = "select * from settlements where open <> '[]' order by id"
+SET_OPEN = "update settlements set open = :open, difference = :difference where id = :id"
+DOUBTFUL_JOB = f"select *, {BOOKED} as booked from jobs where id = :id and stage = :doubtful"  # noqa: S608  (as above)
 CHARGED = "settled by the balance: it was charged, and its image is lost"
 NOT_CHARGED = "settled by the balance: it was not charged"
 
@@ -44,14 +48,28 @@ class Settlement:
     """What a balance did to the jobs in doubt, by their numbers.
 
     `lost` were charged and their images are lost, `again` were not charged and are planned again, and `rebought` are
-    planned again although some of them were charged.
+    planned again although some of them were charged: at most `rebuys`.
     """
 
     explanation: Explanation
     lost: tuple[int, ...] = ()
     again: tuple[int, ...] = ()
     rebought: tuple[int, ...] = ()
-    rebuys: int = field(default=0, compare=False)
+    rebuys: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a person or an allowance may still decide it."""
+        return self.explanation.verdict is Verdict.AMBIGUOUS and not self.rebought
+
+    def charges(self, rows: Iterable[Row]) -> Iterator[tuple[Row, int]]:
+        """Share the difference among the jobs that were charged; which of several, only their sum is known."""
+        left = self.explanation.difference
+        for row in rows:
+            if row["id"] not in self.again:
+                charged = min(row["booked"], left)
+                left -= charged
+                yield row, charged
 
 
 class Doubts:
@@ -96,26 +114,28 @@ class Doubts:
             rows = _in_play(transaction, baseline["at"]) if baseline else []
             return {row["id"]: transaction.now() - row["moved"] for row in rows}
 
-    def weigh(self, worker: str, balance: Decimal, rebuys: int = 0) -> Settlement | None:
+    def weigh(self, worker: str, balance: Decimal, rebuys: int = 0) -> list[Settlement]:
         """Compare a balance, read while this worker held all submits, with the last such one, and settle what it can.
 
-        At most `rebuys` images that were charged are planned again.  Returns `None` if there was nothing to settle;
-        the balance is then what later ones are compared with.  Raises `ConflictError` if others submit.
+        What earlier balances left open is tried again first.  At most `rebuys` images that were charged are planned
+        again.  Raises `ConflictError` if others submit.
         """
         with self._database.write() as transaction:
             holder, until = _holder(transaction)
             if holder != worker or until < transaction.now() or not _is_quiet(transaction):
                 raise ConflictError("Another process submits, so this balance says nothing; read it again.")
+            settlements = _settle_open(transaction, rebuys)
+            left = rebuys - sum(settlement.rebuys for settlement in settlements)
             baseline = transaction.one(LATEST_QUIET)
             rows = _in_play(transaction, baseline["at"]) if baseline else []
-            settlement = _settle(transaction, baseline, rows, balance, rebuys) if baseline and rows else None
-            left = baseline is not None and bool(_in_play(transaction, baseline["at"]))
+            if baseline and rows:
+                settlements.append(_settle(transaction, baseline, rows, balance, left))
             transaction.run(
                 INSERT_READING,
                 at=transaction.now(), balance=to_micro(balance), spent=committed(transaction),
-                known=_known(transaction), quiet=0 if left else 1,
+                known=_known(transaction), quiet=1,
             )  # fmt: skip
-        return settlement
+        return settlements
 
     def evidence(self, job: int) -> list[Row]:
         """List what balances have said about a job, oldest first."""
@@ -129,9 +149,29 @@ def is_held(transaction: Transaction) -> bool:
     return _holder(transaction)[1] > transaction.now()
 
 
-def void(transaction: Transaction, began: float | None) -> None:
-    """Compare no later balance with those that were read while this submit was in doubt: they did not know of it."""
-    transaction.run("update readings set quiet = 0 where quiet = 1 and at > :began", began=began or 0.0)
+def decided(transaction: Transaction, job: Row | Job, charged: int | None) -> None:
+    """Take a job out of the arithmetic: something else than a balance has decided what became of it.
+
+    `charged` is what it has cost, `None` if that is known only when its task ends: then no later balance may be
+    compared with those that were read while it was in doubt, and what was open with it stays to a person.
+    """
+    identity, began = (job.id, job.began) if isinstance(job, Job) else (job["id"], job["began"])
+    for row in transaction.all(OPEN):
+        numbers: list[int] = json.loads(row["open"])
+        if identity in numbers:
+            rest = [] if charged is None else [number for number in numbers if number != identity]
+            difference = row["difference"] - (charged or 0)
+            transaction.run(SET_OPEN, id=row["id"], open=json.dumps(rest), difference=difference)
+    if charged is None:
+        transaction.run("update readings set quiet = 0 where at > :began", began=began or 0.0)
+    else:
+        _note_known(transaction, began, charged)
+
+
+def _note_known(transaction: Transaction, began: float | None, charged: int) -> None:
+    """Add what a doubt has cost to what was known when balances were read after it: these were lower by it already."""
+    change = "update readings set known = known + :charged where quiet = 1 and at > :began"
+    transaction.run(change, charged=charged, began=began or 0.0)
 
 
 def _holder(transaction: Transaction) -> tuple[str | None, float]:
@@ -161,21 +201,43 @@ def _known(transaction: Transaction) -> int:
 
 def _settle(transaction: Transaction, baseline: Row, rows: list[Row], balance: Decimal, rebuys: int) -> Settlement:
     difference = baseline["balance"] - (to_micro(balance) or 0) - (_known(transaction) - baseline["known"])
-    explanation = _judge(transaction, baseline["at"], rows, difference)
-    settlement = _act(transaction, rows, explanation, rebuys)
+    since, open_ = baseline["at"], list[int]()
+    unknown = transaction.one(COST_UNKNOWN, since=since, ready=Stage.READY, saved=Stage.SAVED, failed=Stage.FAILED)
+    if unknown and unknown["jobs"]:
+        text = f"The final cost of {unknown['jobs']} other tasks is not known, so that the balance proves nothing."
+        settlement = Settlement(Explanation(Verdict.AMBIGUOUS, difference, text=text))
+    else:
+        settlement = _act(transaction, rows, _judge(transaction, rows, difference), rebuys)
+        if settlement.is_open:
+            open_ = [row["id"] for row in rows]
+    said = settlement.explanation
     transaction.run(
         INSERT_SETTLEMENT,
-        at=transaction.now(), since=baseline["at"], difference=difference,
-        jobs=json.dumps([row["id"] for row in rows]), verdict=explanation.verdict, text=explanation.text,
+        at=transaction.now(), since=since, difference=difference, jobs=json.dumps([row["id"] for row in rows]),
+        verdict=said.verdict, text=said.text, open=json.dumps(open_),
     )  # fmt: skip
     return settlement
 
 
-def _judge(transaction: Transaction, since: float, rows: list[Row], difference: int) -> Explanation:
-    unknown = transaction.one(COST_UNKNOWN, since=since, ready=Stage.READY, saved=Stage.SAVED, failed=Stage.FAILED)
-    if unknown and unknown["jobs"]:
-        text = f"The final cost of {unknown['jobs']} other tasks is not known, so that the balance proves nothing."
-        return Explanation(Verdict.AMBIGUOUS, difference, text=text)
+def _settle_open(transaction: Transaction, rebuys: int) -> list[Settlement]:
+    """Try again what earlier balances left open, since a person or an allowance may have come."""
+    settlements: list[Settlement] = []
+    for equation in transaction.all(OPEN):
+        numbers: list[int] = json.loads(equation["open"])
+        found = [transaction.one(DOUBTFUL_JOB, id=number, doubtful=Stage.DOUBTFUL) for number in numbers]
+        rows = [row for row in found if row]
+        settlement = _act(transaction, rows, _judge(transaction, rows, equation["difference"]), rebuys)
+        if settlement.is_open:
+            continue
+        rebuys -= settlement.rebuys
+        settlements.append(settlement)
+        transaction.run(SET_OPEN, id=equation["id"], open="[]", difference=equation["difference"])
+        for row, charged in settlement.charges(rows):
+            _note_known(transaction, row["began"], charged)
+    return settlements
+
+
+def _judge(transaction: Transaction, rows: list[Row], difference: int) -> Explanation:
     wrong = {row["model"] for row in transaction.all(PRICED_WRONGLY)}
     return witness.judge(difference, [Doubt(row["id"], row["estimate"], row["model"] not in wrong) for row in rows])
 
@@ -186,14 +248,11 @@ def _act(transaction: Transaction, rows: list[Row], explanation: Explanation, re
         if most is None or most > rebuys:
             return Settlement(explanation)
         # Buying all of them anew pays at most `most` images twice, knowingly.
-        left = explanation.difference
-        for row in rows:
-            share = min(row["booked"], left)
-            left -= share
-            _plan_again(
-                transaction, row, share, f"bought anew, although {most} of them may be charged: {explanation.text}"
-            )
-        return Settlement(explanation, rebought=tuple(row["id"] for row in rows), rebuys=most)
+        settlement = Settlement(explanation, rebought=tuple(row["id"] for row in rows), rebuys=most)
+        note = f"bought anew, although {most} of them may be charged: {explanation.text}"
+        for row, charged in settlement.charges(rows):
+            _plan_again(transaction, row, charged, note)
+        return settlement
     by_number = {row["id"]: row for row in rows}
     for number in explanation.not_charged:
         _plan_again(transaction, by_number[number], 0, f"{NOT_CHARGED}. {explanation.text}")

@@ -18,7 +18,7 @@ from fluxwerk.errors import ConflictError, FluxwerkError, InvalidUsageError
 from fluxwerk.ledger import migrations
 from fluxwerk.ledger.budget import SET_SETTING, Budget, remaining
 from fluxwerk.ledger.database import Database, Row, SQLiteDatabase, Transaction
-from fluxwerk.ledger.doubts import Doubts, is_held, void
+from fluxwerk.ledger.doubts import Doubts, decided, is_held
 from fluxwerk.ledger.failure import WITHOUT_IMAGE, FailureKind
 from fluxwerk.ledger.job import Job, Stage, read_job, to_micro
 from fluxwerk.ledger.leases import Leases, doubt
@@ -41,7 +41,7 @@ LEFT_OFFLINE = """
 """
 # The key rode on the submit only where it is known when that began.
 REPEATABLE = """
-    select id from jobs where stage = :stage and base = :base and began > :since order by id
+    select id, began from jobs where stage = :stage and base = :base and began > :since order by id
 """
 REPEATED = "sent again with the same key: the server keeps it, so it is the same submit"
 ADOPT = "update jobs set worker = :worker, fence = fence + 1 where id = :id returning *"
@@ -186,13 +186,16 @@ class Ledger:
             rows = transaction.all(
                 REPEATABLE, stage=S.DOUBTFUL, base=base, since=transaction.now() - seconds * SHARE_OF_PROMISE
             )
-            return [
-                apply_transition(
-                    transaction, row["id"], S.DOUBTFUL, S.SUBMITTING, worker=worker, reason=None, note=REPEATED
-                )
-                for row in rows
-                if row["id"] not in but
-            ]
+            jobs: list[Job] = []
+            for row in rows:
+                if row["id"] not in but:
+                    decided(transaction, row, None)
+                    jobs.append(
+                        apply_transition(
+                            transaction, row["id"], S.DOUBTFUL, S.SUBMITTING, worker=worker, reason=None, note=REPEATED
+                        )
+                    )
+            return jobs
 
     def replan_offline(self, base: str) -> None:
         """Plan again what an offline server took with it when it ended: it charged nothing."""
@@ -284,7 +287,7 @@ class Ledger:
         """Settle a job in doubt: it was charged, and its image is lost."""
         with self.database.write() as transaction:
             row = _require(transaction, identity, S.DOUBTFUL)
-            void(transaction, row["began"])
+            decided(transaction, row, row["booked"])
             word = "settled by a person: it was charged, and there is no image"
             return apply_transition(
                 transaction, identity, S.DOUBTFUL, S.FAILED,
@@ -294,7 +297,7 @@ class Ledger:
     def settle_resubmit(self, identity: int, note: str = "settled by a person: it was not charged") -> Job:
         """Settle a job in doubt: it may be submitted again; `note` says why."""
         with self.database.write() as transaction:
-            _require(transaction, identity, S.DOUBTFUL)
+            decided(transaction, _require(transaction, identity, S.DOUBTFUL), 0)
             return apply_transition(transaction, identity, S.DOUBTFUL, S.PLANNED, note=note, **CLEARED)
 
     def settle_collect(self, identity: int, task: str) -> Job:
@@ -335,7 +338,8 @@ def _candidates(transaction: Transaction, slots: Mapping[str, int], most: int) -
 
 def _accept(transaction: Transaction, job: Job, task: Task, **columns: Any) -> Job:
     columns.setdefault("note", f"task {task.id}")
-    void(transaction, job.began)
+    if job.stage is S.DOUBTFUL:
+        decided(transaction, job, None)
     return apply_transition(
         transaction,
         job.id,

@@ -11,5 +11,6 @@ create table settlements (
     difference integer not null,        -- what the account lost beyond all that was known to be charged
     jobs       text not null,           -- JSON: the numbers of the jobs that were in doubt
     verdict    text not null,           -- settled, ambiguous or unexplained
-    text       text not null            -- the arithmetic in words
+    text       text not null,           -- the arithmetic in words
+    open       text not null            -- JSON: which of them are still in doubt and may be decided by what comes
 );

@@ -89,6 +89,7 @@ def submit(
             trouble, response = lost, None
         if trouble:
             doubt = _in_doubt(model, trouble)
+            doubt.request, doubt.base, doubt.key = request, bases[failures % len(bases)], key
             response = yield from _ask_again(http, model, doubt, promises or Promises(), on_event)
         assert response is not None
         if response.status in OK:

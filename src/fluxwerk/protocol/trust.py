@@ -83,7 +83,7 @@ def fallbacks(base: str) -> tuple[str, ...]:
 def residence(url: str) -> str | None:
     """Return the region to which the host of this URL keeps its data, "eu" or "us", or `None` if it has none."""
     origin = origin_of(url)
-    if origin is None or not _is_home(origin):
+    if origin is None or not is_home(origin):
         return None
     found = RESIDENCE.search(origin.host)
     return found[1] if found else None
@@ -94,7 +94,7 @@ def may_carry_key(url: str, base: str) -> bool:
     origin, home = origin_of(url), origin_of(base)
     if origin is None or home is None:
         return False
-    return origin == home or (_is_home(origin) and _is_home(home))
+    return origin == home or (is_home(origin) and is_home(home))
 
 
 def check_polling(url: str, base: str) -> str:
@@ -203,7 +203,8 @@ def origin_of(url: str) -> Origin | None:
     return Origin(parts.scheme, parts.hostname or "", PORTS[parts.scheme] if parts.port is None else parts.port)
 
 
-def _is_home(origin: Origin) -> bool:
+def is_home(origin: Origin) -> bool:
+    """Whether this is one of BFL's own hosts."""
     return origin.scheme == "https" and origin.port == PORTS["https"] and f".{origin.host}".endswith(HOME)
 
 
@@ -218,7 +219,7 @@ def _with_scheme(address: str) -> str:
         return f"http://{address}"
     right = f"https://{parts.netloc}"
     home = origin_of(right)
-    own = "" if home and _is_home(home) else f", or http://{parts.netloc} within your own network"
+    own = "" if home and is_home(home) else f", or http://{parts.netloc} within your own network"
     raise InvalidUsageError(f"{_shown(address)} is not a base URL: the scheme is missing. Write {right}{own}.")
 
 

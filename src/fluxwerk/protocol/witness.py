@@ -104,7 +104,7 @@ def count_ways(difference: int, costs: Iterable[int]) -> int | None:
 
 
 def _told(doubts: Sequence[Doubt]) -> str:
-    return " + ".join(f"{_credits(doubt.cost or 0)} (job {doubt.number})" for doubt in doubts)
+    return " + ".join(f"{_credits(doubt.cost or 0)} (no. {doubt.number})" for doubt in doubts)
 
 
 def _spared(doubts: Sequence[Doubt]) -> str:

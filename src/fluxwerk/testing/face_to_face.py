@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from heapq import heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from fluxwerk.client.base import of_each
 from fluxwerk.client.client import DEFAULT_TIMEOUT, Client
@@ -158,6 +158,7 @@ class FaceToFace(Client):
         history: PollingHistory | None = None,
         slots: int | None = None,
         keeps_keys: bool = False,
+        account: Literal["shared", "exclusive"] = "shared",
         **settings: Any,
     ) -> None:
         self.events: list[Event] = []
@@ -189,9 +190,10 @@ class FaceToFace(Client):
             transport=transport,
             history=history or PollingHistory(learning=False),
             clock=clock,
+            account=account,
         )
 
-    def settle(self) -> None:
+    def deliver_webhooks(self) -> None:
         """Let the clock run until no webhook is under way any more."""
         self._post.deliver(None)
 

@@ -154,13 +154,13 @@ def test_a_lost_image_without_its_inputs_is_not_rendered(kind, tmp_path):
     path, body = EDITS[kind]
     with living(tmp_path) as of:
         submitted = post(of, {**body, **HOOK}, path)
-        of.settle()
+        of.deliver_webhooks()
         assert poll(of, submitted)["status"] == "Ready"
     (image,) = (file for file in (tmp_path / "images").rglob("*") if file.is_file())
     image.unlink()
     for _ in range(2):
         with living(tmp_path) as of:
-            of.settle()
+            of.deliver_webhooks()
             said_now = poll(of, submitted)
             assert (said_now["status"], said_now["details"]["error"], said_now["cost"]) == (
                 "Error",
@@ -180,7 +180,7 @@ def test_a_task_with_lost_inputs_fails_and_sends_its_webhook(tmp_path):
     for file in (tmp_path / "inputs").glob("*.reference*"):
         file.unlink()
     with living(tmp_path, receiver=lambda got: told.append(json.loads(got.body)) or Response(204)) as of:
-        of.settle()
+        of.deliver_webhooks()
         assert poll(of, submitted)["status"] == "Error"
         assert json_of(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
     assert [(one["status"], one["error"]) for one in told] == [("Error", "internal_error")]
@@ -224,7 +224,7 @@ def test_a_webhook_that_was_not_acknowledged_goes_on_after_the_restart(tmp_path)
         return Response(204)
 
     with living(tmp_path, moment, receiver=receive) as of:
-        of.settle()
+        of.deliver_webhooks()
         row = json_of(ask(of, "GET", f"/v1/tasks/{identity}"))
     assert got == [6]
     assert row["webhook"]["state"] == "delivered"
@@ -234,10 +234,10 @@ def test_a_webhook_that_was_not_acknowledged_goes_on_after_the_restart(tmp_path)
 def test_a_webhook_that_was_acknowledged_is_not_sent_again(tmp_path):
     with living(tmp_path) as of:
         post(of, {"prompt": "x", **HOOK})
-        of.settle()
+        of.deliver_webhooks()
     again: list[HttpRequest] = []
     with living(tmp_path, receiver=lambda request: again.append(request) or Response(204)) as of:
-        of.settle()
+        of.deliver_webhooks()
     assert again == []
 
 
@@ -423,5 +423,5 @@ def test_an_image_that_no_disk_takes_waits_in_memory_until_one_does(prompt):
         storage.full = False
         of._post.deliver(of.clock.now() + 2)
         assert poll(of, submitted)["status"] == "Ready"
-    of.settle()
+    of.deliver_webhooks()
     assert told == ["Ready" if prompt == "a fox" else "Error"]
