@@ -23,14 +23,13 @@ async def stream(state: ServerState, account: Account, seconds: float) -> AsyncG
     """Yield one event for every task that changed, for at most `seconds`; the browser then connects again."""
     seen: dict[str, bytes] = {}
     yield b"retry: 1000\n\n"
-    for told in _changes(state, account, seen):
-        yield told
-    yield b"event: ready\ndata: {}\n\n"
+    yield _changes(state, account, seen) + b"event: ready\ndata: {}\n\n"
     quiet, waited = 0.0, 0.0
     while waited < seconds and not state.is_closing:
         await asyncio.sleep(LOOK_SECONDS)
         quiet, waited = quiet + LOOK_SECONDS, waited + LOOK_SECONDS
-        for told in _changes(state, account, seen):
+        told = _changes(state, account, seen)
+        if told:
             quiet = 0.0
             yield told
         if quiet >= SIGN_OF_LIFE_SECONDS:
@@ -38,14 +37,15 @@ async def stream(state: ServerState, account: Account, seconds: float) -> AsyncG
             yield b": still here\n\n"
 
 
-def _changes(state: ServerState, account: Account, seen: dict[str, bytes]) -> list[bytes]:
+def _changes(state: ServerState, account: Account, seen: dict[str, bytes]) -> bytes:
     now = state.forget()
     watched = state.tasks.search(account.id, Search(), now, WATCHED)
     present = {job.task.id: _written(state, job, now) for job in watched}
-    told = [b"event: task\ndata: " + text + b"\n\n" for name, text in present.items() if seen.get(name) != text]
+    told = (b"event: task\ndata: " + text + b"\n\n" for name, text in present.items() if seen.get(name) != text)
+    written = b"".join(told)
     seen.clear()
     seen.update(present)
-    return told
+    return written
 
 
 def _written(state: ServerState, job: TaskRecord, now: float) -> bytes:
