@@ -70,9 +70,12 @@ BY_STATUS = """
     select case when ready_at <= :now then word else 'Pending' end as status, count(*) as number
     from task where forget_at > :now group by 1 order by 1
 """
+# Each part reads an index of just these tasks, however many others are kept.
 QUEUE = """
-    select model, stage, count(*) as number from task where stage in ('queued', 'waiting')
-    group by model, stage order by model, stage
+    select model, stage, count(*) as number from task where stage = 'queued' group by model, stage
+    union all
+    select model, stage, count(*) as number from task where stage = 'waiting' group by model, stage
+    order by model, stage
 """
 SLOTS = """
     select coalesce(application.name, 'other') as name, pool, count(*) as number
