@@ -58,6 +58,7 @@ class Ability:
             for name, value in order.options.items()
             if name in refused and value != model.options[name].default
         ]
+        wrong += _upsampling_faults(row, order)
         wrong += _lora_faults(model, row, order)
         return wrong + (_reference_faults(model, row, order) or self.memory_faults(order))
 
@@ -89,12 +90,14 @@ class Ability:
             "guidance": guidance(row, {}) if row.kind.guided else None,
             "prompt_tokens": row.kind.prompt_tokens,
             "loras": list(_names(row)),
-            "extensions": [EXTENSION] if row.lora_folder and "finetune_id" not in model.options else [],
+            "extensions": _extensions(model, row),
         }
 
     def refused(self, model: Model, row: Row) -> dict[str, str]:
         """Return each refused option with the reason; a value equal to the model's default is accepted all the same."""
         wrong = dict(REFUSED)
+        if row.upsampler is not None:
+            del wrong["prompt_upsampling"]
         if _has_fixed_steps(row):
             wrong["steps"] = f"these weights run {steps(row, {})} steps"
         if not row.kind.guided:
@@ -131,6 +134,28 @@ def guidance(row: Row, options: Mapping[str, Json]) -> float:
 
 def _has_fixed_steps(row: Row) -> bool:
     return row.steps is not None or row.kind.fixed
+
+
+def _extensions(model: Model, row: Row) -> list[Json]:
+    """Return the fields that a request may have beyond those of the live service."""
+    found: list[Json] = []
+    if row.lora_folder and "finetune_id" not in model.options:
+        found.append(EXTENSION)
+    if row.upsampler and "prompt_upsampling" not in model.options:
+        found.append("prompt_upsampling")
+    return found
+
+
+def _upsampling_faults(row: Row, order: Order) -> list[Fault]:
+    given = order.options.get("prompt_upsampling")
+    if row.upsampler is None or not given:
+        return []
+    if given is not True:
+        return [Fault("prompt_upsampling", given, "must be true or false", "send true")]
+    if order.references or order.canvas:
+        why = "is for prompts alone, because the model that writes them out sees no images"
+        return [Fault("prompt_upsampling", True, why, "leave it out")]
+    return []
 
 
 def _names(row: Row) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from fluxwerk.engines import Order
-from fluxwerk.engines.local import ability, lora
+from fluxwerk.engines.local import ability, lora, upsampler
 from fluxwerk.engines.local.canvas import resized
 from fluxwerk.engines.local.foreign import Pipeline, Tensor, numpy, torch
 from fluxwerk.engines.local.row import Row
@@ -54,6 +54,10 @@ class Family(ABC):
     def width(self) -> int:
         """The width of the transformer, from which the cost of a token follows."""
         return int(self.transformer.inner_dim)
+
+    def upsample(self, order: Order) -> Order:
+        """Return the order with its prompt written out, if it asks for that."""
+        return upsampler.upsample(self.row, order, self.text_device, self.dtype)
 
     def adapt(self, samples: Sequence[Sample]) -> None:
         """Make the next pass use the LoRAs that the samples' orders choose."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from fluxwerk.engines.local import device
+from fluxwerk.engines.local.cache import leaves_out
 from fluxwerk.engines.local.foreign import Tensor, torch
 from fluxwerk.engines.local.group import Groups
 from fluxwerk.engines.local.sample import Sample
@@ -48,7 +49,11 @@ class Loop:
                 self.passes += 1
                 for place, sample in enumerate(batch):
                     sample.passes.append(len(batch))
-                    sample.family.advance(sample, velocity[place : place + 1])
+                    own = velocity[place : place + 1]
+                    sample.family.advance(sample, own)
+                    if leaves_out(sample, own):
+                        sample.family.advance(sample, own)
+                        sample.left_out += 1
         device.synchronize(batch[0].family.device)
         held.clear()
         for sample in batch:

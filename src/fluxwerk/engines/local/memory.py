@@ -68,11 +68,14 @@ class Need:
     vae: Amount
     number: int
     width: int
+    upsampler: Amount = Amount()
 
     def resident(self, row: Row) -> float:
         """Return the bytes that stay on the device."""
         text = 0.0 if row.text_device == "cpu" else self.text.size(row.quantize_text, self.number)
         transformer, vae = self.transformer.size(row.quantize, self.number), self.vae.size(None, self.number)
+        if row.text_device != "cpu":
+            vae += self.upsampler.size(None, self.number)
         if row.offload == "model":
             return max(text, transformer, vae)
         if row.offload == "layers":
@@ -113,7 +116,8 @@ def need(row: Row, device: str) -> Need:
         sum(one.others for one in texts),
         blocks=max((one.blocks for one in texts), default=1),
     )
-    return Need(transformer, text, amount(_part(places["vae"])), number, width)
+    writer = amount(read_folder(Path(row.upsampler))) if row.upsampler else Amount()
+    return Need(transformer, text, amount(_part(places["vae"])), number, width, writer)
 
 
 def file_size(checkpoint: Checkpoint) -> float:

@@ -23,8 +23,9 @@ class Row:
 
     `path` is a folder, a file, or a name on the Hugging Face Hub if `hub`; `parts` are the paths of what a file does
     not hold, by their columns. `quantize` is the form of the transformer and `quantize_text` that of the text encoder,
-    which runs on `text_device`; `tile` decodes large images in tiles. Requests choose LoRAs of `lora_folder`; `steps`
-    and `guidance` hold for every request.
+    which runs on `text_device`; `tile` decodes large images in tiles. Requests choose LoRAs of `lora_folder`;
+    `cache` is the change of a step below which the next one is left out, `upsampler` the folder of a model that writes
+    prompts out. `steps` and `guidance` hold for every request.
     """
 
     model: str
@@ -41,6 +42,8 @@ class Row:
     tile: bool = False
     loras: tuple[Lora, ...] = ()
     lora_folder: str | None = None
+    cache: float | None = None
+    upsampler: str | None = None
     steps: int | None = None
     guidance: float | None = None
     licence: str = ""

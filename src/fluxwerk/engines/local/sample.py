@@ -83,6 +83,8 @@ class Sample:
     preserved: Preserved | None = None
     patch: Patch | None = None
     cache: Any = None
+    velocity: Tensor | None = None
+    left_out: int = 0
     estimate: Tensor | None = None
     step: int = 0
     passes: list[int] = field(default_factory=list[int])

@@ -117,7 +117,7 @@ class Stages:
         family = self._families[order.model]
         try:
             with torch.no_grad(), self._exclusive, device.stream(family.device):
-                sample = family.prepare(number, order)
+                sample = family.prepare(number, family.upsample(order))
         except Exception as fault:  # noqa: BLE001  (any fault concerns only this order)
             self._room.release()
             self._fail(number, fault)

@@ -14,7 +14,7 @@ from fluxwerk import catalog
 from fluxwerk.catalog.rows import Model
 from fluxwerk.engines.local import parts
 from fluxwerk.engines.local.checkpoint import Checkpoint, recognise_file
-from fluxwerk.engines.local.folder import INDICES, look, read_json
+from fluxwerk.engines.local.folder import INDICES, PICKLES, look, read_json
 from fluxwerk.engines.local.header import SUFFIXES
 from fluxwerk.engines.local.kind import APACHE, KINDS, NON_COMMERCIAL, WIDTH_9B, Kind, recognise
 from fluxwerk.engines.local.row import Lora, Row, Weights
@@ -31,7 +31,7 @@ CHOICES = {
 }
 # These come in two sizes under two licences.
 KLEINS = ("klein", "klein-base")
-TEXTS = ("device", "licence", "pipeline", *parts.COLUMNS)
+TEXTS = ("upsampler", "device", "licence", "pipeline", *parts.COLUMNS)
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -153,12 +153,25 @@ def _row(name: str, table: Any, home: Path) -> Row:
     if "guidance" in table and not kind.guided:
         why = "these weights are distilled and take no guidance"
         raise InvalidUsageError("weights.toml:", faults=[Fault(f"{name}.guidance", table["guidance"], why)])
+    if "cache" in table and kind.fixed:
+        why = "these weights are distilled for a few large steps, of which none can be left out"
+        raise InvalidUsageError("weights.toml:", faults=[Fault(f"{name}.cache", table["cache"], why)])
+    if "upsampler" in table:
+        table = {**table, "upsampler": _upsampler(name, table["upsampler"], home)}
     kept = {"path", "pipeline", "loras", "licence", *parts.COLUMNS}
     given_columns = {key: value for key, value in table.items() if key not in kept}
     loras = tuple(_lora(name, entry, home) for entry in table.get("loras", ()))
     path, licence = table["path"] if hub else str(place), table.get("licence", licence)
     row = Row(_model(name).name, path, kind, hub=hub, parts=found, loras=loras, licence=licence, **given_columns)
     return _fitting(row)
+
+
+def _upsampler(name: str, given: str, home: Path) -> str:
+    folder = (home / Path(given).expanduser()).resolve()
+    if not (folder / "config.json").is_file() or any(file.suffix in PICKLES for file in folder.iterdir()):
+        why = "must be a folder with a config.json and safetensors"
+        raise InvalidUsageError("weights.toml:", faults=[Fault(f"{name}.upsampler", given, why)])
+    return str(folder)
 
 
 def _wrong_columns(name: str, table: Mapping[str, Any]) -> list[Fault]:
@@ -172,6 +185,8 @@ def _wrong_columns(name: str, table: Mapping[str, Any]) -> list[Fault]:
             wrong[key] = f"must be one of {', '.join(str(choice).lower() for choice in CHOICES[key])}"
         elif key in TEXTS and not (isinstance(value, str) and value):
             wrong[key] = "must be a text"
+        elif key == "cache" and not (type(value) is float and 0 < value < 1):
+            wrong[key] = "must be a number between 0 and 1"
         elif key == "steps" and not (type(value) is int and value > 0):
             wrong[key] = "must be a whole number of at least 1"
         elif key == "guidance" and not _is_strength(value):
