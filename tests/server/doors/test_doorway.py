@@ -1,4 +1,4 @@
-"""Requests of chat applications, replayed from their recorded shapes."""
+"""Requests of chat applications, in the shapes that their source code writes."""
 
 from __future__ import annotations
 
@@ -58,6 +58,23 @@ def test_an_application_finds_what_it_reads(server, shape):
     assert answer.status_code == 200, answer.text
     for path in shape["reads"]:
         assert found(answer.json(), path)
+
+
+def test_librechat_polls_by_the_id_alone(server):
+    body = next(shape["json"] for shape in SHAPES if shape["application"] == "LibreChat, Flux tool")
+    task = httpx2.post(f"{server}/v1/flux-pro-1.1", json=body, headers={"x-key": "k"}).json()
+    ask = {"params": {"id": task["id"]}, "headers": {"x-key": "k"}}
+    while (status := httpx2.get(f"{server}/v1/get_result", **ask).json())["status"] != "Ready":
+        assert status["status"] == "Pending"
+    assert httpx2.get(status["result"]["sample"]).headers["content-type"] == "image/png"
+
+
+def test_lobehub_reads_the_first_sentence_of_a_refusal(server):
+    """It always sends a safety tolerance of 6, which FLUX.2 refuses, here as there."""
+    body = {"prompt": "x", "safety_tolerance": 6, "output_format": "png"}
+    refused = httpx2.post(f"{server}/v1/flux-2-pro", json=body, headers={"x-key": "k"})
+    assert refused.status_code == 422
+    assert "less than or equal to 5" in refused.json()["detail"][0]["msg"]
 
 
 def test_the_page_names_every_application():

@@ -182,6 +182,17 @@ def test_a_mask_paints_only_where_it_is_transparent(client):
     assert image.crop((0, 0, 112, 256)).getextrema() != ((200, 200), (0, 0), (0, 0))
 
 
+def test_an_opaque_mask_paints_what_is_white(client):
+    file = io.BytesIO()
+    opaque = Image.new("L", (256, 256))
+    opaque.paste(255, (0, 0, 128, 256))
+    opaque.save(file, "PNG")
+    made = client.images.edit(image=picture((200, 0, 0)), mask=file.getvalue(), prompt="sea")
+    image = opened(made.data[0].b64_json).convert("RGB")
+    assert image.crop((144, 0, 256, 256)).getextrema() == ((200, 200), (0, 0), (0, 0))
+    assert image.crop((0, 0, 112, 256)).getextrema() != ((200, 200), (0, 0), (0, 0))
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [(mask((0, 0, 0, 0)), "marks nothing"), (b"no image", "mask"), (mask((0, 0, 64, 64), "RGB"), "marks nothing")],

@@ -10,7 +10,7 @@ from typing import cast
 from fluxwerk import catalog, imagefile
 from fluxwerk.catalog import images
 from fluxwerk.catalog.rows import Model
-from fluxwerk.client.mask import read_mask
+from fluxwerk.client.mask import CONVENTIONS, Mask, read_mask
 from fluxwerk.errors import Fault
 from fluxwerk.protocol import wire
 from fluxwerk.server.doors import options, shape
@@ -110,9 +110,13 @@ def prepare(form: Form) -> Form:
         raise RefusedError(400, "validation_error", f"mask: it cannot be used: {wrong}", field="mask") from None
     fill = catalog.get_model(FILL)
     raster = images.inspect("mask", data, fill)
-    mask = raster if isinstance(raster, Fault) else read_mask(data, raster, fill, "transparent")
-    if isinstance(mask, Fault):
-        raise RefusedError(400, "validation_error", f"mask: it {mask.allowed} ({mask.hint})", field="mask")
+    # A mask without transparency cannot follow OpenAI's convention, but that of the tools that paint what is white.
+    readings = [] if isinstance(raster, Fault) else [read_mask(data, raster, fill, one) for one in CONVENTIONS]
+    mask = next((one for one in readings if isinstance(one, Mask)), None)
+    if mask is None:
+        fault = raster if isinstance(raster, Fault) else next(one for one in readings if isinstance(one, Fault))
+        text = f"mask: it {fault.allowed}. Make transparent what is to be painted, or white where all is opaque."
+        raise RefusedError(400, "validation_error", text, field="mask")
     return Form(form.fields, {**form.files, "mask": [mask.data]})
 
 
