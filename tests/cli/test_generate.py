@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -159,3 +160,11 @@ def test_a_closed_stderr_loses_no_image(tmp_path):
         subprocess.run(command, check=False, stderr=closed, stdout=subprocess.DEVNULL, timeout=60)
     with Image.open("kept.png") as image:
         assert image.size == (64, 64)
+
+
+def test_a_series_tells_images_money_rate_and_the_time_left(fluxwerk_server):
+    done = generate("a fox", "-n", "3", *SMALL, "--base-url", fluxwerk_server, "-o", "fox.png", BFL_API_KEY=KEY)
+    assert done.exit_code == 0
+    assert re.search(
+        r"^2 of 3 images saved, 6 credits \(\$0\.06\), \d+\.\d/s, about \d+ s left$", done.stderr, re.MULTILINE
+    )

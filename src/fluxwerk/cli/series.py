@@ -66,7 +66,7 @@ class Series:
                     continue
                 self._keep(result.image, numbers[id(result.request)], len(requests), began)
                 if len(self._made) < len(requests):
-                    self._progress.show(f"{len(self._made)} of {len(requests)} images saved")
+                    self._progress.show(self._so_far(len(requests), time.monotonic() - began))
         except StorageError as error:
             # Submitting stops, because no further image could be saved; tasks in flight are paid for.
             results.close()
@@ -77,6 +77,16 @@ class Series:
         sheet = self._write_sheet() if self._made and self._sheet else None
         self._summarize(len(requests), time.monotonic() - began, sheet)
         return self._report()
+
+    def _so_far(self, count: int, seconds: float) -> str:
+        """Tell images, money, rate and the time left, by how long the images so far took together."""
+        made = len(self._made)
+        costs = [facts["cost"] for facts, _ in self._made.values() if facts["cost"] is not None]
+        money_so_far = f", {money(sum(costs, Decimal(0)))}" if costs and not self._offline else ""
+        left = (count - made - len(self._errors)) * seconds / made
+        return (
+            f"{made} of {count} images saved{money_so_far}, {made / max(seconds, 0.1):.1f}/s, about {left:.0f} s left"
+        )
 
     def _write_sheet(self) -> Path | None:
         assert self._sheet is not None
