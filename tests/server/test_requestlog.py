@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from fluxwerk.server import requestlog
 from fluxwerk.server.requestlog import JsonLines, RequestLog, TextLines
+from fluxwerk.server.state.keys import Keyring
 from fluxwerk.testing import loopback
 from support.asking import PRO
 from support.process import process
@@ -148,6 +149,14 @@ def test_a_server_writes_a_line_of_json_for_each_request():
         "model": "flux-2-pro",
         "prompt": PROMPT,
     }
+
+
+def test_a_key_is_logged_by_its_name(tmp_path):
+    ring = tmp_path / "keys.json"
+    key = Keyring(ring).add("shop")
+    with process("--log-format", "json", "--keys", ring) as (base, running):
+        httpx2.post(base + PRO, json=SMALL, headers={"x-key": key})
+        assert json.loads(running.stderr.readline())["key"] == "shop"
 
 
 def test_a_warning_is_a_line_of_json_too():

@@ -354,8 +354,11 @@ def _accounts(
                 Fault("--keys", keyring, "does not exist", f"create it with fluxwerk keys add NAME --file {keyring}")
             ],
         )
-    grants = Keyring(keyring).granted if keyring else None
-    return Accounts(keys, credit_of("--credits", credit), keep, grants=grants, store=store, queue=queue)
+    granted = credit_of("--credits", credit)
+    if keyring is None:
+        return Accounts(keys, granted, keep, store=store, queue=queue)
+    ring = Keyring(keyring)
+    return Accounts(keep=keep, grants=ring.granted, names=ring.name_of, store=store, queue=queue)
 
 
 def _script(path: str | None) -> Faults:

@@ -17,13 +17,15 @@ WHOLE_TURN = 60
 class Account:
     """An account: `granted` credits for the present period, less those `spent` in it.
 
-    `id` is the application's, or the SHA-256 of a key that belongs to none; the key itself is never kept.
+    `id` is the application's, or the SHA-256 of a key that belongs to none; the key itself is never kept.  `name` is
+    that of a key in a file.
     """
 
     id: str = field(repr=False)
     granted: Decimal
     spent: Decimal = NOTHING
     application: Application | None = None
+    name: str | None = None
 
     @property
     def credits(self) -> Decimal:
@@ -32,8 +34,9 @@ class Account:
 
     @property
     def shown(self) -> str:
-        """How the log names it: the application's name, or the first digits of the key's SHA-256."""
-        return self.application.name if self.application else f"sha256:{self.id[:8]}"
+        """How the log names it: the name of the application or key, or the first digits of the key's SHA-256."""
+        name = self.application.name if self.application else self.name
+        return name or f"sha256:{self.id[:8]}"
 
     @property
     def period(self) -> Period:

@@ -27,9 +27,9 @@ Grants = Callable[[str], Decimal | None]
 class Accounts:
     """Every account and its `tasks`; knows nothing of HTTP.
 
-    Accounts are those that `grants` knows, or those of `keys` with `credit` each; without either any well-formed key
-    opens an account of its own, until the state has applications.  Images are kept for `keep` seconds after their
-    task's end, and `queue` tasks of each account may wait beyond its slots.
+    Accounts are those that `grants` knows, called as `names` says, or those of `keys` with `credit` each; without
+    either any well-formed key opens an account of its own, until the state has applications.  Images are kept for
+    `keep` seconds after their task's end, and `queue` tasks of each account may wait beyond its slots.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Accounts:
         keep: float = KEEP,
         *,
         grants: Grants | None = None,
+        names: Callable[[str], str | None] = lambda _: None,
         store: Store | None = None,
         queue: int = 0,
     ) -> None:
@@ -48,6 +49,7 @@ class Accounts:
         self.applications = Applications(self.store.database)
         known = {digest_of(key) for key in keys}
         self._grants = grants or _among(known, credit)
+        self._names = names
         self._open = grants is None and not known
         # Submits that are being read by this process hold slots too, by account and pool.
         self._reading: Counter[tuple[str, str]] = Counter()
@@ -67,7 +69,9 @@ class Accounts:
         granted = self._grants(digest)
         if granted is None or (self._open and self.applications.exist()):
             return None
-        return Account(digest, granted, charges.spent(self.store.database, digest, "total", now))
+        return Account(
+            digest, granted, charges.spent(self.store.database, digest, "total", now), name=self._names(digest)
+        )
 
     def has_slot(self, account: Account, model: Model, now: float) -> bool:
         """Whether another task of this model is taken: into a slot, or to wait for one."""

@@ -72,6 +72,7 @@ class Keyring:
         self._stamp: tuple[int, int] | None = None
         self._entries: tuple[Entry, ...] = ()
         self._granted: dict[str, Decimal] = {}
+        self._names: dict[str, str] = {}
         self.entries()
 
     def entries(self) -> tuple[Entry, ...]:
@@ -79,13 +80,15 @@ class Keyring:
         try:
             status = self._path.stat()
         except FileNotFoundError:
-            self._stamp, self._entries, self._granted = None, (), {}
+            self._stamp, self._entries, self._granted, self._names = None, (), {}, {}
             return ()
         stamp = status.st_mtime_ns, status.st_ino
         if stamp != self._stamp:
             self._stamp = stamp
             self._entries = _read(self._path)
-            self._granted = {one.sha256: Decimal(one.credits) for one in self._entries if one.revoked is None}
+            opened = [one for one in self._entries if one.revoked is None]
+            self._granted = {one.sha256: Decimal(one.credits) for one in opened}
+            self._names = {one.sha256: one.name for one in opened}
         return self._entries
 
     def granted(self, digest: str) -> Decimal | None:
@@ -96,6 +99,10 @@ class Keyring:
             # A person is editing the file; what was read before holds until it changes again.
             log.warning("the keys file cannot be read: %s", fault)
         return self._granted.get(digest)
+
+    def name_of(self, digest: str) -> str | None:
+        """Return the name of the open key with this SHA-256, as the file was read last."""
+        return self._names.get(digest)
 
     def add(self, name: str, credit: Decimal = PLENTY, key: str | None = None) -> str:
         """Make a key, or take one that exists, and return it: this is the only time that it can be seen."""
