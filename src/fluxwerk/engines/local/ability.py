@@ -176,14 +176,11 @@ def _lora_faults(model: Model, row: Row, order: Order) -> list[Fault]:
         hint = '[{"name": "style", "strength": 0.8}], at most four, with strengths from -4 to 4'
         return [Fault(EXTENSION, None, "is not a list of LoRAs", f"send {hint}")]
     known = _names(row)
+    choice = f"one of {', '.join(known)}" if known else "its folder is empty"
     field = "finetune_id" if "finetune_id" in model.options else EXTENSION
     if field == "finetune_id" and not order.options.get(field):
-        return [Fault(field, None, "is missing", f"one of {', '.join(known) or 'none, because the folder is empty'}")]
-    return [
-        Fault(field, name, "is no LoRA of this server", f"one of {', '.join(known) or 'none: the folder is empty'}")
-        for name, _ in loras(order)
-        if name not in known
-    ]
+        return [Fault(field, None, "is missing", choice)]
+    return [Fault(field, name, "is no LoRA of this server", choice) for name, _ in loras(order) if name not in known]
 
 
 def _are_loras(given: Any) -> bool:
