@@ -138,8 +138,13 @@ class SQLiteDatabase:
 
     def ask(self, sql: str, **values: Any) -> list[Row]:
         """Answer one statement; it joins the transaction that is open."""
-        with self._lock, self._explained(self.path):
-            rows: list[Any] = self._connection.execute(sql, values).fetchall()
+        with self._lock:
+            try:
+                rows: list[Any] = self._connection.execute(sql, values).fetchall()
+            except sqlite3.Error:
+                # Explained only here, because questions are many and this costs as much as a short one.
+                with self._explained(self.path):
+                    raise
             return rows
 
     def script(self, sql: str) -> None:

@@ -145,7 +145,7 @@ class Router:
         free = min((until if until < NEVER else now + submit.RETRY_AFTER for until in busy), default=now)
         limits = {
             "x-ratelimit-limit": str(account.slots(model)),
-            "x-ratelimit-remaining": str(accounts.free(account, model, now)),
+            "x-ratelimit-remaining": str(max(0, account.slots(model) - len(busy) - accounts.reading(account, model))),
             "x-ratelimit-reset": str(-int(-free // 1)),
         }
         return replace(response, headers={**response.headers, **limits})

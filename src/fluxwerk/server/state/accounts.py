@@ -62,16 +62,15 @@ class Accounts:
     def account_of(self, digest: str, now: float | None = None) -> Account | None:
         """Find the account of a key's SHA-256."""
         now = time.time() if now is None else now
-        application = self.applications.find(digest, now)
+        holder = self.applications.holder(digest, now)
+        application = holder.application
         if application is not None:
             spent = charges.spent(self.store.database, application.account, application.period, now)
             return Account(application.account, application.budget, spent, application)
         granted = self._grants(digest)
-        if granted is None or (self._open and self.applications.exist()):
+        if granted is None or (self._open and holder.known_only):
             return None
-        return Account(
-            digest, granted, charges.spent(self.store.database, digest, "total", now), name=self._names(digest)
-        )
+        return Account(digest, granted, holder.spent, name=self._names(digest))
 
     def has_slot(self, account: Account, model: Model, now: float) -> bool:
         """Whether another task of this model is taken: into a slot, or to wait for one."""
@@ -81,6 +80,10 @@ class Accounts:
     def free(self, account: Account, model: Model, now: float) -> int:
         """Count the slots of a model that neither a task nor a submit that is being read holds."""
         return max(0, self._left(account, model, now) - self._reading[account.id, model.pool])
+
+    def reading(self, account: Account, model: Model) -> int:
+        """Count the slots of a model that submits hold while they are being read."""
+        return self._reading[account.id, model.pool]
 
     @contextmanager
     def hold(self, account: Account, model: Model) -> Generator[None]:

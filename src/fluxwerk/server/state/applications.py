@@ -53,6 +53,18 @@ class DailySpend:
     credits: Decimal
 
 
+@dataclass(frozen=True, slots=True)
+class KeyHolder:
+    """Whom a key belongs to: an application, or an account of its own that has `spent` so many credits.
+
+    `known_only` says that there are applications, so that a key has to be known.
+    """
+
+    application: Application | None
+    spent: Decimal
+    known_only: bool
+
+
 class Applications:
     """Adds, finds and revokes the applications in a database."""
 
@@ -107,6 +119,12 @@ class Applications:
         """Find the application that the key with this SHA-256 opens at a moment."""
         found = self._database.ask(FIND_KEY, digest=digest, now=now)
         return _read(found[0]) if found else None
+
+    def holder(self, digest: str, now: float) -> KeyHolder:
+        """Find out in one question whom the key with this SHA-256 belongs to; every request asks it."""
+        (row,) = self._database.ask(HOLDER, digest=digest, now=now)
+        application = None if row["account"] is None else _read(row)
+        return KeyHolder(application, credits_of(row["own"]) or Decimal(0), known_only=bool(row["known_only"]))
 
     def exist(self) -> bool:
         """Whether there is an application, revoked ones too: from then on a key has to be known."""
@@ -193,6 +211,14 @@ FIND_NAME = "select * from application where name = :name and revoked is null"
 FIND_KEY = """
     select application.* from api_key join application on application.account = api_key.account
     where digest = :digest and (ends is null or ends > :now) and revoked is null
+"""
+HOLDER = """
+    select application.*, asked.own, asked.known_only
+    from (
+        select (select spent from account where id = :digest) as own, (select 1 from application limit 1) as known_only
+    ) as asked
+    left join api_key on api_key.digest = :digest and (api_key.ends is null or api_key.ends > :now)
+    left join application on application.account = api_key.account and application.revoked is null
 """
 LIST = """
     select application.*, coalesce(account.spent, 0) as spent
