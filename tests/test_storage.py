@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fluxwerk.errors import InvalidUsageError, StorageError
-from fluxwerk.storage import Folder, save
+from fluxwerk.storage import Folder, open_storage, save
 
 
 def test_bytes_are_saved_and_the_path_returned(tmp_path):
@@ -156,3 +156,17 @@ def test_what_is_removed_is_gone_and_may_be_gone_already(tmp_path):
     folder.put("b/fox.png", b"1")
     with pytest.raises(StorageError, match="cannot be removed"):
         folder.remove("b")
+
+
+def test_a_folder_knows_sizes_and_makes_no_links(tmp_path):
+    folder = Folder(tmp_path)
+    folder.put("fox.png", b"fox")
+
+    assert (folder.size("fox.png"), folder.size("owl.png")) == (3, None)
+    assert folder.link("fox.png", 60) is None
+
+
+def test_a_store_that_signs_no_links_makes_none():
+    pytest.importorskip("obstore", reason="the extra storage is not installed")
+
+    assert open_storage("memory://").link("fox.png", 60) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from contextlib import closing
 
 import httpx2
 import pytest
@@ -12,7 +13,9 @@ import pytest
 from fluxwerk.errors import ConnectionFailedError, NoResponseError
 from fluxwerk.protocol import webhook
 from fluxwerk.server.fetch import Guard
-from fluxwerk.testing import loopback
+from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.store import DiskStore
+from fluxwerk.testing import FaceToFace, loopback
 from fluxwerk.types import HttpRequest
 from support.receiver import receiving
 
@@ -127,3 +130,16 @@ def test_neither_secret_nor_token_nor_signed_link_is_logged(caplog):
     assert "httpcore2" in text
     assert "CANARY" not in text
     assert "sig=" not in text
+
+
+def test_what_was_kept_long_enough_goes_from_a_server_that_nobody_asks(tmp_path):
+    with closing(DiskStore(tmp_path)) as store:
+        of = FaceToFace(accounts=Accounts(store=store))
+        of.generate("a fox", model="flux-2-pro", width=64, height=64)
+        assert store.database.ask("select id from task")
+
+        # By the real clock the image of the pretend one has been kept for years.
+        with loopback(accounts=Accounts(store=store)) as base:
+            while store.database.ask("select id from task"):
+                assert httpx2.get(f"{base}/livez").is_success
+    assert [file for file in (tmp_path / "images").rglob("*") if file.is_file()] == []

@@ -176,6 +176,8 @@ class BackgroundWorkers:
     async def _take_webhooks(self) -> None:
         """Take up webhooks that are due, as many at a time as are delivered."""
         while True:
+            # What was kept long enough goes also from a server that nobody asks.
+            await self._tried(self._state.forget, self._owed)
             room = DELIVERIES - len(self._delivering)
             taken = await self._tried(partial(self._state.take_webhooks, room), self._owed) if room else None
             for job in taken or ():
