@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import pytest
+
+from fluxwerk.server.errors import ServerError
 from fluxwerk.server.state import keys
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.server.state.application import Application
@@ -84,6 +87,14 @@ def test_submits_come_at_most_at_their_rate():
     of.clock.sleep(float(answers[-1].headers["retry-after"]))
     assert submit(of, key).status == 200
     assert of.state.accounts.applications.spend()[0].tasks == 3
+
+
+def test_a_submit_that_comes_too_early_is_refused_before_its_body():
+    of = face()
+    key = opened(of, rate=1)
+    submit(of, key)
+    with pytest.raises(ServerError, match="at most 1 a minute"):
+        of.router.admit(HttpRequest("POST", f"{BASE}{PRO}", headers={"x-key": key}))
 
 
 def test_a_body_is_as_large_as_its_application_allows():

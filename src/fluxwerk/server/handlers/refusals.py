@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from fluxwerk.catalog.rows import Model
 from fluxwerk.server.errors import ServerError
+from fluxwerk.server.state import charges
 from fluxwerk.server.state.account import Account
 from fluxwerk.server.state.application import renewal, retry_after
 from fluxwerk.server.state.state import ServerState
@@ -31,6 +32,13 @@ def check_slot(state: ServerState, account: Account, model: Model) -> None:
     """Refuse a submit for which neither a slot nor a place in the queue is left."""
     if not state.accounts.has_slot(account, model, state.clock()):
         raise busy(state, account, model)
+
+
+def check_rate(state: ServerState, account: Account) -> None:
+    """Refuse a submit that comes too early, before its body is read."""
+    wait = charges.wait(state.store.database, account, state.clock())
+    if wait:
+        raise too_often(account, wait)
 
 
 def check_credits(state: ServerState, account: Account, cost: Decimal | None) -> None:

@@ -83,6 +83,7 @@ def admit(state: ServerState, model: Model, request: ServerRequest, most: int) -
     if key is None or state.tasks.find_repeated(account.id, key, state.clock()) is None:
         refusals.check_open(state)
         refusals.check_slot(state, account, model)
+        refusals.check_rate(state, account)
     own = account.application.largest_body if account.application else None
     return most if own is None else min(own, most)
 

@@ -56,6 +56,14 @@ def spent(database: Database, account: str, period: Period, now: float) -> Decim
     return (credits_of(found[0]["spent"]) if found else None) or Decimal(0)
 
 
+def wait(database: Database, account: Account, now: float) -> float:
+    """Say for how many seconds an account's rate lets it submit nothing."""
+    if account.rate is None:
+        return 0.0
+    found = database.ask("select reached from account where id = :id", id=account.id)
+    return throttle(found[0]["reached"] if found else 0.0, now, account.rate)[1]
+
+
 def _charge(transaction: Transaction, account: str, model: str, at: float, cost: int, tasks: int) -> Row:
     balance = transaction.one(CHARGE, account=account, cost=cost)
     assert balance is not None, "the statement returns the row that it wrote"
