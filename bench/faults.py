@@ -2,6 +2,10 @@
 
 Each trial checks: the right image or the right error, no second submit, no key on a foreign host, no hang past the
 deadline, no wrong file accepted as an image.
+
+Then the faults that leave a doubt, each with the submit taken and not taken, alone and five at once, before a server
+that ignores keys as the live one does: the balance of an account that nobody else uses has to settle them.  These run
+face to face on a pretend clock, since a balance is believed two minutes after the doubt.
 Run by hand: python bench/faults.py [trials]
 """
 
@@ -20,7 +24,7 @@ import fluxwerk
 from fluxwerk import AsyncClient, Client, Image, imagefile
 from fluxwerk.server.faults.rules import FaultRule, Faults
 from fluxwerk.server.state.accounts import Accounts
-from fluxwerk.testing import loopback
+from fluxwerk.testing import FaceToFace, loopback
 
 TRIALS = 5
 DEADLINE = 4.0
@@ -90,6 +94,17 @@ MATRIX: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
+# Faults whose answer leaves open whether the submit was taken.
+DOUBTS: list[dict[str, Any]] = [
+    {"do": "status", "status": 500},
+    {"do": "status", "status": 504},
+    {"do": "page", "status": 502},
+    {"do": "page", "status": 200},
+    {"do": "garble"},
+    {"do": "reset"},
+]
+
+
 class Foreign(BaseHTTPRequestHandler):
     """A foreign host, which records the keys that it receives."""
 
@@ -141,6 +156,36 @@ async def once_async(base: str) -> Image:
         return await client.generate("a fox", width=256, height=256, seed=1)
 
 
+def settle(fault: dict[str, Any], *, accepted: bool, many: int) -> tuple[int, int, int, int]:
+    """Meet a fault with so many submits at once; return images, charged and lost, in doubt, and charged twice."""
+    rule = FaultRule.model_validate({"on": "submit", **fault, "accepted": accepted, "first": many})
+    face = FaceToFace(trouble=[rule], account="exclusive")
+    results = list(face.generate_many([f"fox {number}" for number in range(many)], width=64, height=64))
+    images = sum(result.image is not None for result in results)
+    lost = sum("It was charged" in str(result.error) for result in results)
+    charged = len(face.state.tasks.all(face.clock.now()))
+    return images, lost, many - images - lost, charged - images - lost
+
+
+def print_doubts() -> None:
+    """Print what the balance settled."""
+    trials = images = lost = doubts = twice = 0
+    for fault in DOUBTS:
+        for accepted in (False, True):
+            for many in (1, 5):
+                found = settle(fault, accepted=accepted, many=many)
+                trials += many
+                images, lost = images + found[0], lost + found[1]
+                doubts, twice = doubts + found[2], twice + found[3]
+                if found[2] or found[3]:
+                    print(f"  {fault} accepted={accepted} × {many}: {found[2]} in doubt, {found[3]} charged twice")
+    print(f"lost answers            {trials}, taken and not taken, alone and five at once")
+    print(f"images after settling   {images}")
+    print(f"charged, image lost     {lost}")
+    print(f"left in doubt           {doubts}")
+    print(f"charged twice           {twice}")
+
+
 def main() -> None:
     """Print a line for each fault that was handled wrongly, and the sums."""
     trials = int(sys.argv[1]) if len(sys.argv) > 1 else TRIALS
@@ -167,6 +212,7 @@ def main() -> None:
     print(f"keys on a foreign host  {len(Foreign.keys)}")
     print(f"hangs past the deadline {hangs}")
     print(f"wrong files accepted    {wrong_files}")
+    print_doubts()
 
 
 if __name__ == "__main__":

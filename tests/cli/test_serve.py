@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from fluxwerk.cli.group import group
+from fluxwerk.cli.serve import may_promise
 from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.server import app as application
 from fluxwerk.server.state.accounts import Accounts
@@ -135,3 +136,9 @@ def test_a_strict_server_refuses_a_misspelt_field():
     with process("--strict") as (base, _):
         answer = httpx2.post(base + PRO, json={**SMALL, "sed": 1}, headers=KEY)
     assert (answer.status_code, answer.json()["detail"][0]["type"]) == (422, "unknown_field")
+
+
+def test_a_gateway_that_forgets_what_it_bought_promises_to_keep_no_keys():
+    assert not may_promise("upstream", None)
+    assert may_promise("upstream", "state")
+    assert may_promise("offline", None)

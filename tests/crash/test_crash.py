@@ -63,7 +63,7 @@ class House:
     def accepted(self) -> list[Accepted]:
         account = self._books.account(self._key)
         assert account is not None
-        return [job for job in self._books.tasks.all(0.0) if job.account == account.digest]
+        return [job for job in self._books.tasks.all(0.0) if job.account == account.id]
 
     def plan(self, prompts: list[str]) -> None:
         plan(self.ledger, [{"prompt": prompt, "width": 64, "height": 64} for prompt in prompts])

@@ -240,7 +240,7 @@ def command(
         magic=engine != "upstream" if magic is None else magic,
         strict=strict,
         longest_prompt=max_prompt,
-        keeps_keys=idempotency,
+        keeps_keys=idempotency and may_promise(engine, state or database),
         redirects=deliver == "redirect",
         caches=cache,
     )
@@ -253,6 +253,11 @@ def command(
         who = "only known keys are accepted" if keys or keyring else "any x-key is accepted"
         _announce(_address(host, listening), f"engine {engine}, {who}", networks, len(script.rules))
         _run(config, serving, drain, listening)
+
+
+def may_promise(engine: str, kept: str | None) -> bool:
+    """Whether a key outlives what was paid for under it: a gateway may forget its tasks, and has bought them."""
+    return engine != "upstream" or kept is not None
 
 
 def _log(form: str | None, *, prompts: bool) -> None:
