@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -15,16 +16,18 @@ ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?BFL_API_KEY\s*=.*$", re.MULTILINE)
 def write_env(folder: Path, key: str) -> Path:
     """Put the key into `.env`, readable by its owner only, in the place of an earlier one."""
     file = folder / ".env"
-    before = file.read_text(encoding="utf-8") if file.exists() else ""
+    held = file.read_text(encoding="utf-8") if file.exists() else ""
     line = f"{KEY_NAME}={key}"
-    if ASSIGNMENT.search(before):
-        text = ASSIGNMENT.sub(lambda _: line, before)
+    if ASSIGNMENT.search(held):
+        text = ASSIGNMENT.sub(lambda _: line, held)
     else:
-        text = before + ("" if not before or before.endswith("\n") else "\n") + line + "\n"
-    # The mode is set before the key is in the file.
-    file.touch(mode=0o600)
-    file.chmod(0o600)
-    storage.save(text.encode(), file)
+        text = held + ("" if not held or held.endswith("\n") else "\n") + line + "\n"
+    # No moment passes in which others could read the file, not even under the name that it has while it is written.
+    before = os.umask(0o077)
+    try:
+        storage.save(text.encode(), file)
+    finally:
+        os.umask(before)
     file.chmod(0o600)
     return file
 
