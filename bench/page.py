@@ -42,8 +42,11 @@ KEEP = 1e8
 PAINTED = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 WATCH = """() => {
   window.longTasks = [];
+  window.scripts = [];
   new PerformanceObserver((list) => window.longTasks.push(...list.getEntries().map((one) => one.duration)))
     .observe({ type: "longtask" });
+  new PerformanceObserver((list) => list.getEntries().forEach((frame) =>
+    window.scripts.push(...frame.scripts.map((one) => one.duration)))).observe({ type: "long-animation-frame" });
 }"""
 # Down to the end of everything, where older images are asked for on the way.
 SCROLL = """async () => {
@@ -124,9 +127,11 @@ def measure(page: Page, base: str) -> None:
     page.wait_for_selector(".window .card img")
     page.evaluate(WATCH)
     frames, deep, drawn = page.evaluate(SCROLL)
-    longest: Any = page.evaluate("() => [window.longTasks.length, Math.max(0, ...window.longTasks)]")
     print(f"gallery: {frames} frames down to {deep:.0f} px with {drawn} images drawn at a time")
-    print(f"gallery: {longest[0]} tasks above 50 ms, the longest {longest[1]:.0f} ms")
+    long: Any = page.evaluate("() => [longTasks.length, Math.max(0, ...longTasks), Math.max(0, ...scripts)]")
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    print(f"gallery: {long[0]} tasks above 50 ms, the longest {long[1]:.0f} ms; of scripts alone {long[2]:.0f} ms")
+    print(f"(load of the machine meanwhile: {load:.1f} for each core; the browser paints without a GPU)")
     heap = page.evaluate("() => performance.memory.usedJSHeapSize") / 1e6
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable")

@@ -91,3 +91,18 @@ def test_advice_on_the_prompt_is_folded_away_and_can_be_applied(page):
     expect(page.page.locator(".advice li").first).to_be_visible()
     page.page.get_by_role("button", name="Make image").click()
     page.wait_for_images(1)
+
+
+def test_an_image_that_is_no_longer_kept_is_said_to_be_gone(browser):
+    with studio(browser, "--keep", "2") as page:
+        page.make("a heron for a moment")
+        page.page.wait_for_selector(".card.ended:has-text('The server keeps images for 2 seconds')")
+        page.page.get_by_role("button", name="Use this prompt again").click()
+        expect(page.page.get_by_label("Prompt", exact=True)).to_have_value("a heron for a moment")
+
+
+def test_a_task_that_waits_for_a_slot_shows_its_position(browser):
+    with studio(browser, "--queue", "5", "--seconds", "30") as page:
+        page.choose("FLUX.3 Image")
+        page.make("more than five slots", 8)
+        expect(page.page.locator(".card.pending:has-text('Queued at position 3')")).to_have_count(1)

@@ -36,3 +36,12 @@ def test_the_studio_works_where_browsers_trust_less():
             page.page.get_by_role("button", name="Connect").click()
             page.make("a heron")
             page.wait_for_images(1)
+
+
+def test_a_name_that_is_bound_to_this_machine_by_a_stranger_opens_nothing():
+    with process() as (base, _):
+        names = f"--host-resolver-rules=MAP evil.test 127.0.0.1:{base.rpartition(':')[2]}"
+        with browsing(names) as browser:
+            context = browser.new_context()
+            assert context.new_page().goto(f"http://evil.test:{base.rpartition(':')[2]}").status == 421
+            context.close()

@@ -43,6 +43,11 @@ def _changes(state: ServerState, account: Account, seen: dict[str, bytes]) -> by
     present = {job.task.id: _written(state, job, now) for job in watched}
     told = (b"event: task\ndata: " + text + b"\n\n" for name, text in present.items() if seen.get(name) != text)
     written = b"".join(told)
+    if len(watched) < WATCHED:
+        # Nothing was only pushed out of sight, so what is missing is kept no more.
+        written += b"".join(
+            b"event: gone\ndata: " + wire.dump({"id": name}) + b"\n\n" for name in seen.keys() - present.keys()
+        )
     seen.clear()
     seen.update(present)
     return written

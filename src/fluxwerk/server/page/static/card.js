@@ -14,7 +14,7 @@ export function Card({ task, square = false, selecting = false, selected = false
   const isOffline = useStore((s) => s.session?.engine === "offline");
   const style = square ? undefined : shape(task);
   if (task.stage !== "ended") return html`<${Pending} task=${task} style=${style} />`;
-  if (task.status !== "Ready") return html`<${Ended} task=${task} style=${style} />`;
+  if (task.status !== "Ready" || task.gone) return html`<${Ended} task=${task} style=${style} />`;
   const open = () => (selecting ? onSelect(task.id) : (location.hash = `#/image/${task.id}`));
   return html`
     <article class="card ready" style=${style} data-task=${task.id} data-selected=${selected}>
@@ -62,7 +62,8 @@ function Pending({ task, style }) {
 }
 
 function Ended({ task, style }) {
-  const { title, text } = endingOf(task);
+  const keepFor = useStore((s) => s.session?.keep);
+  const { title, text } = endingOf(task, keepFor);
   return html`
     <article class="card ended" style=${style} data-task=${task.id} data-status=${task.status}>
       <h3><${Icon} name="alert" size="16" />${title}</h3>

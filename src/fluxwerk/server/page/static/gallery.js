@@ -16,14 +16,19 @@ function startOf(day) {
   return new Date(year, month - 1, date).getTime() / 1000;
 }
 
-const fits = (wanted) => (task) => {
+function fits(wanted) {
   const since = wanted.day ? startOf(wanted.day) : 0;
-  const prompt = task.prompt.toLowerCase();
-  return (
-    (!wanted.model || task.model === wanted.model) && (!wanted.tag || task.tags.includes(wanted.tag)) && task.accepted >= since && task.accepted < since + (wanted.day ? 86400 : Infinity) &&
-    wanted.words.toLowerCase().split(/\s+/).every((word) => prompt.includes(word))
-  );
-};
+  const until = wanted.day ? since + 86400 : Infinity;
+  const words = wanted.words.toLowerCase().split(/\s+/).filter(Boolean);
+  return ({ model, tags, accepted, prompt, stage, status, gone }) => {
+    if (gone) return false;
+    if (stage === "ended" && status !== "Ready") return false;
+    if ((wanted.model && model !== wanted.model) || (wanted.tag && !tags.includes(wanted.tag))) return false;
+    if (accepted < since || accepted >= until) return false;
+    const text = words.length ? prompt.toLowerCase() : "";
+    return words.every((word) => text.includes(word));
+  };
+}
 
 export function Gallery() {
   const tasks = useStore((s) => s.tasks);
@@ -32,7 +37,7 @@ export function Gallery() {
   const [wanted, setWanted] = useState({ words: "", model: "", tag: "", day: "" });
   const [selected, setSelected] = useState(null); // a set of ids, or null where nothing can be selected
   const more = useMore(wanted);
-  const shown = useMemo(() => newestFirst(tasks).filter(fits(wanted)).filter((task) => task.stage !== "ended" || task.status === "Ready"), [tasks, wanted]);
+  const shown = useMemo(() => newestFirst(tasks).filter(fits(wanted)), [tasks, wanted]);
   const used = useMemo(() => new Set([...tasks.values()].map(({ model }) => model)), [tasks]);
   const tags = useMemo(() => [...new Set([...tasks.values()].flatMap((task) => task.tags))].sort(), [tasks]);
   const set = (update) => setWanted({ ...wanted, ...update });

@@ -17,6 +17,10 @@ export function listen() {
     keep([row]);
     if (known?.stage !== row.stage && row.stage === "ended") refreshSession().catch(() => {});
   });
+  source.addEventListener("gone", (event) => {
+    const { id } = JSON.parse(event.data);
+    if (state.tasks.has(id)) keep([{ id, gone: true }]);
+  });
   source.addEventListener("ready", () => back());
   source.onerror = () => {
     change({ online: false });

@@ -35,10 +35,10 @@ export function Viewer({ id }) {
   return html`
     <dialog ref=${dialog} class="viewer" aria-label="Image" onClose=${home} onKeyDown=${onKeyDown} onClick=${(event) => event.target === dialog.current && dialog.current.close()}>
       <button type="button" class="quiet close" aria-label="Close" onClick=${() => dialog.current.close()}><${Icon} name="close" /></button>
-      ${task?.status === "Ready"
+      ${task?.status === "Ready" && !task.gone
         ? html`<figure class="full"><img src=${`/v1/tasks/${id}/image`} alt=${task.prompt || `Image by ${task.model}`} width=${task.width} height=${task.height} /></figure>
             <${Details} task=${task} key=${id} />`
-        : html`<p class="gone">${missing ? `This image is not here: ${missing}. The server keeps images for a limited time.` : "Loading …"}</p>`}
+        : html`<p class="gone">${missing || task?.gone ? `This image is not here: ${missing || "it is no longer kept"}. The server keeps images for a limited time.` : "Loading …"}</p>`}
     </dialog>`;
 }
 

@@ -19,6 +19,7 @@ export function ago(seconds) {
 }
 
 export function span(seconds) {
+  if (seconds < 90) return `${Math.round(seconds)} seconds`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} minutes`;
   if (seconds < 172800) return `${Math.round(seconds / 3600)} hours`;
   return `${Math.round(seconds / 86400)} days`;
@@ -31,7 +32,11 @@ export function progressOf(task) {
 }
 
 // What happened to a task without an image, what it cost, and what to do.
-export function endingOf(task) {
+export function endingOf(task, keepFor = null) {
+  if (task.gone) {
+    const time = keepFor ? ` for ${span(keepFor)} after they are made` : " for a limited time";
+    return { title: "No longer kept", text: `The server keeps images${time}, and this one is gone. Its prompt is here: make it again.` };
+  }
   const cost = task.cost ? `It cost ${credits(task.cost)}.` : "It cost nothing.";
   const details = task.details ?? {};
   switch (task.status) {
@@ -45,7 +50,7 @@ export function endingOf(task) {
       return { title: "Not found", text: `The service does not know this task any more. ${cost} Make the image again.` };
     default:
       if (details.error === "cancelled") return { title: "Cancelled", text: `You cancelled it. ${cost}` };
-      if (/doubt/i.test(`${details.error} ${details.message}`)) {
+      if (details.error === "in_doubt") {
         return { title: "In doubt", text: "The service may have charged for this image and did not answer. The operator of this server can settle it; do not repeat it before." };
       }
       return { title: "Failed", text: `${details.message || details.error || "The engine could not make it"}. ${cost} Try again, or choose another model.` };
