@@ -132,6 +132,24 @@ def test_a_worker_that_was_stopped_finds_its_tasks_gone(database: str, tmp_path:
         assert_all_is_well(running, crowd, got)
 
 
+def test_a_worker_that_pauses_for_a_moment_keeps_its_tasks(database: str, tmp_path: Path) -> None:
+    """A worker that is slow is not taken for one that is dead, though another one could have its tasks."""
+    with receiving() as (hook, got), fleet(database, tmp_path, 1, 2) as running:
+        crowd = Crowd(running.bases, 20, 1, hook)
+        clients = threading.Thread(target=crowd.run)
+        clients.start()
+        time.sleep(0.5)  # while it works
+        running.workers[0].send(signal.SIGSTOP)
+        time.sleep(4)  # less than the silence after which it would be taken for dead
+        running.workers[0].send(signal.SIGCONT)
+        clients.join()
+        jobs, store = settled(running)
+        # The fence rises once when a task is taken up; it would rise again for another worker.
+        assert {job.fence for job in jobs} == {1}
+        store.close()
+        assert_all_is_well(running, crowd, got)
+
+
 def test_nothing_is_lost_when_the_database_restarts(server: PostgresServer, database: str, tmp_path: Path) -> None:
     with receiving() as (hook, got), fleet(database, tmp_path, 2, 2) as running:
         crowd = Crowd(running.bases, 60, 2, hook)
