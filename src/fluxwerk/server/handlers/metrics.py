@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
@@ -66,7 +67,7 @@ def _counted(counts: Metrics) -> Iterator[Metric]:
 def _upstream_errors(abilities: Abilities) -> Metric:
     from fluxwerk.engines.upstream.engine import UpstreamEngine  # noqa: PLC0415  (a client, which few servers need)
 
-    counts = abilities.errors if isinstance(abilities, UpstreamEngine) else {}
+    counts = abilities.errors if isinstance(abilities, UpstreamEngine) else Counter[str]()
     return _counter("upstream_errors", "errors of the service behind, by kind", "kind", counts)
 
 
