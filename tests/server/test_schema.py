@@ -118,9 +118,10 @@ def test_what_is_no_object_is_refused(data):
     assert [entry["loc"] for entry in refusal("flux-2-pro", data)] == [["body"]]
 
 
+@pytest.mark.parametrize("text", ["\ud800", "a\0b"], ids=["half a character", "NUL"])
 @pytest.mark.parametrize("name", ["prompt", "user", "webhook_secret", "input_image"])
-def test_half_a_character_is_refused(name):
-    detail = refusal("flux-2-pro", body(**{"prompt": "x", name: "\ud800"}))
+def test_a_text_that_no_database_keeps_is_refused(name, text):
+    detail = refusal("flux-2-pro", body(**{"prompt": "x", name: text}))
     assert [(entry["type"], entry["loc"]) for entry in detail] == [("string_unicode", ["body", name])]
 
 

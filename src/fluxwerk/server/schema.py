@@ -77,10 +77,15 @@ def _checked(kind: type[BaseModel], given: Json) -> dict[str, Json]:
         fields = kind.model_validate(given).model_dump()
     except ValidationError as fault:
         raise InvalidFieldsError(entries(fault)) from None
-    broken = [name for name, value in fields.items() if isinstance(value, str) and not _is_unicode(value)]
-    if broken:
-        text = "Input should be a valid string without lone surrogates"
-        raise InvalidFieldsError([{"type": "string_unicode", "loc": ["body", name], "msg": text} for name in broken])
+    texts = {name: value for name, value in fields.items() if isinstance(value, str)}
+    wrong = [(name, "lone surrogates") for name, value in texts.items() if not _is_unicode(value)]
+    # No PostgreSQL keeps it, and a task is the same wherever it is kept.
+    wrong += [(name, "NUL characters") for name, value in texts.items() if "\0" in value]
+    if wrong:
+        text = "Input should be a valid string without {}"
+        raise InvalidFieldsError(
+            [{"type": "string_unicode", "loc": ["body", name], "msg": text.format(what)} for name, what in wrong]
+        )
     return {name: value for name, value in fields.items() if value is not None}
 
 
