@@ -37,8 +37,8 @@ class TaskQueue:
         """
         slots = account.slots(job.model)
         columns = {"slots": slots, "share": account.share, "turn": 0, "holds_until": NEVER}
-        if self._count(transaction, job.account, job.model.pool, job.accepted, slots) < slots:
-            turn = _next_turn(transaction, job.account, account.share)
+        turn = _take_turn(transaction, job.account, job.model.pool, job.accepted, slots, account.share)
+        if turn is not None:
             job.priority = _priority(turn)
             return {**columns, "turn": turn}
         room = transaction.run(ADD_WAITING, account=job.account, longest=self.longest) if job.stage == "queued" else 0
@@ -54,9 +54,9 @@ class TaskQueue:
             return []
         queued: list[str] = []
         while (row := transaction.one(NEXT_WAITING, account=account, pool=pool)) is not None:
-            if self._count(transaction, account, pool, now, row["slots"]) >= row["slots"]:
+            turn = _take_turn(transaction, account, pool, now, row["slots"], row["share"])
+            if turn is None:
                 break
-            turn = _next_turn(transaction, account, row["share"])
             if transaction.run(QUEUE, id=row["id"], turn=turn, priority=_priority(turn), never=NEVER):
                 transaction.run(DROP_WAITING, account=account)
                 queued.append(row["id"])
@@ -87,22 +87,16 @@ class TaskQueue:
         rows = self._database.ask(LATEST, account=account, pool=pool, now=now, most=MEASURED)
         return (now - rows[-1]["ended"]) / len(rows) if rows else None
 
-    def _count(self, transaction: Transaction, account: str, pool: str, now: float, most: int) -> int:
-        row = transaction.one(COUNT_HELD, account=account, pool=pool, now=now, most=most)
-        return row["held"] if row else 0
-
 
 def _priority(turn: int) -> int:
     """Write a turn as what is taken first when it is highest, within 32 bits; where it wraps, some change places."""
     return -(turn % WRAP)
 
 
-def _next_turn(transaction: Transaction, account: str, share: int) -> int:
-    """Give an account its turn: not before what runs now, and after its own last one."""
-    row = transaction.one(TAKE_TURN, account=account, share=share)
-    assert row is not None, "the account was charged in this transaction or before"
-    turn: int = row["turn"]
-    return turn - share
+def _take_turn(transaction: Transaction, account: str, pool: str, now: float, slots: int, share: int) -> int | None:
+    """Give an account its turn, not before what runs now and after its own last one; `None` if no slot is free."""
+    row = transaction.one(TAKE_TURN, account=account, pool=pool, now=now, slots=slots, share=share)
+    return row["turn"] - share if row else None
 
 
 # The turn that was started last says how far all accounts are; with nobody under way it is the farthest account.
@@ -116,12 +110,11 @@ TAKE_TURN = """
             0
         ) as front
     ) as started
-    where id = :account returning turn
-"""
-COUNT_HELD = """
-    select count(*) as held from (
-        select 1 from task where account = :account and pool = :pool and holds_until > :now limit :most
-    ) as counted
+    where id = :account and (
+        select count(*) from (
+            select 1 from task where account = :account and pool = :pool and holds_until > :now limit :slots
+        ) as counted
+    ) < :slots returning turn
 """
 ADD_WAITING = "update account set waiting = waiting + 1 where id = :account and waiting < :longest"
 DROP_WAITING = "update account set waiting = waiting - 1 where id = :account and waiting > 0"
