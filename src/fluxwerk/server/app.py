@@ -23,6 +23,7 @@ from fluxwerk.server.faults.connection import FaultyResponse
 from fluxwerk.server.faults.effects import SpoiltResponse
 from fluxwerk.server.fetch import Guard
 from fluxwerk.server.handlers import results
+from fluxwerk.server.handlers.submit import Admission
 from fluxwerk.server.page import routes
 from fluxwerk.server.router import Router
 from fluxwerk.server.state.accounts import digest_of
@@ -33,6 +34,8 @@ from fluxwerk.version import VERSION
 
 CLIENT_CLOSED = 400
 NO_ROUTE = (404, 405)
+# Seconds for which what the headers of a request showed still holds once its body is there.
+FRESH = 1.0
 # Seconds for fetching all images of a submit together: a client that hears nothing for a minute must fear that it paid.
 FETCHING = 30.0
 
@@ -68,9 +71,11 @@ def build(
     app.add_exception_handler(Exception, endpoint.report_mistake)
     for status in NO_ROUTE:
         app.add_exception_handler(status, endpoint.answer_unrouted)
-    # Before the server's own paths, so that a list of models has both forms.
+    # Routes are tried in turn, so those of submits and polls come first.
+    openapi.publish_service(app, state.models, endpoint.answer, state.abilities)
+    # Before the server's extensions, so that a list of models has both forms.
     Doorway(endpoint, aliases or {}).publish(app)
-    openapi.publish(app, state.models, endpoint.answer, state.abilities)
+    openapi.publish_extensions(app, endpoint.answer)
     routes.publish(app, state, guard)
     return app
 
@@ -100,10 +105,11 @@ class Endpoint:
 
     async def _answer_body(self, request: fastapi.Request, http: HttpRequest) -> Answer:
         try:
-            largest = await self._driver.call(lambda: self._router.admit(http))
+            admission, admitted = await self._driver.call(lambda: self._router.admit(http)), WALL.now()
             with self._held.open(_owner(http, request)) as mine:
-                body = await mine.read(request, largest)
-                return _to_wire(await self._carry(replace(http, body=body), mine))
+                body = await mine.read(request, admission.largest)
+                fresh = admission if WALL.now() - admitted < FRESH else None
+                return _to_wire(await self._carry(replace(http, body=body), mine, fresh))
         except ClientDisconnect:
             # The client is gone and reads nothing; the answer keeps its broken connection out of the error log.
             return Answer(status_code=CLIENT_CLOSED)
@@ -138,10 +144,10 @@ class Endpoint:
 
     async def _answer_door(self, request: HttpRequest) -> Response:
         try:
-            await self._driver.call(lambda: self._router.admit(request))
+            admission = await self._driver.call(lambda: self._router.admit(request))
             with self._held.open(digest_of(request.headers.get("x-key", ""))) as mine:
                 mine.add(len(request.body))
-                return await self._carry(request, mine)
+                return await self._carry(request, mine, admission)
         except ServerError as error:
             refusal = error
             return await self._driver.call(lambda: self._router.refuse(request, refusal))
@@ -150,7 +156,7 @@ class Endpoint:
         """Tell the time as the state does."""
         return self._router.state.clock()
 
-    async def _carry(self, http: HttpRequest, mine: HeldRequest) -> Response:
+    async def _carry(self, http: HttpRequest, mine: HeldRequest, admission: Admission | None) -> Response:
         """Have a request that is whole answered, with its images measured beside the event loop."""
         with survey.opened() as surveyed:
 
@@ -161,7 +167,7 @@ class Endpoint:
                 return fetched
 
             await surveyed.add_body(http.body)
-            answer = await self._driver.drive(self._router.answer(http), fetch, WALL.now() + self._fetching)
+            answer = await self._driver.drive(self._router.answer(http, admission), fetch, WALL.now() + self._fetching)
             # What was accepted is on the disk before the client hears of it.
             await self._router.state.flush()
             return answer

@@ -39,6 +39,11 @@ def largest_body(model: Model, longest_prompt: int) -> int:
     return images * LONGEST_TEXT + longest_prompt * ESCAPED + LARGEST_QUESTION
 
 
+def has_images(model: Model, fields: Mapping[str, Json]) -> bool:
+    """Whether images come with a submit."""
+    return any(model.options[name].type in IMAGE_TYPES for name in fields)
+
+
 def attach(model: Model, fields: Mapping[str, Json]) -> Flow[list[ReceivedImages]]:
     """Gather the images of a submit in the order of the model's options; surplus ones are ignored, as live."""
     attached: list[ReceivedImages] = []

@@ -106,14 +106,18 @@ WARNING = {
 Carry = Callable[[fastapi.Request], Awaitable[Answer]]
 
 
-def publish(app: fastapi.FastAPI, models: Mapping[str, Model], carry: Carry, abilities: Abilities) -> None:
-    """Add every path to the application, with its request and its responses.
+def publish_service(app: fastapi.FastAPI, models: Mapping[str, Model], carry: Carry, abilities: Abilities) -> None:
+    """Add the live service's paths to the application, with their requests and responses; polls are the most frequent.
 
     The paths of models that the engine does not serve answer with that reason and are not published.
     """
+    _offer_reads(app, carry)
     for path, model in models.items():
         _offer_model(app, path, model, carry, shown=abilities.facts(model) is not None)
-    _offer_reads(app, carry)
+
+
+def publish_extensions(app: fastapi.FastAPI, carry: Carry) -> None:
+    """Add the paths that only this server has, and that of its images."""
     _offer_extensions(app, carry)
     app.add_api_route("/results/{path:path}", carry, methods=["GET", "HEAD"], include_in_schema=False)
 

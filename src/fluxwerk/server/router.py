@@ -19,9 +19,11 @@ from fluxwerk.server.errors import ServerError
 from fluxwerk.server.faults import effects
 from fluxwerk.server.faults.rules import ANSWER_DEEDS, FaultRule, Occasion
 from fluxwerk.server.handlers import extensions, finetunes, poll, results, submit
+from fluxwerk.server.handlers.submit import Admission
 from fluxwerk.server.inputs import largest_body
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state import links
+from fluxwerk.server.state.account import Account
 from fluxwerk.server.state.accounts import is_well_formed
 from fluxwerk.server.state.rows import NEVER
 from fluxwerk.server.state.state import ServerState, occasion
@@ -37,8 +39,12 @@ class Router:
     def __init__(self, state: ServerState) -> None:
         self.state = state
 
-    def answer(self, http: HttpRequest) -> Flow[Response]:
-        """Answer one HTTP request; headers in lower case."""
+    def answer(self, http: HttpRequest, admission: Admission | None = None) -> Flow[Response]:
+        """Answer one HTTP request; headers in lower case.
+
+        What its `admission` found a moment ago is not asked again.
+        """
+        admitted = admission.account if admission else None
         asked = request.read(http)
         # The key is judged before the body is read, unless a rule chooses by the prompt.
         met = self._occasion(asked) if self.state.faults.rules else None
@@ -46,26 +52,26 @@ class Router:
         if rule and rule.strikes_first:
             return effects.instead(rule)
         try:
-            response = yield from self._route(asked, rule)
+            response = yield from self._route(asked, rule, admitted)
         except ServerError as error:
             response = error.answer(self.state.dialect)
         except StorageError as error:
             response = self.state.unavailable(error).answer(self.state.dialect)
-        response = self._finished(asked, response)
+        response = self._finished(asked, response, admitted)
         return effects.spoil(rule, response) if rule and rule.do in ANSWER_DEEDS else response
 
-    def admit(self, http: HttpRequest) -> int:
-        """Judge a request by its headers before its body is read, and return how many bytes the body may have.
+    def admit(self, http: HttpRequest) -> Admission:
+        """Judge a request by its headers before its body is read, and return what was found.
 
         Raises `ServerError`.  Rules choose by the prompt, so with rules the body is read first.
         """
         asked = request.read(http)
         model = self.state.models.get(asked.path)
         if model is None or asked.method != "POST":
-            return LARGEST_QUESTION
+            return Admission(LARGEST_QUESTION)
         most = largest_body(model, self.state.longest_prompt)
         if self.state.faults.rules:
-            return most
+            return Admission(most)
         try:
             return submit.admit(self.state, model, asked, most)
         except StorageError as error:
@@ -98,11 +104,11 @@ class Router:
         text = "The server made a mistake; its log says which."
         return ServerError("internal", text).answer(self.state.dialect)
 
-    def _route(self, asked: ServerRequest, rule: FaultRule | None) -> Flow[Response]:
+    def _route(self, asked: ServerRequest, rule: FaultRule | None, admitted: Account | None) -> Flow[Response]:
         model = self.state.models.get(asked.path)
         if model and asked.method == "POST":
             requestlog.note(model=model.name)
-            return (yield from submit.submit(self.state, model, asked, rule))
+            return (yield from submit.submit(self.state, model, asked, rule, admitted))
         if asked.path == "/v1/get_result" and asked.method == "GET":
             return poll.poll(self.state, asked, -1.0 if rule and rule.do == "expire" else None)
         if asked.path == "/v1/credits" and asked.method == "GET":
@@ -123,20 +129,22 @@ class Router:
         known = {"/v1/get_result", "/v1/credits", *(path for path, _ in (*extensions.ROUTES, *finetunes.ROUTES))}
         return path in self.state.models or extensions.pattern(path) in known
 
-    def _finished(self, asked: ServerRequest, response: Response) -> Response:
+    def _finished(self, asked: ServerRequest, response: Response, account: Account | None = None) -> Response:
         if response.status >= ERROR:
             self.state.metrics.refused[str(response.status)] += 1
         promised = replace(response, headers={**response.headers, **submit.promise(self.state)})
         try:
-            return self._limited(asked, promised)
+            return self._limited(asked, promised, account)
         except StorageError:
             # The answer stands; it only says nothing of slots.
             return promised
 
-    def _limited(self, asked: ServerRequest, response: Response) -> Response:
+    def _limited(self, asked: ServerRequest, response: Response, account: Account | None) -> Response:
         """Add how many tasks a known account may still have in flight, and when the next slot may be free."""
         accounts, now = self.state.accounts, self.state.clock()
-        account = accounts.account(asked.key, now) if asked.key and is_well_formed(asked.key) else None
+        if not is_well_formed(asked.key):
+            return response
+        account = account or accounts.account(asked.key, now)
         if account is None:
             return response
         requestlog.note(key=account.shown)

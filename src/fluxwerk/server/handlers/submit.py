@@ -7,7 +7,7 @@ import logging
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from fluxwerk.catalog import prices, sizes
@@ -52,9 +52,25 @@ PRIORITIES = re.compile(r"-?(100|[0-9]{1,2})", re.ASCII)
 log = logging.getLogger("fluxwerk.server")
 
 
-def submit(state: ServerState, model: Model, request: ServerRequest, rule: FaultRule | None) -> Flow[Response]:
-    """Accept one task and answer with it; `rule` is the trouble that its ending may have been given."""
-    account = state.authenticate(request)
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What was found by a request's headers: how many bytes its body may have, and the account of a submit.
+
+    The account has a slot and may use the model, as of that moment.
+    """
+
+    largest: int
+    account: Account | None = field(default=None, repr=False)
+
+
+def submit(
+    state: ServerState, model: Model, request: ServerRequest, rule: FaultRule | None, admitted: Account | None = None
+) -> Flow[Response]:
+    """Accept one task and answer with it; `rule` is the trouble that its ending may have been given.
+
+    An account that was `admitted` a moment ago is not looked up again.
+    """
+    account = admitted or state.authenticate(request)
     idempotency = _idempotency(request) if state.keeps_keys else None
     # A server that closes still names the task of a submit that it has taken.
     known = _repeated(state, account, idempotency) if idempotency else None
@@ -62,17 +78,17 @@ def submit(state: ServerState, model: Model, request: ServerRequest, rule: Fault
         return known
     refusals.check_open(state)
     if idempotency is None:
-        return (yield from _accept(state, account, model, request, rule, None))
+        return (yield from _accept(state, account, model, request, rule, None, is_admitted=admitted is not None))
     waiting = account.id, idempotency[0]
     state.submitting.add(waiting)
     try:
-        return (yield from _accept(state, account, model, request, rule, idempotency))
+        return (yield from _accept(state, account, model, request, rule, idempotency, is_admitted=False))
     finally:
         state.submitting.discard(waiting)
 
 
-def admit(state: ServerState, model: Model, request: ServerRequest, most: int) -> int:
-    """Judge key, closing state and slots by the headers, before the body is read, and return its largest size.
+def admit(state: ServerState, model: Model, request: ServerRequest, most: int) -> Admission:
+    """Judge key, closing state and slots by the headers, before the body is read.
 
     Raises `ServerError`.  A body of this model has at most `most` bytes, and that of some accounts fewer.
     """
@@ -85,7 +101,7 @@ def admit(state: ServerState, model: Model, request: ServerRequest, most: int) -
         refusals.check_slot(state, account, model)
         refusals.check_rate(state, account)
     own = account.application.largest_body if account.application else None
-    return most if own is None else min(own, most)
+    return Admission(most if own is None else min(own, most), account)
 
 
 def promise(state: ServerState) -> dict[str, str]:
@@ -115,6 +131,8 @@ def _accept(
     request: ServerRequest,
     rule: FaultRule | None,
     idempotency: tuple[str, str] | None,
+    *,
+    is_admitted: bool,
 ) -> Flow[Response]:
     if not state.serves(model):
         text = f"No worker serves {model.name} now; GET /v1/models names the models of this server."
@@ -122,7 +140,9 @@ def _accept(
     given, fields, remarks, extended = _read(state, model, request.body)
     webhook = _webhook_of(state, fields)
     refusals.check_model(account, model)
-    refusals.check_slot(state, account, model)
+    # What holds up no slot by fetching is counted when it is accepted.
+    if not is_admitted or inputs.has_images(model, fields):
+        refusals.check_slot(state, account, model)
     with state.accounts.hold(account, model):
         attached = yield from inputs.attach(model, fields)
     # Fetching took time, in which the end may have begun: what is accepted now would not be waited for.
