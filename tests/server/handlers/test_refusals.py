@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import pytest
 
+from fluxwerk.drive import drive
 from fluxwerk.server.errors import ServerError
 from fluxwerk.server.state import keys
 from fluxwerk.server.state.accounts import Accounts
@@ -95,6 +96,17 @@ def test_a_submit_that_comes_too_early_is_refused_before_its_body():
     submit(of, key)
     with pytest.raises(ServerError, match="at most 1 a minute"):
         of.router.admit(HttpRequest("POST", f"{BASE}{PRO}", headers={"x-key": key}))
+
+
+@pytest.mark.parametrize(("terms", "refusal"), [({"slots": 1}, 429), ({"budget": Decimal(3)}, 402)])
+def test_of_two_submits_that_were_admitted_to_what_is_left_one_is_refused(terms, refusal):
+    of = face(seconds=5)
+    key = opened(of, **terms)
+    request = HttpRequest("POST", f"{BASE}{PRO}", b'{"prompt": "x", "width": 64, "height": 64}', headers={"x-key": key})
+    admissions = [of.router.admit(request) for _ in range(2)]
+    answers = [drive(of.router.answer(request, one), of._fetch, clock=of.clock) for one in admissions]
+    assert [answer.status for answer in answers] == [200, refusal]
+    assert of.state.accounts.applications.spend()[0].tasks == 1
 
 
 def test_a_body_is_as_large_as_its_application_allows():
