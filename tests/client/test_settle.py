@@ -10,7 +10,13 @@ import pytest
 
 from fluxwerk import AsyncClient, Client
 from fluxwerk.client.books import Books
-from fluxwerk.errors import InDoubtError, InvalidUsageError, NoResponseError
+from fluxwerk.errors import (
+    InDoubtError,
+    InsufficientCreditsError,
+    InvalidUsageError,
+    NoResponseError,
+    TaskTimeoutError,
+)
 from fluxwerk.protocol import wire
 from fluxwerk.testing import FaceToFace
 from fluxwerk.types import Task
@@ -218,3 +224,83 @@ def test_books_are_safe_to_share_between_threads():
 
     assert books.is_quiet
     assert books.weigh(200, books.moved).difference == 0
+
+
+def test_on_doubt_stop_raises_at_once_and_settle_decides_later():
+    losing = Losing(untaken=1, on_doubt="stop")
+    began = losing.pair.clock.now()
+    with pytest.raises(InDoubtError) as caught:
+        losing.generate()
+
+    assert losing.pair.clock.now() - began < 30
+    assert losing.images == 0
+    assert losing.pair.settle(caught.value).charged is False
+
+
+def test_on_doubt_stop_lets_many_submit_nothing_more():
+    losing = Losing(untaken=1, account="shared", on_doubt="stop", slots=1)
+
+    errors = [result.error for result in losing.pair.generate_many(["a fox"] * 5, width=64, height=64)]
+
+    assert [type(error) for error in errors] == [InDoubtError] + [TaskTimeoutError] * 4
+    assert "on_doubt is 'stop'" in str(errors[1])
+    assert losing.images == 0
+
+
+def test_without_on_doubt_stop_many_go_on_after_a_doubt():
+    losing = Losing(untaken=1, account="shared", slots=1)
+
+    results = list(losing.pair.generate_many(["a fox"] * 5, width=64, height=64))
+
+    assert sorted(type(result.error).__name__ for result in results) == ["InDoubtError"] + ["NoneType"] * 4
+
+
+@pytest.mark.parametrize("account", ["shared", "exclusive"])
+@pytest.mark.parametrize(("lost", "images"), [("untaken", 1), ("taken", 2)])
+def test_on_doubt_resubmit_makes_the_image_and_may_pay_twice(account, lost, images):
+    losing = Losing(**{lost: 1}, account=account, on_doubt="resubmit")
+
+    assert losing.generate().width == 64
+    assert losing.images == images
+    assert any("both may be charged" in event.reason for event in losing.pair.events)
+
+
+def test_on_doubt_resubmit_pays_once_where_the_server_keeps_keys():
+    losing = Losing(taken=1, keeps_keys=True, account="shared", on_doubt="resubmit")
+
+    losing.generate()
+
+    assert losing.images == 1
+
+
+def test_on_doubt_resubmit_submits_again_only_once():
+    losing = Losing(taken=99, account="shared", on_doubt="resubmit")
+
+    with pytest.raises(InDoubtError, match="That failed too"):
+        losing.generate()
+
+    assert losing.images == 2
+
+
+def test_a_refusal_of_the_second_submit_does_not_hide_the_doubt_of_the_first():
+    losing = Losing(untaken=1, account="shared", on_doubt="resubmit")
+    losing.pair.router.state.accounts._grants = lambda _: 0
+
+    with pytest.raises(InDoubtError) as caught:
+        losing.generate()
+
+    assert isinstance(caught.value.__cause__, InsufficientCreditsError)
+
+
+def test_nothing_is_resubmitted_unless_it_is_asked_for():
+    losing = Losing(untaken=1, account="shared")
+
+    with pytest.raises(InDoubtError):
+        losing.generate()
+
+    assert losing.images == 0
+
+
+def test_on_doubt_is_stop_settle_or_resubmit():
+    with pytest.raises(InvalidUsageError, match="stop, settle, resubmit"):
+        Client("a-key", on_doubt="ask")

@@ -90,8 +90,11 @@ _RUN_TIMEOUT = click.option(
 
 
 @contextmanager
-def connected(connection: Connection, on_event: OnEvent = ignore_event) -> Generator[Any]:
-    """Yield a client; with --offline it is connected to an offline server that ends with the command."""
+def connected(connection: Connection, on_event: OnEvent = ignore_event, **further: Any) -> Generator[Any]:
+    """Yield a client; with --offline it is connected to an offline server that ends with the command.
+
+    `further` are other options of the client.
+    """
     from fluxwerk.client.client import Client  # noqa: PLC0415  (slow to import, and only needed to send)
 
     history = _history()
@@ -100,9 +103,11 @@ def connected(connection: Connection, on_event: OnEvent = ignore_event) -> Gener
             raise InvalidUsageError("--offline starts its own server; leave out --region and --base-url.")
         with (
             _loopback() as base,
-            Client(OFFLINE_KEY, base_url=base, timeout=connection.timeout, on_event=on_event, history=history) as c,
+            Client(
+                OFFLINE_KEY, base_url=base, timeout=connection.timeout, on_event=on_event, history=history, **further
+            ) as client,
         ):
-            yield c
+            yield client
         return
     key = _stored_key(connection.env_file)
     with Client(
@@ -113,6 +118,7 @@ def connected(connection: Connection, on_event: OnEvent = ignore_event) -> Gener
         on_event=on_event,
         history=history,
         delivery_hosts=connection.delivery_hosts,
+        **further,
     ) as client:
         yield client
 

@@ -17,11 +17,12 @@ from fluxwerk.catalog import prices, sizes
 from fluxwerk.catalog.rows import Model
 from fluxwerk.cli.connection import Connection, connected
 from fluxwerk.cli.console import ProgressLine, money, put_json, sentence, summary
+from fluxwerk.cli.doubt import DoubtOptions, doubt_options, wants_again
 from fluxwerk.cli.output import check_output, format_of, is_stdout, output_options, save_image
 from fluxwerk.cli.series import Series, numbered
 from fluxwerk.cli.sheet import check_sheet
 from fluxwerk.client.inputs import compose
-from fluxwerk.errors import Fault, InvalidUsageError, UnknownPriceError
+from fluxwerk.errors import Fault, InDoubtError, InvalidUsageError, UnknownPriceError
 from fluxwerk.types import Json, Request
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -49,6 +50,7 @@ _SHARED = (
         help="Any other option of the model; `fluxwerk models MODEL` shows them.",
     ),
     output_options,
+    doubt_options,
     click.option("--allow-empty-prompt", is_flag=True, help="Send an empty prompt; it costs the same as any other."),
     click.option("--dry-run", is_flag=True, help="Show the request and its price; send nothing."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
@@ -76,6 +78,8 @@ def make(
     allow_empty_prompt: bool = False,
     dry_run: bool,
     as_json: bool,
+    on_doubt: str = "settle",
+    exclusive: bool = False,
     **given: Json,
 ) -> None:
     """Check the request, make the images, save them, and print what was made."""
@@ -97,13 +101,18 @@ def make(
     if sheet:
         check_sheet(sheet)
     progress = ProgressLine(offline=connection.offline, quiet=as_json)
+    doubts = DoubtOptions(on_doubt, exclusive)
     if count > 1 or sheet:
         save = partial(save_image, overwrite=overwrite)
         series = Series(model, output, sheet, estimate, save, progress, offline=connection.offline, as_json=as_json)
-        with progress.live(f"{count} × {model.name}"), connected(connection, progress.on_event) as client:
+        opened = connected(connection, progress.on_event, **doubts.of_client)
+        with progress.live(f"{count} × {model.name}"), opened as client:
             code = series.run(client, requests)
         sys.exit(code)
-    _run(model, request, connection, output, estimate, progress, overwrite=overwrite, as_json=as_json)
+    while not _run(
+        model, request, connection, output, estimate, progress, doubts, overwrite=overwrite, as_json=as_json
+    ):
+        pass
 
 
 def _run(
@@ -113,19 +122,27 @@ def _run(
     output: Path | None,
     estimate: Decimal | None,
     progress: ProgressLine,
+    doubts: DoubtOptions,
     *,
     overwrite: bool,
     as_json: bool,
-) -> None:
+) -> bool:
+    """Make and save one image; false says that its submit is in doubt, and that a person wants it to leave again."""
     began = time.monotonic()
-    with progress.live(model.name), connected(connection, progress.on_event) as client:
-        image = client.generate(request, model=model)
-        file = save_image(image, output or Path(f"{model.name}-{image.seed}"), overwrite=overwrite)
+    try:
+        with progress.live(model.name), connected(connection, progress.on_event, **doubts.of_client) as client:
+            image = client.generate(request, model=model)
+            file = save_image(image, output or Path(f"{model.name}-{image.seed}"), overwrite=overwrite)
+    except InDoubtError as doubt:
+        if doubts.asks and wants_again(doubt):
+            return False
+        raise
     facts = summary(image, str(file), estimate, began, offline=connection.offline)
     if as_json:
         put_json(facts)
     else:
         click.echo(sentence(facts), err=is_stdout(file))
+    return True
 
 
 def _announce_size(model: Model, request: Request) -> None:

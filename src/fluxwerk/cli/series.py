@@ -16,7 +16,7 @@ from fluxwerk.cli.console import ProgressLine, money, put_json, sentence, summar
 from fluxwerk.cli.exit import code_of, report
 from fluxwerk.cli.sheet import write_sheet
 from fluxwerk.client.image import Image
-from fluxwerk.errors import FluxwerkError, StorageError, collect_later
+from fluxwerk.errors import FluxwerkError, InDoubtError, StorageError, collect_later
 from fluxwerk.types import Json, Request
 
 # A typing error must not buy thousands of images; `fluxwerk batch` makes more.
@@ -132,10 +132,11 @@ class Series:
         click.echo(f"{len(rows)} of {count} images saved, {cost}, {seconds:.1f} s{place}")
 
     def _report(self) -> int:
-        """Print each kind of error once, and return the exit code of the first."""
+        """Print each kind of error once, and return the exit code of the first, or of a doubt, which is about money."""
         seen: set[str] = set()
         for error in self._errors:
             if error.task or str(error) not in seen:
                 seen.add(str(error))
                 report(error)
+        self._errors.sort(key=lambda error: not isinstance(error, InDoubtError))
         return code_of(self._errors[0]) if self._errors else 0

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from fluxwerk import catalog
@@ -56,9 +57,11 @@ NOT_OPTIONS = frozenset({"model", "images", "extra", "timeout", "allow_empty_pro
 # for a slot, some have left theirs and are downloaded.
 SLOTS, AHEAD = 24, 16
 ACCOUNTS = ("shared", "exclusive")
+DOUBT_WORDS = ("stop", "settle", "resubmit")
 # A charge may arrive late: so many seconds after a doubt its account's balance is believed, once two are equal.
 WITNESS_AFTER = 120.0
 STEADY = 2.0
+PERHAPS_TWICE = "It is submitted again, once, as on_doubt='resubmit' asks, though both may be charged."
 OUTCOMES = {
     True: "It was charged, as the balance proves, and its image is lost.",
     False: "It was not charged, as the balance proves.",
@@ -82,11 +85,15 @@ class BaseClient:
         clock: Clock,
         delivery_hosts: Iterable[str],
         account: Literal["shared", "exclusive"],
+        on_doubt: Literal["stop", "settle", "resubmit"],
     ) -> None:
         if account not in ACCOUNTS:
             raise InvalidUsageError(f"account = {account!r}: must be one of {', '.join(ACCOUNTS)}.")
-        # What the balance of an account that nobody else uses proves.
-        self.books = Books() if account == "exclusive" else None
+        if on_doubt not in DOUBT_WORDS:
+            raise InvalidUsageError(f"on_doubt = {on_doubt!r}: must be one of {', '.join(DOUBT_WORDS)}.")
+        self.on_doubt = on_doubt
+        # What the balance of an account that nobody else uses proves; nothing where charges are risked unseen.
+        self.books = Books() if account == "exclusive" and on_doubt != "resubmit" else None
         self.webhook = webhook
         self._reliability = WebhookReliability()
         self.history = history or shared()
@@ -131,16 +138,34 @@ class BaseClient:
         model, request = _compose(prompt, wanted)
         if self.webhook and catalog.takes_webhooks(model):
             request = replace(request, fields={**self.webhook.options, **request.fields})
-        if self.books:
-            task = yield from self._submitting_alone(session, model, request, self.books)
-        else:
-            task = yield from self._submit(session, model, request)
+        try:
+            if self.books:
+                task = yield from self._submitting_alone(session, model, request, self.books)
+            else:
+                task = yield from self._submit(session, model, request)
+        except InDoubtError:
+            if self.on_doubt == "stop":
+                session.stop_buying()
+            raise
         session.submitted(task)
         return task
 
     def _submit(self, session: Session, model: Model, request: Request) -> Flow[Task]:
         key, base, others = secrets.token_hex(16), self.access.base, self.access.others
-        return flow.submit(model, request, base, session.report, others, key, self.promises)
+        # The key stays the same: a server that keeps keys and has not said so yet makes one task of both.
+        submit = partial(flow.submit, model, request, base, session.report, others, key, self.promises)
+        try:
+            return (yield from submit())
+        except InDoubtError as doubt:
+            if self.on_doubt != "resubmit":
+                raise
+            session.report(Event("retrying", reason=f"{doubt} {PERHAPS_TWICE}"))
+            try:
+                return (yield from submit())
+            except FluxwerkError as failure:
+                # Whatever became of the second, the first may have been charged.
+                doubt.args = (f"{doubt} {PERHAPS_TWICE} That failed too: {failure}",)
+                raise doubt from failure
 
     def _submitting_alone(self, session: Session, model: Model, request: Request, books: Books) -> Flow[Task]:
         """Submit, and let the balance settle a doubt: what was not charged is submitted again, before the deadline."""
@@ -152,6 +177,8 @@ class BaseClient:
                 task = yield from self._submit(session, model, request)
             except InDoubtError as doubt:
                 books.doubt(doubt, _estimate(model, request))
+                if self.on_doubt == "stop":
+                    raise
                 settled = yield from self._weighing(books, doubt)
                 if settled.charged is not False:
                     doubt.args = (f"{doubt} {settled.text}",)

@@ -46,6 +46,8 @@ class Client(BaseClient):
     process share one in memory, which is kept in a file only if FLUXWERK_CACHE names its folder.  `clock` is for tests.
     `delivery_hosts` may deliver images by plain http: hosts beside a server of your own whose base URL is plain http.
     `account="exclusive"` promises that nobody else uses or tops up the account: then its balance settles doubts.
+    `on_doubt` says what to do about a submit that was not answered: "settle" it if there is evidence, "stop" with
+    `InDoubtError` at once and let a `generate_many` submit nothing more, or "resubmit" it once and perhaps pay twice.
     """
 
     def __init__(
@@ -64,9 +66,21 @@ class Client(BaseClient):
         clock: Clock = WALL,
         delivery_hosts: Iterable[str] = (),
         account: Literal["shared", "exclusive"] = "shared",
+        on_doubt: Literal["stop", "settle", "resubmit"] = "settle",
     ) -> None:
         super().__init__(
-            api_key, region, base_url, timeout, on_event, slots, webhook, history, clock, delivery_hosts, account
+            api_key,
+            region,
+            base_url,
+            timeout,
+            on_event,
+            slots,
+            webhook,
+            history,
+            clock,
+            delivery_hosts,
+            account,
+            on_doubt,
         )
         _check_either(http_client, transport)
         self._transport = transport or transports.open_transport(http_client)
@@ -160,9 +174,21 @@ class AsyncClient(BaseClient):
         clock: Clock = WALL,
         delivery_hosts: Iterable[str] = (),
         account: Literal["shared", "exclusive"] = "shared",
+        on_doubt: Literal["stop", "settle", "resubmit"] = "settle",
     ) -> None:
         super().__init__(
-            api_key, region, base_url, timeout, on_event, slots, webhook, history, clock, delivery_hosts, account
+            api_key,
+            region,
+            base_url,
+            timeout,
+            on_event,
+            slots,
+            webhook,
+            history,
+            clock,
+            delivery_hosts,
+            account,
+            on_doubt,
         )
         _check_either(http_client, transport)
         self._http_client = http_client

@@ -32,23 +32,28 @@ class Many:
     """One `generate_many`, `width` requests at a time; `closed` is set when its client is.
 
     When its results are no longer read nothing more is bought, and what is in flight finishes unseen; when the client
-    is closed nothing more is sent at all.
+    is closed nothing more is sent at all.  After `stop_buying` nothing more is bought, and the results are read on.
     """
 
     def __init__(self, width: int, closed: threading.Event) -> None:
         self._width = width
         self._closed = closed
         self._unread = threading.Event()
+        self._stopped = threading.Event()
 
     @property
     def may_buy(self) -> bool:
         """Whether a submit may leave."""
-        return not (self._unread.is_set() or self._closed.is_set())
+        return not (self._unread.is_set() or self._closed.is_set() or self._stopped.is_set())
 
     @property
     def may_send(self) -> bool:
         """Whether anything may leave."""
         return not self._closed.is_set()
+
+    def stop_buying(self) -> None:
+        """Let no further submit leave."""
+        self._stopped.set()
 
     def on_threads(
         self, make: Callable[[Request | str], Image], requests: Iterable[Request | str]

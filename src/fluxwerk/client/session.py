@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TOO_MANY_REQUESTS = 429
+NOTHING_MORE = (
+    "The client was closed, its results are no longer read, or another submit is in doubt and on_doubt is 'stop'. "
+    "Nothing was sent."
+)
 
 log = logging.getLogger("fluxwerk.client.session")
 
@@ -62,11 +66,18 @@ class Switch(Protocol):
         """Whether anything may leave."""
         ...
 
+    def stop_buying(self) -> None:
+        """Let no further submit leave."""
+        ...
+
 
 class AlwaysOn:
     """The switch of a session that runs to its end."""
 
     may_buy = may_send = True
+
+    def stop_buying(self) -> None:
+        """Change nothing: a session on its own has no further submits."""
 
 
 ALWAYS_ON = AlwaysOn()
@@ -131,6 +142,10 @@ class Session:
     def cleared(self) -> None:
         """Note that what was in doubt was not taken: its slot serves the next submit."""
         self._is_in_doubt = False
+
+    def stop_buying(self) -> None:
+        """Let no further submit leave of the many that this one belongs to."""
+        self._switch.stop_buying()
 
     def ended(self, task: Task) -> None:
         """Free the slot of a task that a poll has shown to be over."""
@@ -203,7 +218,7 @@ class Session:
                 if not claim.granted:
                     yield from self._look_around(pool, until)
             if not self._switch.may_buy:
-                raise TaskTimeoutError("The client was closed, or its results are no longer read. Nothing was sent.")
+                raise TaskTimeoutError(NOTHING_MORE)
         except BaseException:
             self._slots.give_back(claim)
             raise

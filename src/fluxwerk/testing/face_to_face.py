@@ -159,6 +159,7 @@ class FaceToFace(Client):
         slots: int | None = None,
         keeps_keys: bool = False,
         account: Literal["shared", "exclusive"] = "shared",
+        on_doubt: Literal["stop", "settle", "resubmit"] = "settle",
         **settings: Any,
     ) -> None:
         self.events: list[Event] = []
@@ -191,6 +192,7 @@ class FaceToFace(Client):
             history=history or PollingHistory(learning=False),
             clock=clock,
             account=account,
+            on_doubt=on_doubt,
         )
 
     def deliver_webhooks(self) -> None:
