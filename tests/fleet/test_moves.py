@@ -79,6 +79,10 @@ def test_a_task_comes_back_from_its_row_as_it_was(store: FleetStore) -> None:
     assert (found.task, found.order.prompt, found.model) == (one.task, one.order.prompt, one.model)
 
 
+def test_an_id_with_a_nul_is_of_no_task(store: FleetStore) -> None:
+    assert Accounts(store=store).tasks.find("a\0b", 0.0) is None
+
+
 def test_a_worker_that_lost_its_task_changes_nothing(store: FleetStore) -> None:
     tasks = Accounts(store=store).tasks
     accept(Accounts(store=store), "1")

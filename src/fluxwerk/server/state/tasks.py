@@ -162,6 +162,9 @@ class Tasks:
 
     def find(self, identity: str, now: float) -> TaskRecord | None:
         """Find a task by its id."""
+        if "\0" in identity:
+            # PostgreSQL refuses such a text, which would look like a failure of the state.
+            return None
         return self._one(f"{SELECT} where task.id = :id and forget_at > :now", id=identity, now=now)
 
     def find_folder(self, folder: str, now: float) -> TaskRecord | None:
