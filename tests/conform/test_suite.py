@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from fluxwerk.catalog.rows import get_model
 from fluxwerk.client.client import Client
@@ -20,6 +24,7 @@ from fluxwerk.drive import WALL
 from fluxwerk.server.errors import Dialect
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.testing import loopback
+from support.twisting import Answer, Twist, twisting
 
 KEY = "a-key-that-no-report-shows"
 KLEIN = get_model("flux-2-klein-4b")
@@ -126,3 +131,114 @@ def test_a_report_shows_neither_the_key_nor_a_signature() -> None:
     assert KEY not in everything
     assert link.split("sig=")[1][:20] not in everything
     assert asker.shared().submitted["id"] not in everything
+
+
+def compared(twist: Twist, group: str) -> list[suite.CheckResult]:
+    """The answers of our own server with the twist, beside those without."""
+    checks = suite.select([group])
+    with loopback(accounts=Accounts([KEY])) as base, asking(base) as asker:
+        ours = suite.run(checks, asker)
+    with loopback(accounts=Accounts([KEY])) as base, twisting(base, twist) as wrong, asking(wrong) as asker:
+        return suite.compare(suite.run(checks, asker), ours)
+
+
+def _right(_: Answer) -> None:
+    pass
+
+
+def _json(answer: Answer) -> dict[str, Any]:
+    found = json.loads(answer.body) if answer.body.startswith(b"{") else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _names_no_balance(answer: Answer) -> None:
+    if answer.path == "/v1/credits" and answer.status == 200:
+        answer.body = b'{"balance": 7}'
+
+
+def _lets_anybody_in(answer: Answer) -> None:
+    if answer.path == "/v1/credits" and answer.status in (401, 403):
+        answer.status, answer.body = 200, b'{"credits": 7}'
+
+
+def _finds_every_path(answer: Answer) -> None:
+    if answer.status in (404, 405):
+        answer.status = 200
+
+
+def _answers_pages(answer: Answer) -> None:
+    if answer.status == 404:
+        answer.body, answer.headers["content-type"] = b"<html>404</html>", "text/html"
+
+
+def _takes_what_is_invalid(answer: Answer) -> None:
+    if answer.method == "POST" and answer.status == 422:
+        answer.status = 418
+
+
+def _tells_no_limits(answer: Answer) -> None:
+    for name in [name for name in answer.headers if name.startswith("x-ratelimit")]:
+        del answer.headers[name]
+
+
+def _names_no_link(answer: Answer) -> None:
+    found = _json(answer)
+    if isinstance(found.get("result"), dict):
+        found["result"]["url"] = found["result"].pop("sample", "")
+        answer.body = json.dumps(found).encode()
+
+
+def _asks_another_price(answer: Answer) -> None:
+    found = _json(answer)
+    if answer.method == "POST" and "cost" in found:
+        answer.body = json.dumps(found | {"cost": 99}).encode()
+
+
+def _delivers_another_image(answer: Answer) -> None:
+    if answer.headers.get("content-type", "").startswith("image/"):
+        picture = io.BytesIO()
+        Image.new("RGB", (128, 96)).save(picture, "JPEG")
+        answer.body, answer.headers["content-type"] = picture.getvalue(), "image/jpeg"
+
+
+Names = set[str]
+PATHS = {"unknown-path", "unknown-model", "get-instead-of-post"}
+PEEKS = {"post-instead-of-get", "unknown-path-without-a-key"}
+
+
+@pytest.mark.parametrize(
+    ("twist", "group", "differing", "deviating"),
+    [
+        (_names_no_balance, "account", {"balance"}, {"balance"}),
+        (_lets_anybody_in, "account", {"without-a-key", "unknown-key", "bearer-key"}, {"without-a-key"}),
+        (_tells_no_limits, "account", {"limit-headers"}, set()),
+        (_finds_every_path, "paths", PATHS | PEEKS, PATHS),
+        (_answers_pages, "paths", {"unknown-path", "unknown-model"}, set()),
+        (_names_no_link, "polls", {"result-fields"}, {"result-fields", "second-poll"}),
+        (_asks_another_price, "money", {"cost-as-estimated", "final-cost"}, {"cost-as-estimated"}),
+        (
+            _delivers_another_image,
+            "images",
+            {"size-as-asked", "size-off-the-grid", "format-png"},
+            {"size-as-asked", "format-png"},
+        ),
+    ],
+)
+def test_each_kind_of_wrong_answer_is_marked(twist: Twist, group: str, differing: Names, deviating: Names) -> None:
+    results = compared(twist, group)
+
+    assert {result.check.name for result in results if result.differs} == differing
+    assert {result.check.name for result in results if result.mark is Mark.DEVIATES} == deviating
+
+
+def test_every_refusal_with_a_wrong_status_is_marked() -> None:
+    results = compared(_takes_what_is_invalid, "refusals")
+
+    assert sum(result.mark is Mark.DEVIATES for result in results) > 15
+    assert all(result.differs == ("418" in str(result.value)) for result in results)
+
+
+def test_a_server_in_which_nothing_is_wrong_is_marked_nowhere() -> None:
+    results = [result for group in ("account", "paths", "polls") for result in compared(_right, group)]
+
+    assert [result.check.name for result in results if result.differs or result.mark is Mark.DEVIATES] == []

@@ -97,7 +97,8 @@ def polling_host(ask: Asker) -> Observed:
     return Observed(host_of(polling_url(ask.base, ask.shared().submitted)))
 
 
-@POLLS.add(shared=True)
+# Our own server signs a link anew once a second has passed.
+@POLLS.add(shared=True, varies=True)
 def second_poll(ask: Asker) -> Observed:
     """Does a later poll name the same link, or a fresh one?"""
     made = ask.shared()
