@@ -68,6 +68,20 @@ def test_missing_parts_are_comments_of_the_table(place) -> None:
     assert set(tomllib.loads(text)["weights"]["flux-2-klein-4b"]) == {"path", "pipeline"}
 
 
+def test_a_spoilt_file_beside_is_passed_over(place) -> None:
+    file = write_sparse(place / "klein.safetensors", sparse.KLEIN_4B)
+    (place / "other.safetensors").write_bytes(b"\x0d\x00\x00\x00\x00\x00\x00\x00" + b'{"a":{"x":1}}')
+    result = run(file)
+    assert result.exit_code == 0
+    assert "vae             missing" in result.output
+
+
+def test_a_table_that_cannot_be_written_is_an_error(place) -> None:
+    result = run(write_sparse(place / "klein.safetensors", sparse.KLEIN_4B), "--write", place / "none" / "weights.toml")
+    assert result.exit_code == 2
+    assert "cannot be written: No such file or directory (give a file in a folder" in result.output
+
+
 def test_a_file_that_holds_something_else_is_an_error(place) -> None:
     result = run(write_sparse(place / "ae.safetensors", sparse.vae(32)))
     assert result.exit_code == 2

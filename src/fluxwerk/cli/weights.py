@@ -117,7 +117,13 @@ def write(checkpoint: Checkpoint, target: Path) -> None:
         rows += [f"{column} = {_quoted(path)}" for column, path in found.items()]
         rows += [f'# {part.column} = "…"  # {part.what}: usually {part.usual}' for part in missing]
         rows.append("")
-    target.write_text("\n".join(rows), encoding="utf-8")
+    try:
+        target.write_text("\n".join(rows), encoding="utf-8")
+    except OSError as fault:
+        why = f"cannot be written: {fault.strerror}"
+        raise InvalidUsageError(
+            "", faults=[Fault("--write", str(target), why, "give a file in a folder that you may write to")]
+        ) from None
     click.echo(f"{target} is written" + (f"; fill in {len(missing)} parts." if missing else "."), err=True)
 
 

@@ -78,7 +78,7 @@ def test_the_kind_can_be_named_where_only_the_name_tells(tmp_path) -> None:
         (sparse.encoder(2560), "it looks like a text encoder"),
         ({"a.lora_A.weight": ("BF16", (4, 4))}, "it looks like a LoRA"),
         ({"a": ("BF16", (4, 4))}, "give a FLUX.1, FLUX.2 or FLUX.3 transformer"),
-        (sparse.flux1(128), "Canny or Depth"),
+        (sparse.flux1(128), "as Canny and Depth models do"),
         (sparse.flux2(1, 1, 3072, 7680, dtype="I8"), "is in int8, which cannot be loaded"),
     ],
 )
@@ -98,7 +98,10 @@ def _cut(file: Path) -> None:
         (_cut, "is cut off: it needs"),
         (lambda file: file.write_bytes(b"<html>not found</html>"), "is not a safetensors file"),
         (lambda file: file.write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00[]"), "is not a safetensors file"),
+        (lambda file: file.write_bytes(b"\x0d\x00\x00\x00\x00\x00\x00\x00" + b'{"a":{"x":1}}'), "is not a safetensors"),
+        (lambda file: file.write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00{}"), "it holds no tensors"),
         (lambda file: file.unlink(), "does not exist"),
+        (lambda file: (file.unlink(), file.mkdir()), "is a folder"),
     ],
 )
 def test_a_spoilt_file_is_said_to_be(tmp_path, spoil, why: str) -> None:

@@ -70,9 +70,9 @@ def recognise_file(path: Path, pipeline: str | None = None) -> Checkpoint:
     layout, header = transformer_of(whole)
     told = _class(header)
     if told is None:
-        names = ", ".join(list(whole)[:3])
+        names = f"{', '.join(list(whole)[:3])}, …" if whole else "no tensors"
         raise InvalidUsageError(
-            "", faults=[Fault("path", path.name, f"is no FLUX transformer; it holds {names}, …", _other(whole))]
+            "", faults=[Fault("path", path.name, f"is no FLUX transformer; it holds {names}", _other(whole))]
         )
     name, configure = told
     precision = _precision(header)
@@ -220,8 +220,8 @@ def _kind(name: str, config: Mapping[str, Any], stem: str) -> tuple[Kind, bool]:
     if config["in_channels"] == FILL_CHANNELS:
         return KINDS["fill"], True
     if config["in_channels"] != TEXT_TO_IMAGE_CHANNELS:
-        why = f"reads {config['in_channels']} channels, so it is a Canny or Depth model"
-        raise InvalidUsageError("", faults=[Fault("path", stem, why, f"supported: {', '.join(KINDS)}")])
+        why = f"reads {config['in_channels']} channels, as Canny and Depth models do, which cannot be served"
+        raise InvalidUsageError("", faults=[Fault("path", stem, why, f"give one of {', '.join(KINDS)}")])
     if not config["guidance_embeds"]:
         return KINDS["flux1-schnell"], True
     return KINDS["kontext" if "kontext" in stem else "flux1-dev"], False

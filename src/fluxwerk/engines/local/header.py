@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from math import prod
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from fluxwerk.errors import Fault, InvalidUsageError
 
@@ -36,8 +36,13 @@ Header: TypeAlias = Mapping[str, TensorEntry]
 
 def read_header(file: Path) -> Header:
     """Return the tensors of a .safetensors or .gguf file; raises `InvalidUsageError` if it is neither or is cut off."""
+    if file.is_dir():
+        hint = "give one .safetensors or .gguf file; a folder of diffusers can be served as it is"
+        raise InvalidUsageError("", faults=[Fault("file", str(file), "is a folder", hint)])
     if not file.is_file():
-        raise _refused(file, "does not exist", "give a .safetensors or .gguf file")
+        raise InvalidUsageError(
+            "", faults=[Fault("file", str(file), "does not exist", "give a .safetensors or .gguf file")]
+        )
     if file.suffix not in SUFFIXES:
         raise _refused(file, "is not a weight file", "give a .safetensors or .gguf file; pickles are not opened")
     return _gguf(file) if file.suffix == ".gguf" else _safetensors(file)
@@ -61,19 +66,20 @@ def _safetensors(file: Path) -> Header:
             table: Any = json.loads(stream.read(length))
         except ValueError:
             raise _refused(file, "is not a safetensors file", "download it again") from None
-    if not isinstance(table, dict):
-        raise _refused(file, "is not a safetensors file", "download it again")
-    found: dict[str, TensorEntry] = {}
-    last = 0
-    for name, entry in cast("dict[str, Any]", table).items():
-        if name == "__metadata__":
-            continue
-        start, end = entry["data_offsets"]
-        found[name] = TensorEntry(entry["dtype"], tuple(entry["shape"]), end - start)
-        last = max(last, end)
+    try:
+        entries = {name: _entry(entry) for name, entry in table.items() if name != "__metadata__"}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise _refused(file, "is not a safetensors file", "download it again") from None
+    last = max((end for _, end in entries.values()), default=0)
     if 8 + length + last > held:
         raise _refused(file, f"is cut off: it needs {8 + length + last:,} bytes and has {held:,}", "download it again")
-    return found
+    return {name: entry for name, (entry, _) in entries.items()}
+
+
+def _entry(table: Any) -> tuple[TensorEntry, int]:
+    """Return a tensor, and where it ends."""
+    start, end = (int(offset) for offset in table["data_offsets"])
+    return TensorEntry(str(table["dtype"]), tuple(int(side) for side in table["shape"]), end - start), end
 
 
 def _gguf(file: Path) -> Header:
