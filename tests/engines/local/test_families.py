@@ -11,10 +11,11 @@ pytest.importorskip("torch", reason="open weights need torch: pip install 'fluxw
 
 import diffusers
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 
 from fluxwerk.engines import Canvas, Order
-from support.painting import paint
+from fluxwerk.engines.local.loop import Loop
+from support.painting import finish, paint
 from support.photos import apart, ellipse, photo, png
 
 SIZE = {"width": 128, "height": 192}
@@ -158,3 +159,14 @@ def test_a_large_source_is_painted_small_and_kept_large(family) -> None:
     rendered = paint(family("klein", 1), Order("flux-pro-1.0-fill", "x", 7, 1600, 1200, canvas=canvas))
     assert rendered.size == (1600, 1200)
     assert apart(rendered.crop((0, 0, 1600, 300)), source.crop((0, 0, 1600, 300))) == 0
+
+
+@pytest.mark.parametrize("name", ["klein", "flux1-dev", "flux3-klein"])
+def test_tiles_show_the_same_picture_and_leave_the_vae_as_it_was(family, name: str) -> None:
+    painter = family(name, 1)
+    sample = finish(Loop(), painter.prepare(1, Order(painter.row.model, "a red fox", 7, 640, 512)))[0]
+    with torch.no_grad():
+        tiled, whole = painter.finish_in_tiles(sample), painter.finish(sample)
+    assert apart(tiled, whole) > 0
+    far = ImageChops.difference(tiled, whole).resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+    assert max(far) < 32, far

@@ -209,6 +209,35 @@ def test_a_lost_device_ends_the_process_and_fails_no_order(family, stage: str) -
     assert not [reply for reply in recorder.replies if isinstance(reply, RenderFailed)]
 
 
+class Small(KleinInpaint):
+    """A device that has no memory to decode a whole image, and perhaps not for a tile either."""
+
+    tiles = True
+    tried: list[bool]
+
+    def decode(self, sample):
+        self.tried.append(self.pipe.vae.use_tiling)
+        if not (self.tiles and self.pipe.vae.use_tiling):
+            raise torch.OutOfMemoryError
+        return super().decode(sample)
+
+
+@pytest.mark.parametrize("tiles", [True, False])
+def test_an_image_too_large_to_decode_is_decoded_once_in_tiles(family, *, tiles: bool) -> None:
+    klein, order = family("klein", 1), replace(FOX, width=640, height=512)
+    small = Small(klein.pipe, klein.row, "cpu", klein.encoder)
+    small.tiles, small.tried = tiles, []
+    with running(small) as (stages, recorder):
+        stages.submit(1, order)
+        (reply,) = recorder.wait(Done if tiles else RenderFailed, 1)
+    assert small.tried == [False, True]
+    assert not klein.pipe.vae.use_tiling
+    if tiles:
+        assert 0 < apart(opened(reply.image), paint(klein, order)) < 255
+    else:
+        assert (reply.kind, reply.text[:7]) == ("OutOfMemoryError", "640×512")
+
+
 class Slow(KleinInpaint):
     """Draws its first preview from the tenth step on, and takes its last step after the second preview."""
 

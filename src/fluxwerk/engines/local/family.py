@@ -19,6 +19,8 @@ from fluxwerk.engines.local.text import Encoder, Text, truncate
 
 # Seeds beyond the generator's range wrap around.
 SEEDS = 2**64
+# The side of a tile in pixels where a whole image did not fit; the VAE's own tiles have 1024.
+TILE = 512
 
 
 class Family(ABC):
@@ -132,6 +134,17 @@ class Family(ABC):
         if sample.patch is not None:
             return sample.patch.finish(rendered)
         return resized(rendered, (sample.order.width, sample.order.height))
+
+    def finish_in_tiles(self, sample: Sample) -> Image.Image:
+        """Return the finished image, decoded in small tiles; it takes less memory, and seams may be visible."""
+        other = copy.copy(self)
+        other.pipe = copy.copy(self.pipe)
+        # A copy that shares the weights, because other threads encode references with the VAE at the same time.
+        other.pipe.vae = copy.copy(self.pipe.vae)
+        other.pipe.vae.enable_tiling()
+        other.pipe.vae.tile_sample_min_size = TILE
+        other.pipe.vae.tile_latent_min_size = TILE // self.pipe.vae_scale_factor
+        return other.finish(sample)
 
     def fresh_pipeline(self, pipe: Pipeline = None) -> Pipeline:
         """Return a copy of the pipeline with its own scheduler: it shares the weights, but not the state."""

@@ -48,6 +48,10 @@ class Denoiser(Protocol):
         """Return the finished image."""
         ...
 
+    def finish_in_tiles(self, sample: Sample) -> Image.Image:
+        """Return the finished image with less memory."""
+        ...
+
 
 @dataclass(slots=True)
 class Preserved:

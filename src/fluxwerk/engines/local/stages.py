@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 
+from PIL import Image
+
 from fluxwerk.engines import Order
 from fluxwerk.engines.codec import encode
 from fluxwerk.engines.local import device, preview
@@ -165,7 +167,7 @@ class Stages:
             if sample.number not in self._wanted:
                 return
             with torch.no_grad(), self._exclusive, device.stream(family.device):
-                image = family.finish(sample)
+                image = _finish(sample)
         except Exception as fault:  # noqa: BLE001
             if isinstance(fault, torch.OutOfMemoryError):
                 device.free_memory(family.device)
@@ -200,3 +202,15 @@ class Stages:
             was_wanted = number in self._wanted
             self._wanted.discard(number)
             return was_wanted
+
+
+def _finish(sample: Sample) -> Image.Image:
+    """Return the finished image; one that does not fit into memory is decoded once more, in tiles."""
+    family = sample.family
+    try:
+        return family.finish(sample)
+    except torch.OutOfMemoryError:
+        log.warning("An image of %dx%d does not fit into memory; it is decoded in tiles.", *sample.shape[0])
+    # Not in the handler, because its exception holds what the first attempt has taken.
+    device.free_memory(family.device)
+    return family.finish_in_tiles(sample)
