@@ -41,6 +41,26 @@ _SINGLE = {
     "attn.norm_q.weight": "norm.query_norm.scale",
     "attn.norm_k.weight": "norm.key_norm.scale",
 }
+_FLUX1 = {
+    "time_text_embed.timestep_embedder.linear_1.": "time_in.in_layer.",
+    "time_text_embed.timestep_embedder.linear_2.": "time_in.out_layer.",
+    "time_text_embed.text_embedder.linear_1.": "vector_in.in_layer.",
+    "time_text_embed.text_embedder.linear_2.": "vector_in.out_layer.",
+    "time_text_embed.guidance_embedder.linear_1.": "guidance_in.in_layer.",
+    "time_text_embed.guidance_embedder.linear_2.": "guidance_in.out_layer.",
+    "norm1.linear.": "img_mod.lin.",
+    "norm1_context.linear.": "txt_mod.lin.",
+    "ff.net.0.proj.": "img_mlp.0.",
+    "ff.net.2.": "img_mlp.2.",
+    "ff_context.net.0.proj.": "txt_mlp.0.",
+    "ff_context.net.2.": "txt_mlp.2.",
+}
+_FLUX1_SINGLE = {
+    "attn.norm_q.weight": "norm.query_norm.scale",
+    "attn.norm_k.weight": "norm.key_norm.scale",
+    ".norm.linear.": ".modulation.lin.",
+    "proj_out.": "linear2.",
+}
 _FLUX3 = {
     "timestep_embedder.linear_1.": "time_in.in_layer.",
     "timestep_embedder.linear_2.": "time_in.out_layer.",
@@ -129,6 +149,13 @@ def vae_of(folder: Path) -> dict[str, Any]:
     return found
 
 
+def encoders_of(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return CLIP and T5 of a FLUX.1 checkpoint with the names that their files have."""
+    clip = load_file(folder / "text_encoder" / "model.safetensors")
+    named = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in clip.items()}
+    return named, load_file(folder / "text_encoder_2" / "model.safetensors")
+
+
 def _bfl2(held: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, tensor in held.items():
@@ -143,6 +170,29 @@ def _bfl2(held: dict[str, Any]) -> dict[str, Any]:
             found[f"{block}.{side}_attn.qkv.weight"] = torch.cat(
                 [found.pop(f"{block}.attn.{part}.weight") for part in parts]
             )
+    return found
+
+
+def bfl1(held: dict[str, Any]) -> dict[str, Any]:
+    """Return the tensors of a FLUX.1 transformer in BFL's layout, where the projections of a block are stacked."""
+    found: dict[str, Any] = {}
+    for name, tensor in held.items():
+        single = name.startswith("single_transformer_blocks.")
+        new = _renamed(name, _FLUX1_SINGLE if single else {**_FLUX1, **_WHOLE})
+        new = new.replace("single_transformer_blocks.", "single_blocks.").replace(
+            "transformer_blocks.", "double_blocks."
+        )
+        found[new] = _swapped(tensor) if "adaLN" in new else tensor
+    stacks = {
+        "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+        "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+        "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
+    }
+    for block in {".".join(name.split(".")[:2]) for name in found if "_blocks." in name}:
+        for stack, parts in stacks.items():
+            if (stack == "linear1") == block.startswith("single"):
+                for kind in ("weight", "bias"):
+                    found[f"{block}.{stack}.{kind}"] = torch.cat([found.pop(f"{block}.{p}.{kind}") for p in parts])
     return found
 
 

@@ -26,6 +26,7 @@ transformers.utils.logging.disable_progress_bar()
 diffusers.utils.logging.disable_progress_bar()
 
 HIDDEN = 32
+CLIP_HIDDEN = 64
 CHAT = (
     "{%- for m in messages -%}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{%- endfor -%}"
     "{%- if add_generation_prompt -%}<|im_start|>assistant\n{%- endif -%}"
@@ -56,10 +57,10 @@ def lora(pipe_folder: Path, folder: Path, seed: int = 3) -> Path:
     return folder / "pytorch_lora_weights.safetensors"
 
 
-def _byte_level(specials: dict[str, str], **more: Any) -> Any:
-    """Return a tokenizer with one token for each byte, and a few special ones."""
-    names = list(dict.fromkeys(specials.values()))
-    vocab = {token: at for at, token in enumerate([*names, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+def _byte_level(specials: dict[str, str], *, last: bool = False, **more: Any) -> Any:
+    """Return a tokenizer with one token for each byte, and a few special ones before or after them."""
+    names, letters = list(dict.fromkeys(specials.values())), sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: at for at, token in enumerate([*letters, *names] if last else [*names, *letters])}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -184,16 +185,16 @@ def _dev() -> Any:
 
 def _flux1(kind: str, *, inputs: int = 64, outputs: int | None = None, guidance: bool = True) -> Any:
     clip_names = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
-    clip = _byte_level(clip_names, unk_token="<|endoftext|>", model_max_length=77)
+    clip = _byte_level(clip_names, last=True, unk_token="<|endoftext|>", model_max_length=77)
     t5 = _t5()
     clip_config = transformers.CLIPTextConfig(
-        vocab_size=512,
-        hidden_size=HIDDEN,
+        vocab_size=len(clip),
+        hidden_size=CLIP_HIDDEN,
         intermediate_size=64,
         num_hidden_layers=2,
-        num_attention_heads=2,
+        num_attention_heads=1,
         max_position_embeddings=77,
-        projection_dim=HIDDEN,
+        projection_dim=CLIP_HIDDEN,
         bos_token_id=clip.bos_token_id,
         eos_token_id=clip.eos_token_id,
         pad_token_id=clip.pad_token_id,
@@ -222,7 +223,7 @@ def _flux1(kind: str, *, inputs: int = 64, outputs: int | None = None, guidance:
         attention_head_dim=32,
         num_attention_heads=2,
         joint_attention_dim=HIDDEN,
-        pooled_projection_dim=HIDDEN,
+        pooled_projection_dim=CLIP_HIDDEN,
         guidance_embeds=guidance,
         axes_dims_rope=(8, 12, 12),
     )

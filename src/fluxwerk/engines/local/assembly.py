@@ -34,8 +34,10 @@ ENCODER_CLASSES = {
 }
 # Only FLUX.1 has two, and a VAE of its own.
 FLUX1_ENCODERS = 2
-# CLIP's heads are 64 wide, T5's too.
+# CLIP's heads are 64 wide.
 NARROW_HEAD = 64
+# Files have this before the names of CLIP, and so had transformers before its version 5.
+CLIP_PREFIX = "text_model."
 
 
 def assemble(row: Row, dtype: Any) -> Pipeline:
@@ -45,7 +47,7 @@ def assemble(row: Row, dtype: Any) -> Pipeline:
     names = ENCODER_CLASSES.get(row.kind.pipeline, ("Qwen3ForCausalLM",))
     columns = ("text_encoder", "text_encoder_2")[: len(names)]
     components = {
-        "transformer": _transformer(checkpoint, dtype),
+        "transformer": transformer_in(checkpoint, dtype),
         "vae": _vae(places["vae"], row.kind.pipeline, dtype),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(
             **(UNSHIFTED if row.kind.name == "flux1-schnell" else SHIFTED)
@@ -66,7 +68,8 @@ def assemble(row: Row, dtype: Any) -> Pipeline:
     return getattr(diffusers, row.kind.pipeline)(**components)
 
 
-def _transformer(checkpoint: Checkpoint, dtype: Any) -> Any:
+def transformer_in(checkpoint: Checkpoint, dtype: Any) -> Any:
+    """Return the transformer of a file; diffusers has the converters for BFL's names."""
     tensors, form = _tensors(checkpoint, dtype)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(dict(checkpoint.config)), encoding="utf-8")
@@ -147,6 +150,7 @@ def _vae_config(kind: Any, tensors: dict[str, Tensor]) -> dict[str, Any]:
         "layers_per_block": blocks,
         "latent_channels": int(tensors["decoder.conv_in.weight"].shape[1]),
         "norm_num_groups": min(32, channels[0] // 2),
+        "sample_size": 1024,
     }
     if kind is diffusers.AutoencoderKL:
         count = len(channels)
@@ -173,6 +177,8 @@ def _encoder(place: Path, name: str, dtype: Any) -> Any:
     # Without memory for the weights, which are assigned next, but with that of the positions, which no file holds.
     with import_module("accelerate").init_empty_weights(include_buffers=False):
         encoder = kind(CONFIGURES[name](tensors))
+    if name == "CLIPTextModel" and not any(key.startswith(CLIP_PREFIX) for key in encoder.state_dict()):
+        tensors = {key.removeprefix(CLIP_PREFIX): tensor for key, tensor in tensors.items()}
     missing, _ = encoder.load_state_dict(tensors, strict=False, assign=True)
     encoder.tie_weights()
     empty = [key for key in missing if encoder.get_parameter(key).is_meta]
@@ -228,6 +234,9 @@ def _clip(tensors: dict[str, Tensor]) -> Any:
         num_attention_heads=int(width) // NARROW_HEAD,
         max_position_embeddings=int(tensors["text_model.embeddings.position_embedding.weight"].shape[0]),
         projection_dim=int(width),
+        # The last two tokens; the text is pooled where it ends.
+        bos_token_id=int(vocabulary) - 2,
+        eos_token_id=int(vocabulary) - 1,
     )
 
 
