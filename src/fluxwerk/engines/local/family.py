@@ -20,7 +20,7 @@ from fluxwerk.engines.local.text import Encoder, Text, truncate
 # Seeds beyond the generator's range wrap around.
 SEEDS = 2**64
 # The side of a tile in pixels where a whole image did not fit; the VAE's own tiles have 1024.
-TILE = 512
+SMALL_TILE = 512
 
 
 class Family(ABC):
@@ -142,8 +142,8 @@ class Family(ABC):
         # A copy that shares the weights, because other threads encode references with the VAE at the same time.
         other.pipe.vae = copy.copy(self.pipe.vae)
         other.pipe.vae.enable_tiling()
-        other.pipe.vae.tile_sample_min_size = TILE
-        other.pipe.vae.tile_latent_min_size = TILE // self.pipe.vae_scale_factor
+        other.pipe.vae.tile_sample_min_size = SMALL_TILE
+        other.pipe.vae.tile_latent_min_size = SMALL_TILE // self.pipe.vae_scale_factor
         return other.finish(sample)
 
     def fresh_pipeline(self, pipe: Pipeline = None) -> Pipeline:
