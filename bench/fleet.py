@@ -2,6 +2,7 @@
 
 Run by hand, with an empty PostgreSQL database: FLUXWERK_DATABASE=postgresql://… python bench/fleet.py [part ...], of
 the parts embedded, latency, workers, takeover, finished and queued.  The last two need no database; they use SQLite.
+`FLUXWERK_QUEUED` is how many tasks wait in the last one, where a million take too long.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from fluxwerk.testing import loopback
 
 MODEL = get_model("flux-2-klein-4b")
 SIDE = 256
+QUEUED = int(os.environ.get("FLUXWERK_QUEUED", "1000000"))
 
 
 def accept(accounts: Accounts, number: int, name: str = "bench") -> str:
@@ -159,10 +161,12 @@ def queued() -> None:
         store: Store = DiskStore(folder)
         accounts = Accounts(store=store)
         empty = rate(accounts, 0)
-        for number in range(2000, 1_000_000):
+        for number in range(2000, QUEUED):
             accept(accounts, number)
-        full = rate(accounts, 1_000_000)
-        print(f"  accepts/s: {empty:.0f} into an empty queue, {full:.0f} behind a million; {memory():.0f} MB held")
+        full = rate(accounts, QUEUED)
+        print(
+            f"  accepts/s: {empty:.0f} into an empty queue, {full:.0f} behind {QUEUED:,} tasks; {memory():.0f} MB held"
+        )
         store.close()
 
 

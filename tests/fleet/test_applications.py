@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -27,7 +28,17 @@ def fleet(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> I
     with ExitStack() as opened:
         place = ("--database", database, "--storage", tmp_path_factory.mktemp("images"), "--queue", 50)
         bases = [opened.enter_context(process(*place, "--workers", int(number == 0)))[0] for number in range(SERVERS)]
+        for base in bases:
+            await_worker(base)
         yield database, bases
+
+
+def await_worker(base: str) -> None:
+    """Come back when a server knows of a worker; before, it answers 503 to submits."""
+    until = time.monotonic() + 60
+    while httpx2.get(f"{base}/readyz", timeout=30).status_code != 200:
+        assert time.monotonic() < until, f"{base} does not become ready"
+        time.sleep(0.05)  # a worker gives its first sign of life in its own time
 
 
 @pytest.fixture

@@ -92,6 +92,9 @@ def test_a_worker_that_lost_its_task_changes_nothing(store: FleetStore) -> None:
     assert not tasks.end(late, Ending("Error"), 1.0, 1.0, late.fence)
     assert not tasks.advance(late, 0.5, None, 1.0)
     assert tasks.finish(now, "images/now.png", 3, 1.0, 1.0)
+    # Its answer may be lost on the way, so the same move can be made again; a late one still not.
+    assert tasks.finish(now, "images/now.png", 3, 1.0, 1.0)
+    assert not tasks.finish(late, "images/late.png", 4, 1.0, 1.0)
     assert tasks.find("1", 1.0).image == "images/now.png"
 
 

@@ -5,71 +5,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
 import threading
 import time
-from collections import Counter
-from decimal import Decimal
 from pathlib import Path
-from queue import Queue
 
-from fluxwerk.engines.offline import OfflineEngine
-from fluxwerk.server.state.accounts import Accounts
-from fluxwerk.server.state.fleet import FleetDatabase, FleetStore
-from fluxwerk.server.state.task import TaskRecord
-from fluxwerk.storage import Folder
 from support.fleet import Crowd, Fleet, fleet, submit
 from support.postgres import PostgresServer
 from support.receiver import receiving
+from support.settled import assert_all_is_well, settled
 
 TASKS = int(os.environ.get("FLUXWERK_FLEET_TASKS", "150"))
 ACCOUNTS = 4
-SLOTS = 24
-COST = Decimal(3)
-
-
-def settled(fleet: Fleet) -> tuple[list[TaskRecord], FleetStore]:
-    store = FleetStore(FleetDatabase(fleet.database), Folder(fleet.folder / "files"))
-    return Accounts(store=store).tasks.all(0.0), store
-
-
-def most_at_once(jobs: list[TaskRecord]) -> int:
-    """Return how many tasks of one account held slots at the same moment."""
-    most = 0
-    for account in {job.account for job in jobs}:
-        own = [job for job in jobs if job.account == account]
-        moments = sorted([(job.accepted, 1) for job in own] + [(job.ready_at, -1) for job in own])
-        held = 0
-        for _, change in moments:
-            held += change
-            most = max(most, held)
-    return most
-
-
-def assert_all_is_well(fleet: Fleet, crowd: Crowd, got: Queue) -> None:
-    assert crowd.troubles == []
-    assert Counter(crowd.ended.values()) == {"Ready": len(crowd.ended)}
-    jobs, store = settled(fleet)
-    own = [job for job in jobs if job.order.prompt.startswith("image")]
-    assert {job.task.id for job in own} == set(crowd.tasks)
-    assert len({job.order.prompt for job in own}) == len(own), "no order was taken twice"
-    engine = OfflineEngine()
-    for job in own:
-        assert store.image(job.image) == engine.render(job.order)
-    spent = store.database.ask("select sum(spent) as spent from account")[0]["spent"]
-    assert spent == sum(int(job.task.cost * 1_000_000) for job in jobs)
-    assert most_at_once(jobs) <= SLOTS
-    files = [file for file in (fleet.folder / "files" / "images").rglob("*") if file.is_file()]
-    told: set[str] = set()
-    until = time.monotonic() + 60
-    while told < set(crowd.tasks) and time.monotonic() < until:
-        told.add(json.loads(got.get(timeout=60)[1])["id"])
-    assert told == set(crowd.tasks)
-    assert len(files) <= len(jobs) + 50, "late images are removed, and killed workers leave at most what they had begun"
-    store.close()
 
 
 class Reaper(threading.Thread):

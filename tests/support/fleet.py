@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ class FleetProcess:
 
     command: list[str]
     log: Path
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     running: subprocess.Popen | None = None
     before: int = 0
 
@@ -39,7 +40,7 @@ class FleetProcess:
     def start(self) -> None:
         self.before = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
-            environment = {**os.environ, "no_proxy": "*"}
+            environment = {**self.environment, "no_proxy": "*"}
             self.running = subprocess.Popen(self.command, stderr=log, stdout=log, env=environment)
 
     def send(self, number: int) -> None:
@@ -56,14 +57,22 @@ class FleetProcess:
 
 @dataclass
 class Fleet:
-    """Servers and workers with one database and one folder."""
+    """Servers and workers with one database and one storage: by default a folder.
+
+    What is added is started in the `environment` of that moment.
+    """
 
     database: str
     folder: Path
+    storage: str = ""
     options: tuple[str, ...] = ("--allow-network", "127.0.0.0/8")
     servers: list[FleetProcess] = field(default_factory=list)
     workers: list[FleetProcess] = field(default_factory=list)
     bases: list[str] = field(default_factory=list)
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+
+    def __post_init__(self) -> None:
+        self.storage = self.storage or str(self.folder / "files")
 
     def add_server(self, *options: str) -> FleetProcess:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -97,10 +106,10 @@ class Fleet:
                 one.kill()
 
     def _process(self, command: str, *options: str) -> FleetProcess:
-        place = ("--database", self.database, "--storage", str(self.folder / "files"))
+        place = ("--database", self.database, "--storage", self.storage)
         number = len(self.servers) + len(self.workers)
         words = [sys.executable, "-m", "fluxwerk", command, *place, *self.options, *options]
-        made = FleetProcess(words, self.folder / f"{command}-{number}.log")
+        made = FleetProcess(words, self.folder / f"{command}-{number}.log", self.environment)
         made.start()
         return made
 
@@ -175,9 +184,9 @@ class Crowd:
 
 
 @contextmanager
-def fleet(database: str, folder: Path, servers: int, workers: int) -> Iterator[Fleet]:
+def fleet(database: str, folder: Path, servers: int, workers: int, storage: str = "") -> Iterator[Fleet]:
     """Start a fleet; whatever of it runs at the end is killed."""
-    made = Fleet(database, folder)
+    made = Fleet(database, folder, storage)
     try:
         for _ in range(servers):
             made.add_server()

@@ -47,6 +47,8 @@ class PostgresDatabase:
         self._lost: tuple[type[Exception], ...] = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
         self._errors: tuple[type[Exception], ...] = (psycopg.Error, PoolTimeout)
         self._conflicts: tuple[type[Exception], ...] = (psycopg.IntegrityError,)
+        # Another release changed the tables below a statement that this connection has prepared.
+        self._outdated: type[Exception] = psycopg.errors.FeatureNotSupported
         self._connections = connections
         self._open = threading.local()
         self._pool: Any = ConnectionPool(
@@ -77,8 +79,10 @@ class PostgresDatabase:
             with self._explained():
                 yield self._open.transaction
             self._commit(connection)
-        except BaseException:
+        except BaseException as error:
             self._roll_back(connection)
+            if isinstance(error.__cause__, self._outdated):
+                connection.close()
             raise
         finally:
             self._open.transaction = None
@@ -104,6 +108,10 @@ class PostgresDatabase:
                     rows: list[Row] = connection.execute(translate(sql), values).fetchall()
                 except self._lost:
                     if not connection.broken or attempt == self._connections:
+                        raise
+                except self._outdated:
+                    connection.close()
+                    if attempt == self._connections:
                         raise
                 else:
                     return rows

@@ -162,7 +162,6 @@ class BackgroundWorkers:
         kind = "api" if self._engine is None else "worker"
         store.beat(self._state.process, kind, self._state.engine, self._served)
         if recover:
-            self._state.forget()
             store.recover()
         return store.held(self._state.process)
 

@@ -425,3 +425,15 @@ def test_an_image_that_no_disk_takes_waits_in_memory_until_one_does(prompt):
         assert poll(of, submitted)["status"] == "Ready"
     of.deliver_webhooks()
     assert told == ["Ready" if prompt == "a fox" else "Error"]
+
+
+def test_an_image_stays_when_the_move_was_made_but_its_answer_was_lost():
+    """A worker that repeats what it began, after the database or the storage failed, removes no image that counts."""
+    of = FaceToFace()
+    submitted = post(of, {"prompt": "a fox"})
+    [job] = kept(of.state).values()
+    assert poll(of, submitted)["status"] == "Ready"
+    image = of.state.store.image(job.image)
+    assert image
+    assert of.state.finish(job, image)
+    assert of.state.store.image(job.image) == image

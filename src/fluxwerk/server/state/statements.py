@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-# The columns of a webhook stand beside those of its task.
-SELECT = """
-    select task.*, webhook.url as hook_url, webhook.secret as hook_secret, webhook.state as hook_state,
-        webhook.attempts as hook_attempts
-    from task left join webhook on webhook.task = task.id
-"""
 # A task whose ending may not be shown yet; until then an ending can be replaced.
 OPEN = "(stage <> 'ended' or ready_at > :now)"
 HELD = """
@@ -44,6 +38,27 @@ COLUMNS = (
     "turn",
     "keep",
 )
+# What is read of a task, by name: a release may add columns while the one before still works.
+READ = (
+    *COLUMNS,
+    "number",
+    "fence",
+    "worker",
+    "began",
+    "ready_at",
+    "settled",
+    "details",
+    "progress",
+    "preview",
+    "image",
+)
+# The columns of a webhook stand beside those of its task.
+SELECT = f"""
+    select {", ".join(f"task.{name}" for name in (*READ, "tags"))},
+        webhook.url as hook_url, webhook.secret as hook_secret, webhook.state as hook_state,
+        webhook.attempts as hook_attempts
+    from task left join webhook on webhook.task = task.id
+"""
 INSERT = f"""
     insert into task ({", ".join(COLUMNS)}) values ({", ".join(f":{name}" for name in COLUMNS)})
     on conflict (account, idempotency_key) where idempotency_key is not null do nothing
@@ -67,6 +82,7 @@ FINISH = """
         worker = null
     where id = :id and fence = :fence and stage in ('waiting', 'queued', 'running')
 """
+FINISHED = "select id from task where id = :id and stage = 'ended' and image = :image"
 LOCK = f"update task set fence = fence + 1 where id = :id and {OPEN} {{own}} returning cost, settled, image, stage"
 END = """
     update task set stage = 'ended', word = :word, details = :details, settled = :settled, ready_at = :at,

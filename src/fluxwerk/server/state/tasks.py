@@ -32,6 +32,7 @@ from fluxwerk.server.state.statements import (
     DROPPABLE,
     END,
     FINISH,
+    FINISHED,
     FORGOTTEN,
     HELD,
     INSERT,
@@ -112,16 +113,20 @@ class Tasks:
         return moved
 
     def finish(self, job: TaskRecord, image: str, size: int, now: float, ready_at: float) -> bool:
-        """Say where the image of a task is; it is shown from `ready_at` on."""
+        """Say where the image of a task is; it is shown from `ready_at` on.
+
+        A move that was made already, but whose answer was lost, can be made again.
+        """
         values = {"id": job.task.id, "fence": job.fence, "at": ready_at, "keep": self._keep}
         with self._database.write() as transaction:
-            if not transaction.run(FINISH, image=image, image_bytes=size, **values):
+            if transaction.run(FINISH, image=image, image_bytes=size, **values):
+                transaction.run(WEBHOOK_DUE, id=job.task.id, at=ready_at)
+                if job.stage == "waiting":
+                    # An answer that was in the storage already.
+                    self.queue.leave(transaction, job.account)
+                self._release(transaction, job, now, ready_at)
+            elif not transaction.one(FINISHED, id=job.task.id, image=image):
                 return False
-            transaction.run(WEBHOOK_DUE, id=job.task.id, at=ready_at)
-            if job.stage == "waiting":
-                # An answer that was in the storage already.
-                self.queue.leave(transaction, job.account)
-            self._release(transaction, job, now, ready_at)
         job.stage, job.word, job.ready_at, job.image, job.settled = "ended", "Ready", ready_at, image, job.task.cost
         return True
 
