@@ -145,6 +145,23 @@ def test_a_worker_that_was_declared_dead_claims_nothing():
         ledger.submitting(worker, 1, BASE)
 
 
+def test_a_worker_that_was_declared_dead_takes_nothing_over_that_others_could_not():
+    clock = PretendClock()
+    ledger = ledger_with(2, clock)
+    worker, [job] = submitting(ledger)
+    ledger.submitted(job, task())
+    submitting(ledger)
+    clock.sleep(7)
+    ledger.leases.expire_dead()
+
+    assert ledger.adopt(worker, 5) == []
+    assert ledger.repeating(worker, BASE, 3600.0) == []
+
+    fresh = ledger.leases.register()
+    assert [adopted.id for adopted in ledger.adopt(fresh, 5)] == [1]
+    assert [repeated.id for repeated in ledger.repeating(fresh, BASE, 3600.0)] == [2]
+
+
 def test_a_job_in_submitting_after_a_crash_is_in_doubt_and_spent():
     """A job found in submitting after a crash is in doubt and counts as spent."""
     clock = PretendClock()

@@ -153,7 +153,7 @@ class Ledger:
         Raises `ConflictError` if this worker's lease has run out.
         """
         with self.database.write() as transaction:
-            if transaction.one("select id from workers where id = :id", id=worker) is None:
+            if not _is_at_work(transaction, worker):
                 raise ConflictError("The lease of this worker ran out, and other workers have its jobs now.")
             if is_held(transaction):
                 return Claim(())
@@ -174,15 +174,25 @@ class Ledger:
         return Claim(tuple(jobs))
 
     def adopt(self, worker: str, most: int) -> list[Job]:
-        """Give this worker jobs that were paid for and have no worker, nearest expiry first."""
+        """Give this worker jobs that were paid for and have no worker, nearest expiry first.
+
+        None if its lease ran out.
+        """
         with self.database.write() as transaction:
+            if not _is_at_work(transaction, worker):
+                return []
             orphans = transaction.all(JOBS_WITHOUT_WORKER, submitted=S.SUBMITTED, ready=S.READY, most=most)
             rows = [transaction.one(ADOPT, worker=worker, id=row["id"]) for row in orphans]
         return [read_job(row) for row in rows if row]
 
     def repeating(self, worker: str, base: str, seconds: float, but: Collection[int] = ()) -> list[Job]:
-        """Move jobs in doubt back to submitting, whose keys the server at `base` keeps for `seconds`; none in `but`."""
+        """Move jobs in doubt back to submitting, whose keys the server at `base` keeps for `seconds`; none in `but`.
+
+        None if this worker's lease ran out.
+        """
         with self.database.write() as transaction:
+            if not _is_at_work(transaction, worker):
+                return []
             rows = transaction.all(
                 REPEATABLE, stage=S.DOUBTFUL, base=base, since=transaction.now() - seconds * SHARE_OF_PROMISE
             )
@@ -325,6 +335,11 @@ class Ledger:
         kind = FailureKind.of(error)
         return self._transition(job, S.FAILED, note=f"{kind}: {error}", worker=None, url=None, kind=kind,
                           reason=str(error), **columns)  # fmt: skip
+
+
+def _is_at_work(transaction: Transaction, worker: str) -> bool:
+    """Whether a worker has its lease; nobody would ever take over the jobs of one that has none."""
+    return transaction.one("select id from workers where id = :id", id=worker) is not None
 
 
 def _candidates(transaction: Transaction, slots: Mapping[str, int], most: int) -> list[Row]:
