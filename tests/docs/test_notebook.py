@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from support import notebook_page
 
 RUN = """
@@ -27,6 +29,8 @@ def test_the_notebook_is_kept_without_outputs():
     assert [cell["outputs"] for cell in cells if cell["cell_type"] == "code" and cell["outputs"]] == []
 
 
+# A server of its own, so that no late request of another test is counted.
+@pytest.mark.parametrize("fluxwerk_server", [{}], indirect=True)
 def test_the_notebook_runs_and_shows_its_images(fluxwerk_server, fluxwerk_requests, tmp_path):
     command = [sys.executable, "-c", RUN, str(notebook_page.NOTEBOOK)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)

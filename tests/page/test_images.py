@@ -26,6 +26,7 @@ GIVE = """([selector, kind, name, text]) => {
 
 def give(page, kind: str, file) -> None:
     text = base64.b64encode(file.read_bytes()).decode()
+    page.wait_for_selector(".references")
     page.evaluate(GIVE, [".references", kind, file.name, text])
 
 

@@ -77,7 +77,7 @@ class ByModel(Generic[R_co]):
 
 
 def write() -> str:
-    """Return the text of the module, formatted."""
+    """Return the text of the module, which `_format` makes presentable."""
     groups: dict[tuple[str, ...], list[Model]] = {}
     for model in catalog.list_models().values():
         groups.setdefault(_fields(model), []).append(model)
@@ -91,7 +91,7 @@ def write() -> str:
     for models in groups.values():
         known = [name for model in models for name in (model.name, *model.aliases)]
         text += CALL.format(names=", ".join(f'"{name}"' for name in known), options=_class_of(models[0]))
-    return _format(text + TAIL)
+    return text + TAIL
 
 
 def _fields(model: Model) -> tuple[str, ...]:
@@ -124,4 +124,4 @@ def _format(text: str) -> str:
 
 
 if __name__ == "__main__":
-    MODULE.write_text(write(), encoding="utf-8")
+    MODULE.write_text(_format(write()), encoding="utf-8")
