@@ -176,6 +176,7 @@ def test_a_cassette_is_recorded_and_replayed(fluxwerk_server, tmp_path):
     bare = {name: value for name, value in os.environ.items() if not name.startswith("BFL_")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mug.py"]
     subprocess.run([*command, "--fluxwerk-record"], cwd=tmp_path, check=True, timeout=60)
+    assert list(tmp_path.glob("cassettes/*.json"))
     subprocess.run(command, cwd=tmp_path, env=bare, check=True, timeout=60)
 
 

@@ -54,7 +54,8 @@ def test_a_reload_in_the_middle_of_a_run_loses_nothing(browser):
 )
 def test_an_ending_without_an_image_says_what_it_cost(page, prompt, words):
     page.make(prompt)
-    page.page.wait_for_selector(f".card.ended:has-text('{words}')")
+    card = page.page.wait_for_selector(f".card.ended:has-text('{words}')")
+    assert words in card.inner_text()
 
 
 def test_without_credits_nothing_is_charged_and_the_page_says_so(browser):

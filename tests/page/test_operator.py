@@ -36,6 +36,7 @@ def test_the_studio_works_where_browsers_trust_less():
             page.page.get_by_role("button", name="Connect").click()
             page.make("a heron")
             page.wait_for_images(1)
+            assert page.page.evaluate("window.isSecureContext") is False
 
 
 def test_a_name_that_is_bound_to_this_machine_by_a_stranger_opens_nothing():

@@ -58,7 +58,7 @@ def test_trouble_comes_when_it_is_asked_for(client, fluxwerk_trouble):
 
 
 def test_trouble_of_an_earlier_test_is_over(client):
-    client.generate("a fox", width=256, height=256)
+    assert client.generate("a fox", width=256, height=256).width == 256
 
 
 def test_a_connection_can_break_though_the_server_began_without_trouble(fluxwerk_server, fluxwerk_trouble):

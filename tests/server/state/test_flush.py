@@ -48,4 +48,5 @@ def test_what_is_flushed_is_not_flushed_again(tmp_path: Path) -> None:
     os.close(handle)
     # Nothing was committed since, so nothing is flushed.
     asyncio.run(store.flushed())
+    assert store._flush._flushed == store.database.commits
     store.database.close()
