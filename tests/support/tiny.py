@@ -31,6 +31,24 @@ CHAT = (
     "{%- for m in messages -%}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{%- endfor -%}"
     "{%- if add_generation_prompt -%}<|im_start|>assistant\n{%- endif -%}"
 )
+SEEN = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+SEEING_CHAT = (
+    "{%- for m in messages -%}<|im_start|>{{ m.role }}\n{%- for c in m.content -%}{%- if c.type == 'image' -%}"
+    "<|vision_start|><|image_pad|><|vision_end|>{%- else -%}{{ c.text }}{%- endif -%}{%- endfor -%}<|im_end|>\n"
+    "{%- endfor -%}{%- if add_generation_prompt -%}<|im_start|>assistant\n"
+    "<think>\n{%- if enable_thinking is false -%}\n</think>\n\n{%- endif -%}{%- endif -%}"
+)
+# As the released image processors of Qwen3.5 are configured.
+SEEING = {
+    "image_processor_type": "Qwen2VLImageProcessorFast",
+    "processor_class": "Qwen3VLProcessor",
+    "size": {"shortest_edge": 65536, "longest_edge": 16777216},
+    "patch_size": 16,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
 INSTRUCT = (
     "<s>{%- for m in messages -%}[INST]{%- for c in m.content -%}"
     "{%- if c.type == 'text' -%}{{ c.text }}{%- endif -%}{%- endfor -%}[/INST]{%- endfor -%}"
@@ -55,6 +73,53 @@ def lora(pipe_folder: Path, folder: Path, seed: int = 3) -> Path:
     layers = get_peft_model_state_dict(pipe.transformer)
     pipe.save_lora_weights(str(folder), transformer_lora_layers=layers, safe_serialization=True)
     return folder / "pytorch_lora_weights.safetensors"
+
+
+def upsampler(folder: Path) -> Path:
+    """Save a tiny Qwen3.5, which reads images, in the layout of FLUX.3's prompt upsampler, and return its folder."""
+    torch.manual_seed(5)  # with these weights an answer ends after a few tokens
+    tokenizer = qwen()
+    tokenizer.add_special_tokens({"additional_special_tokens": list(SEEN)}, replace_extra_special_tokens=False)
+    tokenizer.chat_template = SEEING_CHAT
+    start, end, image, video = tokenizer.convert_tokens_to_ids(list(SEEN))
+    text = {
+        "vocab_size": len(tokenizer),
+        "initializer_range": 0.3,
+        "hidden_size": HIDDEN,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "layer_types": ["linear_attention", "full_attention"],
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "mrope_section": [1, 1, 0],
+            "mrope_interleaved": True,
+            "partial_rotary_factor": 0.25,
+        },
+        # Some letters end an answer too, so that it is short.
+        "eos_token_id": [tokenizer.eos_token_id, *range(240, 248)],
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2}
+    config = transformers.Qwen3_5Config(
+        text_config=text,
+        vision_config={**vision, "out_hidden_size": HIDDEN, "num_position_embeddings": 64},
+        image_token_id=image,
+        video_token_id=video,
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+    )
+    transformers.Qwen3_5ForConditionalGeneration(config).eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(SEEING))
+    return folder
 
 
 def _byte_level(specials: dict[str, str], *, last: bool = False, **more: Any) -> Any:

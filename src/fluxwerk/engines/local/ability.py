@@ -152,7 +152,7 @@ def _upsampling_faults(row: Row, order: Order) -> list[Fault]:
         return []
     if given is not True:
         return [Fault("prompt_upsampling", given, "must be true or false", "send true")]
-    if order.references or order.canvas:
+    if (order.references and not row.upsampler_sees()) or order.canvas:
         why = "is for prompts alone, because the model that writes them out sees no images"
         return [Fault("prompt_upsampling", True, why, "leave it out")]
     return []

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fluxwerk.engines.local.folder import read_json
 from fluxwerk.engines.local.kind import Kind
 
 
@@ -56,6 +57,12 @@ class Row:
         """Return what rows must have in common to share one copy in memory."""
         forms = self.dtype, self.quantize, self.quantize_text, self.text_device, self.offload, self.tile
         return self.path, self.kind.pipeline, self.parts, forms, self.loras, self.lora_folder
+
+    def upsampler_sees(self) -> bool:
+        """Whether the upsampler gets the references too, as FLUX.3's own does."""
+        if self.upsampler is None or not self.kind.pipeline.startswith("Flux3"):
+            return False
+        return "vision_config" in read_json(Path(self.upsampler) / "config.json")
 
     def is_file(self) -> bool:
         """Whether one file holds the transformer, and other files or folders the rest."""
