@@ -95,16 +95,17 @@ def write(tensors: dict[str, Any], file: Path, *, comfy: bool = False) -> Path:
     return file
 
 
-def scaled(tensors: dict[str, Any], spelling: str) -> dict[str, Any]:
-    """Return the weights in fp8, each with one scale beside it."""
-    found: dict[str, Any] = {}
+def scaled(tensors: dict[str, Any], spelling: str, *, rows: bool = False) -> dict[str, Any]:
+    """Return the weights in fp8, each with one scale or one for each row beside it, and ComfyUI's mark."""
+    found: dict[str, Any] = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
     for name, tensor in tensors.items():
         if tensor.ndim == 1:
             found[name] = tensor
             continue
-        scale = tensor.abs().max() / 448
-        found[name] = (tensor / scale).to(torch.float8_e4m3fn)
+        scale = (tensor.float().abs().amax(dim=1) if rows else tensor.float().abs().max()) / 448
+        found[name] = (tensor / (scale[:, None] if rows else scale)).to(torch.float8_e4m3fn)
         found[f"{name.removesuffix('.weight')}.{spelling}"] = scale
+        found[f"{name.removesuffix('.weight')}.scale_input"] = torch.ones(())
     return found
 
 

@@ -75,10 +75,15 @@ def test_a_file_renders_as_its_folder_does(beside, family, name: str, *, comfy: 
     assert float((latents(one, one.row.model) - latents(other, other.row.model)).abs().max()) <= BOUND
 
 
+@pytest.mark.parametrize("rows", [False, True])
 @pytest.mark.parametrize("spelling", ["scale_weight", "weight_scale"])
-def test_the_scale_beside_an_fp8_weight_counts(beside, family, spelling: str) -> None:
-    """fp8 weights with one scale each render close to the originals, whichever name the scale has."""
-    one = loaded(beside("klein", "k.safetensors", lambda held, file: files.write(files.scaled(held, spelling), file)))
+def test_the_scales_beside_an_fp8_weight_count(beside, family, spelling: str, *, rows: bool) -> None:
+    """fp8 weights with one scale each, or one for each row, render close to the originals under either name."""
+
+    def write(held: dict, file: Path) -> Path:
+        return files.write(files.scaled(held, spelling, rows=rows), file)
+
+    one = loaded(beside("klein", "k.safetensors", write))
     far = (latents(one, one.row.model) - latents(family("klein"), "flux-2-klein-4b")).abs()
     assert 0 < float(far.mean()) < 0.02
 

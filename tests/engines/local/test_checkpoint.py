@@ -64,6 +64,12 @@ def test_scales_are_no_parameters(tmp_path) -> None:
     assert not found.stays_quantised
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (3072,), (3072, 1)])
+def test_fp8_with_one_scale_or_one_for_each_row_is_taken(tmp_path, shape: tuple[int, ...]) -> None:
+    shapes = {**sparse.KLEIN_4B, "img_in.weight": ("F8_E4M3", (3072, 128)), "img_in.weight_scale": ("F32", shape)}
+    assert recognise_file(write_sparse(tmp_path / "klein.safetensors", shapes)).kind.name == "klein"
+
+
 def test_the_kind_can_be_named_where_only_the_name_tells(tmp_path) -> None:
     file = write_sparse(tmp_path / "mine.safetensors", sparse.KLEIN_4B)
     assert recognise_file(file, "klein-base").kind.name == "klein-base"
@@ -79,11 +85,38 @@ def test_the_kind_can_be_named_where_only_the_name_tells(tmp_path) -> None:
         ({"a.lora_A.weight": ("BF16", (4, 4))}, "it looks like a LoRA"),
         ({"a": ("BF16", (4, 4))}, "give a FLUX.1, FLUX.2 or FLUX.3 transformer"),
         (sparse.flux1(128), "as Canny and Depth models do"),
-        (sparse.flux2(1, 1, 3072, 7680, dtype="I8"), "is in int8, which cannot be loaded"),
     ],
 )
 def test_another_file_is_refused_by_what_it_is(tmp_path, shapes: sparse.Shapes, why: str) -> None:
     with pytest.raises(InvalidUsageError, match=why):
+        recognise_file(write_sparse(tmp_path / "one.safetensors", shapes))
+
+
+def _with_scales(dtype: str, scale: str, shape: tuple[int, ...], *, first: int = 0) -> sparse.Shapes:
+    """Return a klein with matrices of this format from the `first` on, each with a scale of this shape beside it."""
+    found = dict(sparse.flux2(1, 1, 3072, 7680))
+    matrices = [name for name, (_, size) in found.items() if len(size) > 1 and "blocks" in name][first:]
+    for name in matrices:
+        rows, columns = found[name][1]
+        found[name] = (dtype, (rows, columns // 2 if dtype == "U8" else columns))
+        found[f"{name}_scale"] = (scale, shape or ())
+        found[f"{name.removesuffix('weight')}comfy_quant"] = ("U8", (40,))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [
+        (_with_scales("I8", "F32", ()), r"int8, whose values may be rotated.*\(take the bfloat16, fp8 or GGUF file"),
+        (_with_scales("U8", "F8_E4M3", (3072, 192)), r"is in NVFP4.*Blackwell.*GGUF file of Q4_K is as small"),
+        (_with_scales("U8", "F8_E4M3", (3072, 192), first=6), "is in NVFP4"),
+        (_with_scales("F8_E4M3", "F32", (24, 24)), "fp8 with a scale for each block of values"),
+        (_with_scales("F8_E4M3", "U8", (3072, 96)), "fp8 with a scale for each block of values"),
+    ],
+    ids=["int8", "nvfp4", "partly nvfp4", "fp8 in blocks", "mxfp8"],
+)
+def test_a_form_that_cannot_be_read_is_named_with_what_to_take(tmp_path, shapes: sparse.Shapes, said: str) -> None:
+    with pytest.raises(InvalidUsageError, match=said):
         recognise_file(write_sparse(tmp_path / "one.safetensors", shapes))
 
 

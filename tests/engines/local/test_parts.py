@@ -82,6 +82,16 @@ def test_an_encoder_that_reads_images_is_not_taken_for_one_that_does_not(place) 
     assert [part.what for part in missing] == ["Qwen3-VL-4B"]
 
 
+def test_an_encoder_in_a_form_that_cannot_be_read_is_passed_over(place) -> None:
+    file = comfy(place, sparse.KLEIN_4B, 2560)
+    four_bits = {name: ("U8", (shape[0], shape[1])) for name, (_, shape) in sparse.encoder(2560, 1).items()}
+    first = write_sparse(place / "text_encoders" / "a_qwen_3_4b_fp4.safetensors", four_bits)
+    found, _ = parts.find(recognise_file(file), {})
+    assert found["text_encoder"].name == "qwen_3.safetensors"
+    with pytest.raises(InvalidUsageError, match=r"a_qwen_3_4b_fp4\.safetensors': is in NVFP4"):
+        parts.find(recognise_file(file), {"text_encoder": first})
+
+
 def test_flux1_needs_two_encoders_and_two_tokenizers(place) -> None:
     file = write_sparse(place / "flux1-dev.safetensors", sparse.flux1())
     write_sparse(place / "t5xxl_fp16.safetensors", {"shared.weight": ("F16", (32128, 4096))})

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from fluxwerk.engines.local import modular
-from fluxwerk.engines.local.checkpoint import SCALES, Checkpoint, recognise_file, stripped_name
+from fluxwerk.engines.local.checkpoint import Checkpoint, recognise_file, stripped_name
 from fluxwerk.engines.local.foreign import Pipeline, Tensor, diffusers, torch, transformers
+from fluxwerk.engines.local.precision import SCALE_OF, SCALES
 from fluxwerk.engines.local.row import Row
 
 # As BFL's folders configure it. schnell was distilled without the shift by size, and FLUX.3 has a fixed one.
@@ -92,9 +93,6 @@ def _tensors(checkpoint: Checkpoint, dtype: Any) -> tuple[dict[str, Tensor], Any
         tensors = loading.load_gguf_checkpoint(str(checkpoint.path))
         return _without_prefix(checkpoint, tensors), diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
     tensors = _without_prefix(checkpoint, import_module("safetensors.torch").load_file(str(checkpoint.path)))
-    rows = any(name.endswith(".weight_scale") and scale.ndim > 0 for name, scale in tensors.items())
-    if rows:
-        return tensors, import_module("diffusers").BFLQuantizationConfig(compute_dtype=dtype)
     return _scaled(tensors, dtype), None
 
 
@@ -105,15 +103,19 @@ def _without_prefix(checkpoint: Checkpoint, tensors: dict[str, Tensor]) -> dict[
 
 
 def _scaled(tensors: dict[str, Tensor], dtype: Any) -> dict[str, Tensor]:
-    """Multiply fp8 weights by the one scale that stands beside each, under either of its two names."""
+    """Multiply fp8 weights by what stands beside each: one scale, or one for each row."""
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name.endswith(SCALES):
             continue
         stem = name.removesuffix(".weight")
-        scale = tensors.get(f"{stem}.scale_weight", tensors.get(f"{stem}.weight_scale"))
-        found[name] = tensor if scale is None else (tensor.float() * scale.float()).to(dtype)
+        scale = next((tensors[stem + end] for end in SCALE_OF if stem + end in tensors), None)
+        found[name] = tensor if scale is None else (tensor.float() * _along_rows(scale.float(), tensor)).to(dtype)
     return found
+
+
+def _along_rows(scale: Tensor, weight: Tensor) -> Tensor:
+    return scale if scale.numel() == 1 else scale.reshape(-1, *[1] * (weight.ndim - 1))
 
 
 def _vae(place: Path, pipeline: str, dtype: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,21 +10,11 @@ from typing import Any
 
 from fluxwerk.engines.local.header import Header, TensorEntry, read_header
 from fluxwerk.engines.local.kind import KINDS, Kind
+from fluxwerk.engines.local.precision import SCALES, precision, unreadable
 from fluxwerk.errors import Fault, InvalidUsageError
 
 # ComfyUI puts this before the names that BFL uses.
 COMFY_PREFIX = "model.diffusion_model."
-PRECISIONS = {
-    "BF16": "bfloat16",
-    "F16": "float16",
-    "F32": "float32",
-    "F8_E4M3": "fp8",
-    "F8_E5M2": "fp8",
-    "U8": "nvfp4",
-    "I8": "int8",
-}
-# What stands beside a quantised weight and is not a weight.
-SCALES = ("scale_weight", "weight_scale", "weight_scale_2", "scale_input", "input_scale", "comfy_quant", "scaled_fp8")
 # FLUX.1 Fill reads the masked image and the mask as further channels of each token.
 FILL_CHANNELS = 384
 TEXT_TO_IMAGE_CHANNELS = 64
@@ -48,12 +37,11 @@ class Checkpoint:
     precision: str
     parameters: int
     size: int
-    scaled_by_row: bool = False
 
     @property
     def stays_quantised(self) -> bool:
         """Whether it keeps the form that it has on disk; other forms become the number format of the device."""
-        return self.precision.startswith("GGUF") or self.precision == "nvfp4" or self.scaled_by_row
+        return self.precision.startswith("GGUF")
 
     @property
     def width(self) -> int:
@@ -75,23 +63,15 @@ def recognise_file(path: Path, pipeline: str | None = None) -> Checkpoint:
             "", faults=[Fault("path", path.name, f"is no FLUX transformer; it holds {names}", _other(whole))]
         )
     name, configure = told
-    precision = _precision(header)
-    if precision == "int8":
-        hint = 'take its bfloat16, fp8 or GGUF file; quantize = "int8" makes int8 from bfloat16'
-        raise InvalidUsageError("", faults=[Fault("path", path.name, "is in int8, which cannot be loaded", hint)])
+    if refusal := unreadable(header):
+        raise InvalidUsageError("", faults=[Fault("path", path.name, *refusal)])
     config = {"_class_name": name, **(_config_beside(path, name) or configure(header))}
     kind, certain = _kind(name, config, path.stem.lower())
     if pipeline is not None:
         kind = _named(path, kind, pipeline)
-    packed = 2 if precision == "nvfp4" else 1
-    parameters = sum(
-        entry.count * (packed if entry.dtype == "U8" else 1)
-        for key, entry in header.items()
-        if not key.endswith(SCALES)
-    )
+    parameters = sum(entry.count for key, entry in header.items() if not key.endswith(SCALES))
     size = sum(entry.size for entry in header.values())
-    by_row = any(entry.shape for key, entry in header.items() if key.endswith(".weight_scale"))
-    return Checkpoint(path, layout, name, config, kind, certain, precision, parameters, size, by_row)
+    return Checkpoint(path, layout, name, config, kind, certain, precision(header), parameters, size)
 
 
 def stripped_name(name: str) -> str:
@@ -119,57 +99,48 @@ def _class(header: Header) -> tuple[str, Callable[[Header], dict[str, Any]]] | N
 
 
 def _flux1(header: Header) -> dict[str, Any]:
-    inputs = _first(header, "img_in.weight", "x_embedder.weight").shape
-    head = _first(
-        header, "single_blocks.0.norm.query_norm.scale", "single_transformer_blocks.0.attn.norm_q.weight"
-    ).shape[0]
     pooled = _first(header, "vector_in.in_layer.weight", "time_text_embed.text_embedder.linear_1.weight").shape[1]
     return {
+        **_common(header, ("img_in.weight", "x_embedder.weight"), ("double_blocks", "transformer_blocks")),
         "patch_size": 1,
-        "in_channels": inputs[1],
         "out_channels": _first(header, "final_layer.linear.weight", "proj_out.weight").shape[0],
-        "num_layers": _count(header, "double_blocks", "transformer_blocks"),
-        "num_single_layers": _count(header, "single_blocks", "single_transformer_blocks"),
-        "attention_head_dim": head,
-        "num_attention_heads": inputs[0] // head,
-        "joint_attention_dim": _first(header, "txt_in.weight", "context_embedder.weight").shape[1],
         "pooled_projection_dim": pooled,
         "guidance_embeds": _has(header, "guidance_in.", "time_text_embed.guidance_embedder."),
     }
 
 
 def _flux2(header: Header) -> dict[str, Any]:
-    inputs = _first(header, "img_in.weight", "x_embedder.weight").shape
-    head = _first(
-        header, "single_blocks.0.norm.query_norm.scale", "single_transformer_blocks.0.attn.norm_q.weight"
-    ).shape[0]
+    common = _common(header, ("img_in.weight", "x_embedder.weight"), ("double_blocks", "transformer_blocks"))
     return {
-        "in_channels": inputs[1],
-        "num_layers": _count(header, "double_blocks", "transformer_blocks"),
-        "num_single_layers": _count(header, "single_blocks", "single_transformer_blocks"),
-        "attention_head_dim": head,
-        "num_attention_heads": inputs[0] // head,
-        "joint_attention_dim": _first(header, "txt_in.weight", "context_embedder.weight").shape[1],
-        "axes_dims_rope": [head // 4] * 4,
+        **common,
+        "axes_dims_rope": [common["attention_head_dim"] // 4] * 4,
         "guidance_embeds": _has(header, "guidance_in.", "time_guidance_embed.guidance_embedder."),
     }
 
 
 def _flux3(header: Header) -> dict[str, Any]:
-    inputs = _first(header, "emb_in.image.weight", "x_embedders.image.weight").shape
-    head = _first(
-        header, "single_blocks.0.norm.query_norm.scale", "single_transformer_blocks.0.attn.norm_q.weight"
-    ).shape[0]
+    blocks = ("txt_mode_blocks", "txt_mode_blocks")
+    common = _common(header, ("emb_in.image.weight", "x_embedders.image.weight"), blocks)
     return {
-        "in_channels": inputs[1],
+        **common,
+        "axes_dims_rope": [common["attention_head_dim"] // 4] * 4,
         "cond_in_channels": _first(header, "emb_in.image_cond.weight", "x_embedders.image_cond.weight").shape[1],
-        "num_layers": _count(header, "txt_mode_blocks", "txt_mode_blocks"),
+        "flow_map": _has(header, "ref_time_in.", "target_timestep_embedder."),
+    }
+
+
+def _common(header: Header, inputs: tuple[str, str], blocks: tuple[str, str]) -> dict[str, Any]:
+    """Return what every family has; names come in pairs, BFL's and that of diffusers."""
+    width, channels = _first(header, *inputs).shape
+    norms = ("single_blocks.0.norm.query_norm.scale", "single_transformer_blocks.0.attn.norm_q.weight")
+    head = _first(header, *norms).shape[0]
+    return {
+        "in_channels": channels,
+        "num_layers": _count(header, *blocks),
         "num_single_layers": _count(header, "single_blocks", "single_transformer_blocks"),
         "attention_head_dim": head,
-        "num_attention_heads": inputs[0] // head,
+        "num_attention_heads": width // head,
         "joint_attention_dim": _first(header, "txt_in.weight", "context_embedder.weight").shape[1],
-        "axes_dims_rope": [head // 4] * 4,
-        "flow_map": _has(header, "ref_time_in.", "target_timestep_embedder."),
     }
 
 
@@ -188,16 +159,6 @@ def _count(header: Header, bfl: str, diffusers: str) -> int:
     """Return the number of blocks."""
     numbers = [int(name.split(".", 2)[1]) for name in header if name.startswith((f"{bfl}.", f"{diffusers}."))]
     return max(numbers, default=-1) + 1
-
-
-def _precision(header: Header) -> str:
-    """Return the format of most bytes."""
-    sizes: Counter[str] = Counter()
-    for name, entry in header.items():
-        if not name.endswith(SCALES):
-            sizes[entry.dtype] += entry.size
-    most = sizes.most_common(1)[0][0]
-    return PRECISIONS.get(most, f"GGUF {most}")
 
 
 def _config_beside(path: Path, name: str) -> dict[str, Any] | None:

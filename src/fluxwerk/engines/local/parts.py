@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from fluxwerk.engines.local.checkpoint import Checkpoint
 from fluxwerk.engines.local.header import Header, read_header
+from fluxwerk.engines.local.precision import unreadable
 from fluxwerk.errors import Fault, InvalidUsageError
 
 COLUMNS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "vae")
@@ -115,6 +116,8 @@ def unfit(part: Part, path: Path) -> str | None:
         header: Header = {} if path.is_dir() else read_header(path)
         if part.what.startswith("Qwen3") and _sees(path, header) != ("VL" in part.what):
             return f"is not {part.what}: one reads images, the other does not"
+        if refusal := unreadable(header):
+            return refusal[0]
         width = _folder_width(part, path) if path.is_dir() else _file_width(part, header)
     except InvalidUsageError as fault:
         return fault.faults[0].allowed if fault.faults else str(fault)
