@@ -109,21 +109,41 @@ def scaled(tensors: dict[str, Any], spelling: str, *, rows: bool = False) -> dic
     return found
 
 
-def write_gguf(tensors: dict[str, Any], file: Path, form: str) -> Path:
-    """Write a GGUF file whose matrices are in this form."""
+def write_gguf(tensors: dict[str, Any], file: Path, form: str, only: str = "") -> Path:
+    """Write a GGUF file whose matrices are in this form, or those whose names contain `only`.
+
+    A matrix of bytes is in its form already.
+    """
     writer = gguf.GGUFWriter(str(file), "flux")
     kind = gguf.GGMLQuantizationType[form]
     for name, tensor in tensors.items():
-        values = tensor.float().numpy()
-        if tensor.ndim == 1:
-            writer.add_tensor(name, values)
+        if tensor.dtype == torch.uint8:
+            writer.add_tensor(name, tensor.numpy(), raw_dtype=kind)
+        elif tensor.ndim == 1 or only not in name:
+            writer.add_tensor(name, tensor.float().numpy())
         else:
-            writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+            writer.add_tensor(name, gguf.quants.quantize(tensor.float().numpy(), kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return file
+
+
+def k_quants(shape: tuple[int, int]) -> Any:
+    """Return a random matrix in Q4_K, which the package gguf unpacks but does not pack.
+
+    A block of 256 values has a scale and a least value, six bits for each of its eight parts, and 128 bytes.
+    """
+    blocks = torch.randint(0, 256, (shape[0], shape[1] // 256, 144), dtype=torch.uint8)
+    ends = torch.tensor([1e-4, 7.5e-4], dtype=torch.float16).view(torch.uint8)
+    blocks[:, :, :4] = ends
+    return blocks.flatten(1)
+
+
+def unpacked(matrix: Any, form: str) -> Any:
+    """Return the values of a matrix of bytes."""
+    return torch.from_numpy(gguf.quants.dequantize(matrix.numpy(), gguf.GGMLQuantizationType[form]))
 
 
 def vae_of(folder: Path) -> dict[str, Any]:

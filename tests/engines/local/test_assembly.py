@@ -11,35 +11,19 @@ import pytest
 pytest.importorskip("torch", reason="open weights need torch: pip install 'fluxwerk[diffusers]', CPU build suffices")
 pytest.importorskip("gguf", reason="GGUF files need gguf: pip install 'fluxwerk[diffusers]'")
 
-import diffusers
-import torch
-from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
 from safetensors.torch import load_file
 
-from fluxwerk.engines import Order
-from fluxwerk.engines.local.assembly import transformer_in
-from fluxwerk.engines.local.checkpoint import COMFY_PREFIX, recognise_file
+from fluxwerk.engines import Canvas, Order
 from fluxwerk.engines.local.load import UnloadableError, load
 from fluxwerk.engines.local.loop import Loop
 from fluxwerk.engines.local.weights import read
-from support import files, sparse
+from support import files
 from support.equality import SEED
 from support.painting import finish, paint
-from support.photos import apart, photo, png
+from support.photos import apart, ellipse, photo, png
 
 # The same numbers at another place in memory may be added in another order.
 BOUND = 1e-5
-# The configuration of FLUX.1 dev as BFL's folder has it, but for the numbers of blocks.
-STOCK1 = {
-    "patch_size": 1,
-    "in_channels": 64,
-    "attention_head_dim": 128,
-    "num_attention_heads": 24,
-    "joint_attention_dim": 4096,
-    "pooled_projection_dim": 768,
-    "guidance_embeds": True,
-    "axes_dims_rope": (16, 56, 56),
-}
 REFERENCE = png(photo(96, 64))
 
 
@@ -112,7 +96,7 @@ def test_a_vae_and_an_encoder_may_be_files_too(checkpoint, family, tmp_path) -> 
     assert apart(paint(one, order), paint(family("klein"), order)) <= 1
 
 
-@pytest.mark.parametrize("name", ["flux1-dev", "flux1-schnell", "kontext"])
+@pytest.mark.parametrize("name", ["flux1-dev", "flux1-schnell", "kontext", "fill"])
 def test_clip_and_t5_may_be_files_too(checkpoint, family, tmp_path, name: str) -> None:
     """FLUX.1 in the folders of ComfyUI, its transformer as diffusers saves it."""
     folder = checkpoint(name)
@@ -127,41 +111,13 @@ def test_clip_and_t5_may_be_files_too(checkpoint, family, tmp_path, name: str) -
         shutil.copytree(folder / part, tmp_path / part)
     one, other = loaded(file), family(name)
     assert all(Path(path).is_file() for part, path in one.row.parts if not part.startswith("tokenizer"))
-    order = Order(one.row.model, "a red fox", SEED, 128, 128)
+    canvas = Canvas(png(photo(128, 128)), png(ellipse(128, 128))) if name == "fill" else None
+    order = Order(one.row.model, "a red fox", SEED, 128, 128, canvas=canvas, options={"steps": 4})
     assert apart(paint(one, order), paint(other, order)) <= 1
     for prompt in ("a red fox", ""):
         mine, theirs = one.encode(prompt), other.encode(prompt)
         assert float((mine.embeds - theirs.embeds).abs().max()) <= BOUND
         assert float((mine.pooled - theirs.pooled).abs().max()) <= BOUND
-
-
-@pytest.fixture(scope="module")
-def flux1() -> dict[str, tuple[int, ...]]:
-    """The shapes of a FLUX.1 transformer of the true width with one block of each sort, as diffusers names them."""
-    with torch.device("meta"):
-        model = diffusers.FluxTransformer2DModel(num_layers=1, num_single_layers=1, guidance_embeds=True)
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-
-
-def test_flux1_in_bfls_names_becomes_what_it_was(flux1) -> None:
-    """Rows are cut and stacked in their own order; one column of each matrix shows it and takes no room."""
-    held = {name: torch.rand(shape[0], *(1 for _ in shape[1:])) for name, shape in flux1.items()}
-    found = convert_flux_transformer_checkpoint_to_diffusers(files.bfl1(held))
-    assert set(found) == set(held)
-    assert all(torch.equal(found[name], held[name]) for name in held)
-
-
-@pytest.mark.parametrize("comfy", [False, True])
-def test_flux1_of_the_true_width_is_loaded(flux1, tmp_path, *, comfy: bool) -> None:
-    shapes = {name: torch.empty(shape, device="meta") for name, shape in flux1.items()}
-    prefix = COMFY_PREFIX if comfy else ""
-    named = {prefix + name: ("BF16", tuple(tensor.shape)) for name, tensor in files.bfl1(shapes).items()}
-    checkpoint = recognise_file(sparse.write_sparse(tmp_path / "flux1-dev.safetensors", named))
-    found = transformer_in(checkpoint, torch.bfloat16)
-    assert {name: tuple(tensor.shape) for name, tensor in found.state_dict().items()} == flux1
-    assert found.dtype == torch.bfloat16
-    released = {**STOCK1, "num_layers": 1, "num_single_layers": 1}
-    assert {key: found.config[key] for key in released} == released
 
 
 def test_a_file_without_some_tensors_is_refused(beside) -> None:
