@@ -11,6 +11,8 @@ import pytest
 
 from fluxwerk import Task, get_model
 from fluxwerk.engines import Order
+from fluxwerk.errors import StorageError
+from fluxwerk.ledger.postgresql import PostgresDatabase
 from fluxwerk.server.faults.endings import Ending
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.server.state.charges import CreditsSpentError
@@ -125,3 +127,16 @@ def test_a_model_is_served_while_a_process_gives_signs_of_life(store: FleetStore
     store.leave("a worker")
     store._served = 0.0, frozenset()
     assert store.models() == frozenset()
+
+
+def test_a_transaction_that_falls_silent_frees_what_it_locked(database: str) -> None:
+    silent, other = PostgresDatabase(database, silent=0.2), PostgresDatabase(database)
+    with other.write() as transaction:
+        transaction.run("create table held as select 0 as number")
+    with pytest.raises(StorageError), silent.write() as first:
+        first.run("update held set number = 1")
+        with other.write() as second:
+            second.run("update held set number = 2")
+    assert other.ask("select number from held") == [{"number": 2}]
+    silent.close()
+    other.close()

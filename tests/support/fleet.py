@@ -18,8 +18,8 @@ from pathlib import Path
 import httpx2
 
 PRO = "/v1/flux-2-pro"
-# Seconds after which a client gives a fleet up.
-PATIENCE = 180.0
+# Seconds after which clients give a fleet up, and how many more they have for each task.
+PATIENCE, TASK_PATIENCE = 180.0, 0.5
 
 
 @dataclass
@@ -128,6 +128,7 @@ class Crowd:
         self._webhook = webhook
         self._orders = [(f"account-{number % accounts}", number) for number in range(tasks)]
         self._lock = threading.Lock()
+        self._patience = PATIENCE + TASK_PATIENCE * tasks
         self.tasks: dict[str, str] = {}
         self.ended: dict[str, str] = {}
         self.troubles: list[str] = []
@@ -142,7 +143,7 @@ class Crowd:
 
     def _work(self, number: int) -> None:
         dice = random.Random(number)
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + self._patience
         while time.monotonic() < until:
             with self._lock:
                 if not self._orders:

@@ -22,6 +22,23 @@ OLDEST_SERVER = 150_000
 # How many connections one process has at most, and how long a statement waits for one, in seconds.
 CONNECTIONS = 16
 CONNECTION_TIMEOUT = 5.0
+# Seconds after which the server ends a transaction whose process is silent, so that others get what it has locked: the
+# process was stopped, or its network is cut.
+SILENT_SECONDS = 10.0
+# How libpq notices within seconds that a server cannot be reached any more; the system would take two hours.
+NETWORK = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+# The same for the server, whose connections are few; PostgreSQL ignores the last three where the socket is a file.
+SESSION = """
+    select set_config('idle_in_transaction_session_timeout', %(silent)s, false),
+        set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '5', false),
+        set_config('tcp_keepalives_count', '3', false)
+"""
 # A colon begins a parameter, except in a cast.
 PARAMETER = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
 
@@ -35,7 +52,13 @@ class PostgresDatabase:
 
     blocks = True
 
-    def __init__(self, url: str, connections: int = CONNECTIONS, timeout: float = CONNECTION_TIMEOUT) -> None:
+    def __init__(
+        self,
+        url: str,
+        connections: int = CONNECTIONS,
+        timeout: float = CONNECTION_TIMEOUT,
+        silent: float = SILENT_SECONDS,
+    ) -> None:
         try:
             import psycopg  # noqa: PLC0415  (an extra)
             from psycopg.rows import dict_row  # noqa: PLC0415
@@ -44,19 +67,25 @@ class PostgresDatabase:
             raise InvalidUsageError(f"PostgreSQL needs more packages: {PACKAGES_OF_FLEET}") from None
         self.url = url
         self.path = shown(url)
-        self._lost: tuple[type[Exception], ...] = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+        silence = psycopg.errors.IdleInTransactionSessionTimeout
+        self._lost: tuple[type[Exception], ...] = (psycopg.OperationalError, psycopg.InterfaceError, silence, PoolTimeout)
         self._errors: tuple[type[Exception], ...] = (psycopg.Error, PoolTimeout)
         self._conflicts: tuple[type[Exception], ...] = (psycopg.IntegrityError,)
         # Another release changed the tables below a statement that this connection has prepared.
         self._outdated: type[Exception] = psycopg.errors.FeatureNotSupported
         self._connections = connections
         self._open = threading.local()
+
+        def configure(connection: Any) -> None:
+            connection.execute(SESSION, session_values(silent))
+
         self._pool: Any = ConnectionPool(
-            url,
+            with_network(url),
             min_size=1,
             max_size=connections,
             timeout=timeout,
             kwargs={"autocommit": True, "row_factory": dict_row, "prepare_threshold": 2},
+            configure=configure,
             open=False,
         )
         self._pool.open()
@@ -215,6 +244,18 @@ def shown(url: str) -> str:
     parts = urlsplit(url)
     where = f"{parts.hostname or 'local'}:{parts.port}" if parts.port else parts.hostname or "local"
     return f"postgresql://{where}{parts.path}"
+
+
+def with_network(url: str) -> str:
+    """Add to an address how soon a lost network is noticed; what the address says itself stays."""
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo  # noqa: PLC0415  (an extra)
+
+    return make_conninfo(url, **{name: value for name, value in NETWORK.items() if name not in conninfo_to_dict(url)})
+
+
+def session_values(silent: float = SILENT_SECONDS) -> dict[str, str]:
+    """Write the values of `SESSION`."""
+    return {"silent": str(round(silent * 1000))}
 
 
 @lru_cache(maxsize=512)

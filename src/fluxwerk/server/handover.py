@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from fluxwerk.ledger.postgresql import SESSION, session_values, with_network
 from fluxwerk.server.state.fleet import RENDER, SILENCE_SECONDS
 
 # Seconds between two signs of life of a worker, and between two looks for jobs whose worker gives none.
@@ -57,36 +58,52 @@ class JobQueue:
         from procrastinate import App, PsycopgConnector  # noqa: PLC0415  (an extra)
 
         # Fetching, finishing, listening and looking are what its connections do at a time.
-        app = App(connector=PsycopgConnector(conninfo=self._url, min_size=1, max_size=6))
+        conninfo = with_network(self._url)
+        app = App(connector=PsycopgConnector(conninfo=conninfo, min_size=1, max_size=6, configure=_configure))
         app.task(name=RENDER)(self._begin)
-        async with app.open_async():
-            looking = asyncio.create_task(self._take_over(app))
-            self._worker = asyncio.create_task(
-                app.run_worker_async(
-                    queues=self._models,
-                    concurrency=self._capacity,
-                    install_signal_handlers=False,
-                    fetch_job_polling_interval=FETCH_EVERY,
-                    update_heartbeat_interval=HEARTBEAT,
-                    stalled_worker_timeout=SILENCE_SECONDS,
-                    delete_jobs="always",
-                )
+        try:
+            await app.open_async()
+            # Opening may have outlived the request to stop.
+            if not self._stopping:
+                await self._run_worker(app)
+        finally:
+            # Also a pool that was about to open: it would connect for ever, and the process would never end.
+            await app.close_async()
+
+    async def _run_worker(self, app: Any) -> None:
+        looking = asyncio.create_task(self._take_over(app))
+        self._worker = asyncio.create_task(
+            app.run_worker_async(
+                queues=self._models,
+                concurrency=self._capacity,
+                install_signal_handlers=False,
+                fetch_job_polling_interval=FETCH_EVERY,
+                update_heartbeat_interval=HEARTBEAT,
+                stalled_worker_timeout=SILENCE_SECONDS,
+                delete_jobs="always",
             )
-            try:
-                await self._worker
-            finally:
-                looking.cancel()
-                self._worker.cancel()
-                await asyncio.gather(looking, self._worker, return_exceptions=True)
+        )
+        try:
+            await self._worker
+        finally:
+            looking.cancel()
+            self._worker.cancel()
+            await asyncio.gather(looking, self._worker, return_exceptions=True)
 
     async def _begin(self, identity: str) -> None:
         await self._work(identity)
 
     async def _take_over(self, app: Any) -> None:
         """Give the jobs of silent workers back to the queue, so that any worker takes them up."""
-        while True:
+        # The pool may take a cancellation for a lost connection, and go on.
+        while not self._stopping:
             stalled = await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=SILENCE_SECONDS)
             for job in stalled:
                 log.warning("task %s is taken over from a worker that is silent.", job.task_kwargs["identity"])
                 await app.job_manager.retry_job(job)
             await asyncio.sleep(STALLED_LOOK)
+
+
+async def _configure(connection: Any) -> None:
+    await connection.execute(SESSION, session_values())
+    await connection.commit()
