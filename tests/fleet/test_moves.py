@@ -133,10 +133,15 @@ def test_a_transaction_that_falls_silent_frees_what_it_locked(database: str) -> 
     silent, other = PostgresDatabase(database, silent=0.2), PostgresDatabase(database)
     with other.write() as transaction:
         transaction.run("create table held as select 0 as number")
-    with pytest.raises(StorageError), silent.write() as first:
-        first.run("update held set number = 1")
-        with other.write() as second:
-            second.run("update held set number = 2")
+
+    def write_while_another_waits() -> None:
+        with silent.write() as first:
+            first.run("update held set number = 1")
+            with other.write() as second:
+                second.run("update held set number = 2")
+
+    with pytest.raises(StorageError):
+        write_while_another_waits()
     assert other.ask("select number from held") == [{"number": 2}]
     silent.close()
     other.close()

@@ -7,9 +7,10 @@ import signal
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import count
 
-from fluxwerk import AsyncClient, TaskFailedError
+from fluxwerk import AsyncClient, ConnectionFailedError, TaskFailedError
 from fluxwerk.imagefile import fault
 from fluxwerk.ledger.database import Database
 from fluxwerk.server.state.doubts import UpstreamDoubts
@@ -93,6 +94,13 @@ class Killer:
                     running.send_signal(signal.SIGKILL)
                     self.kills += 1
 
+    def prompts(self, fewest: int, first: int = 0, step: int = 1) -> Iterator[str]:
+        """Name images to ask for: at least up to number `fewest`, and more until the last kill has happened."""
+        for number in count(first, step):
+            if number >= fewest and self.kills == self._planned:
+                return
+            yield f"fox number {number}"
+
     def __enter__(self) -> Killer:  # noqa: PYI034  (used as it is)
         self._thread.start()
         self._up.wait()
@@ -104,17 +112,24 @@ class Killer:
 
 
 async def fetch(base: str, prompts: Iterable[str]) -> tuple[set[str], Counter[str]]:
-    """Ask for every image, and say which prompts became one and how the others ended."""
+    """Ask for every image, and return which prompts became one and how the others ended."""
     made, endings = set[str](), Counter[str]()
     async with AsyncClient("shop", base_url=base, timeout=180) as client:
-        async for result in client.generate_many(prompts, model="flux-2-pro", width=64, height=64):
-            if result.image:
-                assert fault(result.image.data) is None
-                made.add(str(result.request))
-            else:
-                assert isinstance(result.error, TaskFailedError), result.error
-                details = result.error.details
-                endings[details.get("error", "moderated")] += 1
+        # The answer says that the gateway keeps keys, so that no lost answer leaves a doubt between the two.
+        await client.credits()
+        while prompts:
+            unsent = []
+            async for result in client.generate_many(prompts, model="flux-2-pro", width=64, height=64):
+                if result.image:
+                    assert fault(result.image.data) is None
+                    made.add(str(result.request))
+                elif isinstance(result.error, ConnectionFailedError):
+                    # Nothing left; the gateway took longer to start than the client waits.
+                    unsent.append(str(result.request))
+                else:
+                    assert isinstance(result.error, TaskFailedError), result.error
+                    endings[result.error.details.get("error", "moderated")] += 1
+            prompts = unsent
     return made, endings
 
 

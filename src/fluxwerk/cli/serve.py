@@ -270,10 +270,10 @@ def _log(form: str | None, *, prompts: bool) -> None:
     requestlog.configure(form)
 
 
-def check_packages() -> None:
-    """Refuse to start without the packages of the server; raises `InvalidUsageError`."""
+def check_packages(module: str = "fluxwerk.server.app") -> None:
+    """Refuse to start without the packages that a module of the server imports; raises `InvalidUsageError`."""
     try:
-        import_module("fluxwerk.server.app")
+        import_module(module)
     except ModuleNotFoundError as missing:
         raise InvalidUsageError(f"The server needs the package {missing.name}. Install it: {PACKAGES}") from None
 

@@ -96,7 +96,8 @@ def command(
     from fluxwerk.server.state.webhooks import WebhookPolicy  # noqa: PLC0415
     from fluxwerk.server.workers import BackgroundWorkers  # noqa: PLC0415
 
-    check_packages()
+    # A worker answers no requests, and starts twice as fast without what does.
+    check_packages("fluxwerk.server.workers")
     requestlog.configure(log_format)
     hosts = tuple(host.lower() for host in hosts)
     with closing(open_fleet(database, storage)) as store:

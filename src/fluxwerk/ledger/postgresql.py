@@ -67,8 +67,9 @@ class PostgresDatabase:
             raise InvalidUsageError(f"PostgreSQL needs more packages: {PACKAGES_OF_FLEET}") from None
         self.url = url
         self.path = shown(url)
-        silence = psycopg.errors.IdleInTransactionSessionTimeout
-        self._lost: tuple[type[Exception], ...] = (psycopg.OperationalError, psycopg.InterfaceError, silence, PoolTimeout)
+        silenced = psycopg.errors.IdleInTransactionSessionTimeout
+        broken = (psycopg.OperationalError, psycopg.InterfaceError, silenced)
+        self._lost: tuple[type[Exception], ...] = (*broken, PoolTimeout)
         self._errors: tuple[type[Exception], ...] = (psycopg.Error, PoolTimeout)
         self._conflicts: tuple[type[Exception], ...] = (psycopg.IntegrityError,)
         # Another release changed the tables below a statement that this connection has prepared.
