@@ -44,6 +44,41 @@ def test_what_is_missing_is_described(place) -> None:
     )
 
 
+FP8 = sparse.flux2(5, 20, 3072, 7680, dtype="F8_E4M3")
+SCALED = {
+    "scaled_fp8": ("F8_E4M3", (2,)),
+    **FP8,
+    **{f"{name[:-7]}.scale_weight": ("F32", ()) for name in FP8 if name.endswith(".weight")},
+}
+COMFY = {f"model.diffusion_model.{name}": shape for name, shape in sparse.KLEIN_9B.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "kind", "precision", "layout", "billions", "gigabytes"),
+    [
+        ("flux-2-klein-9b-kv", COMFY, "klein-kv", "bfloat16", "comfyui", 9.08, 18.2),
+        ("flux2-dev", sparse.DEV, "dev", "bfloat16", "bfl", 32.22, 64.4),
+        ("klein_fp8_scaled", SCALED, "klein", "fp8", "bfl", 3.88, 7.8),
+    ],
+)
+def test_each_kind_of_file_is_described(
+    place, name: str, shapes: sparse.Shapes, kind: str, precision: str, layout: str, billions: float, gigabytes: float
+) -> None:
+    found = json.loads(run("--json", write_sparse(place / f"{name}.safetensors", shapes)).output)
+    assert (found["kind"], found["precision"], found["layout"]) == (kind, precision, layout)
+    assert found["parameters"] / 10**9 == pytest.approx(billions, abs=0.005)
+    assert found["bytes_in_memory"] / 10**9 == pytest.approx(gigabytes, abs=0.05)
+
+
+def test_a_gguf_file_is_described(place) -> None:
+    pytest.importorskip("gguf", reason="GGUF files need gguf: pip install 'fluxwerk[diffusers]'")
+    file = sparse.write_sparse_gguf(place / "flux1-dev-Q4_K_S.gguf", sparse.flux1(), "Q4_K")
+    found = json.loads(run("--json", file).output)
+    assert (found["kind"], found["precision"], found["layout"]) == ("flux1-dev", "GGUF Q4_K", "bfl")
+    assert found["bytes_in_memory"] == found["bytes"]
+    assert found["bytes"] / found["parameters"] == pytest.approx(144 / 256, rel=0.05)
+
+
 def test_json_says_the_same(place) -> None:
     result = run("--json", write_sparse(place / "flux-3.safetensors", sparse.flux3()))
     found = json.loads(result.output)

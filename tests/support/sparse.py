@@ -26,6 +26,30 @@ def write_sparse(file: Path, shapes: Shapes) -> Path:
     return file
 
 
+def write_sparse_gguf(file: Path, shapes: Shapes, form: str) -> Path:
+    """Write a .gguf file with these tensors, the matrices of the blocks in this form."""
+    import gguf  # noqa: PLC0415  (tests that need no GGUF run without the package)
+    import numpy as np  # noqa: PLC0415
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    writer, total = gguf.GGUFWriter(str(file), "flux"), 0
+    for name, (_, shape) in shapes.items():
+        packed = len(shape) > 1 and "_blocks." in name
+        kind = gguf.GGMLQuantizationType[form if packed else "F32"]
+        values, size = gguf.GGML_QUANT_SIZES[kind]
+        rows = (*shape[:-1], shape[-1] // values * size)
+        writer.add_tensor_info(name, rows if packed else shape, np.dtype("u1" if packed else "f4"), prod(rows), kind)
+        total += writer.ggml_pad(prod(rows), writer.data_alignment)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    held = writer.ggml_pad(file.stat().st_size, writer.data_alignment)
+    with file.open("r+b") as stream:
+        stream.truncate(held + total)
+    return file
+
+
 def flux2(double: int, single: int, width: int, text: int, *, guidance: bool = False, dtype: str = "BF16") -> Shapes:
     """Return the tensors of a FLUX.2 transformer in BFL's layout."""
     found: dict[str, tuple[int, ...]] = {

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from fluxwerk.engines import Order
 from fluxwerk.engines.local.ability import Ability
+from fluxwerk.engines.local.checkpoint import recognise_file
 from fluxwerk.engines.local.memory import GIGABYTE, need, total
 from fluxwerk.engines.local.plan import bytes_of, fit, forms
 from fluxwerk.engines.local.weights import read
 from fluxwerk.errors import InvalidUsageError
 from support import sparse
-from support.sparse import comfy, write_sparse
+from support.sparse import comfy, write_sparse, write_sparse_gguf
 
 
 @pytest.fixture
@@ -85,15 +86,25 @@ def test_two_models_of_one_file_share_their_memory(tmp_path) -> None:
 
 
 def test_a_quantised_file_is_not_quantised_again(tmp_path) -> None:
-    """Weights with a scale for each row stay in fp8, so the forms that quantise the transformer are passed over."""
-    shapes = sparse.flux2(5, 20, 3072, 7680, dtype="F8_E4M3")
-    rows = {
-        f"{name[:-7]}.weight_scale": ("F32", (shape[0],)) for name, (_, shape) in shapes.items() if "scale" not in name
-    }
-    file = comfy(tmp_path, {**shapes, **rows}, 2560)
-    fitted, _, _ = fit(read(str(file)), "cuda:0", 9 * GIGABYTE)
+    """GGUF stays as it is, so the forms that quantise the transformer are passed over."""
+    pytest.importorskip("gguf", reason="GGUF files need gguf: pip install 'fluxwerk[diffusers]'")
+    comfy(tmp_path, sparse.KLEIN_4B, 2560)
+    file = write_sparse_gguf(tmp_path / "diffusion_models" / "klein-Q8_0.gguf", sparse.KLEIN_4B, "Q8_0")
+    fitted, budget, _ = fit(read(str(file)), "cuda:0", 9 * GIGABYTE)
     row = fitted.rows["flux-2-klein-4b"]
     assert (row.quantize, row.text_device) == (None, "cpu")
+    assert budget.needs[row.model][1].transformer.size(None, 2) == pytest.approx(recognise_file(file).size)
+
+
+def test_fp8_with_scales_is_counted_as_it_is_unpacked(tmp_path) -> None:
+    shapes = sparse.flux2(5, 20, 3072, 7680, dtype="F8_E4M3")
+    rows = {f"{name}_scale": ("F32", (shape[0],)) for name, (_, shape) in shapes.items() if name.endswith(".weight")}
+    weights = read(str(comfy(tmp_path, {**shapes, **rows}, 2560)))
+    plain = read(str(comfy(tmp_path / "plain", sparse.KLEIN_4B, 2560)))
+    sizes = [need(weights.rows["flux-2-klein-4b"], "cuda:0").transformer.size(None, 2) for weights in (weights, plain)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.001)
+    fitted, _, _ = fit(weights, "cuda:0", 9 * GIGABYTE)
+    assert fitted.rows["flux-2-klein-4b"].quantize == "int8"
 
 
 @given(st.floats(4, 100), st.floats(4, 100))
