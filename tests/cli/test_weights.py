@@ -76,7 +76,8 @@ def test_a_gguf_file_is_described(place) -> None:
     found = json.loads(run("--json", file).output)
     assert (found["kind"], found["precision"], found["layout"]) == ("flux1-dev", "GGUF Q4_K", "bfl")
     assert found["bytes_in_memory"] == found["bytes"]
-    assert found["bytes"] / found["parameters"] == pytest.approx(144 / 256, rel=0.05)
+    # The few matrices outside the blocks are in float32.
+    assert 144 / 256 < found["bytes"] / found["parameters"] < 0.7
 
 
 def test_json_says_the_same(place) -> None:
