@@ -13,11 +13,15 @@ from fluxwerk import Task, get_model
 from fluxwerk.engines import Order
 from fluxwerk.errors import StorageError
 from fluxwerk.ledger.postgresql import PostgresDatabase
+from fluxwerk.server.errors import ServerError
 from fluxwerk.server.faults.endings import Ending
+from fluxwerk.server.handlers.tasks import listed
+from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.server.state.charges import CreditsSpentError
 from fluxwerk.server.state.fleet import FleetDatabase, FleetStore
 from fluxwerk.server.state.queue import SlotsTakenError
+from fluxwerk.server.state.state import ServerState
 from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.storage import Folder
 
@@ -83,6 +87,14 @@ def test_a_task_comes_back_from_its_row_as_it_was(store: FleetStore) -> None:
 
 def test_an_id_with_a_nul_is_of_no_task(store: FleetStore) -> None:
     assert Accounts(store=store).tasks.find("a\0b", 0.0) is None
+
+
+@pytest.mark.parametrize("name", ["q", "status", "model", "tag", "before"])
+def test_a_search_with_a_nul_is_the_callers_mistake(store: FleetStore, name: str) -> None:
+    state = ServerState(Accounts(store=store), lambda: 0.0)
+    request = ServerRequest("GET", "/v1/tasks", "http://fluxwerk.test", {name: "a\0b"}, {"x-key": "key"}, b"")
+    with pytest.raises(ServerError, match="NUL"):
+        listed(state, request)
 
 
 def test_a_worker_that_lost_its_task_changes_nothing(store: FleetStore) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.asking import ask, face, json_of, post
+from support.asking import ask, face, fault, json_of, post
 
 
 @pytest.fixture
@@ -53,3 +53,9 @@ def test_a_list_shows_what_was_accepted_within_a_time(filled):
 @pytest.mark.parametrize("query", ["since=yesterday", "until=-1", "since=1e9", "until="])
 def test_a_time_that_is_no_number_is_refused(filled, query):
     assert ask(filled, "GET", f"/v1/tasks?{query}").status == 422
+
+
+@pytest.mark.parametrize("name", ["q", "status", "model", "tag", "before"])
+def test_a_search_with_a_nul_is_refused(filled, name):
+    answer = ask(filled, "GET", f"/v1/tasks?{name}=a%00b")
+    assert fault(answer) == (422, ["query", name], "Input should be a text without NUL characters")

@@ -63,6 +63,11 @@ def _stage(state: ServerState, job: TaskRecord) -> str:
 
 def _search(request: ServerRequest) -> Search:
     query = request.query
+    # No PostgreSQL takes it, and the state would look broken.
+    wrong = [name for name, value in query.items() if "\0" in value]
+    if wrong:
+        msg = "Input should be a text without NUL characters"
+        raise invalid([{"type": "string_unicode", "loc": ["query", name], "msg": msg} for name in wrong])
     return Search(
         status=query.get("status"),
         model=query.get("model"),
