@@ -57,8 +57,8 @@ def build(
     All images of a submit are fetched within `fetching` seconds; `limits` bound what bodies hold.  `aliases` map other
     names of models to those that they stand for, for clients of other services.
     """
-    guard = guard or Guard()
-    endpoint = Endpoint(Router(state), guard, HeldBytes(limits or BodyLimits()), fetching)
+    guard, driver = guard or Guard(), FlowDriver(blocks=state.store.blocks)
+    endpoint = Endpoint(Router(state), guard, HeldBytes(limits or BodyLimits()), fetching, driver)
     workers = BackgroundWorkers(state, live(engine, threads) if engine else None, guard)
 
     @asynccontextmanager
@@ -76,19 +76,19 @@ def build(
     # Before the server's extensions, so that a list of models has both forms.
     Doorway(endpoint, aliases or {}).publish(app)
     openapi.publish_extensions(app, endpoint.answer)
-    routes.publish(app, state, guard)
+    routes.publish(app, state, guard, driver)
     return app
 
 
 class Endpoint:
     """Carries requests from FastAPI to the router and its answers back, within the bounds of what bodies may hold."""
 
-    def __init__(self, router: Router, guard: Guard, held: HeldBytes, fetching: float) -> None:
+    def __init__(self, router: Router, guard: Guard, held: HeldBytes, fetching: float, driver: FlowDriver) -> None:
         self._router = router
         self._guard = guard
         self._held = held
         self._fetching = fetching
-        self._driver = FlowDriver(blocks=router.state.store.blocks)
+        self._driver = driver
 
     async def answer(self, request: fastapi.Request) -> Answer:
         """Answer one request: judged by its headers first, then read."""

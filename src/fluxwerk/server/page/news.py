@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import TypeAlias
 
 from fluxwerk.protocol import wire
 from fluxwerk.server.handlers import poll, tasks
@@ -13,22 +14,24 @@ from fluxwerk.server.state.state import ServerState
 from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.types import Json
 
+# Asks the state where it does not hold up the event loop.
+Ask: TypeAlias = Callable[[Callable[[], bytes]], Awaitable[bytes]]
 # Seconds between two looks at the tasks, and between two signs of life where nothing happens.
 LOOK_SECONDS, SIGN_OF_LIFE_SECONDS = 0.25, 10.0
 # How many of the newest tasks are watched; a page shows older ones as they were when it asked.
 WATCHED = 100
 
 
-async def stream(state: ServerState, account: Account, seconds: float) -> AsyncGenerator[bytes]:
+async def stream(state: ServerState, account: Account, seconds: float, ask: Ask) -> AsyncGenerator[bytes]:
     """Yield one event for every task that changed, for at most `seconds`; the browser then connects again."""
     seen: dict[str, bytes] = {}
     yield b"retry: 1000\n\n"
-    yield _changes(state, account, seen) + b"event: ready\ndata: {}\n\n"
+    yield await ask(lambda: _changes(state, account, seen)) + b"event: ready\ndata: {}\n\n"
     quiet, waited = 0.0, 0.0
     while waited < seconds and not state.is_closing:
         await asyncio.sleep(LOOK_SECONDS)
         quiet, waited = quiet + LOOK_SECONDS, waited + LOOK_SECONDS
-        told = _changes(state, account, seen)
+        told = await ask(lambda: _changes(state, account, seen))
         if told:
             quiet = 0.0
             yield told

@@ -15,9 +15,10 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from fluxwerk import imagefile
-from fluxwerk.errors import TransportError
+from fluxwerk.errors import StorageError, TransportError
 from fluxwerk.protocol import wire
 from fluxwerk.server import request as requests
+from fluxwerk.server.driving import FlowDriver
 from fluxwerk.server.errors import ServerError, unfit
 from fluxwerk.server.fetch import Guard
 from fluxwerk.server.handlers import tasks
@@ -44,9 +45,9 @@ SANDBOX = {
 FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 
 
-def publish(app: fastapi.FastAPI, state: ServerState, guard: Guard) -> None:
-    """Add the page and its routes to the application."""
-    page = PageRoutes(state, guard)
+def publish(app: fastapi.FastAPI, state: ServerState, guard: Guard, driver: FlowDriver) -> None:
+    """Add the page and its routes to the application; `driver` asks the state as the other routes do."""
+    page = PageRoutes(state, guard, driver)
     for path, file in files.load():
         app.add_api_route(path, _serve(file), methods=["GET", "HEAD"], include_in_schema=False)
     key: list[dict[str, Any]] = [{"name": "x-key", "in": "header", "required": False, "schema": {"type": "string"}}]
@@ -84,14 +85,17 @@ def publish(app: fastapi.FastAPI, state: ServerState, guard: Guard) -> None:
 def _answering(
     handle: Callable[[PageRoutes, fastapi.Request], Awaitable[Answer]],
 ) -> Callable[[PageRoutes, fastapi.Request], Awaitable[Answer]]:
-    """Let a route answer a `ServerError` as every other route does."""
+    """Let a route answer a `ServerError`, and a state that cannot be asked, as every other route does."""
 
     @wraps(handle)
     async def answer(page: PageRoutes, request: fastapi.Request) -> Answer:
         try:
             return await handle(page, request)
         except ServerError as error:
-            return _to_wire(error.answer(page.state.dialect))
+            refusal = error
+        except StorageError as error:
+            refusal = page.state.unavailable(error)
+        return _to_wire(refusal.answer(page.state.dialect))
 
     return answer
 
@@ -99,20 +103,23 @@ def _answering(
 class PageRoutes:
     """Answers what the page asks beyond the API's own routes."""
 
-    def __init__(self, state: ServerState, guard: Guard) -> None:
+    def __init__(self, state: ServerState, guard: Guard, driver: FlowDriver) -> None:
         self.state = state
         self._guard = guard
+        self._ask = driver.call
         self._thumbnails = Thumbnails()
 
     @_answering
     async def session(self, request: fastapi.Request) -> Answer:
         """Say who is there."""
-        return _to_wire(visits.show(self.state, _read(request)))
+        asked = _read(request)
+        return _to_wire(await self._ask(lambda: visits.show(self.state, asked)))
 
     @_answering
     async def begin(self, request: fastapi.Request) -> Answer:
         """Exchange a key for a session."""
-        return _to_wire(visits.begin(self.state, _read(request, await _body(request))))
+        asked = _read(request, await _body(request))
+        return _to_wire(await self._ask(lambda: visits.begin(self.state, asked)))
 
     @_answering
     async def end(self, request: fastapi.Request) -> Answer:
@@ -122,7 +129,8 @@ class PageRoutes:
     @_answering
     async def image(self, request: fastapi.Request) -> Answer:
         """Send the image of a task; with `download` in the query the browser saves it."""
-        job, data = self._found(_read(request))
+        asked = _read(request)
+        job, data = await self._ask(lambda: self._found(asked))
         how = "attachment" if "download" in request.query_params else "inline"
         named = {"content-disposition": f'{how}; filename="{archive.file_name(job)}"'}
         return Answer(data, headers={"content-type": content_type(job), **named, **SANDBOX, **FOREVER})
@@ -130,20 +138,17 @@ class PageRoutes:
     @_answering
     async def delete(self, request: fastapi.Request) -> Answer:
         """Delete a task that has ended, with its image."""
-        job = tasks.own(self.state, _read(request))
-        if not job.has_ended(self.state.clock()):
-            raise ServerError("conflict", "This task has not ended; cancel it first.")
-        self.state.tasks.discard(job)
-        return _to_wire(Response(200, wire.JSON, wire.dump({"id": job.task.id, "deleted": True})))
+        asked = _read(request)
+        return _to_wire(await self._ask(lambda: self._deleted(asked)))
 
     @_answering
     async def thumbnail(self, request: fastapi.Request) -> Answer:
         """Send a small copy of a task's image."""
         asked = _read(request)
-        job = tasks.own(self.state, asked)
+        job = await self._ask(lambda: tasks.own(self.state, asked))
         made = self._thumbnails.find(job.folder)
         if made is None:
-            _, data = self._found(asked)
+            data = await self._ask(lambda: self._image(job))
             try:
                 made = await run_in_threadpool(self._thumbnails.make, job.folder, data)
             except ValueError as wrong:
@@ -154,15 +159,17 @@ class PageRoutes:
     @_answering
     async def archive(self, request: fastapi.Request) -> Answer:
         """Send several images as a ZIP."""
-        packed = await run_in_threadpool(archive.pack, self._several(_read(request)))
+        asked = _read(request)
+        packed = await run_in_threadpool(archive.pack, await self._ask(lambda: self._several(asked)))
         named = {"content-disposition": 'attachment; filename="fluxwerk-images.zip"'}
         return Answer(packed, headers={"content-type": "application/zip", **named, **SANDBOX})
 
     @_answering
     async def sheet(self, request: fastapi.Request) -> Answer:
         """Send several images as a contact sheet."""
-        images = [data for _, data in self._several(_read(request))]
-        made = await run_in_threadpool(archive.sheet, images)
+        asked = _read(request)
+        found = await self._ask(lambda: self._several(asked))
+        made = await run_in_threadpool(archive.sheet, [data for _, data in found])
         named = {"content-disposition": 'attachment; filename="fluxwerk-sheet.jpg"'}
         return Answer(made, headers={"content-type": "image/jpeg", **named, **SANDBOX})
 
@@ -170,7 +177,7 @@ class PageRoutes:
     async def fetch(self, request: fastapi.Request) -> Answer:
         """Fetch an image by its URL through the guard, so that the page can show it before it is paid for."""
         asked = _read(request, await _body(request))
-        self.state.authenticate(asked)
+        await self._ask(lambda: self.state.authenticate(asked))
         url = visits.text_of(asked.body, "url")
         if not url.startswith(("http://", "https://")):
             raise unfit("url", "Input should be an http or https URL")
@@ -187,43 +194,57 @@ class PageRoutes:
     @_answering
     async def events(self, request: fastapi.Request) -> Answer:
         """Stream news of the account's tasks."""
-        account = self.state.authenticate(_read(request))
-        seconds = _seconds(request.query_params.get("seconds"))
-        told = news.stream(self.state, account, seconds)
+        asked, seconds = _read(request), _seconds(request.query_params.get("seconds"))
+        account = await self._ask(lambda: self.state.authenticate(asked))
+        told = news.stream(self.state, account, seconds, self._ask)
         return StreamingResponse(told, media_type="text/event-stream", headers={"cache-control": "no-store"})
 
     @_answering
     async def enter(self, request: fastapi.Request) -> Answer:
         """Exchange the operator's key for a session."""
-        return _to_wire(operations.enter(self.state, _read(request, await _body(request))))
+        asked = _read(request, await _body(request))
+        return _to_wire(await self._ask(lambda: operations.enter(self.state, asked)))
 
     @_answering
     async def settle(self, request: fastapi.Request) -> Answer:
         """Settle a task in doubt."""
-        address = request.client.host if request.client else ""
+        address, task = _address(request), request.path_params["id"]
         asked = _read(request, await _body(request))
-        return _to_wire(operations.settle(self.state, asked, address, request.path_params["id"]))
+        return _to_wire(await self._ask(lambda: operations.settle(self.state, asked, address, task)))
 
     @_answering
     async def tag(self, request: fastapi.Request) -> Answer:
         """Give a task its tags, in place of those that it had."""
         asked = _read(request, await _body(request))
-        job = tasks.own(self.state, asked)
-        self.state.tasks.tag(job, tags.read(asked.body))
-        return _to_wire(Response(200, wire.JSON, wire.dump(tasks.row(self.state, job))))
+        return _to_wire(await self._ask(lambda: self._tagged(asked)))
 
     @_answering
     async def operations(self, request: fastapi.Request) -> Answer:
         """Send the operator's numbers, to loopback or for the operator's key."""
-        address = request.client.host if request.client else ""
-        return _to_wire(operations.show(self.state, _read(request), address))
+        asked, address = _read(request), _address(request)
+        return _to_wire(await self._ask(lambda: operations.show(self.state, asked, address)))
+
+    def _deleted(self, asked: ServerRequest) -> Response:
+        job = tasks.own(self.state, asked)
+        if not job.has_ended(self.state.clock()):
+            raise ServerError("conflict", "This task has not ended; cancel it first.")
+        self.state.tasks.discard(job)
+        return Response(200, wire.JSON, wire.dump({"id": job.task.id, "deleted": True}))
+
+    def _tagged(self, asked: ServerRequest) -> Response:
+        job = tasks.own(self.state, asked)
+        self.state.tasks.tag(job, tags.read(asked.body))
+        return Response(200, wire.JSON, wire.dump(tasks.row(self.state, job)))
 
     def _found(self, asked: ServerRequest) -> tuple[TaskRecord, bytes]:
         job = tasks.own(self.state, asked)
+        return job, self._image(job)
+
+    def _image(self, job: TaskRecord) -> bytes:
         data = self.state.store.image(job.image) if job.has_ended(self.state.clock()) else None
         if data is None:
             raise ServerError("not_found", "This task has no image.", detail="Not Found")
-        return job, data
+        return data
 
     def _several(self, asked: ServerRequest) -> list[tuple[TaskRecord, bytes]]:
         names = [name for name in asked.query.get("ids", "").split(",") if name]
@@ -248,6 +269,10 @@ def _serve(file: PageFile) -> Handle:
         return Answer(file.body, headers=headers)
 
     return answer
+
+
+def _address(request: fastapi.Request) -> str:
+    return request.client.host if request.client else ""
 
 
 def _seconds(text: str | None) -> float:
