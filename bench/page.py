@@ -5,6 +5,7 @@ Run by hand, on a quiet machine: python bench/page.py [images].  It needs Chromi
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 
 import uvicorn
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -59,7 +60,7 @@ SCROLL = """async () => {
     await new Promise(requestAnimationFrame);
     if (scrollY !== before) moved = performance.now();
   }
-  return [frames, scrollY, document.querySelectorAll(".window .card").length];
+  return [frames, scrollY, document.querySelectorAll(".grid .card").length];
 }"""
 
 
@@ -96,6 +97,17 @@ def serve(state: ServerState) -> tuple[uvicorn.Server, threading.Thread, str]:
     return server, thread, f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
+def spent(trace: bytes) -> list[float]:
+    """Return the milliseconds of the processor that the page's tasks took, the longest first.
+
+    What else the machine does lengthens a task, and not this.
+    """
+    events: list[dict[str, Any]] = json.loads(trace)["traceEvents"]
+    threads = {(one["pid"], one["tid"]) for one in events if one.get("args", {}).get("name") == "CrRendererMain"}
+    tasks = [one for one in events if one["name"].endswith("RunTask") and (one["pid"], one["tid"]) in threads]
+    return sorted((one.get("tdur", 0) / 1000 for one in tasks), reverse=True)
+
+
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}")
@@ -109,13 +121,14 @@ def main() -> None:
         server, thread, base = serve(state)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-            measure(browser.new_page(viewport={"width": 1440, "height": 900}), base)
+            measure(browser, base)
             browser.close()
         server.should_exit = True
         thread.join()
 
 
-def measure(page: Page, base: str) -> None:
+def measure(browser: Browser, base: str) -> None:
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
     for turn in ("cold", "warm"):
         began = time.perf_counter()
         page.goto(base)
@@ -124,11 +137,14 @@ def measure(page: Page, base: str) -> None:
         print(f"{turn}: first paint {page.evaluate(PAINTED):.0f} ms, form usable {usable:.0f} ms")
     page.set_default_timeout(300_000)
     page.goto(f"{base}/#/gallery")
-    page.wait_for_selector(".window .card img")
+    page.wait_for_selector(".grid .card img")
     page.evaluate(WATCH)
+    browser.start_tracing(page=page, categories=["toplevel"])
     frames, deep, drawn = page.evaluate(SCROLL)
+    tasks = spent(browser.stop_tracing())
     print(f"gallery: {frames} frames down to {deep:.0f} px with {drawn} images drawn at a time")
     long: Any = page.evaluate("() => [longTasks.length, Math.max(0, ...longTasks), Math.max(0, ...scripts)]")
+    print(f"gallery: the longest tasks took {', '.join(f'{task:.0f}' for task in tasks[:3])} ms of the processor")
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     print(f"gallery: {long[0]} tasks above 50 ms, the longest {long[1]:.0f} ms; of scripts alone {long[2]:.0f} ms")
     print(f"(load of the machine meanwhile: {load:.1f} for each core; the browser paints without a GPU)")

@@ -33,16 +33,16 @@ def filled():
 def gallery(browser, filled):
     with page_of(browser, filled, permissions=["clipboard-read", "clipboard-write"]) as page:
         page.open("/#/gallery")
-        expect(page.page.locator(".window .card")).to_have_count(6)
+        expect(page.page.locator(".grid .card")).to_have_count(6)
         yield page
 
 
 def test_images_are_found_by_words_and_by_model(gallery):
     gallery.page.get_by_label("Search the prompts").fill("heron")
-    expect(gallery.page.locator(".window .card")).to_have_count(2)
+    expect(gallery.page.locator(".grid .card")).to_have_count(2)
     gallery.page.get_by_label("Search the prompts").fill("")
     gallery.page.get_by_label("Model").select_option("flux-2-max")
-    expect(gallery.page.locator(".window .card")).to_have_count(1)
+    expect(gallery.page.locator(".grid .card")).to_have_count(1)
 
 
 def test_a_day_without_images_is_empty(gallery):
@@ -143,4 +143,4 @@ def test_an_image_is_tagged_and_found_by_its_tag(page):
     expect(page.page.locator(".toast")).to_have_text("Tagged: poster, approved.")
     page.open("/#/gallery")
     page.page.get_by_label("Tag", exact=True).select_option("approved")
-    expect(page.page.locator(".window .card")).to_have_count(1)
+    expect(page.page.locator(".grid .card")).to_have_count(1)

@@ -85,7 +85,7 @@ def views(page, base: str, made: list[str], folder: Path, suffix: str) -> None:
     page.page.locator(".frame-box").wait_for()
     shoot(page, f"expand-{suffix}")
     page.open("/#/gallery")
-    page.page.locator(".window .card").nth(7).wait_for()
+    page.page.locator(".grid .card").nth(7).wait_for()
     shoot(page, f"gallery-{suffix}")
     page.open(f"/#/image/{made[-1]}")
     page.page.locator(".full img").wait_for()

@@ -1,18 +1,17 @@
 // One image, or what became of it: shown in place with what happened, what it cost and what to do.
-import { html, useEffect, useState } from "./dom.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./dom.js";
 import { call } from "./api.js";
 import { fromTask } from "./draft.js";
 import { Icon } from "./icons.js";
-import { announce, keep, useStore } from "./store.js";
+import { announce, keep, state, useStore } from "./store.js";
 import { dismiss, retry } from "./submits.js";
 import { endingOf, progressOf, refusalOf } from "./words.js";
 
 export const thumbnail = (id) => `/v1/tasks/${id}/thumbnail`;
 export const shape = ({ width, height }) => ({ aspectRatio: `${width || 1} / ${height || 1}` });
 
-export function Card({ task, square = false, selecting = false, selected = false, onSelect }) {
-  const isOffline = useStore((s) => s.session?.engine === "offline");
-  const style = square ? undefined : shape(task);
+// `style` places a card; without one it has the shape of its image.
+export function Card({ task, style = shape(task), selecting = false, selected = false, onSelect }) {
   if (task.stage !== "ended") return html`<${Pending} task=${task} style=${style} />`;
   if (task.status !== "Ready" || task.gone) return html`<${Ended} task=${task} style=${style} />`;
   const open = () => (selecting ? onSelect(task.id) : (location.hash = `#/image/${task.id}`));
@@ -20,19 +19,31 @@ export function Card({ task, square = false, selecting = false, selected = false
     <article class="card ready" style=${style} data-task=${task.id} data-selected=${selected}>
       <button type="button" class="open" onClick=${open} aria-pressed=${selecting ? selected : undefined} aria-label=${`${selecting ? "Select" : "Open"}: ${task.prompt || task.model}`} draggable="true"
         onDragStart=${(event) => event.dataTransfer.setData("application/x-fluxwerk-task", task.id)}>
-        <${Thumbnail} task=${task} />
+        <${Thumbnail} id=${task.id} />
       </button>
       ${selecting && html`<span class="tick" aria-hidden="true">${selected && html`<${Icon} name="check" size="14" />`}</span>`}
-      ${isOffline && html`<span class="badge">placeholder</span>`}
+      ${state.session?.engine === "offline" && html`<span class="badge">placeholder</span>`}
     </article>`;
 }
 
-function Thumbnail({ task }) {
-  const online = useStore((s) => s.online);
+function Thumbnail({ id }) {
+  const image = useRef(null);
   const [lost, setLost] = useState(false);
-  useEffect(() => setLost(false), [online]);
-  if (lost) return html`<span class="lost"><${Icon} name="image" />${online ? "no longer kept" : "waiting for the server"}</span>`;
-  return html`<img src=${thumbnail(task.id)} alt="" loading="lazy" decoding="async" draggable="false" onError=${() => setLost(true)} />`;
+  useLayoutEffect(() => () => {
+    // Whoever scrolls far does not wait for the images on the way.
+    if (image.current && !image.current.complete) image.current.removeAttribute("src");
+  }, []);
+  if (lost) return html`<${Lost} onBack=${() => setLost(false)} />`;
+  return html`<img ref=${image} src=${thumbnail(id)} alt="" loading="lazy" decoding="async" draggable="false" onError=${() => setLost(true)} />`;
+}
+
+function Lost({ onBack }) {
+  const online = useStore((s) => s.online);
+  const before = useRef(online);
+  useEffect(() => {
+    if (online !== before.current) onBack();
+  }, [online]);
+  return html`<span class="lost"><${Icon} name="image" />${online ? "no longer kept" : "waiting for the server"}</span>`;
 }
 
 function Pending({ task, style }) {

@@ -2,17 +2,17 @@
 import { html, useLayoutEffect, useRef, useState } from "./dom.js";
 import { thumbnail } from "./card.js";
 import { Icon } from "./icons.js";
-import { newestFirst, state, useStore } from "./store.js";
+import { state, useStore } from "./store.js";
 
 export function Compare({ before, after }) {
   const dialog = useRef(null);
-  const tasks = useStore((s) => s.tasks);
+  const newest = useStore((s) => s.newest);
   const [share, setShare] = useState(50);
-  const ready = newestFirst(tasks).filter(({ status }) => status === "Ready");
-  const first = tasks.get(before);
+  const ready = newest.filter(({ status }) => status === "Ready");
+  const first = state.tasks.get(before);
   // By default beside the image with the same prompt or size that is nearest in the list.
   const near = ready.filter(({ id }) => id !== before);
-  const second = tasks.get(after) ?? near.find((one) => one.prompt === first?.prompt) ?? near.find((one) => one.width === first?.width && one.height === first?.height) ?? near[0];
+  const second = state.tasks.get(after) ?? near.find((one) => one.prompt === first?.prompt) ?? near.find((one) => one.width === first?.width && one.height === first?.height) ?? near[0];
 
   useLayoutEffect(() => {
     if (!dialog.current.open) dialog.current.showModal();

@@ -6,6 +6,17 @@ import htm from "./vendor/htm.js";
 export const html = htm.bind(h);
 export { h, render, createElement, Fragment, useEffect, useLayoutEffect, useMemo, useRef, useState, useCallback };
 
+// The component, rendered again only when one of its properties is another one.
+export function memo(component) {
+  function differs(next) {
+    return Object.keys(next).some((name) => next[name] !== this.props[name]);
+  }
+  return function Kept(props) {
+    this.shouldComponentUpdate = differs;
+    return h(component, props);
+  };
+}
+
 // A UUID; over plain http browsers offer no ready one.
 export function unique() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));

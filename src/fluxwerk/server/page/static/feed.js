@@ -3,15 +3,15 @@ import { html, useMemo } from "./dom.js";
 import { Card, Sending } from "./card.js";
 import { fromTask } from "./draft.js";
 import { Icon } from "./icons.js";
-import { modelOf, newestFirst, useStore } from "./store.js";
+import { modelOf, useStore } from "./store.js";
 import { ago, credits } from "./words.js";
 import { Welcome } from "./welcome.js";
 
 const MOST_GROUPS = 24;
 
-function grouped(tasks) {
+function grouped(newest) {
   const groups = [];
-  for (const task of newestFirst(tasks)) {
+  for (const task of newest) {
     const last = groups.at(-1);
     const first = last?.tasks[0];
     const isSame = first && first.prompt === task.prompt && first.model === task.model && first.width === task.width &&
@@ -24,16 +24,16 @@ function grouped(tasks) {
 }
 
 export function Feed() {
-  const tasks = useStore((s) => s.tasks);
+  const newest = useStore((s) => s.newest);
   const sending = useStore((s) => s.sending);
-  const groups = useMemo(() => grouped(tasks), [tasks]);
+  const groups = useMemo(() => grouped(newest), [newest]);
   if (!groups.length && !sending.length) return html`<${Welcome} />`;
   return html`
     <div class="feed">
       <h2 class="hidden">Your newest images</h2>
       ${sending.length > 0 && html`<section class="group"><div class=${`cards of-${Math.min(4, sending.length)}`}>${sending.map((entry) => html`<${Sending} key=${entry.key} entry=${entry} />`)}</div></section>`}
       ${groups.map(({ tasks: group }) => html`<${Group} key=${group.at(-1).id} tasks=${group} />`)}
-      ${tasks.size > MOST_GROUPS && html`<p class="hint"><a href="#/gallery">Older images are in the gallery.</a></p>`}
+      ${newest.length > MOST_GROUPS && html`<p class="hint"><a href="#/gallery">Older images are in the gallery.</a></p>`}
     </div>`;
 }
 

@@ -1,9 +1,9 @@
 // The gallery: every image that the server still has, found by words, model and day; only what is in view is drawn.
-import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./dom.js";
+import { html, memo, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./dom.js";
 import { call } from "./api.js";
 import { Card } from "./card.js";
 import { Icon } from "./icons.js";
-import { announce, drop, keep, newestFirst, useStore } from "./store.js";
+import { announce, drop, keep, useStore } from "./store.js";
 import { span } from "./words.js";
 
 const PAGE = 200;
@@ -30,18 +30,28 @@ function fits(wanted) {
   };
 }
 
+// The models and tags that a search can ask for.
+function facets(tasks) {
+  const used = new Set();
+  const tags = new Set();
+  for (const task of tasks) {
+    used.add(task.model);
+    task.tags.forEach((tag) => tags.add(tag));
+  }
+  return { used, tags: [...tags].sort() };
+}
+
 export function Gallery() {
-  const tasks = useStore((s) => s.tasks);
+  const newest = useStore((s) => s.newest);
   const models = useStore((s) => s.models);
   const keepFor = useStore((s) => s.session?.keep);
   const [wanted, setWanted] = useState({ words: "", model: "", tag: "", day: "" });
   const [selected, setSelected] = useState(null); // a set of ids, or null where nothing can be selected
   const more = useMore(wanted);
-  const shown = useMemo(() => newestFirst(tasks).filter(fits(wanted)), [tasks, wanted]);
-  const used = useMemo(() => new Set([...tasks.values()].map(({ model }) => model)), [tasks]);
-  const tags = useMemo(() => [...new Set([...tasks.values()].flatMap((task) => task.tags))].sort(), [tasks]);
+  const shown = useMemo(() => newest.filter(fits(wanted)), [newest, wanted]);
+  const { used, tags } = useMemo(() => facets(newest), [newest]);
   const set = (update) => setWanted({ ...wanted, ...update });
-  const toggle = (id) => setSelected((now) => { const next = new Set(now); if (!next.delete(id)) next.add(id); return next; });
+  const toggle = useCallback((id) => setSelected((now) => { const next = new Set(now); if (!next.delete(id)) next.add(id); return next; }), []);
   return html`
     <div class="gallery">
       <h1 class="hidden">Gallery</h1>
@@ -63,7 +73,7 @@ export function Gallery() {
       ${selected && html`<${Selection} selected=${selected} shown=${shown} onChange=${setSelected} />`}
       ${shown.length
         ? html`<${Grid} tasks=${shown} selected=${selected} onSelect=${toggle} onEnd=${more} />`
-        : html`<p class="empty">${tasks.size ? "No image fits this search." : html`No images yet. <a href="#/">Make the first one.</a>`}</p>`}
+        : html`<p class="empty">${newest.length ? "No image fits this search." : html`No images yet. <a href="#/">Make the first one.</a>`}</p>`}
       <p class="hint gallery-foot">${keepFor ? `This server keeps an image for ${span(keepFor)} after it is made.` : ""}</p>
     </div>`;
 }
@@ -132,14 +142,22 @@ function Grid({ tasks, selected, onSelect, onEnd }) {
   }, [view, tasks.length]);
 
   const rows = Math.ceil(tasks.length / view.columns);
-  const style = { height: `${rows * view.row - GAP}px`, "--columns": view.columns };
+  const style = { height: `${rows * view.row - GAP}px` };
+  const selecting = selected !== null;
   return html`
     <div class="grid" ref=${root} style=${style}>
-      <div class="window" style=${{ transform: `translateY(${(view.from / view.columns) * view.row}px)` }}>
-        ${tasks.slice(view.from, view.to).map((task) => html`<${Card} key=${task.id} task=${task} square selecting=${selected !== null} selected=${selected?.has(task.id) ?? false} onSelect=${onSelect} />`)}
-      </div>
+      ${tasks.slice(view.from, view.to).map((task, number) => {
+        const [row, column] = [Math.floor((view.from + number) / view.columns), (view.from + number) % view.columns];
+        return html`<${Cell} key=${task.id} task=${task} step=${view.row} row=${row} column=${column} selecting=${selecting} selected=${selecting && selected.has(task.id)} onSelect=${onSelect} />`;
+      })}
     </div>`;
 }
+
+// A card at its place.  It stays as it is while others come and go, for scrolling draws only the new ones.
+const Cell = memo(({ step, row, column, ...card }) => {
+  const style = { top: `${row * step}px`, left: `${column * step}px`, width: `${step - GAP}px` };
+  return html`<${Card} ...${card} style=${style} />`;
+});
 
 function Selection({ selected, shown, onChange }) {
   const ids = [...selected];

@@ -3,23 +3,20 @@ import { change, keep, refresh, refreshSession, state } from "./store.js";
 import { resend } from "./submits.js";
 
 const ASK_EVERY = 1500;
+const FRAME = 16;
 
 let source = null;
+let told = [];
 let asking = null;
 
 export function listen() {
   source?.close();
   if (!window.EventSource) return poll();
   source = new EventSource("/v1/events");
-  source.addEventListener("task", (event) => {
-    const row = JSON.parse(event.data);
-    const known = state.tasks.get(row.id);
-    keep([row]);
-    if (known?.stage !== row.stage && row.stage === "ended") refreshSession().catch(() => {});
-  });
+  source.addEventListener("task", (event) => tell(JSON.parse(event.data)));
   source.addEventListener("gone", (event) => {
     const { id } = JSON.parse(event.data);
-    if (state.tasks.has(id)) keep([{ id, gone: true }]);
+    if (state.tasks.has(id)) tell({ id, gone: true });
   });
   source.addEventListener("ready", () => back());
   source.onerror = () => {
@@ -27,6 +24,19 @@ export function listen() {
     // A browser gives up after an answer that is no stream, such as the 502 of a proxy; then the page asks by itself.
     if (source.readyState === EventSource.CLOSED) poll();
   };
+}
+
+// A stream begins with up to a hundred tasks: what comes within a frame is shown at once.
+function tell(row) {
+  if (told.push(row) === 1) setTimeout(show, FRAME);
+}
+
+function show() {
+  const rows = told;
+  told = [];
+  const hasEnded = rows.some(({ id, stage }) => stage === "ended" && state.tasks.get(id)?.stage !== "ended");
+  keep(rows);
+  if (hasEnded) refreshSession().catch(() => {});
 }
 
 async function back() {

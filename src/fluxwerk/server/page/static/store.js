@@ -5,8 +5,8 @@ import { call } from "./api.js";
 export const state = {
   session: null,
   models: [],
-  tasks: new Map(), // id -> row, in no order
-  more: true, // whether the server has older tasks than these
+  tasks: new Map(), // id -> row, in no order; a row that changes is replaced by a new one
+  newest: [], // the same rows, the newest first; a new list whenever one of them changes
   sending: [], // submits without an answer yet, and those that were refused
   online: true,
   route: location.hash,
@@ -37,18 +37,17 @@ export function useStore(select) {
 }
 
 export function keep(rows) {
-  const tasks = new Map(state.tasks);
-  for (const row of rows) tasks.set(row.id, { ...tasks.get(row.id), preview: null, ...row });
-  change({ tasks });
+  for (const row of rows) state.tasks.set(row.id, { ...state.tasks.get(row.id), preview: null, ...row });
+  sort();
 }
 
 export function drop(id) {
-  const tasks = new Map(state.tasks);
-  tasks.delete(id);
-  change({ tasks });
+  state.tasks.delete(id);
+  sort();
 }
 
-export const newestFirst = (tasks) => [...tasks.values()].sort((a, b) => b.accepted - a.accepted || (a.id < b.id ? 1 : -1));
+const isNewer = (a, b) => b.accepted - a.accepted || (a.id < b.id ? 1 : -1);
+const sort = () => change({ newest: [...state.tasks.values()].sort(isNewer) });
 
 export const modelOf = (name) => state.models.find((model) => model.name === name);
 
@@ -62,9 +61,11 @@ export function announce(notice) {
 
 export async function refresh() {
   const { tasks, more } = await call("GET", "/v1/tasks?limit=100");
-  const kept = new Map();
-  for (const row of tasks) kept.set(row.id, { ...state.tasks.get(row.id), ...row });
-  change({ tasks: kept, more });
+  // What is missing among the newest is gone; older tasks that the gallery has asked for stay.
+  const listed = new Set(tasks.map(({ id }) => id));
+  const oldest = more ? tasks.at(-1) : null;
+  for (const one of state.newest) if (!listed.has(one.id) && !(oldest && isNewer(oldest, one) < 0)) state.tasks.delete(one.id);
+  keep(tasks);
 }
 
 export async function refreshSession() {

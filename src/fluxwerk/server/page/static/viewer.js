@@ -7,7 +7,7 @@ import { fromTask as imageOf } from "./images.js";
 import * as kept from "./kept.js";
 import { add, ofTask } from "./references.js";
 import { chosen, snippets } from "./snippets.js";
-import { announce, drop, keep, modelOf, newestFirst, state, useStore } from "./store.js";
+import { announce, drop, keep, modelOf, state, useStore } from "./store.js";
 import { credits } from "./words.js";
 
 const home = () => (location.hash = state.behind || "#/");
@@ -28,7 +28,7 @@ export function Viewer({ id }) {
   function onKeyDown(event) {
     if (event.target.closest("input, textarea, select, [role=tablist]")) return;
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    const ready = newestFirst(state.tasks).filter(({ status }) => status === "Ready");
+    const ready = state.newest.filter(({ status }) => status === "Ready");
     const next = step && ready[ready.findIndex((one) => one.id === id) + step];
     if (next) location.hash = `#/image/${next.id}`;
   }
