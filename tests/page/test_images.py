@@ -8,7 +8,7 @@ import json
 import httpx2
 from playwright.sync_api import expect
 
-from support.browser import NEEDS, picture, pixels
+from support.browser import NEEDS, PHONE, picture, pixels, studio_at
 
 pytestmark = NEEDS
 
@@ -22,6 +22,12 @@ GIVE = """([selector, kind, name, text]) => {
   const event = new make(kind, { ...given, bubbles: true, cancelable: true });
   document.querySelector(selector).dispatchEvent(event);
 }"""
+
+
+# Whether the mask covers the pixels at these shares of its width and height.
+COVERED = """(canvas, places) => places.map(([x, y]) =>
+    canvas.getContext("2d").getImageData(canvas.width * x, canvas.height * y, 1, 1).data[3] > 127)"""
+LEFT, MIDDLE, RIGHT = (0.25, 0.5), (0.5, 0.5), (0.75, 0.5)
 
 
 def give(page, kind: str, file) -> None:
@@ -106,6 +112,83 @@ def test_a_fill_changes_what_was_painted_and_nothing_else(page, tmp_path):
     outside = [(x, y) for x in range(0, 512, 8) for y in (*range(0, 120, 8), *range(264, 384, 8))]
     assert [made.getpixel(at) for at in outside] == [before.getpixel(at) for at in outside]
     assert made.getpixel((230, 192)) != before.getpixel((230, 192))
+
+
+def stroke(page, start, end) -> None:
+    """Draw a line over the mask with the mouse."""
+    box = page.locator(".mask canvas").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * start[0], box["y"] + box["height"] * start[1])
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * end[0], box["y"] + box["height"] * end[1], steps=8)
+    page.mouse.up()
+
+
+def test_an_eraser_takes_back_only_what_it_goes_over(page, tmp_path):
+    sent = bodies(page.page)
+    page.page.get_by_role("button", name="Fill").click()
+    page.page.locator("input[type=file]").set_input_files(picture(tmp_path / "room.png"))
+    canvas = page.page.locator(".mask canvas")
+    stroke(page.page, LEFT, RIGHT)
+    assert canvas.evaluate(COVERED, [LEFT, MIDDLE, RIGHT]) == [True, True, True]
+    page.page.get_by_role("button", name="Eraser").click()
+    stroke(page.page, (0.5, 0.2), (0.5, 0.8))
+    assert canvas.evaluate(COVERED, [LEFT, MIDDLE, RIGHT]) == [True, False, True]
+    page.make("a vase of tulips")
+    page.wait_for_images(1)
+    mask = pixels(base64.b64decode(sent[0]["mask"]))
+    places = [(int(mask.width * x), int(mask.height * y)) for x, y in (LEFT, MIDDLE, RIGHT)]
+    assert [mask.getpixel(at)[0] for at in places] == [255, 0, 255]
+
+
+def test_a_finger_paints_the_mask_and_does_not_move_the_page(browser, server, tmp_path):
+    with studio_at(browser, server, size=PHONE, has_touch=True, is_mobile=True) as page:
+        page.page.get_by_role("button", name="Fill").tap()
+        page.page.locator("input[type=file]").set_input_files(picture(tmp_path / "room.png"))
+        canvas = page.page.locator(".mask canvas")
+        canvas.scroll_into_view_if_needed()
+        box, moved = canvas.bounding_box(), page.page.evaluate("scrollY")
+        finger = page.page.context.new_cdp_session(page.page)
+        places = [{"x": box["x"] + box["width"] * x, "y": box["y"] + box["height"] * y} for x, y in (LEFT, RIGHT)]
+        below = {**places[1], "y": places[1]["y"] + box["height"] * 0.4}
+        for kind, points in (
+            ("touchStart", places[:1]),
+            ("touchMove", places[1:]),
+            ("touchMove", [below]),
+            ("touchEnd", []),
+        ):
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        expect(page.page.get_by_role("button", name="Undo")).to_be_enabled()
+        assert canvas.evaluate(COVERED, [LEFT, MIDDLE, RIGHT, (0.75, 0.8), (0.25, 0.9)]) == [True] * 4 + [False]
+        assert page.page.evaluate("scrollY") == moved
+
+
+def drag(page, what: str, where: str) -> None:
+    """Drag an element over another one with the mouse, and let go."""
+    (x, y), to = centre(page, what), centre(page, where)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 20, y, steps=3)
+    page.mouse.move(*to, steps=5)
+    page.mouse.up()
+
+
+def centre(page, selector: str) -> tuple[float, float]:
+    box = page.locator(selector).first.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def test_a_card_is_dragged_onto_the_references_and_to_start_from(page):
+    sent = bodies(page.page)
+    page.make("A red kite")
+    page.wait_for_images(1)
+    drag(page.page, ".card.ready .open", ".references")
+    expect(page.page.locator(".tile-size")).to_have_text("1024 × 1024")
+    page.page.get_by_role("button", name="Make image").click()
+    page.wait_for_images(2)
+    assert pixels(base64.b64decode(sent[1]["input_image"])).size == (1024, 1024)
+    page.page.get_by_role("button", name="Expand").click()
+    drag(page.page, ".card.ready .open", ".source")
+    expect(page.page.locator(".source-line")).to_contain_text("1024 × 1024")
 
 
 def test_a_mask_is_undone_inverted_and_painted_by_keyboard(page, tmp_path):

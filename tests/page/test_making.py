@@ -2,12 +2,63 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import asynccontextmanager
+from threading import Event
+
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
-from support.browser import NEEDS, studio
+from fluxwerk.engines import FullAbilities, RenderProgress
+from fluxwerk.engines.codec import encode
+from fluxwerk.server.loopback import loopback
+from fluxwerk.testing.face_to_face import blank
+from support.browser import NEEDS, page_of, studio
+from support.process import process
 
 pytestmark = NEEDS
+
+LOST = """
+[[rule]]
+on = "submit"
+do = "reset"
+accepted = true
+first = 1
+"""
+
+
+class Sketcher(FullAbilities):
+    """An engine that shows a preview of an image, and makes it when it may go on."""
+
+    name = "sketcher"
+
+    def __init__(self):
+        self.go = Event()
+
+    @asynccontextmanager
+    async def open(self):
+        yield
+
+    async def paint(self, order, report):
+        report(RenderProgress(0.4, encode(Image.new("RGB", (32, 16), "#c33"), "jpeg")))
+        await asyncio.to_thread(self.go.wait)
+        return blank(order.width, order.height)
+
+
+@pytest.fixture
+def doubtful(browser, tmp_path):
+    """The studio of a gateway before a service whose first answer is lost."""
+    key, trouble = tmp_path / "key", tmp_path / "trouble.toml"
+    key.write_text("the-gateways-own-key")
+    key.chmod(0o600)
+    trouble.write_text(LOST)
+    with process("--trouble", trouble, "--no-idempotency") as (service, _):
+        behind = ("--engine", "upstream", "--upstream", service, "--upstream-key-file", key)
+        with studio(browser, *behind, "--key", "shop") as page:
+            page.page.get_by_label("Key").fill("shop")
+            page.page.get_by_role("button", name="Connect").click()
+            yield page
 
 
 def test_a_first_image_is_made_from_a_prompt(page):
@@ -92,6 +143,60 @@ def test_advice_on_the_prompt_is_folded_away_and_can_be_applied(page):
     expect(page.page.locator(".advice li").first).to_be_visible()
     page.page.get_by_role("button", name="Make image").click()
     page.wait_for_images(1)
+
+
+def test_each_piece_of_advice_is_applied_at_its_own_place(page):
+    prompt = page.page.get_by_label("Prompt", exact=True)
+    prompt.fill("😀 a fox, masterpiece, 8k, at dusk, --ar 16:9")
+    page.page.locator(".advice summary").click()
+    apply = page.page.locator(".advice li button")
+    expect(apply).to_have_count(3)
+    # At once, before the server has read the prompt again.
+    page.page.evaluate("() => document.querySelector('.advice li button').click()")
+    page.page.evaluate("() => document.querySelector('.advice li button').click()")
+    expect(prompt).to_have_value("😀 a fox, at dusk, --ar 16:9")
+    apply.first.click()
+    expect(prompt).to_have_value("😀 a fox, at dusk,")
+
+
+def test_a_preview_is_shown_until_the_image_is_there(browser):
+    engine = Sketcher()
+    with loopback(engine) as base, page_of(browser, base) as page:
+        page.open()
+        page.make("A lighthouse")
+        try:
+            preview = page.page.locator(".card.pending .preview")
+            expect(preview).to_be_visible()
+            expect(page.page.locator(".card.pending")).to_contain_text("Running, 40 %")
+            shown = preview.evaluate("image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])")
+        finally:
+            engine.go.set()
+        assert shown == [32, 16]
+        page.wait_for_images(1)
+        expect(page.page.locator(".preview")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("button", "words"),
+    [
+        ("Charged", "the operator found it charged. It cost 3 credits."),
+        ("Not charged", "the operator found it not charged. It cost nothing."),
+    ],
+)
+def test_an_image_in_doubt_is_not_offered_again_until_it_is_settled(doubtful, button, words):
+    doubtful.make("A quarry at dusk")
+    card = doubtful.page.locator(".card.ended")
+    expect(card).to_contain_text("may have charged for this image")
+    expect(card.get_by_role("button")).to_have_count(0)
+    operator = doubtful.page.context.new_page()
+    operator.goto(f"{doubtful.base}/ops")
+    operator.get_by_role("button", name=button, exact=True).click()
+    expect(operator.get_by_text("No submit is in doubt.")).to_be_visible()
+    operator.close()
+    expect(card).to_contain_text(words)
+    card.get_by_role("button", name="Use this prompt again").click()
+    doubtful.page.get_by_role("button", name="Make image").click()
+    doubtful.wait_for_images(1)
 
 
 def test_an_image_that_is_no_longer_kept_is_said_to_be_gone(browser):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from fluxwerk.ledger.database import Database
+from fluxwerk.protocol.wire import dump
 from fluxwerk.server.state import charges
 from fluxwerk.server.state.rows import credits_of
 
@@ -15,6 +16,7 @@ SETTLE = """
     returning account, model, intended, cost
 """
 UNCHARGE = "update task set cost = 0, settled = 0 where id = :id"
+TELL = "update task set details = :details where id = :id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,11 @@ class UpstreamDoubts:
     def settle(self, task: str, *, charged: bool) -> bool:
         """Let the cost of a task stay booked or give it back; says whether the task was in doubt."""
         with self._database.write() as transaction:
-            doubt = transaction.one(SETTLE, id=task, word="charged" if charged else "not charged")
+            word = "charged" if charged else "not charged"
+            doubt = transaction.one(SETTLE, id=task, word=word)
+            if doubt:
+                told = {"error": "in_doubt", "message": f"The service did not answer: {word}.", "settled": word}
+                transaction.run(TELL, id=task, details=dump(told).decode())
             if doubt and not charged:
                 # The task itself may be forgotten by now.
                 transaction.run(UNCHARGE, id=task)

@@ -5,24 +5,26 @@ import { edit, usedReferences } from "./draft.js";
 import { Icon } from "./icons.js";
 
 const PAUSE = 500;
+// The advice, and the prompt that it was given on: its places are those of no other.
+const NONE = { prompt: "", advice: [] };
 
 export function Advice({ draft, model }) {
-  const [found, setFound] = useState([]);
+  const [found, setFound] = useState(NONE);
   const images = usedReferences(draft, model).length;
   useEffect(() => {
     const prompt = draft.prompt.trim();
     if (!prompt) {
-      setFound([]);
+      setFound(NONE);
       return undefined;
     }
     let current = true;
     const timer = setTimeout(async () => {
       try {
         const { advice } = await call("POST", "/v1/advice", { model: model.name, prompt: draft.prompt, images, options: draft.options });
-        if (current) setFound(advice);
+        if (current) setFound({ prompt: draft.prompt, advice });
       } catch {
         // An image is made without advice as well.
-        if (current) setFound([]);
+        if (current) setFound(NONE);
       }
     }, PAUSE);
     return () => {
@@ -30,19 +32,28 @@ export function Advice({ draft, model }) {
       clearTimeout(timer);
     };
   }, [draft.prompt, model.name, images]);
-  if (!found.length) return null;
+  const { advice } = found;
+  if (!advice.length) return null;
 
   // The server counts characters, and a script counts halves of some of them.
   const letters = [...draft.prompt];
-  const apply = ({ start, end, mend }) => edit({ prompt: [...letters.slice(0, start), mend, ...letters.slice(end)].join("") });
+  function apply({ start, end, mend }) {
+    const prompt = [...letters.slice(0, start), mend, ...letters.slice(end)].join("");
+    const step = [...mend].length - (end - start);
+    // What is left keeps its place in the new text, until the server has read that.
+    const before = advice.filter((one) => one.end <= start);
+    const behind = advice.filter((one) => one.start >= end).map((one) => ({ ...one, start: one.start + step, end: one.end + step }));
+    setFound({ prompt, advice: [...before, ...behind] });
+    edit({ prompt });
+  }
   return html`
     <details class="advice">
-      <summary><${Icon} name="spark" size="15" />${found.length === 1 ? "One piece of advice" : `${found.length} pieces of advice`}</summary>
+      <summary><${Icon} name="spark" size="15" />${advice.length === 1 ? "One piece of advice" : `${advice.length} pieces of advice`}</summary>
       <ul>
-        ${found.map((one) => html`
+        ${advice.map((one) => html`
           <li key=${`${one.rule}${one.start}`}>
             <span>${one.message}</span>
-            ${one.mend !== null && html`<button type="button" class="link" onClick=${() => apply(one)}>${one.mend.trim() ? html`Write <q>${one.mend.trim()}</q>` : "Take it out"}</button>`}
+            ${one.mend !== null && html`<button type="button" class="link" disabled=${found.prompt !== draft.prompt} onClick=${() => apply(one)}>${one.mend.trim() ? html`Write <q>${one.mend.trim()}</q>` : "Take it out"}</button>`}
           </li>`)}
       </ul>
     </details>`;

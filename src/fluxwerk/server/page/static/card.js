@@ -34,7 +34,7 @@ function Thumbnail({ id }) {
     if (image.current && !image.current.complete) image.current.removeAttribute("src");
   }, []);
   if (lost) return html`<${Lost} onBack=${() => setLost(false)} />`;
-  return html`<img ref=${image} src=${thumbnail(id)} alt="" loading="lazy" decoding="async" draggable="false" onError=${() => setLost(true)} />`;
+  return html`<img ref=${image} src=${thumbnail(id)} alt="" loading="lazy" decoding="async" draggable=${false} onError=${() => setLost(true)} />`;
 }
 
 function Lost({ onBack }) {

@@ -50,6 +50,9 @@ export function endingOf(task, keepFor = null) {
       return { title: "Not found", text: `The service does not know this task any more. ${cost} Make the image again.` };
     default:
       if (details.error === "cancelled") return { title: "Cancelled", text: `You cancelled it. ${cost}` };
+      if (details.error === "in_doubt" && details.settled) {
+        return { title: "Settled", text: `The service did not answer, and the operator found it ${details.settled}. ${cost} Make the image again.` };
+      }
       if (details.error === "in_doubt") {
         return { title: "In doubt", text: "The service may have charged for this image and did not answer. The operator of this server can settle it; do not repeat it before." };
       }
