@@ -59,7 +59,7 @@ class FleetProcess:
 class Fleet:
     """Servers and workers with one database and one storage: by default a folder.
 
-    What is added is started in the `environment` of that moment.
+    What is added is started in the `environment` and with the `prefix` of that moment.
     """
 
     database: str
@@ -70,6 +70,7 @@ class Fleet:
     workers: list[FleetProcess] = field(default_factory=list)
     bases: list[str] = field(default_factory=list)
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    prefix: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.storage = self.storage or str(self.folder / "files")
@@ -108,7 +109,7 @@ class Fleet:
     def _process(self, command: str, *options: str) -> FleetProcess:
         place = ("--database", self.database, "--storage", self.storage)
         number = len(self.servers) + len(self.workers)
-        words = [sys.executable, "-m", "fluxwerk", command, *place, *self.options, *options]
+        words = [*self.prefix, sys.executable, "-m", "fluxwerk", command, *place, *self.options, *options]
         made = FleetProcess(words, self.folder / f"{command}-{number}.log", self.environment)
         made.start()
         return made
@@ -123,10 +124,13 @@ def submit(base: str, key: str, body: dict, identity: str | None = None) -> http
 class Crowd:
     """Clients that submit tasks and wait for them, and ask another server whenever one does not answer."""
 
-    def __init__(self, bases: list[str], tasks: int, accounts: int, webhook: str) -> None:
+    def __init__(
+        self, bases: list[str], tasks: int, accounts: int, webhook: str, side: int = 64, first: int = 0
+    ) -> None:
         self._bases = bases
+        self._side = side
         self._webhook = webhook
-        self._orders = [(f"account-{number % accounts}", number) for number in range(tasks)]
+        self._orders = [(f"account-{number % accounts}", number) for number in range(first, first + tasks)]
         self._lock = threading.Lock()
         self._patience = PATIENCE + TASK_PATIENCE * tasks
         self.tasks: dict[str, str] = {}
@@ -149,7 +153,8 @@ class Crowd:
                 if not self._orders:
                     return
                 account, order = self._orders.pop()
-            body = {"prompt": f"image {order}", "seed": order, "width": 64, "height": 64, "webhook_url": self._webhook}
+            size = {"width": self._side, "height": self._side}
+            body = {"prompt": f"image {order}", "seed": order, **size, "webhook_url": self._webhook}
             identity = self._submitted(dice, until, account, body, f"order-{order}")
             if identity is not None:
                 self.tasks[identity] = account

@@ -60,8 +60,13 @@ class PostgresServer:
             connection.execute(psycopg.sql.SQL("create database {}").format(psycopg.sql.Identifier(name)))
         return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
 
-    def initialise(self) -> None:
+    def initialise(self, trusted: str = "") -> None:
+        """Make the files; beside loopback a `trusted` network may come in."""
         self._run("initdb", "-D", self.folder / "data", "-A", "trust", "-U", "postgres", "-N", "--no-instructions")
+        if trusted:
+            self.options += " -c listen_addresses=0.0.0.0"
+            with (self.folder / "data" / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all all {trusted} trust\n")
 
     def _control(self, *words: object) -> None:
         self._run("pg_ctl", "-D", self.folder / "data", "-w", "-t", 60, *words)
@@ -76,7 +81,7 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres(options: str = QUICK) -> Iterator[PostgresServer]:
+def postgres(options: str = QUICK, trusted: str = "") -> Iterator[PostgresServer]:
     """Run a server; its files are gone afterwards."""
     programs = find_programs()
     assert programs is not None, "find_programs comes first"
@@ -87,7 +92,7 @@ def postgres(options: str = QUICK) -> Iterator[PostgresServer]:
         port = free.getsockname()[1]
     server = PostgresServer(programs, folder, port, options)
     try:
-        server.initialise()
+        server.initialise(trusted)
         server.start()
         try:
             yield server

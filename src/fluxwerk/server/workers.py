@@ -208,7 +208,8 @@ class BackgroundWorkers:
         else:
             job.order = replace(job.order, output_format=_format(image) or job.order.output_format)
             # In a thread everywhere: the image is flushed to the disk.
-            await self._until_done(lambda: state.finish(job, image), asyncio.to_thread)
+            if not await self._until_done(lambda: state.finish(job, image), asyncio.to_thread):
+                log.warning("the image of task %s comes too late: the task has ended or moved on.", job.task.id)
 
     async def _deliver(self, job: TaskRecord) -> None:
         flow = self._state.delivery(job)

@@ -428,7 +428,7 @@ class ServerState:
         now = self.clock()
         if self._storage_logged is None or now - self._storage_logged >= LOG_EVERY:
             self._storage_logged = now
-            log.warning("%s Free some space; submits are refused with 503 until it can be written.", error)
+            log.warning("%s See that it runs and has space; until it can be written, submits get a 503.", error)
 
     def _ended(self, job: TaskRecord) -> None:
         self.metrics.ended[job.word] += 1
