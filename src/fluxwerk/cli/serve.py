@@ -5,30 +5,29 @@ from __future__ import annotations
 import socket
 import time
 from contextlib import closing, suppress
-from decimal import Decimal
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxwerk import catalog
 from fluxwerk.cli.gateway import RECEIVER_PATH, receiver
 from fluxwerk.cli.painting import engine_options, open_engine
 from fluxwerk.cli.place import open_place
+from fluxwerk.cli.server import (
+    check_packages,
+    check_public_url,
+    listen_at,
+    load_faults,
+    open_accounts,
+    open_guard,
+    read_alias,
+)
 from fluxwerk.client.proxy import is_loopback
 from fluxwerk.errors import Fault, InvalidUsageError
 
 if TYPE_CHECKING:
     import uvicorn
 
-    from fluxwerk.server.faults.rules import Faults
-    from fluxwerk.server.fetch import Guard
-    from fluxwerk.server.state.accounts import Accounts
     from fluxwerk.server.state.state import ServerState
-    from fluxwerk.server.state.store import Store
-
-PACKAGES = "pip install 'fluxwerk[server]'"
 
 
 @click.command("serve")
@@ -220,16 +219,16 @@ def command(
     from fluxwerk.server.state.state import ServerState  # noqa: PLC0415
     from fluxwerk.server.state.webhooks import WebhookPolicy  # noqa: PLC0415
 
-    _check_public(public_url)
-    known_as = dict(map(_alias, aliases))
+    check_public_url(public_url)
+    known_as = dict(map(read_alias, aliases))
     store = open_place(state, database, storage)
     hook = receiver(store, public_url) if engine == "upstream" else None
     painter = open_engine(store, engine, webhook=hook, **settings) if workers or database is None else None
     _log(log_format, prompts=log_prompts)
     hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read
-    guard, script = open_guard(networks, hosts), _script(trouble)
+    guard, script = open_guard(networks, hosts), load_faults(trouble)
     serving = ServerState(
-        _accounts(keys, keyring, credit, keep, store, queue),
+        open_accounts(keys, keyring, credit, keep, store, queue),
         time.time,
         engine=engine,
         abilities=painter,
@@ -249,7 +248,7 @@ def command(
         application.mount(RECEIVER_PATH, hook)
     app = RequestLog(_checked(application, host, names, public_url), prompts=log_prompts)
     config = _config(app, proxies, breakable=bool(script.rules))
-    with _listen(host, port) as listening, suppress(KeyboardInterrupt), closing(store):
+    with listen_at(host, port) as listening, suppress(KeyboardInterrupt), closing(store):
         who = "only known keys are accepted" if keys or keyring else "any x-key is accepted"
         _announce(_address(host, listening), f"engine {engine}, {who}", networks, len(script.rules))
         _run(config, serving, drain, listening)
@@ -270,14 +269,6 @@ def _log(form: str | None, *, prompts: bool) -> None:
     requestlog.configure(form)
 
 
-def check_packages(module: str = "fluxwerk.server.app") -> None:
-    """Refuse to start without the packages that a module of the server imports; raises `InvalidUsageError`."""
-    try:
-        import_module(module)
-    except ModuleNotFoundError as missing:
-        raise InvalidUsageError(f"The server needs the package {missing.name}. Install it: {PACKAGES}") from None
-
-
 def _checked(app: Any, host: str, names: tuple[str, ...], public_url: str | None) -> Any:
     """Let the application answer to known hosts; a bind beyond loopback answers to all, unless some are named."""
     from fluxwerk.server.hosts import HostCheck  # noqa: PLC0415
@@ -289,29 +280,6 @@ def _config(app: Any, proxies: tuple[str, ...], *, breakable: bool) -> uvicorn.C
     from fluxwerk.server.loopback import config_of  # noqa: PLC0415
 
     return config_of(app, breakable=breakable, proxies=proxies, log_level="warning", timeout_graceful_shutdown=10)
-
-
-def _check_public(url: str | None) -> None:
-    from urllib.parse import urlsplit  # noqa: PLC0415
-
-    from fluxwerk.server.address import take_apart  # noqa: PLC0415
-
-    if url is None:
-        return
-    parts = take_apart(url)
-    if parts is None or urlsplit(url).path.strip("/") or parts.query or parts.fragment:
-        hint = "give scheme, host and port, such as https://images.example"
-        raise InvalidUsageError(
-            "", faults=[Fault("--public-url", url, "must be an http or https URL without a path", hint)]
-        )
-
-
-def _alias(text: str) -> tuple[str, str]:
-    name, _, model = (part.strip() for part in text.partition("="))
-    if not name or not model:
-        hint = "such as dall-e-3=flux-2-pro"
-        raise InvalidUsageError("", faults=[Fault("--alias", text, "must be NAME=MODEL", hint)])
-    return name, catalog.get_model(model).name
 
 
 def _address(host: str, listening: socket.socket) -> str:
@@ -330,71 +298,3 @@ def _run(config: uvicorn.Config, state: ServerState, drain: float, listening: so
     from fluxwerk.server.drain import Draining  # noqa: PLC0415
 
     Draining(config, state, drain).run([listening])
-
-
-def open_guard(networks: tuple[str, ...], hosts: tuple[str, ...]) -> Guard:
-    """Create the guard of what is fetched and told; raises `InvalidUsageError` for what is no network."""
-    from fluxwerk.server.fetch import Guard  # noqa: PLC0415
-
-    try:
-        return Guard(networks, plain=hosts)
-    except ValueError as fault:
-        raise InvalidUsageError(
-            "", faults=[Fault("--allow-network", ", ".join(networks), f"{fault}", "such as 127.0.0.0/8")]
-        ) from None
-
-
-def _accounts(
-    keys: tuple[str, ...], keyring: str | None, credit: str, keep: float, store: Store, queue: int
-) -> Accounts:
-    from fluxwerk.server.state.accounts import Accounts  # noqa: PLC0415
-    from fluxwerk.server.state.keys import Keyring  # noqa: PLC0415
-
-    if keys and keyring:
-        raise InvalidUsageError("--key and --keys exclude each other; use one of them.")
-    if keyring and not Path(keyring).exists():
-        raise InvalidUsageError(
-            "",
-            faults=[
-                Fault("--keys", keyring, "does not exist", f"create it with fluxwerk keys add NAME --file {keyring}")
-            ],
-        )
-    granted = credit_of("--credits", credit)
-    if keyring is None:
-        return Accounts(keys, granted, keep, store=store, queue=queue)
-    ring = Keyring(keyring)
-    return Accounts(keep=keep, grants=ring.granted, names=ring.name_of, store=store, queue=queue)
-
-
-def _script(path: str | None) -> Faults:
-    from fluxwerk.server.faults.rules import Faults, load  # noqa: PLC0415
-
-    return load(path) if path else Faults()
-
-
-def credit_of(option: str, text: str) -> Decimal:
-    """Read credits from the command line; raises `InvalidUsageError`."""
-    from fluxwerk.server.state.keys import MOST_CREDITS, is_credit  # noqa: PLC0415
-
-    try:
-        credit = Decimal(text)
-    except ArithmeticError:
-        credit = Decimal("nan")
-    if not is_credit(credit):
-        raise InvalidUsageError("", faults=[Fault(option, text, f"must be a number from 0 to {MOST_CREDITS:,}")])
-    return credit
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    from fluxwerk.server.loopback import listen  # noqa: PLC0415
-
-    try:
-        return listen(host, port)
-    except OSError as trouble:
-        hint = Fault(
-            "--port",
-            port,
-            f"cannot listen on {host}:{port}: {trouble.strerror}",
-            "choose another port, or 0 for a free one",
-        )
-        raise InvalidUsageError("", faults=[hint]) from None

@@ -89,7 +89,7 @@ def command(
     fluxwerk worker --engine diffusers --weights ~/weights --database postgresql://db/fluxwerk --storage s3://images
     """  # noqa: D301
     from fluxwerk.cli.place import open_fleet  # noqa: PLC0415
-    from fluxwerk.cli.serve import check_packages, open_guard  # noqa: PLC0415
+    from fluxwerk.cli.server import check_packages, open_guard  # noqa: PLC0415
     from fluxwerk.server import requestlog  # noqa: PLC0415
     from fluxwerk.server.state.accounts import Accounts  # noqa: PLC0415
     from fluxwerk.server.state.state import ServerState  # noqa: PLC0415

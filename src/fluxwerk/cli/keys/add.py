@@ -10,7 +10,7 @@ from fluxwerk.cli.console import put_json
 from fluxwerk.cli.creation import json_option
 from fluxwerk.cli.keys.place import FILE, KeyPlace, place_options
 from fluxwerk.cli.keys.terms import read_terms, term_options
-from fluxwerk.cli.serve import credit_of
+from fluxwerk.cli.server import credit_of
 from fluxwerk.errors import Fault, InvalidUsageError
 
 PLENTY = "1000000"

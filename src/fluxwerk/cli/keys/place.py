@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from fluxwerk.cli.serve import PACKAGES
+from fluxwerk.cli.server import PACKAGES
 from fluxwerk.errors import Fault, InvalidUsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from fluxwerk import catalog
-from fluxwerk.cli.serve import credit_of
+from fluxwerk.cli.server import credit_of
 from fluxwerk.errors import Fault, InvalidUsageError
 
 C = TypeVar("C", bound=Callable[..., Any])
