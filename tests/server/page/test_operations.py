@@ -8,6 +8,7 @@ from fluxwerk.server.errors import ServerError
 from fluxwerk.server.page import operations
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state.doubts import UpstreamDoubts
+from fluxwerk.testing.face_to_face import blank
 from support.asking import face, json_of, post
 
 HERE, STRANGER = "127.0.0.1", "203.0.113.9"
@@ -29,6 +30,28 @@ def test_the_numbers_say_how_tasks_end_and_what_they_cost():
     assert numbers["ended"] == {"Ready": 1, "Error": 1}
     assert numbers["failures"] == {"Error: internal_error": 1}
     assert [(row["model"], row["tasks"], row["credits"]) for row in numbers["spend"]] == [("flux-2-pro", 2, 3)]
+    assert numbers["spent"] == 3
+
+
+def test_the_numbers_say_where_tasks_stand():
+    of = face(seconds=60.0)
+    of._stop_working()
+    for prompt in ("a heron", "a fox", "fluxwerk:pending-forever"):
+        post(of, {"prompt": prompt})
+    of.state.finish(of.state.claim(), blank(1024, 1024))
+    numbers = json_of(operations.show(of.state, request(), HERE))
+    assert (numbers["queued"], numbers["running"]) == (1, 2)
+    assert [row["held"] for row in numbers["slots"] if row["pool"] == "standard"] == [3]
+
+
+def test_the_newest_spend_comes_first_and_is_bounded():
+    of = face()
+    for number in range(3):
+        of.clock.sleep(86_400 if number else 0)
+        post(of, {"prompt": "a heron"})
+    days = [one.day for one in of.state.accounts.applications.newest_spend(2)]
+    assert len(days) == 2
+    assert days == sorted(days, reverse=True)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import hmac
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import cast
 from urllib.parse import urlsplit
@@ -24,7 +24,7 @@ from fluxwerk.server.state import sessions
 from fluxwerk.server.state.accounts import digest_of
 from fluxwerk.server.state.applications import ApplicationEntry
 from fluxwerk.server.state.doubts import UpstreamDoubt, UpstreamDoubts
-from fluxwerk.server.state.figures import POOLS
+from fluxwerk.server.state.figures import POOLS, Figures
 from fluxwerk.server.state.overview import Overview, Percentiles
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.types import Json, Response
@@ -41,17 +41,20 @@ def show(state: ServerState, request: ServerRequest, address: str) -> Response:
     """Write every number; raises `ServerError` for everyone but the operator."""
     check(state, request, address)
     now = state.forget()
-    overview = Overview(state.store.database)
-    running, endings, health = overview.open(now), overview.endings(now), state.abilities.health()
+    overview, figures = Overview(state.store.database), Figures(state.store.database)
+    queue, slots = figures.queue(), figures.slots_used(now)
+    waits, renders = overview.durations()
+    endings, health = overview.endings(now), state.abilities.health()
     body: dict[str, Json] = {
         "at": now,
         "engine": {"name": state.engine, "state": health.word, "serving": health.serving, **health.details},
         "storage": state.storage_error,
-        "queued": sum(row["number"] for row in running if row["stage"] == "queued"),
-        "running": sum(row["number"] for row in running if row["stage"] == "running"),
-        "slots": _slots(running),
-        "render_seconds": _written(overview.renders()),
-        "wait_seconds": _written(overview.waits()),
+        "queued": sum(queue.values()),
+        # A task holds its slot until it is shown as ended; one that waits for a slot has none yet.
+        "running": sum(slots.values()) - sum(number for (_, stage), number in queue.items() if stage == "queued"),
+        "slots": _slots(slots),
+        "render_seconds": _written(renders),
+        "wait_seconds": _written(waits),
         "ended": _sums((row["word"], row["number"]) for row in endings),
         "failures": _sums((_kind(row), row["number"]) for row in endings if row["word"] != "Ready"),
         "webhooks": dict(overview.webhooks()),
@@ -59,7 +62,8 @@ def show(state: ServerState, request: ServerRequest, address: str) -> Response:
         "doubts": [_doubt(one) for one in UpstreamDoubts(state.store.database).listed()],
         "refused": dict(state.metrics.refused),
         "budgets": [_budget(one) for one in state.accounts.applications.entries() if one.revoked is None],
-        "spend": [asdict(one) for one in reversed(state.accounts.applications.spend())][:MOST_ROWS],
+        "spent": sum(figures.spend().values()),
+        "spend": [asdict(one) for one in state.accounts.applications.newest_spend(MOST_ROWS)],
     }
     return Response(200, {**wire.JSON, "cache-control": "no-store"}, wire.dump(body))
 
@@ -101,9 +105,9 @@ def check(state: ServerState, request: ServerRequest, address: str) -> None:
         raise ServerError("forbidden", text)
 
 
-def _slots(running: Sequence[Row]) -> list[Json]:
+def _slots(used: Mapping[tuple[str, str], int]) -> list[Json]:
     """Count the tasks in flight of each pool, over all accounts, beside the slots that one account usually has."""
-    held = _sums((row["pool"], row["number"]) for row in running)
+    held = _sums((pool, number) for (_, pool), number in used.items())
     return [{"pool": pool, "held": held.get(pool, 0), "slots_per_key": size} for pool, size in POOLS.items()]
 
 

@@ -147,10 +147,13 @@ class Applications:
 
     def spend(self, since: str = "", until: str = "9999") -> list[DailySpend]:
         """List what was spent by day, account and model, from one day in UTC to another."""
-        return [
-            DailySpend(row["day"], row["name"], row["model"], row["tasks"], Decimal(row["credits"]) / MILLION)
-            for row in self._database.ask(SPEND, since=since, until=until)
-        ]
+        order = "day, name, model"
+        return [_daily(row) for row in self._database.ask(f"{SPEND} order by {order}", since=since, until=until)]
+
+    def newest_spend(self, most: int) -> list[DailySpend]:
+        """List at most so many of the newest rows of what was spent, the last day first."""
+        ask = f"{SPEND} order by day desc, name, model limit :most"
+        return [_daily(row) for row in self._database.ask(ask, since="", until="9999", most=most)]
 
     def _add_key(self, transaction: Transaction, account: str, key: NewKey) -> None:
         transaction.run(ADD_KEY, digest=key.digest, account=account, shown=key.shown, created=self._clock())
@@ -163,6 +166,10 @@ def _found(transaction: Transaction, name: str) -> Row:
             "", faults=[Fault("name", name, "is not an open application", "`fluxwerk keys list` shows them")]
         )
     return found
+
+
+def _daily(row: Row) -> DailySpend:
+    return DailySpend(row["day"], row["name"], row["model"], row["tasks"], Decimal(row["credits"]) / MILLION)
 
 
 def _columns(application: Application) -> dict[str, Any]:
@@ -227,5 +234,5 @@ LIST = """
 SPEND = """
     select day, coalesce(application.name, 'sha256:' || substr(spend.account, 1, 8)) as name, model, tasks, credits
     from spend left join application on application.account = spend.account
-    where day >= :since and day <= :until order by day, name, model
+    where day >= :since and day <= :until
 """

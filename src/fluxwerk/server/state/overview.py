@@ -1,4 +1,4 @@
-"""What an operator looks at: how many tasks stand where, how long they take, how they end, and who works."""
+"""What an operator looks at beside the figures: how long tasks take, how they end, and who works."""
 
 from __future__ import annotations
 
@@ -30,10 +30,6 @@ class Overview:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def open(self, now: float) -> list[Row]:
-        """Count the tasks that have not ended, by pool, and by whether an engine has them."""
-        return list(self._database.ask(OPEN_TASKS, now=now))
-
     def endings(self, now: float) -> list[Row]:
         """Count the tasks that have ended, by status and details."""
         return list(self._database.ask(ENDINGS, now=now))
@@ -46,16 +42,11 @@ class Overview:
         """List the processes that gave a sign of life lately."""
         return list(self._database.ask(PROCESSES, since=now - FORGOTTEN_AFTER))
 
-    def waits(self) -> Percentiles | None:
-        """Tell how long the last tasks waited for an engine."""
-        return _percentiles([row["began"] - row["accepted"] for row in self._recent()])
-
-    def renders(self) -> Percentiles | None:
-        """Tell how long the last images took."""
-        return _percentiles([row["ready_at"] - row["began"] for row in self._recent() if row["ready_at"]])
-
-    def _recent(self) -> list[Row]:
-        return list(self._database.ask(TIMES, most=RECENT))
+    def durations(self) -> tuple[Percentiles | None, Percentiles | None]:
+        """Tell how long the last tasks waited for an engine, and how long their images took."""
+        recent = self._database.ask(TIMES, most=RECENT)
+        waits = _percentiles([row["began"] - row["accepted"] for row in recent])
+        return waits, _percentiles([row["ready_at"] - row["began"] for row in recent if row["ready_at"]])
 
 
 def _percentiles(seconds: Sequence[float]) -> Percentiles | None:
@@ -65,11 +56,6 @@ def _percentiles(seconds: Sequence[float]) -> Percentiles | None:
     return Percentiles(len(seconds), round(cuts[49], 3), round(cuts[94], 3))
 
 
-OPEN_TASKS = """
-    select pool, case when began is null and ready_at is null then 'queued' else 'running' end as stage,
-        count(*) as number
-    from task where forget_at > :now and (ready_at is null or ready_at > :now) group by 1, 2
-"""
 ENDINGS = "select word, details, count(*) as number from task where ready_at <= :now group by word, details"
 WEBHOOKS = "select state, count(*) as number from webhook group by state"
 PROCESSES = "select id, kind, engine, models, beat from process where beat > :since order by id"

@@ -65,7 +65,6 @@ function Numbers({ now, history }) {
     const before = history[at - 1];
     return before ? round(((sum(entry.ended) - sum(before.ended)) / Math.max(1, entry.at - before.at)) * 60) : null;
   });
-  const spent = now.spend.reduce((total, row) => total + Number(row.credits), 0);
   return html`
     ${now.storage && html`<p class="banner" role="alert">${now.storage}</p>`}
     <section class="tiles-row" aria-label="At this moment">
@@ -74,7 +73,7 @@ function Numbers({ now, history }) {
       <${Tile} name="Ready" value=${now.ended.Ready ?? 0} />
       <${Tile} name="Ended otherwise" value=${sum(now.failures)} bad=${sum(now.failures) > 0} />
       <${Tile} name="Webhooks waiting" value=${(now.webhooks.waiting ?? 0) + (now.webhooks.pending ?? 0)} />
-      <${Tile} name="Spent" value=${credits(spent)} />
+      <${Tile} name="Spent" value=${credits(Number(now.spent))} />
     </section>
     <section class="plots" aria-label="Since this page was opened">
       <${Plot} title="Queue" names=${["queued", "running"]} series=${[picked(history, "queued"), picked(history, "running")]} />
