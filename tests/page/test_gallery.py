@@ -144,3 +144,26 @@ def test_an_image_is_tagged_and_found_by_its_tag(page):
     page.open("/#/gallery")
     page.page.get_by_label("Tag", exact=True).select_option("approved")
     expect(page.page.locator(".grid .card")).to_have_count(1)
+
+
+def test_older_images_stay_in_the_gallery_when_the_server_is_back(browser, tmp_path):
+    height = "() => document.querySelector('.grid').clientHeight"
+    with process("--state", tmp_path / "state") as (base, running), page_of(browser, base) as page:
+        for number in range(120):
+            body = {"prompt": f"fox {number}", "width": 64, "height": 64}
+            last = httpx2.post(base + PRO, json=body, headers=STUDIO).json()
+            while httpx2.get(last["polling_url"]).json()["status"] == "Pending":
+                pass
+        page.open("/#/gallery")
+        page.page.wait_for_function("() => document.querySelector('.grid')?.clientHeight > 4000")
+        before = page.page.evaluate(height)
+        running.kill()
+        running.wait()
+        expect(page.page.locator(".banner")).to_be_visible()
+        with process("--state", tmp_path / "state", "--port", base.rpartition(":")[2]):
+            with page.page.expect_response("**/v1/tasks?limit=100") as told:
+                expect(page.page.locator(".banner")).to_have_count(0)
+            told.value.finished()
+            page.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+            assert page.page.evaluate(height) == before
+        page.complaints.clear()
