@@ -81,9 +81,12 @@ CASES = (
     Case("klein-base", "guided", **_guided(3, 4.0)),
     Case("klein-base", "not guided", **_guided(3, 1.0)),
     Case("klein-base", "guided, three references", 3, **_guided(3, 4.0)),
+    Case("klein-base", "fill", size=(256, 192), canvas=CANVAS, **_guided(3, 4.0)),
+    Case("klein-base", "size off the grid", size=OFF_GRID, **_guided(3, 4.0)),
     Case("klein-kv", "text only", given=_KV),
     Case("klein-kv", "one reference", 1, given=_KV),
     Case("klein-kv", "three references", 3, given=_KV),
+    Case("klein-kv", "size off the grid", size=OFF_GRID, given=_KV),
     Case("dev", "text only", **_guided(3, 4.0)),
     Case("dev", "guidance 1", **_guided(3, 1.0)),
     Case("dev", "one reference", 1, **_guided(3, 4.0)),
@@ -102,7 +105,10 @@ CASES = (
     Case("flux1-schnell", "text only", given=_SCHNELL),
     Case("kontext", "text only", **_guided(3, 2.5)),
     Case("kontext", "one reference", 1, **_guided(3, 2.5)),
+    Case("kontext", "guidance 1", **_guided(3, 1.0)),
+    Case("kontext", "size off the grid", size=OFF_GRID, **_guided(3, 2.5)),
     Case("fill", "fill", size=(256, 192), canvas=CANVAS, **_guided(3, 30.0)),
+    Case("fill", "guidance 1", size=(256, 192), canvas=CANVAS, **_guided(3, 1.0)),
 )
 
 
@@ -124,7 +130,7 @@ def stock(folder: Path, case: Case) -> Any:
     """Return the latents of the stock pipeline."""
     if case.checkpoint.startswith("flux3"):
         return _modular(folder, case)
-    pipe = _pipeline(folder, inpaint=case.canvas is not None and case.checkpoint == "klein")
+    pipe = _pipeline(folder, inpaint=case.canvas is not None and case.checkpoint.startswith("klein"))
     width, height = working_size(case.size)
     given = {"width": width, "height": height, "generator": torch.Generator("cpu").manual_seed(SEED), **case.given}
     images = [opened(data) for data in PHOTOS[: case.references]]

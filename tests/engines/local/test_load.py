@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -117,3 +119,38 @@ def test_a_lora_for_other_weights_is_refused(row: Row, tmp_path) -> None:
     save_file({"nothing.we.know.lora_A.weight": torch.zeros(2, 2)}, str(file), metadata={"format": json.dumps("pt")})
     with pytest.raises(UnloadableError, match="LoRA"):
         one(replace(row, loras=(Lora(str(file)),)))
+
+
+# Runs without the variables that keep the Hub offline, and ends at the first look at a network.
+ALONE = """
+import os, sys
+for name in [name for name in os.environ if name.endswith("_OFFLINE")]:
+    del os.environ[name]
+
+def refuse(event, given):
+    if event in ("socket.getaddrinfo", "socket.connect"):
+        print(event, given, flush=True)
+        os._exit(3)
+
+sys.addaudithook(refuse)
+from fluxwerk.engines.local.load import load
+from fluxwerk.engines.local.weights import read
+for place in sys.argv[1:]:
+    row = next(iter(read(place).rows.values()))
+    load([row], "cpu")[row.model].encoder("a red fox")
+"""
+
+
+def test_loading_and_encoding_use_no_network(checkpoint, tmp_path) -> None:
+    """A folder, a folder of blocks, one file with its parts beside it, and the two encoders of FLUX.1."""
+    pytest.importorskip("gguf", reason="the support for files needs gguf: pip install 'fluxwerk[diffusers]'")
+    from support import files  # noqa: PLC0415  (needs gguf)
+
+    for part in ("text_encoder", "tokenizer", "vae"):
+        shutil.copytree(checkpoint("klein") / part, tmp_path / part)
+    file = files.write(files.tensors_of(checkpoint("klein")), tmp_path / "klein.safetensors")
+    places = [*(checkpoint(name) for name in ("klein", "flux3-klein", "flux1-schnell")), file]
+    ended = subprocess.run(
+        [sys.executable, "-c", ALONE, *map(str, places)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr[-2000:]

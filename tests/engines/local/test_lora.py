@@ -90,6 +90,15 @@ def test_a_lora_by_request_equals_one_that_is_fused(klein, checkpoint, styles, t
     assert far(latents(klein, chosen(("ink", 0.7)))[0], latents(fused, FOX)[0]) <= BOUND
 
 
+@pytest.mark.parametrize("columns", [{"quantize": "int8"}, {"offload": "layers"}], ids=str)
+def test_loras_work_on_weights_in_small_forms(klein, columns: dict) -> None:
+    """A LoRA moves the latents of small weights as it moves those of the weights as they are."""
+    small = load([replace(klein.row, **columns)], "cpu")[klein.row.model]
+    plain, changed = latents(small, FOX, chosen(("ink", 1.0)))
+    before, after = latents(klein, FOX, chosen(("ink", 1.0)))
+    assert far(changed - plain, after - before) < 0.2 * far(after, before)
+
+
 def test_a_file_that_changes_counts_at_once(klein, styles) -> None:
     before = latents(klein, chosen(("ink", 1.0)))[0]
     shutil.copy(styles[0] / "oil.safetensors", styles[0] / "ink.safetensors")

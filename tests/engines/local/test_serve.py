@@ -240,3 +240,18 @@ def test_licences_are_printed_at_the_start(table: str) -> None:
     with subprocess.Popen([*command, "--weights", table], stderr=subprocess.PIPE, text=True) as process:
         assert "flux-2-klein-4b: klein (Flux2KleinPipeline), licence Apache-2.0" in process.stderr.readline()
         process.kill()
+
+
+def test_weights_are_fitted_to_the_memory_that_is_named(checkpoint) -> None:
+    """The form is printed at the start, and a larger order than fits is refused before it is rendered."""
+    command = [sys.executable, "-m", "fluxwerk", "serve", "--port", "0", "--engine", "diffusers", "--device", "cpu"]
+    little = subprocess.run(
+        [*command, "--weights", str(checkpoint("klein")), "--memory", "3G"], capture_output=True, text=True, check=False
+    )
+    assert little.returncode == 2
+    assert "--memory = '3.0 GB': is too little for klein: even block by block" in little.stderr
+    with serving("--weights", str(checkpoint("klein")), "--memory", "4.3G") as (base, process):
+        assert process.poll() is None
+        with Client(KEY, base_url=base) as client, pytest.raises(InvalidRequestError) as refused:
+            client.submit("x", model="flux-2-klein-4b", width=2048, height=2048)
+    assert "of memory, and the device has 4.3 GB" in str(refused.value)

@@ -76,6 +76,8 @@ class LoraStack:
                 with warnings.catch_warnings():
                     # peft warns of a second LoRA, which is meant here.
                     warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+                    # And of int8 weights, which could not be merged with it; they need not be.
+                    warnings.filterwarnings("ignore", message="TorchaoLoraLinear was instantiated")
                     pipe.load_lora_weights(kept, adapter_name=adapter)
         except Exception as fault:
             # peft and diffusers raise many kinds of errors for a file that does not fit.
