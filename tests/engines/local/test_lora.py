@@ -90,11 +90,24 @@ def test_a_lora_by_request_equals_one_that_is_fused(klein, checkpoint, styles, t
     assert far(latents(klein, chosen(("ink", 0.7)))[0], latents(fused, FOX)[0]) <= BOUND
 
 
-@pytest.mark.parametrize("columns", [{"quantize": "int8"}, {"offload": "layers"}], ids=str)
+@pytest.mark.parametrize("columns", [{"quantize": "int8"}, {"quantize": "fp8"}, {"offload": "layers"}], ids=str)
 def test_loras_work_on_weights_in_small_forms(klein, columns: dict) -> None:
     """A LoRA moves the latents of small weights as it moves those of the weights as they are."""
     small = load([replace(klein.row, **columns)], "cpu")[klein.row.model]
     plain, changed = latents(small, FOX, chosen(("ink", 1.0)))
+    before, after = latents(klein, FOX, chosen(("ink", 1.0)))
+    assert far(changed - plain, after - before) < 0.2 * far(after, before)
+
+
+def test_loras_work_on_a_gguf_file(klein, checkpoint, styles, tmp_path) -> None:
+    pytest.importorskip("gguf", reason="GGUF files need gguf: pip install 'fluxwerk[diffusers]'")
+    from support import files  # noqa: PLC0415  (needs gguf)
+
+    for part in ("text_encoder", "tokenizer", "vae"):
+        shutil.copytree(checkpoint("klein") / part, tmp_path / part)
+    file = files.write_gguf(files.tensors_of(checkpoint("klein")), tmp_path / "klein.gguf", "Q8_0")
+    (row,) = read(str(file)).with_loras(str(styles[0])).rows.values()
+    plain, changed = latents(load([row], "cpu")[row.model], FOX, chosen(("ink", 1.0)))
     before, after = latents(klein, FOX, chosen(("ink", 1.0)))
     assert far(changed - plain, after - before) < 0.2 * far(after, before)
 

@@ -79,6 +79,7 @@ class LoraStack:
                     # And of int8 weights, which could not be merged with it; they need not be.
                     warnings.filterwarnings("ignore", message="TorchaoLoraLinear was instantiated")
                     pipe.load_lora_weights(kept, adapter_name=adapter)
+                _widen(pipe.transformer, adapter, pipe.vae.dtype)
         except Exception as fault:
             # peft and diffusers raise many kinds of errors for a file that does not fit.
             raise UnusableLoraError(f"the LoRA {file.stem} cannot be used: {type(fault).__name__}: {fault}") from fault
@@ -106,3 +107,10 @@ def apply(pipe: Pipeline, folder: str | None, samples: Sequence[Sample]) -> None
 def _layers(transformer: Any) -> list[Any]:
     kind: Any = import_module("peft.tuners.lora").LoraLayer
     return [module for module in transformer.modules() if isinstance(module, kind)]
+
+
+def _widen(transformer: Any, adapter: str, dtype: Any) -> None:
+    """Give a LoRA on fp8 weights a number format that can be multiplied; peft gives it that of the weights."""
+    for name, parameter in transformer.named_parameters():
+        if f".{adapter}." in name and parameter.dtype != dtype:
+            parameter.data = parameter.data.to(dtype)
