@@ -1,7 +1,8 @@
 """How full a gateway keeps the 24 slots of its account, beside a client that holds the account itself.
 
 Run by hand, on a quiet machine: python bench/gateway.py [images] [seconds].  A server that plays the service takes
-`seconds` for each image, and every process is one of its own.  Utilisation is the time that the slots were needed by
+`seconds` for each image, and every process is one of its own.  The service draws once and sends that image each time,
+since the real one draws on other machines.  Utilisation is the time that the slots were needed by
 the time that they were there: images × seconds / (24 × what it took), from the first submit to the last image.
 """
 
@@ -11,25 +12,57 @@ import asyncio
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 
 from fluxwerk import AsyncClient
+from fluxwerk.engines import Order
+from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.polling.history import PollingHistory
+from fluxwerk.server.loopback import loopback
+from fluxwerk.server.state.accounts import Accounts
 
 SLOTS = 24
 KEY = "the-service-knows-this-key"
 
 
+class OnceEngine(OfflineEngine):
+    """Renders its first order, and has that image for all that follow."""
+
+    @cached_property
+    def _image(self) -> bytes:
+        return super().render(Order("flux-2-pro", "a fox", 0, 64, 64))
+
+    def render(self, order: Order) -> bytes:  # noqa: ARG002  (the port's name)
+        """Return the one image."""
+        return self._image
+
+
+def serve_service(seconds: float) -> None:
+    """Play the service until the process is killed."""
+    with loopback(OnceEngine(), accounts=Accounts([KEY]), pace=lambda _: seconds) as base:
+        print(base, file=sys.stderr, flush=True)
+        signal.pause()
+
+
+def service(seconds: float) -> AbstractContextManager[str]:
+    return started(sys.executable, __file__, "service", str(seconds))
+
+
+def gateway(*options: str) -> AbstractContextManager[str]:
+    return started(sys.executable, "-m", "fluxwerk", "serve", "--port", "0", "--engine", "upstream", *options)
+
+
 @contextmanager
-def served(*options: str) -> Iterator[str]:
-    """Run `fluxwerk serve` in a process of its own, and yield its address."""
-    command = [sys.executable, "-m", "fluxwerk", "serve", "--port", "0", *options]
+def started(*command: str) -> Iterator[str]:
+    """Run a server in a process of its own, and yield the address that it prints."""
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "BFL_API_KEY": KEY}
     ) as process:
@@ -69,11 +102,11 @@ def main() -> None:
     }
     for name, (keys, slots) in ways.items():
         with ExitStack() as stack:
-            base = stack.enter_context(served("--seconds", str(seconds), "--key", KEY))
+            base = stack.enter_context(service(seconds))
             if keys:
                 state = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "state")
                 queue = ("--queue", str(slots)) if slots else ()
-                base = stack.enter_context(served("--engine", "upstream", "--upstream", base, "--state", state, *queue))
+                base = stack.enter_context(gateway("--upstream", base, "--state", state, *queue))
             took = asyncio.run(fetch(base, images, keys or [KEY], slots))
         used[name] = images * seconds / (SLOTS * took)
         ratio = used[name] / used["direct"]
@@ -83,4 +116,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["service"]:
+        serve_service(float(sys.argv[2]))
+    else:
+        main()
