@@ -54,6 +54,8 @@ def give_references(page, base: str, made: list[str], folder: Path) -> None:
 
 
 def shoot(page, name: str) -> None:
+    # What is said for a few seconds lies over what the picture is about.
+    page.page.locator(".toast[data-shown='true']").wait_for(state="hidden")
     page.page.wait_for_timeout(700)
     picture = Image.open(io.BytesIO(page.page.screenshot())).convert("RGB")
     picture.save(FOLDER / f"{name}.webp", quality=84, method=6)
