@@ -140,6 +140,14 @@ def test_an_eraser_takes_back_only_what_it_goes_over(page, tmp_path):
     assert [mask.getpixel(at)[0] for at in places] == [255, 0, 255]
 
 
+def test_a_tall_image_keeps_its_shape_below_the_brush(page, tmp_path):
+    page.page.get_by_role("button", name="Fill").click()
+    page.page.locator("input[type=file]").set_input_files(picture(tmp_path / "tall.png", (400, 800)))
+    box = page.page.locator(".mask canvas").bounding_box()
+    assert abs(box["height"] - 2 * box["width"]) < 2
+    assert box["height"] < 0.47 * 900
+
+
 def test_a_finger_paints_the_mask_and_does_not_move_the_page(browser, server, tmp_path):
     with studio_at(browser, server, size=PHONE, has_touch=True, is_mobile=True) as page:
         page.page.get_by_role("button", name="Fill").tap()

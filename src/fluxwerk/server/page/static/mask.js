@@ -111,7 +111,7 @@ export function Mask({ source }) {
   };
   return html`
     <div class="mask">
-      <div class="canvas-box" style=${{ aspectRatio: `${source.width} / ${source.height}` }}>
+      <div class="canvas-box" style=${{ aspectRatio: `${source.width} / ${source.height}`, maxWidth: `calc(46vh * ${source.width / source.height})` }}>
         <img src=${source.url} alt=${`The image to fill: ${source.name}`} draggable=${false} />
         <canvas ref=${canvas} width=${source.width} height=${source.height} tabindex="0" role="application"
           aria-label="Mask. Paint with the pointer, or move with the arrow keys and paint with the space bar."
