@@ -267,7 +267,7 @@ class Crowd(Accounts):
 
     def has_slot(self, account, model, now):
         super().has_slot(account, model, now)
-        self.most = max(self.most, len(self.tasks.held(account.id, model.pool, now, most=100)) + 1)
+        self.most = max(self.most, self.tasks.slots(account.id, model.pool, now).busy + 1)
         return True
 
 

@@ -15,7 +15,8 @@ from fluxwerk.drive import WALL
 from fluxwerk.engines import Engine, LiveEngine
 from fluxwerk.engines.threads import live
 from fluxwerk.server import openapi, requestlog, survey, telemetry
-from fluxwerk.server.bodies import BodyLimits, HeldBytes, HeldRequest
+from fluxwerk.server.bodies import SHORT_BODY, BodyLimits, HeldBytes, HeldRequest, is_short
+from fluxwerk.server.direct import DirectPaths
 from fluxwerk.server.doors.doorway import Doorway
 from fluxwerk.server.driving import FlowDriver
 from fluxwerk.server.errors import ServerError
@@ -71,7 +72,8 @@ def build(
     app.add_exception_handler(Exception, endpoint.report_mistake)
     for status in NO_ROUTE:
         app.add_exception_handler(status, endpoint.answer_unrouted)
-    # Routes are tried in turn, so those of submits and polls come first.
+    direct = {openapi.POLL: "GET", **dict.fromkeys(state.models, "POST")}
+    app.add_middleware(DirectPaths, methods=direct, answer=endpoint.answer)
     openapi.publish_service(app, state.models, endpoint.answer, state.abilities)
     # Before the server's extensions, so that a list of models has both forms.
     Doorway(endpoint, aliases or {}).publish(app)
@@ -105,9 +107,11 @@ class Endpoint:
 
     async def _answer_body(self, request: fastapi.Request, http: HttpRequest) -> Answer:
         try:
-            admission, admitted = await self._driver.call(lambda: self._router.admit(http)), WALL.now()
+            # To read a short body first costs nothing, and the state is asked only once.
+            admission = None if is_short(request) else await self._driver.call(lambda: self._router.admit(http))
+            admitted = WALL.now()
             with self._held.open(_owner(http, request)) as mine:
-                body = await mine.read(request, admission.largest)
+                body = await mine.read(request, admission.largest if admission else SHORT_BODY)
                 fresh = admission if WALL.now() - admitted < FRESH else None
                 return _to_wire(await self._carry(replace(http, body=body), mine, fresh))
         except ClientDisconnect:
@@ -191,7 +195,8 @@ def _owner(http: HttpRequest, request: fastapi.Request) -> str:
 
 
 def _read(request: fastapi.Request) -> HttpRequest:
-    headers = {name.lower(): value for name, value in request.headers.items()}
+    # The names of headers are in lower case already, as ASGI wants them.
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]}
     return HttpRequest(request.method, str(request.url), b"", headers=headers)
 
 

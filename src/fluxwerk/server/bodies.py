@@ -14,6 +14,8 @@ from fluxwerk.server.errors import ServerError
 
 # What has a few fields, and no images.
 LARGEST_QUESTION = 1024 * 1024
+# What is read before anything is asked about its sender; with its head it has mostly arrived.
+SHORT_BODY = 64 * 1024
 RETRY_AFTER = 1
 
 
@@ -86,7 +88,7 @@ class HeldRequest:
             async with asyncio.timeout(limits.grace) as timeout:
                 async for part in request.stream():
                     if len(body) + len(part) > largest:
-                        raise _too_large(largest)
+                        raise too_large(largest)
                     self.add(len(part))
                     body += part
                     timeout.reschedule(start + limits.grace + len(body) / limits.rate)
@@ -101,11 +103,18 @@ def _declared(request: fastapi.Request, largest: int) -> int:
     if not (length.isascii() and length.isdigit()):
         return 0
     if len(length) > len(str(largest)) or int(length) > largest:
-        raise _too_large(largest)
+        raise too_large(largest)
     return int(length)
 
 
-def _too_large(largest: int) -> ServerError:
+def is_short(request: fastapi.Request) -> bool:
+    """Whether a request says that its body is short."""
+    length = request.headers.get("content-length", "")
+    return length.isascii() and length.isdigit() and len(length) <= len(str(SHORT_BODY)) and int(length) <= SHORT_BODY
+
+
+def too_large(largest: int) -> ServerError:
+    """Say how many bytes a body may have."""
     return ServerError(
         "too_large", f"Body too large: at most {largest // 2**20} MB are read at this path", detail="Body too large"
     )

@@ -14,6 +14,7 @@ from fluxwerk.protocol import wire
 from fluxwerk.server import schema
 from fluxwerk.server.handlers import advice, extensions, quote
 
+POLL = "/v1/get_result"
 NUMBER: dict[str, Any] = {"anyOf": [{"type": "number"}, {"type": "null"}]}
 SCHEMAS: dict[str, Any] = {
     "AsyncResponse": {
@@ -153,7 +154,7 @@ def _offer_reads(app: fastapi.FastAPI, carry: Carry) -> None:
     key = {"parameters": [_parameter("x-key", "header", required=True)]}
     finetune = {"parameters": [_parameter("finetune_id", "query", required=True), *key["parameters"]]}
     reads = [
-        ("/v1/get_result", "ask for the status of a task", _responses(SCHEMAS["ResultResponse"], 400, 422), task),
+        (POLL, "ask for the status of a task", _responses(SCHEMAS["ResultResponse"], 400, 422), task),
         ("/v1/credits", "ask for the balance", _responses(SCHEMAS["CreditsResponse"], 401, 403, 422), key),
         (
             "/v1/my_finetunes",

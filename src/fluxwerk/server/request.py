@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
 from urllib.parse import parse_qsl, urlsplit
 
 from fluxwerk.types import HttpRequest
@@ -28,7 +30,14 @@ class ServerRequest:
 
 def read(http: HttpRequest) -> ServerRequest:
     """Read a request; HEAD counts as GET, since the wire drops the body."""
-    parts = urlsplit(http.url)
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    path, origin, query = _split(http.url)
     method = "GET" if http.method == "HEAD" else http.method
-    return ServerRequest(method, parts.path, f"{parts.scheme}://{parts.netloc}", query, http.headers, http.body)
+    return ServerRequest(method, path, origin, query, http.headers, http.body)
+
+
+@lru_cache(maxsize=256)
+def _split(url: str) -> tuple[str, str, Mapping[str, str]]:
+    """Read a URL once, since a request is read at each of its steps, and a task's polls have one URL."""
+    parts = urlsplit(url)
+    query = MappingProxyType(dict(parse_qsl(parts.query, keep_blank_values=True)))
+    return parts.path, f"{parts.scheme}://{parts.netloc}", query

@@ -18,14 +18,13 @@ from fluxwerk.server.bodies import LARGEST_QUESTION
 from fluxwerk.server.errors import ServerError
 from fluxwerk.server.faults import effects
 from fluxwerk.server.faults.rules import ANSWER_DEEDS, FaultRule, Occasion
-from fluxwerk.server.handlers import extensions, finetunes, poll, results, submit
+from fluxwerk.server.handlers import extensions, finetunes, limits, poll, results, submit
 from fluxwerk.server.handlers.submit import Admission
 from fluxwerk.server.inputs import largest_body
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state import links
 from fluxwerk.server.state.account import Account
 from fluxwerk.server.state.accounts import is_well_formed
-from fluxwerk.server.state.rows import NEVER
 from fluxwerk.server.state.state import ServerState, occasion
 from fluxwerk.types import Flow, HttpRequest, Json, Response
 
@@ -38,6 +37,7 @@ class Router:
 
     def __init__(self, state: ServerState) -> None:
         self.state = state
+        self._largest = {path: largest_body(model, state.longest_prompt) for path, model in state.models.items()}
 
     def answer(self, http: HttpRequest, admission: Admission | None = None) -> Flow[Response]:
         """Answer one HTTP request; headers in lower case.
@@ -69,7 +69,7 @@ class Router:
         model = self.state.models.get(asked.path)
         if model is None or asked.method != "POST":
             return Admission(LARGEST_QUESTION)
-        most = largest_body(model, self.state.longest_prompt)
+        most = self._largest[asked.path]
         if self.state.faults.rules:
             return Admission(most)
         try:
@@ -82,7 +82,7 @@ class Router:
         self.state.authenticate(request.read(http))
         if not images:
             return LARGEST_QUESTION
-        return max(largest_body(model, self.state.longest_prompt) for model in self.state.models.values())
+        return max(self._largest.values())
 
     def operation(self, http: HttpRequest) -> str:
         """Name what a request with a body asks for, in one of few words."""
@@ -142,21 +142,15 @@ class Router:
     def _limited(self, asked: ServerRequest, response: Response, account: Account | None) -> Response:
         """Add how many tasks a known account may still have in flight, and when the next slot may be free."""
         accounts, now = self.state.accounts, self.state.clock()
-        if not is_well_formed(asked.key):
+        if limits.LIMIT in response.headers or not is_well_formed(asked.key):
             return response
         account = account or accounts.account(asked.key, now)
         if account is None:
             return response
         requestlog.note(key=account.shown)
         model = self.state.models.get(asked.path, POOL)
-        busy = self.state.tasks.held(account.id, model.pool, now, account.slots(model))
-        free = min((until if until < NEVER else now + submit.RETRY_AFTER for until in busy), default=now)
-        limits = {
-            "x-ratelimit-limit": str(account.slots(model)),
-            "x-ratelimit-remaining": str(max(0, account.slots(model) - len(busy) - accounts.reading(account, model))),
-            "x-ratelimit-reset": str(-int(-free // 1)),
-        }
-        return replace(response, headers={**response.headers, **limits})
+        slots = self.state.tasks.slots(account.id, model.pool, now)
+        return replace(response, headers={**response.headers, **limits.write(self.state, account, model, slots)})
 
     def _occasion(self, asked: ServerRequest) -> Occasion | None:
         model = self.state.models.get(asked.path)

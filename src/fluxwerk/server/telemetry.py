@@ -35,10 +35,9 @@ def span(name: str, kind: str, carried: Mapping[str, str] | None = None, **attri
         yield ServerSpan(None)
         return
     context = api.propagator.extract(dict(carried)) if carried else None
-    tracer = api.trace.get_tracer("fluxwerk.server")
     kind_ = api.trace.SpanKind[kind.upper()]
     named = {name.replace("__", "."): value for name, value in attributes.items() if value is not None}
-    with tracer.start_as_current_span(
+    with api.tracer.start_as_current_span(
         name, context=context, kind=kind_, attributes=named, record_exception=False, set_status_on_exception=False
     ) as opened:
         try:
@@ -104,6 +103,8 @@ class _Api:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
 
         self.trace = trace
+        # It stands in for that of the SDK, which may be configured later.
+        self.tracer = trace.get_tracer("fluxwerk.server")
         self.propagator = TraceContextTextMapPropagator()
 
 

@@ -80,11 +80,11 @@ def test_a_task_that_never_ends_holds_its_slot_until_it_is_forgotten():
     with pytest.raises(TaskTimeoutError) as caught:
         of.generate("fluxwerk:pending-forever", timeout=600)
     account = kept(of.state)[caught.value.task.id].account
-    assert len(of.state.tasks.held(account, "standard", of.clock.now(), 24)) == 1
+    assert of.state.tasks.slots(account, "standard", of.clock.now()).busy == 1
     of.clock.sleep(KEEP)
     with pytest.raises(TaskNotFoundError):
         of.wait(caught.value.task)
-    assert not of.state.tasks.held(account, "standard", of.clock.now(), 24)
+    assert of.state.tasks.slots(account, "standard", of.clock.now()).busy == 0
 
 
 def test_no_engine_is_asked_for_a_magic_prompt():

@@ -118,6 +118,14 @@ def test_a_body_is_as_large_as_its_application_allows():
     assert most[1] > 200_000_000
 
 
+def test_a_body_that_is_longer_than_its_application_allows_is_refused():
+    """A short body is read before its account is known, and its length is judged then."""
+    of = face()
+    key = opened(of, largest_body=10)
+    assert submit(of, key).status == 413
+    assert of.state.accounts.applications.spend() == []
+
+
 def test_a_state_with_an_application_is_closed_to_strangers():
     of = face()
     assert submit(of, "stranger").status == 200

@@ -62,7 +62,7 @@ class Shop:
         return done
 
     def spent(self, who: str) -> Decimal:
-        return charges.spent(self.accounts.store.database, who, "total", self.now)
+        return charges.spent_since(self.accounts.store.database, who, "total", self.now)
 
     def stage(self, name: str) -> str:
         return self.tasks.find(name, self.now).stage
@@ -203,7 +203,7 @@ def test_whatever_happens_slots_and_queue_keep_their_bounds(moves, slots, longes
             except SlotsTakenError:
                 assert shop.tasks.queue.room(move) == 0
         for who in "abc":
-            held = len(shop.tasks.held(who, "standard", shop.now, 100))
+            held = shop.tasks.slots(who, "standard", shop.now).busy
             waiting = [job for job in shop.tasks.search(who, Search(), shop.now, 1000) if job.stage == "waiting"]
             assert held <= slots
             assert len(waiting) <= longest

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from fluxwerk.catalog.rows import Model
+from fluxwerk.server.bodies import too_large
 from fluxwerk.server.errors import ServerError
 from fluxwerk.server.state import charges
 from fluxwerk.server.state.account import Account
@@ -36,7 +37,7 @@ def check_slot(state: ServerState, account: Account, model: Model) -> None:
 
 def check_rate(state: ServerState, account: Account) -> None:
     """Refuse a submit that comes too early, before its body is read."""
-    wait = charges.wait(state.store.database, account, state.clock())
+    wait = charges.wait(account, state.clock())
     if wait:
         raise too_often(account, wait)
 
@@ -45,6 +46,13 @@ def check_credits(state: ServerState, account: Account, cost: Decimal | None) ->
     """Refuse a task that costs more than is left."""
     if cost is not None and account.credits < cost:
         raise no_credits(state, account, cost, account.credits)
+
+
+def check_size(account: Account, body: bytes) -> None:
+    """Refuse a body that is longer than the operator lets the application send."""
+    most = account.application.largest_body if account.application else None
+    if most is not None and len(body) > most:
+        raise too_large(most)
 
 
 def busy(state: ServerState, account: Account, model: Model) -> ServerError:

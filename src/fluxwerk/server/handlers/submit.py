@@ -20,7 +20,7 @@ from fluxwerk.protocol.idempotency import KEY_HEADER, write_promise
 from fluxwerk.server import inputs, requestlog, schema, strictness, telemetry
 from fluxwerk.server.errors import ServerError, invalid, unfit
 from fluxwerk.server.faults.rules import FaultRule
-from fluxwerk.server.handlers import refusals
+from fluxwerk.server.handlers import limits, refusals
 from fluxwerk.server.inputs import ReceivedImages
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state.account import Account
@@ -34,7 +34,6 @@ from fluxwerk.server.strictness import Remark
 from fluxwerk.types import Flow, Json, Response, Task
 
 SEED_BITS = 32
-RETRY_AFTER = 1
 # Seconds; a worker that loads weights takes longer, and tells nobody how long.
 RETRY_WORKER = 10
 # What an order's options leave out: the order has columns of its own for these.
@@ -71,6 +70,7 @@ def submit(
     An account that was `admitted` a moment ago is not looked up again.
     """
     account = admitted or state.authenticate(request)
+    refusals.check_size(account, request.body)
     idempotency = _idempotency(request) if state.keeps_keys else None
     # A server that closes still names the task of a submit that it has taken.
     known = _repeated(state, account, idempotency) if idempotency else None
@@ -158,7 +158,7 @@ def _accept(
     job.urgency, job.trace = _urgency(request), telemetry.present()
     refusals.check_credits(state, account, job.task.cost)
     try:
-        state.accept(job, account, rule, kept)
+        slots = state.accept(job, account, rule, kept)
     except SlotsTakenError:
         raise refusals.busy(state, account, model) from None
     except CreditsSpentError as spent:
@@ -171,11 +171,12 @@ def _accept(
         if known is not None:
             return known
         raise _in_progress() from None
-    requestlog.note(task=job.task.id, prompt=job.order.prompt)
+    requestlog.note(task=job.task.id, key=account.shown, prompt=job.order.prompt)
     for remark in remarks:
         log.warning("%s: %s", model.name, remark)
     answer = _answer(job)
-    return Response(answer.status, {**answer.headers, **strictness.header(remarks)}, answer.body)
+    told = limits.write(state, account, model, slots) if slots else {}
+    return Response(answer.status, {**answer.headers, **strictness.header(remarks), **told}, answer.body)
 
 
 def _read(state: ServerState, model: Model, body: bytes) -> tuple[Json, dict[str, Json], list[Remark], dict[str, Json]]:
@@ -283,7 +284,7 @@ def _urgency(request: ServerRequest) -> int:
 
 def _in_progress() -> ServerError:
     text = "A submit with this Idempotency-Key is still being read; ask again in a moment"
-    return ServerError("conflict", text, retry_after=RETRY_AFTER)
+    return ServerError("conflict", text, retry_after=limits.RETRY_AFTER)
 
 
 def _job(

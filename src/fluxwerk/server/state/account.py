@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import NamedTuple
 
 from fluxwerk.catalog.rows import Model
 from fluxwerk.server.state.application import Application, Period
@@ -13,12 +14,28 @@ NOTHING = Decimal(0)
 WHOLE_TURN = 60
 
 
+class Standing(NamedTuple):
+    """How an account stood in one pool when it was read.
+
+    `busy` of its tasks hold slots, `waiting` of them wait for one, and its submits have used up its rate until
+    `reached`.
+    """
+
+    pool: str
+    busy: int = 0
+    waiting: int = 0
+    reached: float = 0.0
+
+
+NOWHERE = Standing("")
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """An account: `granted` credits for the present period, less those `spent` in it.
 
     `id` is the application's, or the SHA-256 of a key that belongs to none; the key itself is never kept.  `name` is
-    that of a key in a file.
+    that of a key in a file, and `standing` that in the pool of the model that was asked for.
     """
 
     id: str = field(repr=False)
@@ -26,6 +43,7 @@ class Account:
     spent: Decimal = NOTHING
     application: Application | None = None
     name: str | None = None
+    standing: Standing = NOWHERE
 
     @property
     def credits(self) -> Decimal:

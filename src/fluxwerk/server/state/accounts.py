@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from fluxwerk.catalog.rows import Model
 from fluxwerk.server.state import charges
-from fluxwerk.server.state.account import Account
+from fluxwerk.server.state.account import Account, Standing
 from fluxwerk.server.state.applications import Applications
 from fluxwerk.server.state.store import MemoryStore, Store
 from fluxwerk.server.state.tasks import KEEP, Tasks
@@ -55,31 +55,34 @@ class Accounts:
         self._reading: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
 
-    def account(self, key: str, now: float | None = None) -> Account | None:
+    def account(self, key: str, now: float | None = None, pool: str = "") -> Account | None:
         """Find whose key this is at a moment, by default now; an account has a row once it has spent something."""
-        return self.account_of(digest_of(key), now)
+        return self.account_of(digest_of(key), now, pool)
 
-    def account_of(self, digest: str, now: float | None = None) -> Account | None:
-        """Find the account of a key's SHA-256."""
+    def account_of(self, digest: str, now: float | None = None, pool: str = "") -> Account | None:
+        """Find the account of a key's SHA-256, and how it stands in a pool."""
         now = time.time() if now is None else now
-        holder = self.applications.holder(digest, now)
-        application = holder.application
+        holder = self.applications.holder(digest, now, pool)
+        application, spent = holder.application, holder.spent
         if application is not None:
-            spent = charges.spent(self.store.database, application.account, application.period, now)
-            return Account(application.account, application.budget, spent, application)
+            if application.period != "total":
+                spent = charges.spent_since(self.store.database, application.account, application.period, now)
+            return Account(application.account, application.budget, spent, application, standing=holder.standing)
         granted = self._grants(digest)
         if granted is None or (self._open and holder.known_only):
             return None
-        return Account(digest, granted, holder.spent, name=self._names(digest))
+        return Account(digest, granted, spent, name=self._names(digest), standing=holder.standing)
 
     def has_slot(self, account: Account, model: Model, now: float) -> bool:
-        """Whether another task of this model is taken: into a slot, or to wait for one."""
-        reading = self._reading[account.id, model.pool]
-        return self._left(account, model, now) + self.tasks.queue.room(account.id) > reading
+        """Whether another task of this model is taken, into a slot or to wait for one, as the account was read."""
+        standing = self._standing(account, model, now)
+        room = max(0, self.tasks.queue.longest - standing.waiting)
+        return account.slots(model) - standing.busy + room > self.reading(account, model)
 
     def free(self, account: Account, model: Model, now: float) -> int:
         """Count the slots of a model that neither a task nor a submit that is being read holds."""
-        return max(0, self._left(account, model, now) - self._reading[account.id, model.pool])
+        busy = self._standing(account, model, now).busy
+        return max(0, account.slots(model) - busy - self.reading(account, model))
 
     def reading(self, account: Account, model: Model) -> int:
         """Count the slots of a model that submits hold while they are being read."""
@@ -99,9 +102,10 @@ class Accounts:
                 if not self._reading[held]:
                     del self._reading[held]
 
-    def _left(self, account: Account, model: Model, now: float) -> int:
-        slots = account.slots(model)
-        return slots - len(self.tasks.held(account.id, model.pool, now, slots))
+    def _standing(self, account: Account, model: Model, now: float) -> Standing:
+        if account.standing.pool == model.pool:
+            return account.standing
+        return self.applications.standing(account.id, now, model.pool)
 
 
 def is_well_formed(key: str) -> bool:

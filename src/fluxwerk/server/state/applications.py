@@ -15,6 +15,7 @@ from typing import Any
 
 from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.ledger.database import Row, Transaction
+from fluxwerk.server.state.account import Standing
 from fluxwerk.server.state.application import Application, NewKey, check_name
 from fluxwerk.server.state.dialect import StateDatabase
 from fluxwerk.server.state.rows import MILLION, credits_of, millionths
@@ -55,14 +56,16 @@ class DailySpend:
 
 @dataclass(frozen=True, slots=True)
 class KeyHolder:
-    """Whom a key belongs to: an application, or an account of its own that has `spent` so many credits.
+    """Whom a key belongs to: an application, or an account of its own, and how that stands.
 
-    `known_only` says that there are applications, so that a key has to be known.
+    It has `spent` so many credits in all.  `known_only` says that there are applications, so that a key has to be
+    known.
     """
 
     application: Application | None
     spent: Decimal
     known_only: bool
+    standing: Standing
 
 
 class Applications:
@@ -120,11 +123,17 @@ class Applications:
         found = self._database.ask(FIND_KEY, digest=digest, now=now)
         return _read(found[0]) if found else None
 
-    def holder(self, digest: str, now: float) -> KeyHolder:
-        """Find out in one question whom the key with this SHA-256 belongs to; every request asks it."""
-        (row,) = self._database.ask(HOLDER, digest=digest, now=now)
+    def holder(self, digest: str, now: float, pool: str = "") -> KeyHolder:
+        """Find out in one question whom the key with this SHA-256 belongs to, and how that stands in a pool."""
+        (row,) = self._database.ask(HOLDER, digest=digest, now=now, pool=pool)
         application = None if row["account"] is None else _read(row)
-        return KeyHolder(application, credits_of(row["own"]) or Decimal(0), known_only=bool(row["known_only"]))
+        standing = Standing(pool, row["busy"], row["waiting"], row["reached"])
+        return KeyHolder(application, credits_of(row["spent"]) or Decimal(0), bool(row["known_only"]), standing)
+
+    def standing(self, account: str, now: float, pool: str) -> Standing:
+        """Say how an account stands in a pool."""
+        (row,) = self._database.ask(STANDING, account=account, now=now, pool=pool)
+        return Standing(pool, row["busy"], row["waiting"], row["reached"])
 
     def exist(self) -> bool:
         """Whether there is an application, revoked ones too: from then on a key has to be known."""
@@ -219,13 +228,27 @@ FIND_KEY = """
     select application.* from api_key join application on application.account = api_key.account
     where digest = :digest and (ends is null or ends > :now) and revoked is null
 """
-HOLDER = """
-    select application.*, asked.own, asked.known_only
+STANDING_COLUMNS = """
+    coalesce(account.spent, 0) as spent, coalesce(account.waiting, 0) as waiting,
+    coalesce(account.reached, 0) as reached, (
+        select count(*) from task
+        where task.account = asked.id and pool = :pool and holds_until > :now and forget_at > :now
+    ) as busy
+"""
+STANDING = f"""
+    select {STANDING_COLUMNS}
+    from (select cast(:account as text) as id) as asked left join account on account.id = asked.id
+"""
+HOLDER = f"""
+    select application.*, (select 1 from application limit 1) as known_only, {STANDING_COLUMNS}
     from (
-        select (select spent from account where id = :digest) as own, (select 1 from application limit 1) as known_only
+        select coalesce((
+            select application.account from api_key join application on application.account = api_key.account
+            where digest = :digest and (ends is null or ends > :now) and revoked is null
+        ), :digest) as id
     ) as asked
-    left join api_key on api_key.digest = :digest and (api_key.ends is null or api_key.ends > :now)
-    left join application on application.account = api_key.account and application.revoked is null
+    left join application on application.account = asked.id
+    left join account on account.id = asked.id
 """
 LIST = """
     select application.*, coalesce(account.spent, 0) as spent

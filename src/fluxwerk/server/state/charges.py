@@ -47,21 +47,15 @@ def settle(transaction: Transaction, account: str, model: str, accepted: float, 
     _charge(transaction, account, model, accepted, change, tasks=0)
 
 
-def spent(database: Database, account: str, period: Period, now: float) -> Decimal:
-    """Say what an account has spent in the present period."""
-    if period == "total":
-        found = database.ask("select spent from account where id = :account", account=account)
-    else:
-        found = database.ask(SPENT_SINCE, account=account, first=first_day(period, now))
-    return (credits_of(found[0]["spent"]) if found else None) or Decimal(0)
+def spent_since(database: Database, account: str, period: Period, now: float) -> Decimal:
+    """Say what an account has spent since the present period began."""
+    found = database.ask(SPENT_SINCE, account=account, first=first_day(period, now))
+    return credits_of(found[0]["spent"]) or Decimal(0)
 
 
-def wait(database: Database, account: Account, now: float) -> float:
-    """Say for how many seconds an account's rate lets it submit nothing."""
-    if account.rate is None:
-        return 0.0
-    found = database.ask("select reached from account where id = :id", id=account.id)
-    return throttle(found[0]["reached"] if found else 0.0, now, account.rate)[1]
+def wait(account: Account, now: float) -> float:
+    """Say for how many seconds an account's rate let it submit nothing, when it was read."""
+    return 0.0 if account.rate is None else throttle(account.standing.reached, now, account.rate)[1]
 
 
 def _charge(transaction: Transaction, account: str, model: str, at: float, cost: int, tasks: int) -> Row:

@@ -7,7 +7,9 @@ queuing: each task moves its account back by its share, and nobody's first task 
 
 from __future__ import annotations
 
-from fluxwerk.ledger.database import Database, Transaction
+from typing import NamedTuple
+
+from fluxwerk.ledger.database import Database, Row, Transaction
 from fluxwerk.server.state.account import Account
 from fluxwerk.server.state.rows import NEVER
 from fluxwerk.server.state.task import TaskRecord
@@ -23,6 +25,13 @@ class SlotsTakenError(Exception):
     """The account has as many tasks in flight, and in the queue, as it may have."""
 
 
+class Slots(NamedTuple):
+    """How many slots of a pool an account's tasks hold, and when the first of them is free, as far as that is known."""
+
+    busy: int
+    free: float
+
+
 class TaskQueue:
     """The queue of a database; each account may have `longest` tasks waiting beyond its slots."""
 
@@ -30,22 +39,26 @@ class TaskQueue:
         self._database = database
         self.longest = longest
 
-    def place(self, transaction: Transaction, job: TaskRecord, account: Account) -> dict[str, float]:
-        """Give a new task its turn or let it wait, and return the columns that say so; raises `SlotsTakenError`.
+    def place(
+        self, transaction: Transaction, job: TaskRecord, account: Account
+    ) -> tuple[dict[str, float], Slots | None]:
+        """Give a new task its turn or let it wait; raises `SlotsTakenError`.
 
-        The account has been locked by its charge.  A task whose ending is decided does not wait.
+        Returns the columns that say so, and the slots that are held with its own, if it has one.  The account has been
+        locked by its charge.  A task whose ending is decided does not wait.
         """
         slots = account.slots(job.model)
         columns = {"slots": slots, "share": account.share, "turn": 0, "holds_until": NEVER}
-        turn = _take_turn(transaction, job.account, job.model.pool, job.accepted, slots, account.share)
-        if turn is not None:
+        taken = _take_turn(transaction, job.account, job.model.pool, job.accepted, slots, account.share)
+        if taken is not None:
+            turn = taken["turn"] - account.share
             job.priority = _priority(turn)
-            return {**columns, "turn": turn}
+            return {**columns, "turn": turn}, Slots(taken["busy"] + 1, taken["free"] or NEVER)
         room = transaction.run(ADD_WAITING, account=job.account, longest=self.longest) if job.stage == "queued" else 0
         if not room:
             raise SlotsTakenError
         job.stage = "waiting"
-        return {**columns, "holds_until": 0.0}
+        return {**columns, "holds_until": 0.0}, None
 
     def release(self, transaction: Transaction, account: str, pool: str, now: float) -> list[str]:
         """Queue tasks that wait for as many slots as are free, and return their ids."""
@@ -54,9 +67,10 @@ class TaskQueue:
             return []
         queued: list[str] = []
         while (row := transaction.one(NEXT_WAITING, account=account, pool=pool)) is not None:
-            turn = _take_turn(transaction, account, pool, now, row["slots"], row["share"])
-            if turn is None:
+            taken = _take_turn(transaction, account, pool, now, row["slots"], row["share"])
+            if taken is None:
                 break
+            turn = taken["turn"] - row["share"]
             if transaction.run(QUEUE, id=row["id"], turn=turn, priority=_priority(turn), never=NEVER):
                 transaction.run(DROP_WAITING, account=account)
                 queued.append(row["id"])
@@ -93,10 +107,12 @@ def _priority(turn: int) -> int:
     return -(turn % WRAP)
 
 
-def _take_turn(transaction: Transaction, account: str, pool: str, now: float, slots: int, share: int) -> int | None:
-    """Give an account its turn, not before what runs now and after its own last one; `None` if no slot is free."""
-    row = transaction.one(TAKE_TURN, account=account, pool=pool, now=now, slots=slots, share=share)
-    return row["turn"] - share if row else None
+def _take_turn(transaction: Transaction, account: str, pool: str, now: float, slots: int, share: int) -> Row | None:
+    """Give an account its turn, not before what runs now and after its own last one; `None` if no slot is free.
+
+    The row has where its next `turn` is, how many slots are `busy`, and when the first of them is `free`.
+    """
+    return transaction.one(TAKE_TURN, account=account, pool=pool, now=now, slots=slots, share=share)
 
 
 # The turn that was started last says how far all accounts are; with nobody under way it is the farthest account.
@@ -114,7 +130,11 @@ TAKE_TURN = """
         select count(*) from (
             select 1 from task where account = :account and pool = :pool and holds_until > :now limit :slots
         ) as counted
-    ) < :slots returning turn
+    ) < :slots returning turn, (
+        select count(*) from task where account = :account and pool = :pool and holds_until > :now
+    ) as busy, (
+        select min(holds_until) from task where account = :account and pool = :pool and holds_until > :now
+    ) as free
 """
 ADD_WAITING = "update account set waiting = waiting + 1 where id = :account and waiting < :longest"
 DROP_WAITING = "update account set waiting = waiting - 1 where id = :account and waiting > 0"

@@ -56,7 +56,6 @@ def to_row(job: TaskRecord) -> dict[str, Any]:
         "priority": job.priority,
         "word": job.word,
         "accepted": job.accepted,
-        "forget_at": NEVER,
         "cost": millionths(task.cost),
         "input_mp": None if task.input_mp is None else str(task.input_mp),
         "output_mp": None if task.output_mp is None else str(task.output_mp),

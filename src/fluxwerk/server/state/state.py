@@ -29,6 +29,7 @@ from fluxwerk.server.state.accounts import Accounts, is_well_formed
 from fluxwerk.server.state.cache import Answers
 from fluxwerk.server.state.fleet import FleetStore
 from fluxwerk.server.state.metrics import Metrics
+from fluxwerk.server.state.queue import Slots
 from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.server.state.tasks import image_file
 from fluxwerk.server.state.webhooks import WebhookPolicy
@@ -162,7 +163,8 @@ class ServerState:
             raise ServerError("no_key", "Send your key in the header x-key.", detail="Not authenticated")
         if not is_well_formed(request.key):
             raise ServerError("malformed_key", "Invalid API key format")
-        account = self.accounts.account(request.key, self.clock())
+        model = self.models.get(request.path)
+        account = self.accounts.account(request.key, self.clock(), model.pool if model else "")
         if account is None:
             detail = "Not authenticated - Invalid Authentication"
             wrong = "is mistyped: its checksum is wrong" if keys.is_mistyped(request.key) else "is unknown or revoked"
@@ -185,30 +187,34 @@ class ServerState:
 
     def accept(
         self, job: TaskRecord, account: Account, rule: FaultRule | None = None, answer: bytes | None = None
-    ) -> None:
+    ) -> Slots | None:
         """Book a task and have it rendered, unless its prompt or a rule decides how it ends, or its image is there.
 
-        Raises `ServerError` if nothing can be kept, and what `Tasks.accept` raises.
+        Returns the slots that are held with its own, if it holds one.  Raises `ServerError` if nothing can be kept, and
+        what `Tasks.accept` raises.
         """
         decided = _decided(rule) or self._asked_for(job)
         job.stage = "queued" if decided is None else "stuck"
 
-        def write() -> None:
+        has_ending = answer is not None if decided is None else bool(decided.word)
+
+        def write() -> Slots | None:
             # Files first, so that no row lacks one; they go again if the row is refused.
             inputs.keep(self.store.files, job)
             try:
                 with self.store.database.write():
-                    self.tasks.accept(job, account)
-                    if decided is not None:
+                    slots = self.tasks.accept(job, account)
+                    if decided is not None and has_ending:
                         self._decide(job, decided)
                     elif answer is not None:
                         self._write_image(job, answer)
             except BaseException:
                 inputs.drop(self.store.files, job)
                 raise
+            return slots
 
         try:
-            write()
+            slots = write()
         except UnknownCommitError as error:
             self.note_storage(error)
             raise ServerError("internal", UNKNOWN) from None
@@ -218,10 +224,15 @@ class ServerState:
             raise ServerError("storage", text, retry_after=RETRY_STORAGE) from None
         self.storage_error = None
         self.metrics.accepted[job.model.name] += 1
-        if decided is None and answer is None:
-            self._report("accepted", job)
-        elif decided is None or decided.word:
+        if has_ending:
             self._ended(job)
+            return None
+        if decided is None:
+            self._report("accepted", job)
+            pace = self.pace(job.order)
+            if slots and pace:
+                return slots._replace(free=min(slots.free, job.accepted + pace))
+        return slots
 
     def resume(self) -> None:
         """Take up what another process left: tasks without an end, and webhooks that were not delivered."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 # A task whose ending may not be shown yet; until then an ending can be replaced.
 OPEN = "(stage <> 'ended' or ready_at > :now)"
 HELD = """
-    select holds_until from task where account = :account and pool = :pool and holds_until > :now and forget_at > :now
-    order by holds_until limit :most
+    select count(*) as busy, min(holds_until) as free from task
+    where account = :account and pool = :pool and holds_until > :now and forget_at > :now
 """
 COLUMNS = (
     "id",

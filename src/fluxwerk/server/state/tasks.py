@@ -19,7 +19,7 @@ from fluxwerk.server.faults.endings import Ending
 from fluxwerk.server.state import charges, rows
 from fluxwerk.server.state.account import Account
 from fluxwerk.server.state.outgoing import OutgoingWebhook
-from fluxwerk.server.state.queue import TaskQueue
+from fluxwerk.server.state.queue import Slots, TaskQueue
 from fluxwerk.server.state.rows import NEVER, credits_of, millionths
 from fluxwerk.server.state.search import Search
 from fluxwerk.server.state.statements import (
@@ -73,21 +73,25 @@ class Tasks:
         self._keep = keep
         self.queue = TaskQueue(store.database, queue)
 
-    def accept(self, job: TaskRecord, account: Account) -> None:
+    def accept(self, job: TaskRecord, account: Account) -> Slots | None:
         """Book a task: its slot, its cost, its row and its webhook, or nothing of them.
 
-        Raises `SlotsTakenError`, `CreditsSpentError`, `SubmitRateError` and `RepeatedSubmitError`.
+        Returns the slots that are held with its own, if it has one.  Raises `SlotsTakenError`, `CreditsSpentError`,
+        `SubmitRateError` and `RepeatedSubmitError`.
         """
         with self._database.write() as transaction:
             # This locks the account until the end, so the counts below hold, whoever else submits for it.
             charges.book(transaction, account, job.model.name, millionths(job.task.cost) or 0, job.accepted)
-            placed = self.queue.place(transaction, job, account)
+            placed, slots = self.queue.place(transaction, job, account)
             handed = self._store.hand_over(transaction, job) if job.stage == "queued" else None
-            row = {**rows.to_row(job), **placed, "keep": account.keep, "job": handed}
+            # What is stuck from the first goes as if it had ended now.
+            forget_at = job.accepted + self._keep if job.stage == "stuck" else NEVER
+            row = {**rows.to_row(job), **placed, "forget_at": forget_at, "keep": account.keep, "job": handed}
             if not transaction.run(INSERT, **row):
                 raise RepeatedSubmitError
             if job.webhook is not None:
                 self._add_webhook(transaction, job, job.webhook)
+        return slots
 
     def claim(self, worker: str) -> TaskRecord | None:
         """Take up the next task that waits, for a worker of this process."""
@@ -191,13 +195,10 @@ class Tasks:
         """List every task that is kept, the oldest first."""
         return self._all(f"{SELECT} where forget_at > :now order by number", now=now)
 
-    def held(self, account: str, pool: str, now: float, most: int) -> list[float]:
-        """Tell when each slot of a pool is free again that the account's tasks hold, and `NEVER` if that is not known.
-
-        At most `most` are counted.
-        """
-        held = self._database.ask(HELD, account=account, pool=pool, now=now, most=most)
-        return [row["holds_until"] for row in held]
+    def slots(self, account: str, pool: str, now: float) -> Slots:
+        """Count the slots of a pool that the account's tasks hold."""
+        (row,) = self._database.ask(HELD, account=account, pool=pool, now=now)
+        return Slots(row["busy"], row["free"] or NEVER)
 
     def count(self, now: float) -> Counter[str]:
         """Count the tasks that are kept, by status."""
