@@ -27,7 +27,8 @@ class Standing(NamedTuple):
     reached: float = 0.0
 
 
-NOWHERE = Standing("")
+# Of an account that was read without a pool.
+UNREAD = Standing("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Account:
     spent: Decimal = NOTHING
     application: Application | None = None
     name: str | None = None
-    standing: Standing = NOWHERE
+    standing: Standing = UNREAD
 
     @property
     def credits(self) -> Decimal:

@@ -195,7 +195,6 @@ class ServerState:
         """
         decided = _decided(rule) or self._asked_for(job)
         job.stage = "queued" if decided is None else "stuck"
-
         has_ending = answer is not None if decided is None else bool(decided.word)
 
         def write() -> Slots | None:
@@ -227,12 +226,11 @@ class ServerState:
         if has_ending:
             self._ended(job)
             return None
+        ended = self.metrics.ended.total()
         if decided is None:
             self._report("accepted", job)
-            pace = self.pace(job.order)
-            if slots and pace:
-                return slots._replace(free=min(slots.free, job.accepted + pace))
-        return slots
+        # Face to face the task has been rendered by now, and its slot is not what it was.
+        return slots if self.metrics.ended.total() == ended else None
 
     def resume(self) -> None:
         """Take up what another process left: tasks without an end, and webhooks that were not delivered."""
