@@ -2,6 +2,7 @@
 
 Run by hand, on a quiet machine: python bench/server.py [seconds].  Each server runs in a process of its own, and eight
 connections ask it in turn; a ratio is the server's rate by that of a route that answers the same JSON from a constant.
+Then 64 connections ask at once, and the 99th percentile says how long the slowest in a hundred waited.
 With an empty PostgreSQL database in FLUXWERK_DATABASE it is measured too.
 """
 
@@ -13,13 +14,14 @@ import multiprocessing
 import os
 import platform
 import socket
+import statistics
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from http.client import HTTPConnection
-from typing import Any
+from typing import Any, NamedTuple
 
 import fastapi
 import uvicorn
@@ -34,7 +36,7 @@ from fluxwerk.server.state.memory import MemoryStorage
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.server.state.store import DiskStore, Store
 
-CONNECTIONS = 8
+FEW, MANY = 8, 64
 BODY = json.dumps({"prompt": "fluxwerk:pending-forever", "width": 64, "height": 64})
 # Accounts of twenty tasks each, since an account has 24 slots and these tasks never end.
 TASKS = itertools.count()
@@ -67,22 +69,23 @@ def store_at(place: str) -> Store:
     return FleetStore(FleetDatabase(place), MemoryStorage())
 
 
-def rate(port: int, seconds: float, ask: Callable[[HTTPConnection], None]) -> float:
-    done = [0] * CONNECTIONS
+def asked(port: int, seconds: float, ask: Callable[[HTTPConnection], None], connections: int) -> list[float]:
+    """Ask over so many connections at once, and return how many seconds each answer took, the shortest first."""
+    took: list[list[float]] = [[] for _ in range(connections)]
     until = time.monotonic() + seconds
 
-    def work(number: int) -> None:
+    def work(mine: list[float]) -> None:
         connection = HTTPConnection("127.0.0.1", port)
-        while time.monotonic() < until:
+        while (began := time.monotonic()) < until:
             ask(connection)
-            done[number] += 1
+            mine.append(time.monotonic() - began)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(CONNECTIONS)]
+    threads = [threading.Thread(target=work, args=(mine,)) for mine in took]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(done) / seconds
+    return sorted(itertools.chain(*took))
 
 
 def submit(connection: HTTPConnection) -> str:
@@ -94,7 +97,16 @@ def submit(connection: HTTPConnection) -> str:
     return str(body["id"])
 
 
-def measured(target: Callable[..., None], seconds: float, *given: str) -> tuple[float, float]:
+class Measured(NamedTuple):
+    """Answers a second, and the milliseconds of the slowest in a hundred among many connections."""
+
+    submits: float
+    polls: float
+    slow_submit: float
+    slow_poll: float
+
+
+def measured(target: Callable[..., None], seconds: float, *given: str) -> Measured:
     # asyncio sends small packets at once only on sockets that name their protocol.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
@@ -108,11 +120,14 @@ def measured(target: Callable[..., None], seconds: float, *given: str) -> tuple[
         connection.request("GET", f"/v1/get_result?id={first}")
         connection.getresponse().read()
 
+    asks: tuple[Callable[[HTTPConnection], None], ...] = (lambda connection: void(submit(connection))), poll
     try:
-        return rate(port, seconds, lambda connection: void(submit(connection))), rate(port, seconds, poll)
+        rates = [len(asked(port, seconds, ask, FEW)) / seconds for ask in asks]
+        slow = [statistics.quantiles(asked(port, seconds, ask, MANY), n=100)[-1] * 1000 for ask in asks]
     finally:
         process.kill()
         process.join()
+    return Measured(*rates, *slow)
 
 
 def void(_: object) -> None:
@@ -123,14 +138,20 @@ def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 5.0
     print(f"{time.strftime('%F')}  {platform.platform()}  Python {platform.python_version()}  {os.cpu_count()} cores")
     base = measured(bare, seconds)
-    print(f"  {'bare FastAPI route':22} {base[0]:7.0f} submits/s {base[1]:7.0f} polls/s")
+    show("bare FastAPI route", base, base)
     with tempfile.TemporaryDirectory() as folder:
         database = os.environ.get("FLUXWERK_DATABASE")
         places = [("memory", ()), ("--state", (folder,)), *([("--database", (database,))] if database else [])]
         for name, given in places:
-            found = measured(ours, seconds, *given)
-            ratios = f"{found[0] / base[0]:.2f} and {found[1] / base[1]:.2f} of it"
-            print(f"  {name:22} {found[0]:7.0f} submits/s {found[1]:7.0f} polls/s   {ratios}")
+            show(name, measured(ours, seconds, *given), base)
+    print(f"  load of the machine at the end: {os.getloadavg()[0]:.1f}")
+
+
+def show(name: str, found: Measured, base: Measured) -> None:
+    rates = f"{found.submits:5.0f} submits/s ({found.submits / base.submits:.2f})  {found.polls:5.0f} polls/s"
+    slow = f"p99 {found.slow_submit:4.0f} and {found.slow_poll:4.0f} ms"
+    times = f"({found.slow_submit / base.slow_submit:.1f} and {found.slow_poll / base.slow_poll:.1f} times)"
+    print(f"  {name:20} {rates} ({found.polls / base.polls:.2f})  {slow} {times}")
 
 
 if __name__ == "__main__":
