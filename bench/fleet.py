@@ -2,7 +2,7 @@
 
 Run by hand, with an empty PostgreSQL database: FLUXWERK_DATABASE=postgresql://… python bench/fleet.py [part ...], of
 the parts embedded, latency, workers, takeover, finished and queued.  The last two need no database; they use SQLite.
-`FLUXWERK_QUEUED` is how many tasks wait in the last one, where a million take too long.
+`FLUXWERK_QUEUED` is how many tasks wait in the last one; most of them are copies of the first 2,000 rows.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from fluxwerk import Task, get_model
 from fluxwerk.engines import Order
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.server.state.fleet import FleetDatabase, FleetStore
+from fluxwerk.server.state.statements import COLUMNS
 from fluxwerk.server.state.store import DiskStore, Store
 from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.storage import Folder
@@ -156,18 +157,29 @@ def rate(accounts: Accounts, start: int) -> float:
     return 2000 / (time.monotonic() - began)
 
 
-def queued() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        store: Store = DiskStore(folder)
-        accounts = Accounts(store=store)
-        empty = rate(accounts, 0)
-        for number in range(2000, QUEUED):
-            accept(accounts, number)
-        full = rate(accounts, QUEUED)
-        print(
-            f"  accepts/s: {empty:.0f} into an empty queue, {full:.0f} behind {QUEUED:,} tasks; {memory():.0f} MB held"
+def fill(store: Store, times: int) -> None:
+    """Copy every queued task so many times, each with an account, an id and a folder of its own."""
+    named = ("id", "account", "folder")
+    same = ", ".join(name for name in COLUMNS if name not in named)
+    copied = ", ".join(f"{name} || '-' || copy.number" for name in named)
+    with store.database.write() as transaction:
+        transaction.run(
+            f"""insert into task ({", ".join(named)}, {same})
+            with recursive copy(number) as (select 1 union all select number + 1 from copy where number < :times)
+            select {copied}, {same} from task, copy""",
+            times=times,
         )
-        store.close()
+
+
+def queued() -> None:
+    with tempfile.TemporaryDirectory() as folder, closing(DiskStore(folder)) as store:
+        accounts = Accounts(store=store)
+        empty, before = rate(accounts, 0), memory()
+        fill(store, QUEUED // 2000 - 1)
+        [row] = store.database.ask("select count(*) as number from task where stage = 'queued'")
+        full = rate(accounts, QUEUED)
+        print(f"  accepts/s: {empty:.0f} into an empty queue, {full:.0f} behind {row['number']:,} tasks")
+        print(f"  memory: {before:.0f} MB before, {memory():.0f} MB behind them")
 
 
 PARTS: dict[str, Callable[[], None]] = {
