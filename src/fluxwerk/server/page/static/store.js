@@ -36,8 +36,12 @@ export function useStore(select) {
   return value;
 }
 
+// Only news of a task that runs has its preview: an answer of another route says nothing about it.
 export function keep(rows) {
-  for (const row of rows) state.tasks.set(row.id, { ...state.tasks.get(row.id), preview: null, ...row });
+  for (const row of rows) {
+    const preview = row.stage === "ended" ? null : (row.preview ?? state.tasks.get(row.id)?.preview);
+    state.tasks.set(row.id, { ...state.tasks.get(row.id), ...row, preview });
+  }
   sort();
 }
 
