@@ -30,7 +30,7 @@ def for_text(pipeline: str, prompt: str) -> Messages:
 def for_images(prompt: str, references: Sequence[Image.Image]) -> Messages:
     """Return the conversation with FLUX.3's own upsampler, whose contents are lists of images and texts."""
     stock = _flux3()
-    images = stock.prepare_references(list(references)) if references else []
+    images: list[Any] = stock.prepare_references(list(references)) if references else []
     request = stock.I2I_SCAFFOLD[False].format(instruction=prompt) if images else prompt
     system = stock.SYSTEM_PROMPTS["i2i" if images else "t2i"]
     content = [*({"type": "image", "image": image} for image in images), {"type": "text", "text": request}]

@@ -26,7 +26,7 @@ class SeeingProcessor:
         named = {key: value for key, value in named.items() if key not in _OURS}
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, **named)
         images = [part["image"] for message in messages for part in message["content"] if part["type"] == "image"]
-        seen = self.image_processor(images=images, return_tensors="pt") if images else {}
+        seen: Any = self.image_processor(images=images, return_tensors="pt") if images else {}
         given = self.tokenizer(self._widened(text, seen), return_tensors="pt")
         places = given["input_ids"] == self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         return transformers.BatchFeature({**given, **seen, "mm_token_type_ids": places.long()})
