@@ -115,10 +115,10 @@ def listen_at(host: str, port: int) -> socket.socket:
     try:
         return listen(host, port)
     except OSError as trouble:
-        hint = Fault(
-            "--port",
-            port,
-            f"cannot listen on {host}:{port}: {trouble.strerror}",
-            "choose another port, or 0 for a free one",
-        )
-        raise InvalidUsageError("", faults=[hint]) from None
+        raise cannot_listen("--port", host, port, trouble) from None
+
+
+def cannot_listen(option: str, host: str, port: int, trouble: OSError) -> InvalidUsageError:
+    """Make the error for a place at which the system lets nobody listen."""
+    wrong = f"cannot listen on {host}:{port}: {trouble.strerror}"
+    return InvalidUsageError("", faults=[Fault(option, port, wrong, "choose another port, or 0 for a free one")])

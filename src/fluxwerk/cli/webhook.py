@@ -11,8 +11,9 @@ import click
 
 from fluxwerk.cli.console import put_json
 from fluxwerk.cli.creation import json_option
+from fluxwerk.cli.server import cannot_listen
 from fluxwerk.cli.usage import Group
-from fluxwerk.errors import Fault, FluxwerkError, InvalidUsageError
+from fluxwerk.errors import FluxwerkError
 from fluxwerk.protocol import trust
 from fluxwerk.protocol.webhook import LARGEST_WEBHOOK, SIGNATURE, check, read, sign, verify
 from fluxwerk.types import Json
@@ -78,13 +79,7 @@ def listen(host: str, port: int, *, count: int | None, as_json: bool, **how: Any
     try:
         server = _Server((host, port), _Handler)
     except OSError as trouble:
-        hint = Fault(
-            "--port",
-            port,
-            f"cannot listen on {host}:{port}: {trouble.strerror}",
-            "choose another port, or 0 for a free one",
-        )
-        raise InvalidUsageError("", faults=[hint]) from None
+        raise cannot_listen("--port", host, port, trouble) from None
     server.how, server.as_json = how, as_json
     with server:
         click.echo(f"Listening for webhooks at http://{host}:{server.server_port}; Ctrl-C ends.", err=True)
