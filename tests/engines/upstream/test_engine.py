@@ -321,7 +321,7 @@ def listening() -> Iterator[Receiver]:
     """A receiver of the service's webhooks on loopback."""
     with listen("127.0.0.1", 0) as bound:
         receiver = Receiver("s3cret", url=f"http://127.0.0.1:{bound.getsockname()[1]}/hook", token="t0ken")
-        server = uvicorn.Server(uvicorn.Config(receiver, log_level="error"))
+        server = uvicorn.Server(uvicorn.Config(receiver, log_config=None))
         thread = threading.Thread(target=server.run, args=([bound],))
         thread.start()
         try:
