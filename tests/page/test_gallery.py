@@ -148,11 +148,12 @@ def test_an_image_is_tagged_and_found_by_its_tag(page):
 
 def test_older_images_stay_in_the_gallery_when_the_server_is_back(browser, tmp_path):
     height = "() => document.querySelector('.grid').clientHeight"
-    with process("--state", tmp_path / "state") as (base, running), page_of(browser, base) as page:
-        for number in range(120):
-            body = {"prompt": f"fox {number}", "width": 64, "height": 64}
-            last = httpx2.post(base + PRO, json=body, headers=STUDIO).json()
-            while httpx2.get(last["polling_url"]).json()["status"] == "Pending":
+    options = ("--state", tmp_path / "state", "--queue", 120)
+    with process(*options) as (base, running), page_of(browser, base) as page:
+        with httpx2.Client(headers=STUDIO) as client:
+            bodies = ({"prompt": f"fox {number}", "width": 64, "height": 64} for number in range(120))
+            polling_urls = [client.post(base + PRO, json=body).json()["polling_url"] for body in bodies]
+            while any(client.get(url).json()["status"] == "Pending" for url in polling_urls):
                 pass
         page.open("/#/gallery")
         page.page.wait_for_function("() => document.querySelector('.grid')?.clientHeight > 4000")
@@ -160,7 +161,7 @@ def test_older_images_stay_in_the_gallery_when_the_server_is_back(browser, tmp_p
         running.kill()
         running.wait()
         expect(page.page.locator(".banner")).to_be_visible()
-        with process("--state", tmp_path / "state", "--port", base.rpartition(":")[2]):
+        with process(*options, "--port", base.rpartition(":")[2]):
             with page.page.expect_response("**/v1/tasks?limit=100") as told:
                 expect(page.page.locator(".banner")).to_have_count(0)
             told.value.finished()

@@ -117,3 +117,21 @@ def test_a_server_that_goes_and_comes_back_loses_nothing_and_bills_once(browser,
             expect(page.page.locator(".banner")).to_have_count(0)
             assert page.page.request.get(f"{base}/v1/session").json()["credits"] == 94
         page.complaints.clear()
+
+
+def test_a_server_that_goes_while_the_page_loads_is_found_again(browser, tmp_path):
+    with process("--state", tmp_path / "state") as (base, running), page_of(browser, base) as page:
+
+        def cut(route):
+            running.kill()
+            running.wait()
+            route.continue_()
+
+        page.page.route("**/v1/models", cut, times=1)
+        page.page.goto(base, wait_until="commit")
+        expect(page.page.locator(".banner")).to_be_visible()
+        with process("--state", tmp_path / "state", "--port", base.rpartition(":")[2]):
+            expect(page.page.locator(".banner")).to_have_count(0)
+            page.make("A ferry")
+            page.wait_for_images(1)
+        page.complaints.clear()

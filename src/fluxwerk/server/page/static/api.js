@@ -23,7 +23,11 @@ export async function call(method, path, body = undefined, headers = {}) {
     throw new ApiError(0, "The server does not answer.");
   }
   if (!answer.ok) throw await errorOf(answer);
-  return answer.json();
+  try {
+    return await answer.json();
+  } catch {
+    throw new ApiError(0, "The answer was cut off.");
+  }
 }
 
 export async function fetchBlob(path, body = undefined) {

@@ -8,7 +8,7 @@ import { Feed } from "./feed.js";
 import { Gallery } from "./gallery.js";
 import { Icon } from "./icons.js";
 import * as kept from "./kept.js";
-import { listen } from "./news.js";
+import { ASK_EVERY, listen } from "./news.js";
 import { change, refresh, refreshSession, state, useStore } from "./store.js";
 import { themed, toggleTheme } from "./theme.js";
 import { Viewer } from "./viewer.js";
@@ -26,6 +26,20 @@ async function start() {
   await refreshSession();
   if (!state.session.signed_in && state.session.keyless) await signIn();
   if (state.session.signed_in) await open();
+}
+
+// Begin until it is done: a server that goes away meanwhile does not leave half a page behind.
+async function begin() {
+  for (;;) {
+    try {
+      await start();
+      return;
+    } catch (error) {
+      if (error.status !== 0) throw error;
+      change({ online: false });
+      await new Promise((resolve) => setTimeout(resolve, ASK_EVERY));
+    }
+  }
 }
 
 async function signIn(key = undefined) {
@@ -48,7 +62,7 @@ function App() {
   const [broken, setBroken] = useState("");
 
   useEffect(() => {
-    start().catch((error) => setBroken(error.message));
+    begin().catch((error) => setBroken(error.message));
   }, []);
 
   const [, place, one, other] = route.split("/");

@@ -2,7 +2,8 @@
 import { change, keep, refresh, refreshSession, state } from "./store.js";
 import { resend } from "./submits.js";
 
-const ASK_EVERY = 1500;
+// Milliseconds between two questions to a server that is away.
+export const ASK_EVERY = 1500;
 const FRAME = 16;
 
 let source = null;
