@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, settings
 
 # What one test has learned about waiting is not to be known to another, nor to be left in a home.
 os.environ["FLUXWERK_CACHE"] = "off"
+# The runs of pytest that tests start are small, and are not to share themselves out as this one may.
+os.environ.pop("PYTEST_ADDOPTS", None)
 # A shell lets what it starts in the background ignore Ctrl-C.  Programs that tests start would inherit that, and those
 # that are stopped by it would never end.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
