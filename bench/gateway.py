@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from fluxwerk import AsyncClient
 from fluxwerk.engines import Order
@@ -52,17 +53,29 @@ def serve_service(seconds: float) -> None:
         signal.pause()
 
 
-def service(seconds: float) -> AbstractContextManager[str]:
+def service(seconds: float) -> AbstractContextManager[Server]:
     return started(sys.executable, __file__, "service", str(seconds))
 
 
-def gateway(*options: str) -> AbstractContextManager[str]:
+def gateway(*options: str) -> AbstractContextManager[Server]:
     return started(sys.executable, "-m", "fluxwerk", "serve", "--port", "0", "--engine", "upstream", *options)
 
 
+class Server(NamedTuple):
+    """A server in a process of its own."""
+
+    base: str
+    pid: int
+
+    def processor_seconds(self) -> float:
+        """Return what the process has used of the processor since it started."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def started(*command: str) -> Iterator[str]:
-    """Run a server in a process of its own, and yield the address that it prints."""
+def started(*command: str) -> Iterator[Server]:
+    """Run a server in a process of its own, and yield it once it has printed its address."""
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "BFL_API_KEY": KEY}
     ) as process:
@@ -70,7 +83,7 @@ def started(*command: str) -> Iterator[str]:
         said = re.search(r"http://\S+:\d+", process.stderr.readline())
         assert said
         try:
-            yield said[0]
+            yield Server(said[0], process.pid)
         finally:
             process.kill()
 
@@ -102,16 +115,21 @@ def main() -> None:
     }
     for name, (keys, slots) in ways.items():
         with ExitStack() as stack:
-            base = stack.enter_context(service(seconds))
+            servers = [stack.enter_context(service(seconds))]
             if keys:
                 state = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "state")
                 queue = ("--queue", str(slots)) if slots else ()
-                base = stack.enter_context(gateway("--upstream", base, "--state", state, *queue))
-            took = asyncio.run(fetch(base, images, keys or [KEY], slots))
+                options = ("--upstream", servers[0].base, "--state", state, *queue)
+                servers.append(stack.enter_context(gateway(*options)))
+            before = [time.process_time(), *(server.processor_seconds() for server in servers)]
+            took = asyncio.run(fetch(servers[-1].base, images, keys or [KEY], slots))
+            after = [time.process_time(), *(server.processor_seconds() for server in servers)]
         used[name] = images * seconds / (SLOTS * took)
         ratio = used[name] / used["direct"]
+        spent = [f"{1000 * (end - begin) / images:.0f}" for begin, end in zip(before, after, strict=True)]
         print(
             f"{name:24}  {took:6.2f} s for {images} images of {seconds:g} s  {used[name]:5.3f}  {ratio:5.3f} of direct"
+            f"  processor: {' + '.join(spent)} ms an image (client, service, gateway)"
         )
 
 
