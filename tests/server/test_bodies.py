@@ -17,7 +17,7 @@ from fluxwerk import catalog
 from fluxwerk.catalog.images import LARGEST_BYTES
 from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.server import app as application
-from fluxwerk.server.bodies import BodyLimits
+from fluxwerk.server.bodies import BodyLimits, too_large
 from fluxwerk.server.fetch import Guard
 from fluxwerk.server.inputs import largest_body
 from fluxwerk.server.state.accounts import Accounts
@@ -116,31 +116,68 @@ def test_bytes_that_an_answer_held_are_free_again():
     assert [answer.status_code for answer in answers] == [422, 422, 422]
 
 
+async def answered(app, receive, *more: tuple[bytes, bytes]) -> int:
+    """Send one submit whose body comes from `receive`, and return the status of its answer."""
+    sent = []
+
+    async def keep(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": PRO, "raw_path": PRO.encode(), "query_string": b""}
+    scope |= {"headers": [(b"x-key", b"key"), (b"host", b"fluxwerk.test"), *more], "scheme": "http", "root_path": ""}
+    scope |= {"server": ("fluxwerk.test", 80), "client": ("127.0.0.1", 1), "http_version": "1.1"}
+    await asyncio.wait_for(app(scope, receive, keep), 5)
+    return sent[0]["status"]
+
+
 def test_a_body_that_does_not_come_is_given_up():
-    async def send() -> httpx2.Response:
-        app = application.build(
-            ServerState(Accounts(), time.time), OfflineEngine(), limits=BodyLimits(grace=0.05, rate=1_000_000)
-        )
+    limits = BodyLimits(grace=0.05, rate=1_000_000)
+    app = application.build(ServerState(Accounts(), time.time), OfflineEngine(), limits=limits)
 
-        async def body():
-            yield b"{"
-            await asyncio.Event().wait()
+    async def body():
+        yield b"{"
+        await asyncio.Event().wait()
 
-        messages, sent = body(), []
+    async def send() -> int:
+        messages = body()
 
         async def receive():
             return {"type": "http.request", "body": await anext(messages), "more_body": True}
 
-        async def keep(message):
-            sent.append(message)
-
-        scope = {"type": "http", "method": "POST", "path": PRO, "raw_path": PRO.encode(), "query_string": b""}
-        scope |= {"headers": [(b"x-key", b"key"), (b"host", b"fluxwerk.test")], "scheme": "http", "root_path": ""}
-        scope |= {"server": ("fluxwerk.test", 80), "client": ("127.0.0.1", 1), "http_version": "1.1"}
-        await asyncio.wait_for(app(scope, receive, keep), 5)
-        return sent[0]["status"]
+        return await answered(app, receive)
 
     assert asyncio.run(send()) == 408
+
+
+def test_beside_many_short_bodies_a_sender_is_judged_before_its_body():
+    limits = BodyLimits(unjudged=2)
+    app = application.build(ServerState(Accounts(["known"]), time.time), OfflineEngine(), limits=limits)
+    short = (b"content-length", b"100")
+
+    async def run() -> list[int]:
+        reading, arrived = asyncio.Semaphore(0), asyncio.Event()
+
+        async def slow():
+            reading.release()
+            await arrived.wait()
+            return {"type": "http.request", "body": b"x" * 100, "more_body": False}
+
+        async def never():
+            raise AssertionError("the body of an unknown sender was read")
+
+        early = [asyncio.create_task(answered(app, slow, short)) for _ in range(2)]
+        await reading.acquire()
+        await reading.acquire()
+        third = await answered(app, never, short)
+        arrived.set()
+        return [third, *await asyncio.gather(*early)]
+
+    assert asyncio.run(run()) == [403, 403, 403]
+
+
+def test_a_small_limit_is_said_in_bytes():
+    assert "at most 10 bytes are read" in too_large(10).message
+    assert "at most 3 MB are read" in too_large(3 * 2**20).message
 
 
 def test_a_fetched_image_counts_for_its_account():

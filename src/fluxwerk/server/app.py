@@ -15,7 +15,7 @@ from fluxwerk.drive import WALL
 from fluxwerk.engines import Engine, LiveEngine
 from fluxwerk.engines.threads import live
 from fluxwerk.server import openapi, requestlog, survey, telemetry
-from fluxwerk.server.bodies import SHORT_BODY, BodyLimits, HeldBytes, HeldRequest, is_short
+from fluxwerk.server.bodies import BodyLimits, HeldBytes, HeldRequest
 from fluxwerk.server.direct import DirectPaths
 from fluxwerk.server.doors.doorway import Doorway
 from fluxwerk.server.driving import FlowDriver
@@ -107,11 +107,12 @@ class Endpoint:
 
     async def _answer_body(self, request: fastapi.Request, http: HttpRequest) -> Answer:
         try:
-            # To read a short body first costs nothing, and the state is asked only once.
-            admission = None if is_short(request) else await self._driver.call(lambda: self._router.admit(http))
+            # With a short body that is read first the state is asked only once.
+            is_first = self._held.may_read_first(request)
+            admission = None if is_first else await self._driver.call(lambda: self._router.admit(http))
             admitted = WALL.now()
             with self._held.open(_owner(http, request)) as mine:
-                body = await mine.read(request, admission.largest if admission else SHORT_BODY)
+                body = await (mine.read(request, admission.largest) if admission else mine.read_first(request))
                 fresh = admission if WALL.now() - admitted < FRESH else None
                 return _to_wire(await self._carry(replace(http, body=body), mine, fresh))
         except ClientDisconnect:

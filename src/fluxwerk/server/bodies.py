@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 
 import fastapi
 
+from fluxwerk.server import survey
 from fluxwerk.server.errors import ServerError
 
 # What has a few fields, and no images.
 LARGEST_QUESTION = 1024 * 1024
-# What is read before anything is asked about its sender; with its head it has mostly arrived.
-SHORT_BODY = 64 * 1024
+# What may be read before anything is asked about its sender; with its head it has mostly arrived.  Longer bodies are
+# decoded before they are answered, so their senders are judged first.
+SHORT_BODY = survey.SHORT
 RETRY_AFTER = 1
 
 
@@ -24,13 +26,15 @@ class BodyLimits:
     """Bytes that bodies and fetched images may hold, in total and by account, and how long a body may take to arrive.
 
     A body has `grace` seconds, and one more for every `rate` bytes that arrived, so that a slow line may be long at it
-    and a line that sends nothing may not.
+    and a line that sends nothing may not.  While `unjudged` short bodies arrive from senders about whom nothing was
+    asked, further senders are judged by their headers first: strangers cannot take up what all requests may hold.
     """
 
     total: int = 1024 * 1024 * 1024
     account: int = 512 * 1024 * 1024
     grace: float = 30.0
     rate: int = 64 * 1024
+    unjudged: int = 1000
 
 
 @dataclass(slots=True)
@@ -39,7 +43,12 @@ class HeldBytes:
 
     limits: BodyLimits = field(default_factory=BodyLimits)
     total: int = 0
+    unjudged: int = 0
     by_owner: Counter[str] = field(default_factory=Counter[str])
+
+    def may_read_first(self, request: fastapi.Request) -> bool:
+        """Whether a body is short enough to be read before its sender is judged, and few of them arrive now."""
+        return self.unjudged < self.limits.unjudged and is_short(request)
 
     @contextmanager
     def open(self, owner: str) -> Generator[HeldRequest]:
@@ -79,6 +88,14 @@ class HeldRequest:
         self.held.by_owner[self.owner] += more
         self.size += more
 
+    async def read_first(self, request: fastapi.Request) -> bytes:
+        """Read a short body before its sender is judged; raises `ServerError`."""
+        self.held.unjudged += 1
+        try:
+            return await self.read(request, SHORT_BODY)
+        finally:
+            self.held.unjudged -= 1
+
     async def read(self, request: fastapi.Request, largest: int) -> bytes:
         """Read the body; raises `ServerError`, for a declared length before the first byte is read."""
         limits, loop = self.held.limits, asyncio.get_running_loop()
@@ -115,6 +132,5 @@ def is_short(request: fastapi.Request) -> bool:
 
 def too_large(largest: int) -> ServerError:
     """Say how many bytes a body may have."""
-    return ServerError(
-        "too_large", f"Body too large: at most {largest // 2**20} MB are read at this path", detail="Body too large"
-    )
+    most = f"{largest // 2**20} MB" if largest >= 2**20 else f"{largest} bytes"
+    return ServerError("too_large", f"Body too large: at most {most} are read at this path", detail="Body too large")

@@ -98,6 +98,22 @@ def test_a_submit_that_comes_too_early_is_refused_before_its_body():
         of.router.admit(HttpRequest("POST", f"{BASE}{PRO}", headers={"x-key": key}))
 
 
+@pytest.mark.parametrize("is_admitted", [False, True])
+def test_a_submit_that_comes_too_early_fetches_no_image(is_admitted):
+    of = face()
+    key = opened(of, rate=1)
+    body = b'{"prompt": "x", "input_image": "https://elsewhere.example/fox.png"}'
+    request = HttpRequest("POST", f"{BASE}{PRO}", body, headers={"x-key": key})
+    admission = of.router.admit(request) if is_admitted else None
+    submit(of, key)
+    answer = drive(of.router.answer(request, admission), unreachable, clock=of.clock)
+    assert (answer.status, json_of(answer)["message"]) == (429, "Too many submits: at most 1 a minute")
+
+
+def unreachable(request: HttpRequest, _: float | None):
+    raise AssertionError(f"{request.url} was fetched")
+
+
 @pytest.mark.parametrize(("terms", "refusal"), [({"slots": 1}, 429), ({"budget": Decimal(3)}, 402)])
 def test_of_two_submits_that_were_admitted_to_what_is_left_one_is_refused(terms, refusal):
     of = face(seconds=5)

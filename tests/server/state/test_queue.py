@@ -43,6 +43,10 @@ class Shop:
         self.tasks.accept(job, account)
         return name
 
+    def room(self, who: str) -> int:
+        standing = self.accounts.applications.standing(who, self.now, "standard")
+        return self.tasks.queue.room(standing.waiting)
+
     def take(self) -> TaskRecord | None:
         return self.tasks.claim("worker")
 
@@ -94,7 +98,7 @@ def test_a_queue_has_an_end():
         shop.submit()
     shop.work(1)
     shop.submit()
-    assert shop.tasks.queue.room("a") == 0
+    assert shop.room("a") == 0
 
 
 def test_a_pool_of_its_own_has_slots_of_its_own():
@@ -148,7 +152,7 @@ def test_a_task_that_is_cancelled_while_it_waits_leaves_its_place():
     shop = Shop(queue=2)
     names = [shop.submit() for _ in range(4)]
     assert shop.tasks.end(shop.tasks.find(names[2], 0.0), CANCELLED, 0.0, 0.0)
-    assert shop.tasks.queue.room("a") == 1
+    assert shop.room("a") == 1
     assert shop.tasks.queue.position(shop.tasks.find(names[3], 0.0)) == 1
     assert shop.work(9) == [names[0], names[1], names[3]]
     assert shop.spent("a") == 3
@@ -201,13 +205,13 @@ def test_whatever_happens_slots_and_queue_keep_their_bounds(moves, slots, longes
             try:
                 accepted.append(shop.submit(move, slots=slots))
             except SlotsTakenError:
-                assert shop.tasks.queue.room(move) == 0
+                assert shop.room(move) == 0
         for who in "abc":
             held = shop.tasks.slots(who, "standard", shop.now).busy
             waiting = [job for job in shop.tasks.search(who, Search(), shop.now, 1000) if job.stage == "waiting"]
             assert held <= slots
             assert len(waiting) <= longest
-            assert shop.tasks.queue.room(who) == longest - len(waiting)
+            assert shop.room(who) == longest - len(waiting)
             assert held == slots or not waiting
 
 
@@ -216,5 +220,5 @@ def test_an_answer_from_storage_does_not_wait_for_a_slot():
     shop.submit(slots=1)
     waiting = shop.tasks.find(shop.submit(slots=1), 0.0)
     assert shop.tasks.finish(waiting, "x.png", 7, 0.0, 0.0)
-    assert shop.tasks.queue.room("a") == 1
+    assert shop.room("a") == 1
     assert shop.work(5) == ["a-1"]

@@ -36,7 +36,7 @@ def check_slot(state: ServerState, account: Account, model: Model) -> None:
 
 
 def check_rate(state: ServerState, account: Account) -> None:
-    """Refuse a submit that comes too early, before its body is read."""
+    """Refuse a submit that comes too early, before its images are fetched."""
     wait = charges.wait(account, state.clock())
     if wait:
         raise too_often(account, wait)

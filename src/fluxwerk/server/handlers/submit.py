@@ -55,7 +55,7 @@ log = logging.getLogger("fluxwerk.server")
 class Admission:
     """What was found by a request's headers: how many bytes its body may have, and the account of a submit.
 
-    The account has a slot and may use the model, as of that moment.
+    Unless the submit repeats one that was taken, the account has a slot and may use the model, as of that moment.
     """
 
     largest: int
@@ -140,9 +140,7 @@ def _accept(
     given, fields, remarks, extended = _read(state, model, request.body)
     webhook = _webhook_of(state, fields)
     refusals.check_model(account, model)
-    # What holds up no slot by fetching is counted when it is accepted.
-    if not is_admitted or inputs.has_images(model, fields):
-        refusals.check_slot(state, account, model)
+    account = _judge(state, account, model, request, fields, is_admitted=is_admitted)
     with state.accounts.hold(account, model):
         attached = yield from inputs.attach(model, fields)
     # Fetching took time, in which the end may have begun: what is accepted now would not be waited for.
@@ -177,6 +175,26 @@ def _accept(
     answer = _answer(job)
     told = limits.write(state, account, model, slots) if slots else {}
     return Response(answer.status, {**answer.headers, **strictness.header(remarks), **told}, answer.body)
+
+
+def _judge(
+    state: ServerState,
+    account: Account,
+    model: Model,
+    request: ServerRequest,
+    fields: dict[str, Json],
+    *,
+    is_admitted: bool,
+) -> Account:
+    """Refuse an account without a slot, or before its time, and return it as it stands; raises `ServerError`."""
+    if is_admitted and not inputs.has_images(model, fields):
+        return account
+    if is_admitted:
+        # Images take time and slots, and others may have submitted since the headers came.
+        account = state.authenticate(request)
+    refusals.check_slot(state, account, model)
+    refusals.check_rate(state, account)
+    return account
 
 
 def _read(state: ServerState, model: Model, body: bytes) -> tuple[Json, dict[str, Json], list[Remark], dict[str, Json]]:

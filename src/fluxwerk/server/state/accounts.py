@@ -76,7 +76,7 @@ class Accounts:
     def has_slot(self, account: Account, model: Model, now: float) -> bool:
         """Whether another task of this model is taken, into a slot or to wait for one, as the account was read."""
         standing = self._standing(account, model, now)
-        room = max(0, self.tasks.queue.longest - standing.waiting)
+        room = self.tasks.queue.room(standing.waiting)
         return account.slots(model) - standing.busy + room > self.reading(account, model)
 
     def free(self, account: Account, model: Model, now: float) -> int:

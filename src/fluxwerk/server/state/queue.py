@@ -84,10 +84,9 @@ class TaskQueue:
         """Name the accounts that have tasks waiting."""
         return [row["id"] for row in self._database.ask("select id from account where waiting > 0")]
 
-    def room(self, account: str) -> int:
-        """Count the tasks that an account may still leave waiting."""
-        found = self._database.ask("select waiting from account where id = :id", id=account) if self.longest else []
-        return max(0, self.longest - (found[0]["waiting"] if found else 0))
+    def room(self, waiting: int) -> int:
+        """Count the tasks that an account may still leave waiting, beside those that wait."""
+        return max(0, self.longest - waiting)
 
     def position(self, job: TaskRecord) -> int:
         """Say which of its account's waiting tasks a task is: 1 is the next."""
