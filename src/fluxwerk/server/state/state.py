@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from decimal import Decimal
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fluxwerk import catalog, imagefile
 from fluxwerk.catalog.rows import Model
@@ -47,6 +47,13 @@ SWEEP_EVERY = 1.0
 UNKNOWN = "The state failed while this was written down; what was asked for may or may not have been done."
 
 log = logging.getLogger("fluxwerk.server")
+
+
+class ImageFile(NamedTuple):
+    """An image in the storage, with its bytes."""
+
+    name: str
+    size: int
 
 
 class TaskListener(Protocol):
@@ -155,16 +162,17 @@ class ServerState:
 
     def authenticate(self, request: ServerRequest) -> Account:
         """Find the account of the request's key, or else of its browser's session; raises `ServerError`."""
+        model = self.models.get(request.path)
+        pool = model.pool if model else ""
         if not request.key:
             visitor = sessions.visitor(self.secret, request, self.clock())
-            account = visitor and self.accounts.account_of(visitor, self.clock())
+            account = visitor and self.accounts.account_of(visitor, self.clock(), pool)
             if account:
                 return account
             raise ServerError("no_key", "Send your key in the header x-key.", detail="Not authenticated")
         if not is_well_formed(request.key):
             raise ServerError("malformed_key", "Invalid API key format")
-        model = self.models.get(request.path)
-        account = self.accounts.account(request.key, self.clock(), model.pool if model else "")
+        account = self.accounts.account(request.key, self.clock(), pool)
         if account is None:
             detail = "Not authenticated - Invalid Authentication"
             wrong = "is mistyped: its checksum is wrong" if keys.is_mistyped(request.key) else "is unknown or revoked"
@@ -197,23 +205,8 @@ class ServerState:
         job.stage = "queued" if decided is None else "stuck"
         has_ending = answer is not None if decided is None else bool(decided.word)
 
-        def write() -> Slots | None:
-            # Files first, so that no row lacks one; they go again if the row is refused.
-            inputs.keep(self.store.files, job)
-            try:
-                with self.store.database.write():
-                    slots = self.tasks.accept(job, account)
-                    if decided is not None and has_ending:
-                        self._decide(job, decided)
-                    elif answer is not None:
-                        self._write_image(job, answer)
-            except BaseException:
-                inputs.drop(self.store.files, job)
-                raise
-            return slots
-
         try:
-            slots = write()
+            slots = self._book(job, account, decided, answer)
         except UnknownCommitError as error:
             self.note_storage(error)
             raise ServerError("internal", UNKNOWN) from None
@@ -407,19 +400,53 @@ class ServerState:
 
     def _write_image(self, job: TaskRecord, image: bytes) -> bool:
         """Write the image under a name of this worker's own, then the move; a late image goes again."""
-        name = image_file(job)
-        self.store.files.put(name, image, overwrite=True)
-        now = self.clock()
-        ready_at = max(now, job.accepted + self.pace(job.order))
-        if not self.tasks.finish(job, name, len(image), now, ready_at):
-            self.store.files.remove(name)
+        written = self._put_image(job, image)
+        if not self._show_image(job, written):
+            self.store.files.remove(written.name)
             return False
-        self.tasks.make_room(now)
         if not job.cached:
             self._answers.note(job.order)
-        # From here on its inputs are no longer needed.
-        inputs.drop(self.store.files, job)
+        self._tidy(job)
         return True
+
+    def _book(self, job: TaskRecord, account: Account, decided: Ending | None, answer: bytes | None) -> Slots | None:
+        # Files first, so that no row lacks one and no lock waits for a store; they go again if the row is refused.
+        inputs.keep(self.store.files, job)
+        image = None
+        try:
+            if answer is not None and decided is None:
+                image = self._put_image(job, answer)
+            with self.store.database.write():
+                slots = self.tasks.accept(job, account)
+                if decided is not None and decided.word:
+                    self._decide(job, decided)
+                elif image:
+                    self._show_image(job, image)
+        except UnknownCommitError:
+            # The row may be there, and its worker needs them.
+            raise
+        except BaseException:
+            inputs.drop(self.store.files, job)
+            if image:
+                self.store.files.remove(image.name)
+            raise
+        if image:
+            self._tidy(job)
+        return slots
+
+    def _put_image(self, job: TaskRecord, image: bytes) -> ImageFile:
+        name = image_file(job)
+        self.store.files.put(name, image, overwrite=True)
+        return ImageFile(name, len(image))
+
+    def _show_image(self, job: TaskRecord, image: ImageFile) -> bool:
+        now = self.clock()
+        return self.tasks.finish(job, image.name, image.size, now, max(now, job.accepted + self.pace(job.order)))
+
+    def _tidy(self, job: TaskRecord) -> None:
+        """Remove what is needed no longer, now that a task has its image."""
+        self.tasks.make_room(self.clock())
+        inputs.drop(self.store.files, job)
 
     def _kept(self, write: Callable[[], object]) -> bool:
         """Write to the storage; says whether it took it."""

@@ -1,0 +1,96 @@
+"""How a submit is booked: its files first, then its row in one transaction, and what is left where that fails."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fluxwerk.ledger.database import Transaction, UnknownCommitError
+from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.dialect import StateFile
+from fluxwerk.server.state.memory import MemoryStorage
+from fluxwerk.server.state.store import Store
+from fluxwerk.testing import FaceToFace
+from support.asking import face, json_of, poll, post
+from support.images import png, text
+
+FOX = {"prompt": "a fox", "width": 64, "height": 64, "seed": 5}
+EDIT = {**FOX, "input_image": text(png(64, 64))}
+
+
+class ForgetfulFile(StateFile):
+    """A database that is lost after a commit, before it can say so, while it `loses`."""
+
+    loses = False
+    depth = 0
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        self.depth += 1
+        try:
+            with super().write() as transaction:
+                yield transaction
+        finally:
+            self.depth -= 1
+        if self.loses and not self.depth:
+            raise UnknownCommitError("The database was lost during a commit.")
+
+
+class WatchedStorage(MemoryStorage):
+    """A storage that notes for each object whether others could write to the database meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.database: StateFile | None = None
+        self.free: dict[str, bool] = {}
+
+    def put(self, name: str, data: bytes, *, overwrite: bool = False) -> str:
+        assert self.database
+        writing = threading.Thread(target=self._write)
+        writing.start()
+        writing.join(2)
+        self.free[name] = not writing.is_alive()
+        return super().put(name, data, overwrite=overwrite)
+
+    def _write(self) -> None:
+        assert self.database
+        with self.database.write():
+            pass
+
+
+class OpenStore(Store):
+    """A store whose parts the test chooses; it has room for everything."""
+
+    def excess(self) -> int:
+        return 0
+
+
+def over(database: StateFile, files: MemoryStorage, **how) -> FaceToFace:
+    return face(accounts=Accounts(store=OpenStore(database, files)), **how)
+
+
+def test_a_task_whose_commit_was_not_confirmed_keeps_its_inputs():
+    database = ForgetfulFile()
+    of = over(database, MemoryStorage())
+    database.loses = True
+    answer = post(of, EDIT)
+    database.loses = False
+    assert answer.status == 500
+    assert "may or may not" in json_of(answer)["message"]
+
+    of.state.resume()
+    of.clock.sleep(1)
+    (task,) = of.state.tasks.all(of.clock.now())
+    assert task.word == "Ready"
+
+
+def test_no_lock_waits_for_the_storage():
+    database, files = StateFile(), WatchedStorage()
+    files.database = database
+    of = over(database, files, caches=True)
+    poll(of, post(of, EDIT))
+    files.free.clear()
+    assert poll(of, post(of, EDIT))["result"]["cached"]
+    assert files.free
+    assert all(files.free.values())
