@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 
 from fluxwerk.errors import InvalidUsageError
@@ -33,3 +35,12 @@ def test_a_server_that_is_not_there_is_said_without_its_password():
     with pytest.raises(InvalidUsageError, match="cannot be used") as caught:
         PostgresDatabase("postgresql://user:CANARY@127.0.0.1:9/flux", timeout=0.5)
     assert "CANARY" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "rest", ["user:CAN%ARY@db/flux", "user:CANARY/x@db/flux", "user:CANARY@db/flux?unknown=CANARY", "[CANARY/flux"]
+)
+def test_an_address_that_cannot_be_read_is_refused_without_its_password(rest):
+    with pytest.raises(InvalidUsageError, match="cannot be read") as caught:
+        PostgresDatabase(f"postgresql://{rest}", timeout=0.5)
+    assert "CAN" not in "".join(traceback.format_exception(caught.value))

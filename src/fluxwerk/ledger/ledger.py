@@ -176,7 +176,7 @@ class Ledger:
     def adopt(self, worker: str, most: int) -> list[Job]:
         """Give this worker jobs that were paid for and have no worker, nearest expiry first.
 
-        None if its lease ran out.
+        Returns no jobs if its lease ran out.
         """
         with self.database.write() as transaction:
             if not _is_at_work(transaction, worker):
@@ -188,7 +188,7 @@ class Ledger:
     def repeating(self, worker: str, base: str, seconds: float, but: Collection[int] = ()) -> list[Job]:
         """Move jobs in doubt back to submitting, whose keys the server at `base` keeps for `seconds`; none in `but`.
 
-        None if this worker's lease ran out.
+        Returns no jobs if this worker's lease ran out.
         """
         with self.database.write() as transaction:
             if not _is_at_work(transaction, worker):

@@ -18,6 +18,11 @@ from fluxwerk.ledger.database import Row, Transaction, UnknownCommitError, Value
 
 PACKAGES_OF_FLEET = "pip install 'fluxwerk[fleet]'"
 SCHEMES = ("postgresql", "postgres")
+UNREADABLE_ADDRESS = (
+    "The address of the database cannot be read: it has an option that PostgreSQL does not know, or a character that "
+    "has to be written as its code. Write postgresql://user:password@host:5432/name, and %25 for %, %2F for /, %40 for "
+    "@ and %3A for : within user and password."
+)
 OLDEST_SERVER = 150_000
 # How many connections one process has at most, and how long a statement waits for one, in seconds.
 CONNECTIONS = 16
@@ -67,6 +72,12 @@ class PostgresDatabase:
             raise InvalidUsageError(f"PostgreSQL needs more packages: {PACKAGES_OF_FLEET}") from None
         self.url = url
         self.path = shown(url)
+        try:
+            # The driver reads a port later, and takes a part of a password for one.
+            conninfo, _ = with_network(url), urlsplit(url).port
+        except (psycopg.ProgrammingError, ValueError):
+            # Their messages quote the address, and a password with it.
+            raise InvalidUsageError(UNREADABLE_ADDRESS) from None
         silenced = psycopg.errors.IdleInTransactionSessionTimeout
         broken = (psycopg.OperationalError, psycopg.InterfaceError, silenced)
         self._lost: tuple[type[Exception], ...] = (*broken, PoolTimeout)
@@ -81,7 +92,7 @@ class PostgresDatabase:
             connection.execute(SESSION, session_values(silent))
 
         self._pool: Any = ConnectionPool(
-            with_network(url),
+            conninfo,
             min_size=1,
             max_size=connections,
             timeout=timeout,
@@ -242,7 +253,11 @@ def is_address(text: str) -> bool:
 
 def shown(url: str) -> str:
     """Write a database's address without user, password and options."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return "postgresql://…"
     where = f"{parts.hostname or 'local'}:{parts.port}" if parts.port else parts.hostname or "local"
     return f"postgresql://{where}{parts.path}"
 
