@@ -71,7 +71,6 @@ class JobQueue:
             await app.close_async()
 
     async def _run_worker(self, app: Any) -> None:
-        looking = asyncio.create_task(self._take_over(app))
         self._worker = asyncio.create_task(
             app.run_worker_async(
                 queues=self._models,
@@ -83,6 +82,7 @@ class JobQueue:
                 delete_jobs="always",
             )
         )
+        looking = asyncio.create_task(self._take_over(app, self._worker))
         try:
             await self._worker
         finally:
@@ -93,14 +93,17 @@ class JobQueue:
     async def _begin(self, identity: str) -> None:
         await self._work(identity)
 
-    async def _take_over(self, app: Any) -> None:
-        """Give the jobs of silent workers back to the queue, so that any worker takes them up."""
-        # The pool may take a cancellation for a lost connection, and go on.
-        while not self._stopping:
-            stalled = await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=SILENCE_SECONDS)
-            for job in stalled:
-                log.warning("task %s is taken over from a worker that is silent.", job.task_kwargs["identity"])
-                await app.job_manager.retry_job(job)
+    async def _take_over(self, app: Any, worker: asyncio.Task[None]) -> None:
+        """Give the jobs of silent workers back to the queue, so that any worker takes them up, while `worker` runs."""
+        # The pool may take a cancellation for a lost connection, and go on; the worker's end is certain.
+        while not worker.done():
+            try:
+                stalled = await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=SILENCE_SECONDS)
+                for job in stalled:
+                    log.warning("task %s is taken over from a worker that is silent.", job.task_kwargs["identity"])
+                    await app.job_manager.retry_job(job)
+            except Exception as error:  # noqa: BLE001  (as above; without this look the tasks of a dead worker would wait)
+                log.warning("The jobs of silent workers cannot be looked for (%s).", type(error).__name__)
             await asyncio.sleep(STALLED_LOOK)
 
 
