@@ -53,11 +53,12 @@ class BucketHandler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def _is_open(self) -> bool:
-        if self.closed.is_set():
+        closed = self.closed.is_set()
+        if closed:
             sys.stdout.write(f"{self.command} {self.path}\n")
             sys.stdout.flush()
             self._answer(503, b"<Error><Code>SlowDown</Code></Error>")
-        return not self.closed.is_set()
+        return not closed
 
     def _answer(self, status: int, body: bytes = b"") -> None:
         self.send_response(status)

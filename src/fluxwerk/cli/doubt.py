@@ -53,7 +53,7 @@ def doubt_options(command: F) -> F:
 
 
 def wants_again(doubt: InDoubtError) -> bool:
-    """Ask a person whether a submit in doubt leaves again; nobody who answers is a no."""
+    """Ask a person whether to send a submit in doubt again; no answer counts as no."""
     click.echo(str(doubt), err=True)
     try:
         return click.confirm(AGAIN, err=True)
