@@ -10,6 +10,7 @@ import pytest
 
 from fluxwerk import AsyncClient, Client
 from fluxwerk.client.books import Books
+from fluxwerk.drive import run
 from fluxwerk.errors import (
     InDoubtError,
     InsufficientCreditsError,
@@ -276,10 +277,44 @@ def test_on_doubt_resubmit_pays_once_where_the_server_keeps_keys():
 def test_on_doubt_resubmit_submits_again_only_once():
     losing = Losing(taken=99, account="shared", on_doubt="resubmit")
 
-    with pytest.raises(InDoubtError, match="That failed too"):
+    with pytest.raises(InDoubtError, match="once more, as on_doubt='resubmit' asks, and that failed too") as caught:
         losing.generate()
 
     assert losing.images == 2
+    assert str(caught.value).count("It was not repeated") == 1
+
+
+class Unread:
+    """The switch of many whose results are no longer read once a submit of theirs was lost."""
+
+    may_send = True
+    reason = "The results are no longer read."
+
+    def __init__(self, losing):
+        self._losing = losing
+
+    @property
+    def may_buy(self):
+        return self._losing.taken + self._losing.untaken > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "images"),
+    [
+        ({"taken": 1, "account": "shared", "on_doubt": "resubmit"}, InDoubtError, 1),
+        ({"untaken": 1}, TaskTimeoutError, 0),
+    ],
+    ids=["resubmit", "settled"],
+)
+def test_what_is_no_longer_read_is_not_submitted_again(settings, error, images):
+    losing = Losing(**settings)
+    pair = losing.pair
+    session = pair._session(switch=Unread(losing))
+    steps = session.steps(pair._generating(session, "a fox", {"width": 64, "height": 64}), None)
+    with pytest.raises(error), session:
+        run(steps, pair.send, pair.clock)
+
+    assert losing.images == images
 
 
 def test_a_refusal_of_the_second_submit_does_not_hide_the_doubt_of_the_first():

@@ -62,6 +62,11 @@ DOUBT_WORDS = ("stop", "settle", "resubmit")
 WITNESS_AFTER = 120.0
 STEADY = 2.0
 PERHAPS_TWICE = "It is submitted again, once, as on_doubt='resubmit' asks, though both may be charged."
+TWICE_FAILED = "It was submitted once more, as on_doubt='resubmit' asks, and that failed too:"
+NO_EVIDENCE = (
+    "There is no evidence: the server keeps no keys, and the client watches no balance. It does so with "
+    "account='exclusive', unless on_doubt='resubmit'."
+)
 OUTCOMES = {
     True: "It was charged, as the balance proves, and its image is lost.",
     False: "It was not charged, as the balance proves.",
@@ -157,14 +162,15 @@ class BaseClient:
         try:
             return (yield from submit())
         except InDoubtError as doubt:
-            if self.on_doubt != "resubmit":
+            if self.on_doubt != "resubmit" or not session.may_buy:
                 raise
-            session.report(Event("retrying", reason=f"{doubt} {PERHAPS_TWICE}"))
+            told = flow.tell_doubt(model, doubt)
+            session.report(Event("retrying", reason=f"{told} {PERHAPS_TWICE}"))
             try:
                 return (yield from submit())
             except FluxwerkError as failure:
                 # Whatever became of the second, the first may have been charged.
-                doubt.args = (f"{doubt} {PERHAPS_TWICE} That failed too: {failure}",)
+                doubt.args = (f"{told} {TWICE_FAILED} {failure}",)
                 raise doubt from failure
 
     def _submitting_alone(self, session: Session, model: Model, request: Request, books: Books) -> Flow[Task]:
@@ -223,9 +229,7 @@ class BaseClient:
                 return SettledDoubt(charged=True, task=task, text="The server kept its key, and names its task.")
         if self.books and doubt.number:
             return (yield from self._weighing(self.books, doubt))
-        return SettledDoubt(
-            None, text="There is no evidence: the server keeps no keys, and the account is not exclusive."
-        )
+        return SettledDoubt(None, text=NO_EVIDENCE)
 
     def _waiting(self, session: Session, task: Task, age: float | None = None) -> Flow[Status]:
         plan = self.history.plan(

@@ -51,6 +51,15 @@ class Many:
         """Whether anything may leave."""
         return not self._closed.is_set()
 
+    @property
+    def reason(self) -> str:
+        """Why no submit may leave."""
+        if self._closed.is_set():
+            return "The client was closed."
+        if self._stopped.is_set():
+            return "Another submit is in doubt, and on_doubt is 'stop'."
+        return "The results are no longer read."
+
     def stop_buying(self) -> None:
         """Let no further submit leave."""
         self._stopped.set()

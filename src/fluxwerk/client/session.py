@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TOO_MANY_REQUESTS = 429
-NOTHING_MORE = (
-    "The client was closed, its results are no longer read, or another submit is in doubt and on_doubt is 'stop'. "
-    "Nothing was sent."
-)
 
 log = logging.getLogger("fluxwerk.client.session")
 
@@ -66,6 +62,11 @@ class Switch(Protocol):
         """Whether anything may leave."""
         ...
 
+    @property
+    def reason(self) -> str:
+        """Why no submit may leave, as a sentence."""
+        ...
+
     def stop_buying(self) -> None:
         """Let no further submit leave."""
         ...
@@ -75,6 +76,7 @@ class AlwaysOn:
     """The switch of a session that runs to its end."""
 
     may_buy = may_send = True
+    reason = ""
 
     def stop_buying(self) -> None:
         """Change nothing: a session on its own has no further submits."""
@@ -139,6 +141,11 @@ class Session:
             self.claim = None
         self._settled()
 
+    @property
+    def may_buy(self) -> bool:
+        """Whether a submit may leave, or leave again."""
+        return self._switch.may_buy
+
     def cleared(self) -> None:
         """Note that what was in doubt was not taken: its slot serves the next submit."""
         self._is_in_doubt = False
@@ -189,6 +196,9 @@ class Session:
             self._refused(response)
         return response
 
+    def _not_bought(self) -> FluxwerkError:
+        return TaskTimeoutError(f"{self._switch.reason} Nothing was sent.")
+
     def _closed_now(self) -> FluxwerkError:
         if self._is_in_doubt:
             return ConnectionFailedError("the client was closed", permanent=True)
@@ -199,6 +209,8 @@ class Session:
         if self._is_in_doubt and not self._switch.may_send:
             raise self._closed_now()
         if self.claim:
+            if not self._is_in_doubt and not self._switch.may_buy:
+                raise self._not_bought()
             return
         try:
             self.claim = yield from self._take_slot(pool, until)
@@ -218,7 +230,7 @@ class Session:
                 if not claim.granted:
                     yield from self._look_around(pool, until)
             if not self._switch.may_buy:
-                raise TaskTimeoutError(NOTHING_MORE)
+                raise self._not_bought()
         except BaseException:
             self._slots.give_back(claim)
             raise

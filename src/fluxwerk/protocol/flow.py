@@ -119,6 +119,11 @@ def repeat(
     return wire.read_task(response, model.name, base)
 
 
+def tell_doubt(model: Model, doubt: InDoubtError) -> str:
+    """Say what is in doubt, and why."""
+    return f"The submit to {model.name} left and may have been charged ({str(doubt.__cause__).rstrip('.')})."
+
+
 def wait(task: Task, base: str, on_event: OnEvent = ignore_event, plan: Plan | None = None) -> Flow[Status]:
     """Poll until the task is ready and return that status; raises `TaskFailedError` if it ends without an image.
 
@@ -259,11 +264,10 @@ def _about(task: Task) -> Generator[None]:
 
 
 def _in_doubt(model: Model, trouble: Exception) -> InDoubtError:
-    doubt = InDoubtError(
-        f"The submit to {model.name} left and may have been charged ({str(trouble).rstrip('.')}). It was not repeated. "
-        "Check your account's usage before you send it again."
-    )
+    doubt = InDoubtError()
     doubt.__cause__ = trouble
+    told = tell_doubt(model, doubt)
+    doubt.args = (f"{told} It was not repeated. Check your account's usage before you send it again.",)
     return doubt
 
 
