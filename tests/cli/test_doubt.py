@@ -94,3 +94,10 @@ def test_an_exclusive_account_whose_deadline_is_short_names_the_missing_evidence
     said = shop.generate("--exclusive-account", "--timeout", "5", code=IN_DOUBT).stderr
 
     assert "The balance could not be read" in said
+
+
+@pytest.mark.parametrize("more", [("--exclusive-account",), ("-n", "2")])
+def test_a_person_is_asked_about_one_image_and_before_any_balance(shop: Shop, more: tuple[str, ...]):
+    said = shop.generate("--on-doubt", "ask", *more, code=2).stderr
+    assert "--on-doubt" in said
+    assert shop.bought == 0

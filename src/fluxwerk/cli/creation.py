@@ -92,6 +92,8 @@ def make(
     sources = [_path_or_url(image) for image in images]
     request = compose(model, prompt, images=sources, options=wanted, allow_empty_prompt=allow_empty_prompt)
     requests = numbered(request, count)
+    doubts = DoubtOptions(on_doubt, exclusive)
+    doubts.check(many=count > 1 or bool(sheet))
     estimate = _estimate(request, model)
     _announce_size(model, request)
     if dry_run:
@@ -101,7 +103,6 @@ def make(
     if sheet:
         check_sheet(sheet)
     progress = ProgressLine(offline=connection.offline, quiet=as_json)
-    doubts = DoubtOptions(on_doubt, exclusive)
     if count > 1 or sheet:
         save = partial(save_image, overwrite=overwrite)
         series = Series(model, output, sheet, estimate, save, progress, offline=connection.offline, as_json=as_json)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from fluxwerk.errors import InDoubtError
+from fluxwerk.errors import Fault, InDoubtError, InvalidUsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 CHOICES = ("stop", "ask", "settle", "resubmit")
@@ -21,6 +21,17 @@ class DoubtOptions:
 
     on_doubt: str = "settle"
     exclusive: bool = False
+
+    def check(self, *, many: bool) -> None:
+        """Refuse options that exclude each other; raises `InvalidUsageError`."""
+        if not self.asks:
+            return
+        if self.exclusive:
+            hint = "leave out --exclusive-account, or use --on-doubt settle"
+            raise InvalidUsageError("", faults=[Fault("--on-doubt", "ask", "asks before a balance can settle", hint)])
+        if many:
+            hint = "make one image at a time, or use --on-doubt stop"
+            raise InvalidUsageError("", faults=[Fault("--on-doubt", "ask", "asks about one image", hint)])
 
     @property
     def asks(self) -> bool:
