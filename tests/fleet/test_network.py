@@ -47,7 +47,8 @@ def test_a_worker_whose_network_is_cut_finds_its_tasks_gone(cable: Namespace, tm
             other = running.add_worker()
             clients.join()
             cable.mend()
-            assert_all_is_well(running, crowd, got)
+            # The worker that was cut off may still be about to remove what it brought late.
+            assert_all_is_well(running, crowd, got, left=len(crowd.tasks))
             jobs, store = settled(running)
             store.close()
             assert max(job.fence for job in jobs) > 1, "what was begun is taken over"

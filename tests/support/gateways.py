@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import signal
 import socket
@@ -17,6 +18,8 @@ from fluxwerk.server.state.doubts import UpstreamDoubts
 from support.process import process
 
 KEY = "the-gateways-own-key"
+# Seconds after which a gateway does not come any more, or its images.
+PATIENCE = 480
 COST = 3_000_000
 # A lost answer, a server error and a refusal among submits; polls and downloads that fail; links that are dead.
 TROUBLE = """
@@ -97,13 +100,14 @@ class Killer:
     def prompts(self, fewest: int, first: int = 0, step: int = 1) -> Iterator[str]:
         """Name images to ask for: at least up to number `fewest`, and more until the last kill has happened."""
         for number in count(first, step):
+            assert self._thread.is_alive(), "the gateway could not be started again"
             if number >= fewest and self.kills == self._planned:
                 return
             yield f"fox number {number}"
 
     def __enter__(self) -> Killer:  # noqa: PYI034  (used as it is)
         self._thread.start()
-        self._up.wait()
+        assert self._up.wait(PATIENCE), "the gateway does not start"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -114,7 +118,7 @@ class Killer:
 async def fetch(base: str, prompts: Iterable[str]) -> tuple[set[str], Counter[str]]:
     """Ask for every image, and return which prompts became one and how the others ended."""
     made, endings = set[str](), Counter[str]()
-    async with AsyncClient("shop", base_url=base, timeout=180) as client:
+    async with asyncio.timeout(PATIENCE), AsyncClient("shop", base_url=base, timeout=180) as client:
         # The answer says that the gateway keeps keys, so that no lost answer leaves a doubt between the two.
         await client.credits()
         while prompts:
