@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("torch", reason="open weights need torch: pip install 'fluxwerk[diffusers]', CPU build suffices")
 pytest.importorskip("gguf", reason="GGUF files need gguf: pip install 'fluxwerk[diffusers]'")
 
+import torch
 from safetensors.torch import load_file
 
 from fluxwerk.engines import Canvas, Order
@@ -96,6 +97,18 @@ def test_a_vae_and_an_encoder_may_be_files_too(checkpoint, family, tmp_path) -> 
     assert apart(paint(one, order), paint(family("klein"), order)) <= 1
 
 
+def test_an_encoder_with_a_scale_that_fits_nothing_is_refused(checkpoint, tmp_path) -> None:
+    folder = checkpoint("klein")
+    file = files.write(files.tensors_of(folder), tmp_path / "diffusion_models" / "klein.safetensors")
+    for part in ("tokenizer", "vae"):
+        shutil.copytree(folder / part, tmp_path / part)
+    held = load_file(folder / "text_encoder" / "model.safetensors")
+    name = "model.layers.0.mlp.gate_proj.weight_scale_inv"
+    files.write({**held, name: torch.ones(1, 1)}, tmp_path / "text_encoders" / "qwen_3.safetensors")
+    with pytest.raises(UnloadableError, match=rf"qwen_3\.safetensors holds {name}, a scale .* take its bfloat16"):
+        loaded(file)
+
+
 @pytest.mark.parametrize("name", ["flux1-dev", "flux1-schnell", "kontext", "fill"])
 def test_clip_and_t5_may_be_files_too(checkpoint, family, tmp_path, name: str) -> None:
     """FLUX.1 in the folders of ComfyUI, its transformer as diffusers saves it."""
@@ -104,7 +117,8 @@ def test_clip_and_t5_may_be_files_too(checkpoint, family, tmp_path, name: str) -
     file = tmp_path / "diffusion_models" / "diffusion_pytorch_model.safetensors"
     file = file.rename(file.with_name(f"{name}.safetensors"))
     clip, t5 = files.encoders_of(folder)
-    files.write(clip, tmp_path / "text_encoders" / "clip_l.safetensors")
+    whole = {**clip, "logit_scale": torch.ones(())}
+    files.write(whole, tmp_path / "text_encoders" / "clip_l.safetensors")
     files.write(t5, tmp_path / "text_encoders" / "t5xxl_fp16.safetensors")
     files.write(files.vae_of(folder), tmp_path / "vae" / "ae.safetensors")
     for part in ("tokenizer", "tokenizer_2"):

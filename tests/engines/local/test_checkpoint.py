@@ -120,6 +120,22 @@ def test_a_form_that_cannot_be_read_is_named_with_what_to_take(tmp_path, shapes:
         recognise_file(write_sparse(tmp_path / "one.safetensors", shapes))
 
 
+@pytest.mark.parametrize(
+    "name", ["img_in.weight_scale_inv", "img_in.scale", "img_in.weight.scale", "img_in.weight_scale_3"]
+)
+def test_a_scale_beside_an_fp8_weight_that_is_not_read_is_refused_by_name(tmp_path, name: str) -> None:
+    """The weight would load without its scale, and nothing would say so."""
+    shapes = {**sparse.KLEIN_4B, "img_in.weight": ("F8_E4M3", (3072, 128)), name: ("F32", (24, 1))}
+    with pytest.raises(InvalidUsageError, match=rf"holds {name}, a scale that .* cannot apply \(take the bfloat16"):
+        recognise_file(write_sparse(tmp_path / "klein.safetensors", shapes))
+
+
+def test_the_scale_of_a_norm_is_a_weight(tmp_path) -> None:
+    """Some files have every tensor in fp8, and BFL's norms name their weight scale."""
+    shapes = {name: ("F8_E4M3", shape) for name, (_, shape) in sparse.KLEIN_4B.items()}
+    assert recognise_file(write_sparse(tmp_path / "klein.safetensors", shapes)).precision == "fp8"
+
+
 def _cut(file: Path) -> None:
     with file.open("r+b") as stream:
         stream.truncate(file.stat().st_size - 1)

@@ -92,6 +92,16 @@ def test_an_encoder_in_a_form_that_cannot_be_read_is_passed_over(place) -> None:
         parts.find(recognise_file(file), {"text_encoder": first})
 
 
+def test_an_encoder_in_fp8_with_scales_for_blocks_is_refused(place) -> None:
+    """The official fp8 files of Qwen3 name these scales weight_scale_inv."""
+    file = write_sparse(place / "klein.safetensors", sparse.KLEIN_4B)
+    matrix = "model.layers.0.mlp.gate_proj.weight"
+    blocks = {matrix: ("F8_E4M3", (9728, 2560)), f"{matrix}_scale_inv": ("BF16", (76, 20))}
+    encoder = write_sparse(place / "qwen_3_4b_fp8.safetensors", {**sparse.encoder(2560, 1), **blocks})
+    with pytest.raises(InvalidUsageError, match=r"gate_proj\.weight_scale_inv, a scale .*\(usually the folder"):
+        parts.find(recognise_file(file), {"text_encoder": encoder})
+
+
 def test_flux1_needs_two_encoders_and_two_tokenizers(place) -> None:
     file = write_sparse(place / "flux1-dev.safetensors", sparse.flux1())
     write_sparse(place / "t5xxl_fp16.safetensors", {"shared.weight": ("F16", (32128, 4096))})

@@ -39,6 +39,8 @@ FLUX1_ENCODERS = 2
 NARROW_HEAD = 64
 # Files have this before the names of CLIP, and so had transformers before its version 5.
 CLIP_PREFIX = "text_model."
+# Whole files of CLIP have this number, by which images are compared with texts; no text is encoded with it.
+CLIP_SCALE = "logit_scale"
 
 
 def assemble(row: Row, dtype: Any) -> Pipeline:
@@ -181,7 +183,10 @@ def _encoder(place: Path, name: str, dtype: Any) -> Any:
         encoder = kind(CONFIGURES[name](tensors))
     if name == "CLIPTextModel" and not any(key.startswith(CLIP_PREFIX) for key in encoder.state_dict()):
         tensors = {key.removeprefix(CLIP_PREFIX): tensor for key, tensor in tensors.items()}
-    missing, _ = encoder.load_state_dict(tensors, strict=False, assign=True)
+    missing, unexpected = encoder.load_state_dict(tensors, strict=False, assign=True)
+    # Other tensors may be too many, such as those of CLIP for images, but weights without their scales are wrong.
+    if scales := [key for key in unexpected if "scale" in key and key != CLIP_SCALE]:
+        raise ValueError(f"{place.name} holds {scales[0]}, a scale that cannot be applied; take its bfloat16 original")
     encoder.tie_weights()
     empty = [key for key in missing if encoder.get_parameter(key).is_meta]
     if empty:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from fluxwerk.engines.local.header import Header
+from fluxwerk.engines.local.header import Header, TensorEntry
 
 PRECISIONS = {
     "BF16": "bfloat16",
@@ -49,4 +49,29 @@ def unreadable(header: Header) -> tuple[str, str] | None:
         weight = header.get(f"{stem}.weight")
         if weight is not None and entry.count not in (1, weight.shape[0]):
             return "is in fp8 with a scale for each block of values, which cannot be loaded", INSTEAD
+    if scale := _unread_scale(header):
+        return f"is in fp8 and holds {scale}, a scale that the engine cannot apply", INSTEAD
     return None
+
+
+def _unread_scale(header: Header) -> str | None:
+    """Return the name of a scale beside an fp8 weight that would be left out, such as `weight_scale_inv`.
+
+    Without its scale a weight loads without an error and renders noise.
+    """
+    modules = {_module(name) for name, entry in header.items() if _is_fp8_matrix(entry)}
+    return next((name for name in header if _is_unread(name) and _module(name) in modules), None)
+
+
+def _is_fp8_matrix(entry: TensorEntry) -> bool:
+    return PRECISIONS.get(entry.dtype) == "fp8" and len(entry.shape) > 1
+
+
+def _is_unread(name: str) -> bool:
+    last = name.rpartition(".")[2]
+    return "scale" in last and last not in SCALES
+
+
+def _module(name: str) -> str:
+    """Return what a tensor belongs to; some files write `linear.weight.scale` for the scale of `linear.weight`."""
+    return name.rpartition(".")[0].removesuffix(".weight")
