@@ -100,24 +100,61 @@ def _with_scales(dtype: str, scale: str, shape: tuple[int, ...], *, first: int =
         rows, columns = found[name][1]
         found[name] = (dtype, (rows, columns // 2 if dtype == "U8" else columns))
         found[f"{name}_scale"] = (scale, shape or ())
+        if dtype == "U8":
+            found[f"{name}_scale_2"] = ("F32", ())
         found[f"{name.removesuffix('weight')}comfy_quant"] = ("U8", (40,))
     return found
+
+
+def _packed(**beside: tuple[str, tuple[int, ...]]) -> sparse.Shapes:
+    """Return a klein with one matrix in these bytes, and others in bfloat16."""
+    found = {name: shape for name, shape in sparse.KLEIN_4B.items() if name != "single_blocks.0.linear1.weight"}
+    return {**found, **{f"single_blocks.0.linear1.{name}": shape for name, shape in beside.items()}}
+
+
+NF4 = _packed(**{"weight": ("U8", (42467328, 1)), "weight.absmax": ("F32", (1327104,))})
+NESTED_NF4 = _packed(**{"weight": ("U8", (42467328, 1)), "weight.quant_state.bitsandbytes__nf4": ("U8", (80,))})
+SVDQUANT = _packed(qweight=("I8", (27648, 1536)), wscales=("BF16", (48, 27648)))
+MXFP4 = _packed(weight=("U8", (27648, 1536)), weight_scale=("U8", (27648, 96)))
+INT8_WITHOUT_SCALES = _packed(weight=("I8", (27648, 3072)))
+MARKED_INT8 = _packed(weight=("I8", (27648, 3072)), comfy_quant=("U8", (40,)))
 
 
 @pytest.mark.parametrize(
     ("shapes", "said"),
     [
-        (_with_scales("I8", "F32", ()), r"int8, whose values may be rotated.*\(take the bfloat16, fp8 or GGUF file"),
+        (_with_scales("I8", "F32", ()), "is in ComfyUI's int8, whose values may be rotated"),
+        (MARKED_INT8, "is in ComfyUI's int8"),
         (_with_scales("U8", "F8_E4M3", (3072, 192)), r"is in NVFP4.*Blackwell.*GGUF file of Q4_K is as small"),
         (_with_scales("U8", "F8_E4M3", (3072, 192), first=6), "is in NVFP4"),
+        (NF4, "is in bitsandbytes' four bits a value .*GGUF file of Q4_K is as small"),
+        (NESTED_NF4, "is in bitsandbytes' four bits a value"),
+        (SVDQUANT, r"packs its values in bytes, such as those of single_blocks\.0\.linear1\.qweight, in a form that"),
+        (MXFP4, "packs its values in bytes"),
+        (INT8_WITHOUT_SCALES, "packs its values in bytes"),
         (_with_scales("F8_E4M3", "F32", (24, 24)), "fp8 with a scale for each block of values"),
         (_with_scales("F8_E4M3", "U8", (3072, 96)), "fp8 with a scale for each block of values"),
     ],
-    ids=["int8", "nvfp4", "partly nvfp4", "fp8 in blocks", "mxfp8"],
+    ids=[
+        "int8",
+        "marked int8",
+        "nvfp4",
+        "partly nvfp4",
+        "nf4",
+        "nested nf4",
+        "svdquant",
+        "mxfp4",
+        "int8 without scales",
+        "fp8 in blocks",
+        "mxfp8",
+    ],
 )
 def test_a_form_that_cannot_be_read_is_named_with_what_to_take(tmp_path, shapes: sparse.Shapes, said: str) -> None:
-    with pytest.raises(InvalidUsageError, match=said):
+    with pytest.raises(InvalidUsageError, match=said) as refused:
         recognise_file(write_sparse(tmp_path / "one.safetensors", shapes))
+    hint = refused.value.faults[0].hint
+    assert hint.startswith("take the bfloat16 or float16 original, fp8 with one scale for each matrix or row, or a ")
+    assert 'quantize = "int8" makes int8 from the first two' in hint
 
 
 @pytest.mark.parametrize(

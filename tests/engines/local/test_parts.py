@@ -85,6 +85,7 @@ def test_an_encoder_that_reads_images_is_not_taken_for_one_that_does_not(place) 
 def test_an_encoder_in_a_form_that_cannot_be_read_is_passed_over(place) -> None:
     file = comfy(place, sparse.KLEIN_4B, 2560)
     four_bits = {name: ("U8", (shape[0], shape[1])) for name, (_, shape) in sparse.encoder(2560, 1).items()}
+    four_bits["model.layers.0.mlp.gate_proj.weight_scale_2"] = ("F32", ())
     first = write_sparse(place / "text_encoders" / "a_qwen_3_4b_fp4.safetensors", four_bits)
     found, _ = parts.find(recognise_file(file), {})
     assert found["text_encoder"].name == "qwen_3.safetensors"

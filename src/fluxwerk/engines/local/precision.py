@@ -17,7 +17,12 @@ PRECISIONS = {
 SCALES = ("scale_weight", "weight_scale", "weight_scale_2", "scale_input", "input_scale", "comfy_quant", "scaled_fp8")
 # The scale of an fp8 weight has one of these names: the newer first, then that of ComfyUI's first files.
 SCALE_OF = (".weight_scale", ".scale_weight")
-INSTEAD = "take the bfloat16, fp8 or GGUF file of this model"
+# No weights in GGUF become int8: they stay quantised as they are.
+INSTEAD = (
+    "take the bfloat16 or float16 original, fp8 with one scale for each matrix or row, or a GGUF file; "
+    'quantize = "int8" makes int8 from the first two'
+)
+FOUR_BITS_INSTEAD = f"{INSTEAD}; a GGUF file of Q4_K is as small"
 
 
 def precision(header: Header) -> str:
@@ -35,15 +40,8 @@ def unreadable(header: Header) -> tuple[str, str] | None:
 
     A file counts by its smallest weights, because files mix formats.
     """
-    # Files of encoders have their vocabulary as bytes, in a tensor of one dimension.
-    held = {entry.dtype for name, entry in header.items() if not name.endswith(SCALES) and len(entry.shape) > 1}
-    if "U8" in held or any(name.endswith(".weight_scale_2") for name in header):
-        # The files of BFL and ComfyUI order their values for comfy-kitchen, and diffusers would read them wrongly.
-        why = "is in NVFP4, four bits a value in ComfyUI's own order, which only ComfyUI on a Blackwell GPU multiplies"
-        return why, f"{INSTEAD}; a GGUF file of Q4_K is as small"
-    if "I8" in held:
-        why = "is in ComfyUI's int8, whose values may be rotated and cannot be loaded"
-        return why, f'{INSTEAD}; quantize = "int8" makes int8 from it'
+    if refusal := _packed(header):
+        return refusal
     for name, entry in header.items():
         stem = next((name.removesuffix(end) for end in SCALE_OF if name.endswith(end)), None)
         weight = header.get(f"{stem}.weight")
@@ -52,6 +50,32 @@ def unreadable(header: Header) -> tuple[str, str] | None:
     if scale := _unread_scale(header):
         return f"is in fp8 and holds {scale}, a scale that the engine cannot apply", INSTEAD
     return None
+
+
+def _packed(header: Header) -> tuple[str, str] | None:
+    """Return the refusal of values that are packed in bytes; their form is told by what stands beside them."""
+    if any(name.endswith(".weight_scale_2") for name in header):
+        # The files of BFL and ComfyUI order their values for comfy-kitchen, and diffusers would read them wrongly.
+        why = "is in NVFP4, four bits a value in ComfyUI's own order, which only ComfyUI on a Blackwell GPU multiplies"
+        return why, FOUR_BITS_INSTEAD
+    packed = [name for name, entry in header.items() if _is_packed(name, entry)]
+    if not packed:
+        return None
+    if any(name.endswith(".absmax") or ".quant_state" in name for name in header):
+        return "is in bitsandbytes' four bits a value (NF4 or FP4), which cannot be loaded", FOUR_BITS_INSTEAD
+    if any(_is_comfy_int8(name, header) for name in packed):
+        return "is in ComfyUI's int8, whose values may be rotated and cannot be loaded", INSTEAD
+    return f"packs its values in bytes, such as those of {packed[0]}, in a form that cannot be read", INSTEAD
+
+
+def _is_packed(name: str, entry: TensorEntry) -> bool:
+    """Whether a tensor has bytes for weights; encoders have their vocabulary as bytes, in one dimension."""
+    return entry.dtype in ("U8", "I8") and len(entry.shape) > 1 and not name.endswith(SCALES)
+
+
+def _is_comfy_int8(name: str, header: Header) -> bool:
+    marks = (f"{_module(name)}.{mark}" for mark in ("comfy_quant", "weight_scale"))
+    return header[name].dtype == "I8" and any(mark in header for mark in marks)
 
 
 def _unread_scale(header: Header) -> str | None:
