@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,8 +11,10 @@ from hypothesis import strategies as st
 from fluxwerk.engines import Order
 from fluxwerk.engines.local.ability import Ability
 from fluxwerk.engines.local.checkpoint import recognise_file
-from fluxwerk.engines.local.memory import GIGABYTE, need, total
+from fluxwerk.engines.local.kind import KINDS
+from fluxwerk.engines.local.memory import GIGABYTE, RESERVE, STEP_BYTES, Amount, Need, need, total
 from fluxwerk.engines.local.plan import bytes_of, fit, forms
+from fluxwerk.engines.local.row import Row
 from fluxwerk.engines.local.weights import read
 from fluxwerk.errors import InvalidUsageError
 from support import sparse
@@ -83,6 +87,19 @@ def test_two_models_of_one_file_share_their_memory(tmp_path) -> None:
     (tmp_path / "weights.toml").write_text(one + f'[weights."flux-pro-1.0-fill"]\npath = "{file}"')
     rows = [(row, need(row, "cuda:0")) for row in read(str(tmp_path / "weights.toml")).rows.values()]
     assert total(rows, (1024, 1024)) == total(rows[:1], (1024, 1024))
+
+
+@pytest.mark.parametrize(
+    ("kind", "plain", "written"), [("flux3-klein", 1024, 3584), ("klein", 512, 512), ("flux1-schnell", 256, 256)]
+)
+def test_a_step_counts_the_longest_prompt_that_an_upsampler_may_write(kind: str, plain: int, written: int) -> None:
+    row, one = Row("one", "weights", KINDS[kind]), Need(Amount(), Amount(), Amount(), number=2, width=3072)
+    writing = replace(row, upsampler="writer")
+    token = STEP_BYTES * one.width
+    assert one.working(row, (0, 0)) == plain * token
+    assert one.working(writing, (0, 0)) == written * token
+    both = total([(writing, one), (row, one)], (0, 0))
+    assert both == total([(row, one), (writing, one)], (0, 0)) == written * token + RESERVE
 
 
 def test_a_quantised_file_is_not_quantised_again(tmp_path) -> None:

@@ -68,6 +68,10 @@ def test_upsampling_is_honoured_only_with_a_model_for_it(weights, checkpoint) ->
     assert Ability(weights).refused(catalog.get_model("flux-dev"), row)["prompt_upsampling"]
 
 
+def test_an_answer_may_be_as_long_as_in_the_stock_pipeline() -> None:
+    assert instructions.most_tokens("Flux3DistilledModularPipeline") == stock.MAX_NEW_TOKENS
+
+
 def test_the_writer_counts_as_memory(weights) -> None:
     (row,) = weights.rows.values()
     one = need(row, "cpu")

@@ -11,11 +11,13 @@ from PIL import Image
 Messages: TypeAlias = list[dict[str, Any]]
 # As many as the stock pipeline of FLUX.2 lets its encoder write.
 FLUX2_TOKENS = 512
+# As many as the stock upsampler of FLUX.3; it is repeated here because memory is planned without importing diffusers.
+FLUX3_TOKENS = 3584
 
 
 def most_tokens(pipeline: str) -> int:
     """Return how many tokens an answer may have."""
-    return int(_flux3().MAX_NEW_TOKENS) if pipeline.startswith("Flux3") else FLUX2_TOKENS
+    return FLUX3_TOKENS if pipeline.startswith("Flux3") else FLUX2_TOKENS
 
 
 def for_text(pipeline: str, prompt: str) -> Messages:

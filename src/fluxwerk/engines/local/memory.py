@@ -14,6 +14,7 @@ from pathlib import Path
 from fluxwerk.catalog.sizes import Size
 from fluxwerk.engines.local.checkpoint import Checkpoint, recognise_file, transformer_of
 from fluxwerk.engines.local.header import Header, read_folder, read_header
+from fluxwerk.engines.local.instructions import most_tokens
 from fluxwerk.engines.local.row import Row
 
 GIGABYTE = 10**9
@@ -25,7 +26,7 @@ DECODE_BYTES = 1540.0
 RESERVE = 1.0 * GIGABYTE
 # A tile of the VAE, in pixels of a side.
 TILE = 1024
-# FLUX.3 reads prompts of up to 8,192 tokens, and its upsampler writes about five hundred.
+# FLUX.3 reads prompts of up to 8,192 tokens, and few that people write have more than this.
 LONG_PROMPT = 1024
 PIXELS_PER_TOKEN = 16 * 16
 # Offloading layer by layer holds one block while the next arrives.
@@ -89,12 +90,20 @@ class Need:
         A step and the decoding of another image may run at the same time, but not with offloading.
         """
         pixels = size[0] * size[1]
-        text = min(row.kind.prompt_tokens, LONG_PROMPT)
-        tokens = pixels / PIXELS_PER_TOKEN + references * TILE**2 / PIXELS_PER_TOKEN + text
+        tokens = pixels / PIXELS_PER_TOKEN + references * TILE**2 / PIXELS_PER_TOKEN + _longest_prompt(row)
         step = STEP_BYTES * tokens * self.width * self.number / 2
         whole = min(pixels, TILE**2) if row.tile else pixels
         decode = DECODE_BYTES * whole * self.number / 2
         return max(step, decode) if row.offload else step + decode
+
+
+def _longest_prompt(row: Row) -> int:
+    """Return the tokens of a long prompt, or the most that the row's upsampler may write.
+
+    References that the upsampler sees leave that limit as it is, and the text encoder reads only what it wrote.
+    """
+    written = most_tokens(row.kind.pipeline) if row.upsampler else 0
+    return min(row.kind.prompt_tokens, max(LONG_PROMPT, written))
 
 
 def need(row: Row, device: str) -> Need:
@@ -156,7 +165,9 @@ def _width(header: Header) -> int:
 
 def total(needs: Iterable[tuple[Row, Need]], size: Size) -> float:
     """Return the bytes that rows take together with one order of this size; rows of the same weights share them."""
-    shared = {row.place(): (row, one) for row, one in needs}
+    pairs = list(needs)
+    shared = {row.place(): (row, one) for row, one in pairs}
     resident = [one.resident(row) for row, one in shared.values()]
-    working = [one.working(row, size) for row, one in shared.values()]
+    # Of rows that share weights, one may have an upsampler and thereby longer prompts.
+    working = [one.working(row, size) for row, one in pairs]
     return sum(resident) + max(working, default=0.0) + RESERVE
