@@ -3,7 +3,8 @@
 Run by hand, on a quiet machine: python bench/gateway.py [images] [seconds].  A server that plays the service takes
 `seconds` for each image, and every process is one of its own.  The service draws once and sends that image each time,
 since the real one draws on other machines.  Utilisation is the time that the slots were needed by
-the time that they were there: images × seconds / (24 × what it took), from the first submit to the last image.
+the time that they were there: images × seconds / (24 × what it took), from the first submit to the last image.  Before
+that each way makes two rounds of images that do not count, in which client and gateway learn how long tasks take.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -73,6 +74,13 @@ class Server(NamedTuple):
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+class Measured(NamedTuple):
+    """What one way took in seconds, and what client, service and gateway used of the processor meanwhile."""
+
+    took: float
+    processor: list[float]
+
+
 @contextmanager
 def started(*command: str) -> Iterator[Server]:
     """Run a server in a process of its own, and yield it once it has printed its address."""
@@ -88,19 +96,29 @@ def started(*command: str) -> Iterator[Server]:
             process.kill()
 
 
-async def fetch(base: str, images: int, keys: list[str], slots: int | None = None) -> float:
-    """Let one application for each key fetch its share, with so many tasks in flight; returns the seconds."""
+async def fetch(client: AsyncClient, images: int) -> None:
+    """Fetch so many images, as many at a time as the client has slots."""
+    requests = (f"a fox {number}" for number in range(images))
+    async for made in client.generate_many(requests, model="flux-2-pro", width=64, height=64):
+        if made.error:
+            raise made.error
 
-    async def one(key: str) -> None:
-        async with AsyncClient(key, base_url=base, slots=slots, history=PollingHistory()) as client:
-            requests = (f"a fox {number}" for number in range(images // len(keys)))
-            async for made in client.generate_many(requests, model="flux-2-pro", width=64, height=64):
-                if made.error:
-                    raise made.error
 
-    began = time.perf_counter()
-    await asyncio.gather(*map(one, keys))
-    return time.perf_counter() - began
+async def measure(servers: list[Server], images: int, keys: list[str], slots: int | None = None) -> Measured:
+    """Let one application for each key fetch its share from the last server, with so many tasks in flight."""
+
+    def spent() -> list[float]:
+        return [time.process_time(), *(server.processor_seconds() for server in servers)]
+
+    async with AsyncExitStack() as stack:
+        base = servers[-1].base
+        made = (AsyncClient(key, base_url=base, slots=slots, history=PollingHistory()) for key in keys)
+        clients = [await stack.enter_async_context(client) for client in made]
+        await asyncio.gather(*(fetch(client, 2 * SLOTS // len(keys)) for client in clients))
+        before, began = spent(), time.perf_counter()
+        await asyncio.gather(*(fetch(client, images // len(keys)) for client in clients))
+        took = time.perf_counter() - began
+        return Measured(took, [end - begin for begin, end in zip(before, spent(), strict=True)])
 
 
 def main() -> None:
@@ -121,12 +139,10 @@ def main() -> None:
                 queue = ("--queue", str(slots)) if slots else ()
                 options = ("--upstream", servers[0].base, "--state", state, *queue)
                 servers.append(stack.enter_context(gateway(*options)))
-            before = [time.process_time(), *(server.processor_seconds() for server in servers)]
-            took = asyncio.run(fetch(servers[-1].base, images, keys or [KEY], slots))
-            after = [time.process_time(), *(server.processor_seconds() for server in servers)]
+            took, processor = asyncio.run(measure(servers, images, keys or [KEY], slots))
         used[name] = images * seconds / (SLOTS * took)
         ratio = used[name] / used["direct"]
-        spent = [f"{1000 * (end - begin) / images:.0f}" for begin, end in zip(before, after, strict=True)]
+        spent = [f"{1000 * one / images:.0f}" for one in processor]
         print(
             f"{name:24}  {took:6.2f} s for {images} images of {seconds:g} s  {used[name]:5.3f}  {ratio:5.3f} of direct"
             f"  processor: {' + '.join(spent)} ms an image (client, service, gateway)"
