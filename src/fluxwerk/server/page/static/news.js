@@ -15,10 +15,7 @@ export function listen() {
   if (!window.EventSource) return poll();
   source = new EventSource("/v1/events");
   source.addEventListener("task", (event) => tell(JSON.parse(event.data)));
-  source.addEventListener("gone", (event) => {
-    const { id } = JSON.parse(event.data);
-    if (state.tasks.has(id)) tell({ id, gone: true });
-  });
+  source.addEventListener("gone", (event) => tell({ id: JSON.parse(event.data).id, gone: true }));
   source.addEventListener("ready", () => back());
   source.onerror = () => {
     change({ online: false });

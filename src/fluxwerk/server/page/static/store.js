@@ -39,6 +39,8 @@ export function useStore(select) {
 // Only news of a task that runs has its preview: an answer of another route says nothing about it.
 export function keep(rows) {
   for (const row of rows) {
+    // News of the end of a task that was deleted here would make a row with nothing but its id.
+    if (row.gone && !state.tasks.has(row.id)) continue;
     const preview = row.stage === "ended" ? null : (row.preview ?? state.tasks.get(row.id)?.preview);
     state.tasks.set(row.id, { ...state.tasks.get(row.id), ...row, preview });
   }
