@@ -163,15 +163,19 @@ def test_a_preview_is_shown_until_the_image_is_there(browser):
     engine = Sketcher()
     with loopback(engine) as base, page_of(browser, base) as page:
         page.open()
+        preview = page.page.locator(".card.pending .preview")
         held = []
-        page.page.route("**/v1/tasks/*", lambda route: held.append(route))  # noqa: PLW0108  (Playwright wants a function)
-        page.make("A lighthouse")
-        try:
-            preview = page.page.locator(".card.pending .preview")
+
+        def ask_late(route):
             expect(preview).to_be_visible()
-            # The answer to the submit's own question comes late and names no preview.
-            with page.page.expect_response("**/v1/session"):
-                held.pop().continue_()
+            held.append(route)
+            route.continue_()
+
+        # The answer to the submit's own question names no preview; once it is there, the page asks for the session.
+        page.page.route("**/v1/tasks/*", ask_late, times=1)
+        try:
+            with page.page.expect_response(lambda answer: bool(held) and answer.url.endswith("/v1/session")):
+                page.make("A lighthouse")
             expect(preview).to_be_visible()
             expect(page.page.locator(".card.pending")).to_contain_text("Running, 40 %")
             shown = preview.evaluate("image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])")
