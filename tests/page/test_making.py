@@ -217,6 +217,31 @@ def test_an_image_that_is_no_longer_kept_is_said_to_be_gone(browser):
         expect(page.page.get_by_label("Prompt", exact=True)).to_have_value("a heron for a moment")
 
 
+def test_an_image_that_arrives_while_the_page_asks_for_the_list_stays(page):
+    told = []
+
+    def answer_late(route):
+        answer = route.fetch()
+        page.make("A ferry")
+        page.wait_for_images(1)
+        told.append(answer.json()["tasks"])
+        route.fulfill(response=answer)
+
+    def end_soon(route):
+        page.page.route("**/v1/tasks?limit=100", answer_late, times=1)
+        route.continue_(url=f"{route.request.url}?seconds=1")
+
+    page.open("/page/icon.svg")
+    # When its first stream ends, the page connects again and asks for the list.
+    page.page.route("**/v1/events", end_soon, times=1)
+    with page.page.expect_response(lambda answer: bool(told) and answer.url.endswith("/v1/tasks?limit=100")) as late:
+        page.open()
+    late.value.finished()
+    page.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert told == [[]]
+    assert page.page.locator(".card.ready").count() == 1
+
+
 def test_a_task_that_waits_for_a_slot_shows_its_position(browser):
     with studio(browser, "--queue", "5", "--seconds", "30") as page:
         page.choose("FLUX.3 Image")

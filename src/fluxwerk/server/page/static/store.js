@@ -66,11 +66,13 @@ export function announce(notice) {
 }
 
 export async function refresh() {
+  // What arrives while the answer is on the way is not in it, and yet is not gone.
+  const known = state.newest;
   const { tasks, more } = await call("GET", "/v1/tasks?limit=100");
   // What is missing among the newest is gone; older tasks that the gallery has asked for stay.
   const listed = new Set(tasks.map(({ id }) => id));
   const oldest = more ? tasks.at(-1) : null;
-  for (const one of state.newest) if (!listed.has(one.id) && !(oldest && isNewer(oldest, one) < 0)) state.tasks.delete(one.id);
+  for (const one of known) if (!listed.has(one.id) && !(oldest && isNewer(oldest, one) < 0)) state.tasks.delete(one.id);
   keep(tasks);
 }
 
