@@ -186,6 +186,32 @@ def test_a_preview_is_shown_until_the_image_is_there(browser):
         expect(page.page.locator(".preview")).to_have_count(0)
 
 
+def test_an_image_that_is_there_stays_when_an_older_answer_comes_late(browser):
+    engine = Sketcher()
+    with loopback(engine) as base, page_of(browser, base) as page:
+        page.open()
+        told = []
+
+        def answer_late(route):
+            answer = route.fetch()
+            with page.page.expect_response("**/v1/session"):
+                engine.go.set()
+            page.wait_for_images(1)
+            told.append(answer.json()["stage"])
+            route.fulfill(response=answer)
+
+        # Once the submit has the answer to its own question, the page asks for the session.
+        page.page.route("**/v1/tasks/*", answer_late, times=1)
+        try:
+            with page.page.expect_response(lambda answer: bool(told) and answer.url.endswith("/v1/session")):
+                page.make("A lighthouse")
+        finally:
+            engine.go.set()
+        assert told[0] != "ended"
+        assert page.page.locator(".card.pending").count() == 0
+        assert page.page.locator(".card.ready").count() == 1
+
+
 @pytest.mark.parametrize(
     ("button", "words"),
     [

@@ -1,5 +1,5 @@
 // News of the tasks: by server-sent events, and by asking again where no stream can be held.
-import { change, keep, refresh, refreshSession, state } from "./store.js";
+import { change, hear, refresh, refreshSession, state } from "./store.js";
 import { resend } from "./submits.js";
 
 // Milliseconds between two questions to a server that is away.
@@ -33,7 +33,7 @@ function show() {
   const rows = told;
   told = [];
   const hasEnded = rows.some(({ id, stage }) => stage === "ended" && state.tasks.get(id)?.stage !== "ended");
-  keep(rows);
+  hear(rows);
   if (hasEnded) refreshSession().catch(() => {});
 }
 

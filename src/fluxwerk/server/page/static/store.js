@@ -36,8 +36,13 @@ export function useStore(select) {
   return value;
 }
 
-// Only news of a task that runs has its preview: an answer of another route says nothing about it.
+// Take over an answer.  It may have been on the way for long, so it does not let a task run again that has ended.
 export function keep(rows) {
+  hear(rows.filter(({ id, stage }) => stage === "ended" || state.tasks.get(id)?.stage !== "ended"));
+}
+
+// Take over news, which come in order: of a task that runs, only they have its preview.
+export function hear(rows) {
   for (const row of rows) {
     // News of the end of a task that was deleted here would make a row with nothing but its id.
     if (row.gone && !state.tasks.has(row.id)) continue;
