@@ -135,3 +135,15 @@ def test_a_server_that_goes_while_the_page_loads_is_found_again(browser, tmp_pat
             page.make("A ferry")
             page.wait_for_images(1)
         page.complaints.clear()
+
+
+def test_a_server_that_goes_while_a_key_is_connected_is_found_again(browser):
+    with studio(browser, "--key", "k") as page:
+        page.page.get_by_label("Key").fill("k")
+        page.page.route("**/v1/models", lambda route: route.abort())
+        page.page.get_by_role("button", name="Connect").click()
+        expect(page.page.locator(".banner")).to_be_visible()
+        page.page.unroute("**/v1/models")
+        expect(page.page.locator(".banner")).to_have_count(0)
+        page.make("A ferry")
+        page.wait_for_images(1)

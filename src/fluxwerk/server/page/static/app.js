@@ -24,7 +24,10 @@ state.behind = MODAL.test(location.hash) ? "" : location.hash;
 
 async function start() {
   await refreshSession();
-  if (!state.session.signed_in && state.session.keyless) await signIn();
+  if (!state.session.signed_in && state.session.keyless) {
+    await signIn();
+    await refreshSession();
+  }
   if (state.session.signed_in) await open();
 }
 
@@ -42,10 +45,7 @@ async function begin() {
   }
 }
 
-async function signIn(key = undefined) {
-  await call("POST", "/v1/session", key ? { key } : {});
-  await refreshSession();
-}
+const signIn = (key = undefined) => call("POST", "/v1/session", key ? { key } : {});
 
 async function open() {
   const [{ models }] = await Promise.all([call("GET", "/v1/models"), refresh()]);
@@ -61,8 +61,9 @@ function App() {
   const notice = useStore((s) => s.notice);
   const [broken, setBroken] = useState("");
 
+  const enter = () => begin().catch((error) => setBroken(error.message));
   useEffect(() => {
-    begin().catch((error) => setBroken(error.message));
+    enter();
   }, []);
 
   const [, place, one, other] = route.split("/");
@@ -74,7 +75,7 @@ function App() {
     <main id="main" tabindex="-1" class=${isGallery ? "wide" : "split"}>
       ${broken && html`<p class="empty" role="alert">${broken} Load the page again.</p>`}
       ${session?.signed_in && (isGallery ? html`<${Gallery} />` : html`<h1 class="hidden">Make images</h1><${Composer} /><div class="stage"><${Feed} /></div>`)}
-      ${session && !session.signed_in && !session.keyless && html`<${Key} />`}
+      ${session && !session.signed_in && !session.keyless && html`<${Key} onKnown=${enter} />`}
     </main>
     ${session?.signed_in && place === "image" && html`<${Viewer} id=${one} />`}
     ${session?.signed_in && place === "compare" && html`<${Compare} before=${one} after=${other} />`}
@@ -104,7 +105,8 @@ function Header({ session, isGallery }) {
     </header>`;
 }
 
-function Key() {
+// Only what the server says of the key is said in the form: once the key is known, the page begins as it always does.
+function Key({ onKnown }) {
   const [key, setKey] = useState("");
   const [wrong, setWrong] = useState("");
   const field = useRef(null);
@@ -114,7 +116,8 @@ function Key() {
     try {
       await signIn(key);
       setKey("");
-      await open();
+      setWrong("");
+      onKnown();
     } catch (error) {
       setWrong(error.message);
     }
