@@ -147,3 +147,15 @@ def test_a_server_that_goes_while_a_key_is_connected_is_found_again(browser):
         expect(page.page.locator(".banner")).to_have_count(0)
         page.make("A ferry")
         page.wait_for_images(1)
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_server_that_a_proxy_finds_away_is_found_again(browser, server, status):
+    with page_of(browser, server) as page:
+        page.page.route("**/v1/session", lambda route: route.fulfill(status=status, body="<h1>Away</h1>"))
+        page.open()
+        expect(page.page.locator(".banner")).to_be_visible()
+        page.page.unroute("**/v1/session")
+        expect(page.page.locator(".banner")).to_have_count(0)
+        page.make("A ferry")
+        page.wait_for_images(1)

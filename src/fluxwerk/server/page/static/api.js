@@ -10,6 +10,10 @@ export class ApiError extends Error {
   }
 }
 
+// Whether the server is away: nothing answers, or only a proxy in front of it.  A server that closes says 503 as well.
+const AWAY = [0, 502, 503, 504];
+export const isAway = ({ status }) => AWAY.includes(status);
+
 export async function call(method, path, body = undefined, headers = {}) {
   let answer;
   try {

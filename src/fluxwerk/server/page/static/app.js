@@ -1,6 +1,6 @@
 // The studio: who is there, what is shown, and the frame around it.
 import { html, render, useEffect, useRef, useState } from "./dom.js";
-import { call } from "./api.js";
+import { call, isAway } from "./api.js";
 import { Compare } from "./compare.js";
 import { Composer } from "./composer.js";
 import { restore } from "./draft.js";
@@ -38,7 +38,7 @@ async function begin() {
       await start();
       return;
     } catch (error) {
-      if (error.status !== 0) throw error;
+      if (!isAway(error)) throw error;
       change({ online: false });
       await new Promise((resolve) => setTimeout(resolve, ASK_EVERY));
     }
