@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from fluxwerk.server.errors import ServerError
 from fluxwerk.server.page import operations
 from fluxwerk.server.request import ServerRequest
+from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.dialect import StateFile
 from fluxwerk.server.state.doubts import UpstreamDoubts
+from fluxwerk.server.state.figures import QUEUE
+from fluxwerk.server.state.memory import MemoryStorage
+from fluxwerk.server.state.store import Store
 from fluxwerk.testing.face_to_face import blank
 from support.asking import face, json_of, post
 
@@ -16,6 +23,17 @@ ADD_DOUBT = """
     insert into upstream (task, account, model, pool, intended, cost, ended, doubt)
     values (:task, 'a', 'flux-2-pro', 'standard', 5.0, 3000000, 9.0, 'no answer')
 """
+
+
+class Meanwhile(StateFile):
+    """A state whose tasks another process ends as soon as the queue is counted."""
+
+    def ask(self, sql, **values):
+        rows = super().ask(sql, **values)
+        if sql == QUEUE:
+            with closing(StateFile(self.path)) as other, other.write() as transaction:
+                transaction.run("update task set stage = 'ended', word = 'Error', holds_until = 0")
+        return rows
 
 
 def request(method: str = "GET", body: bytes = b"", host: str = "127.0.0.1:8000", **headers: str) -> ServerRequest:
@@ -42,6 +60,16 @@ def test_the_numbers_say_where_tasks_stand():
     numbers = json_of(operations.show(of.state, request(), HERE))
     assert (numbers["queued"], numbers["running"]) == (1, 2)
     assert [row["held"] for row in numbers["slots"] if row["pool"] == "standard"] == [3]
+
+
+def test_a_task_that_ends_between_two_counts_is_counted_in_both_or_in_neither(tmp_path):
+    of = face(accounts=Accounts(store=Store(Meanwhile(tmp_path / "state.db"), MemoryStorage())))
+    of._stop_working()
+    post(of, {"prompt": "a heron"})
+    numbers = json_of(operations.show(of.state, request(), HERE))
+    assert (numbers["queued"], numbers["running"]) == (1, 0)
+    numbers = json_of(operations.show(of.state, request(), HERE))
+    assert (numbers["queued"], numbers["running"]) == (0, 0)
 
 
 def test_the_newest_spend_comes_first_and_is_bounded():

@@ -42,7 +42,9 @@ def show(state: ServerState, request: ServerRequest, address: str) -> Response:
     check(state, request, address)
     now = state.forget()
     overview, figures = Overview(state.store.database), Figures(state.store.database)
-    queue, slots = figures.queue(), figures.slots_used(now)
+    with state.store.database.read():
+        # Both are of one moment: a task that ended between them would be taken off the slots that it no longer holds.
+        queue, slots = figures.queue(), figures.slots_used(now)
     waits, renders = overview.durations()
     endings, health = overview.endings(now), state.abilities.health()
     body: dict[str, Json] = {
