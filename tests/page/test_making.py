@@ -61,6 +61,20 @@ def doubtful(browser, tmp_path):
             yield page
 
 
+def open_and_answer_again(page, answer_late, told) -> None:
+    """Open the page, and answer its second question for the list so, which it asks when its first stream has ended."""
+
+    def end_soon(route):
+        page.page.route("**/v1/tasks?limit=100", answer_late, times=1)
+        route.continue_(url=f"{route.request.url}?seconds=1")
+
+    page.page.route("**/v1/events", end_soon, times=1)
+    with page.page.expect_response(lambda answer: bool(told) and answer.url.endswith("/v1/tasks?limit=100")) as late:
+        page.open()
+    late.value.finished()
+    page.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 def test_a_first_image_is_made_from_a_prompt(page):
     page.make("A lighthouse on a basalt cliff")
     page.wait_for_images(1)
@@ -253,19 +267,33 @@ def test_an_image_that_arrives_while_the_page_asks_for_the_list_stays(page):
         told.append(answer.json()["tasks"])
         route.fulfill(response=answer)
 
-    def end_soon(route):
-        page.page.route("**/v1/tasks?limit=100", answer_late, times=1)
-        route.continue_(url=f"{route.request.url}?seconds=1")
-
     page.open("/page/icon.svg")
-    # When its first stream ends, the page connects again and asks for the list.
-    page.page.route("**/v1/events", end_soon, times=1)
-    with page.page.expect_response(lambda answer: bool(told) and answer.url.endswith("/v1/tasks?limit=100")) as late:
-        page.open()
-    late.value.finished()
-    page.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    open_and_answer_again(page, answer_late, told)
     assert told == [[]]
     assert page.page.locator(".card.ready").count() == 1
+
+
+def test_an_image_that_is_there_stays_when_an_older_list_comes_late(browser):
+    engine = Sketcher()
+    with loopback(engine) as base, page_of(browser, base) as page:
+        told = []
+
+        def answer_late(route):
+            page.make("A lighthouse")
+            expect(page.page.locator(".card.pending .preview")).to_be_visible()
+            answer = route.fetch()
+            engine.go.set()
+            page.wait_for_images(1)
+            told.extend(task["stage"] for task in answer.json()["tasks"])
+            route.fulfill(response=answer)
+
+        try:
+            open_and_answer_again(page, answer_late, told)
+        finally:
+            engine.go.set()
+        assert told == ["running"]
+        assert page.page.locator(".card.pending").count() == 0
+        assert page.page.locator(".card.ready").count() == 1
 
 
 def test_a_task_that_waits_for_a_slot_shows_its_position(browser):
