@@ -64,10 +64,14 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RenderProgress:
-    """The progress of an image: `share` from 0 to 1, and a small JPEG preview if the engine makes one."""
+    """The progress of an image: `share` from 0 to 1, and a small JPEG preview if the engine makes one.
+
+    Where it `is_fetched`, the image is made elsewhere and on its way: its task needs no slot any more.
+    """
 
     share: float
     preview: bytes | None = field(default=None, repr=False)
+    is_fetched: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -290,6 +290,20 @@ def test_never_more_tasks_are_in_flight_than_the_account_has_slots():
         assert httpx2.get(f"{scene.base}/metrics").text.count('status="429"') == 0
 
 
+def test_an_order_whose_task_has_ended_says_so_before_its_image_is_there():
+    with Scene(FaultRule(on="download", do="cut", first=1)) as scene:
+        told = []
+
+        async def run() -> bytes:
+            engine = scene.engine()
+            async with engine.open():
+                return await engine.paint(ORDER, lambda progress: told.append((progress, engine.errors.total())))
+
+        assert asyncio.run(run())
+        ended = [(progress.share, errors) for progress, errors in told if progress.is_fetched]
+        assert ended == [(1.0, 0)]
+
+
 def test_an_order_that_is_given_up_holds_its_slot_until_the_service_has_ended_it():
     async def run(scene: Scene) -> tuple[list[str], list[str]]:
         engine = scene.engine()

@@ -215,6 +215,39 @@ def test_whatever_happens_slots_and_queue_keep_their_bounds(moves, slots, longes
             assert held == slots or not waiting
 
 
+def test_a_task_whose_image_is_only_fetched_leaves_its_slot_to_the_next_once():
+    shop = Shop(queue=9)
+    names = [shop.submit(slots=1) for _ in range(3)]
+    first = shop.take()
+    assert shop.take() is None
+    assert shop.tasks.vacate(first, shop.now)
+    assert not shop.tasks.vacate(first, shop.now)
+    second = shop.take()
+    assert second.task.id == names[1]
+    shop.finish(first)
+    assert shop.take() is None, "the slot is given on once"
+    shop.finish(second)
+    assert shop.take().task.id == names[2]
+
+
+def test_a_server_does_not_end_while_an_image_is_fetched():
+    shop = Shop()
+    shop.submit()
+    job = shop.take()
+    shop.tasks.vacate(job, shop.now)
+    assert not shop.tasks.is_quiet(shop.now, 0)
+
+
+def test_a_worker_that_lost_a_task_leaves_its_slot_alone():
+    shop = Shop(queue=9)
+    shop.submit(slots=1)
+    shop.submit(slots=1)
+    lost = shop.take()
+    shop.tasks.begin(lost.task.id, "another worker")
+    assert not shop.tasks.vacate(lost, shop.now)
+    assert shop.take() is None
+
+
 def test_an_answer_from_storage_does_not_wait_for_a_slot():
     shop = Shop(queue=1)
     shop.submit(slots=1)

@@ -127,6 +127,9 @@ class UpstreamEngine(FullAbilities):
             try:
                 status = await self._wait(order, task, report, began, until)
                 await self._end(order, UpstreamResult(status.cost, status.seed, status.prompt))
+                report(RenderProgress(1.0, is_fetched=True))
+                # A free slot costs more than a late image.
+                await self._submitter.refilled(_pool_of(order))
                 return await self._download(status, until)
             except TaskFailedError as error:
                 self.errors[type(error).__name__] += 1

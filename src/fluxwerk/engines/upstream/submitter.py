@@ -33,6 +33,8 @@ from fluxwerk.types import Flow, Json, Pool, Request, Task
 ANSWER_SECONDS = 120.0
 # What waits for a slot looks again after so many seconds: another process may have given one back.
 SLOT_LOOK = 0.5
+# What is downloaded lets the next submit go first, for so many seconds at most.
+REFILL_SECONDS = 0.1
 # Seconds for the answer that says whether the service keeps keys.
 PROMISE_SECONDS = 5.0
 
@@ -61,7 +63,16 @@ class UpstreamSubmitter:
 
     def freed(self, pool: str) -> None:
         """Let the next order look for the slot that an ended task gave back."""
-        self._pools[pool].look.set()
+        queue = self._pools[pool]
+        queue.look.set()
+        if queue.waiting:
+            queue.refilled.clear()
+
+    async def refilled(self, pool: str) -> None:
+        """Come back when the submits that slots were given back for have left, or at once if none waits."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REFILL_SECONDS):
+                await self._pools[pool].refilled.wait()
 
     async def submit(self, order: Order, until: float) -> Task:
         """Submit an order and return its task; raises `OrderEndedError`, at the latest after the moment `until`."""
@@ -72,9 +83,13 @@ class UpstreamSubmitter:
         pool = Pool(model.pool, model.slots)
         while True:
             await self._take_slot(order, pool, until)
-            # On the disk before the submit leaves: a power cut must not hide that it may be paid.  All orders that
-            # have just got a slot share one flush.
-            await self._journal.flush()
+            try:
+                # On the disk before the submit leaves: a power cut must not hide that it may be paid.  All orders that
+                # have just got a slot share one flush.
+                await self._journal.flush()
+            finally:
+                # What follows leaves in the next turn of the event loop.
+                asyncio.get_running_loop().call_soon(self._pools[pool.name].note_left)
             steps = flow.submit(
                 model,
                 request,
@@ -163,12 +178,16 @@ class UpstreamSubmitter:
                         raise endings.unreachable(self.trouble or "no slot became free")
                     queue.look.clear()
                     if await self._journal.intend(order.id, pool):
+                        queue.leaving += 1
                         return
+                    queue.note_none()
                     with suppress(TimeoutError):
                         async with asyncio.timeout(SLOT_LOOK):
                             await queue.look.wait()
         finally:
             queue.waiting -= 1
+            if not queue.waiting:
+                queue.note_none()
 
 
 class _PoolQueue:
@@ -179,7 +198,21 @@ class _PoolQueue:
         self.look = asyncio.Event()
         self.waiting = 0
         self.waves = 0
+        # How many submits have a slot and have not left, and that there is none of them for a slot given back.
+        self.leaving = 0
+        self.refilled = asyncio.Event()
+        self.refilled.set()
         self._until = 0.0
+
+    def note_left(self) -> None:
+        """Note that a submit which had its slot is on its way."""
+        self.leaving -= 1
+        self.note_none()
+
+    def note_none(self) -> None:
+        """Note that no order can have a slot now that was given back."""
+        if not self.leaving:
+            self.refilled.set()
 
     def cool(self, asked: float | None) -> None:
         """Let no submit leave for a while: one refusal speaks for all that were under way."""

@@ -233,8 +233,7 @@ class ServerState:
                 self.tasks.requeue(job)
             else:
                 self._decide(job, decided)
-        for listener in tuple(self._listeners):
-            listener.resumed()
+        self._resume_listeners()
 
     def claim(self) -> TaskRecord | None:
         """Take up the next task that waits, with the images that came with it."""
@@ -260,7 +259,11 @@ class ServerState:
 
     def advance(self, job: TaskRecord, progress: RenderProgress) -> bool:
         """Record how far the engine is; says whether the task is still this process's."""
-        return self.tasks.advance(job, progress.share, progress.preview, self.clock())
+        now = self.clock()
+        moved = self.tasks.advance(job, progress.share, progress.preview, now)
+        if moved and progress.is_fetched and self.tasks.vacate(job, now):
+            self._resume_listeners()
+        return moved
 
     def finish(self, job: TaskRecord, image: bytes) -> bool:
         """Keep the image that an engine made for a task; says whether the task was still this worker's.
@@ -378,8 +381,11 @@ class ServerState:
     def _sweep(self, now: float) -> None:
         self.tasks.forget(now)
         if self.tasks.sweep(self._pools, now):
-            for listener in tuple(self._listeners):
-                listener.resumed()
+            self._resume_listeners()
+
+    def _resume_listeners(self) -> None:
+        for listener in tuple(self._listeners):
+            listener.resumed()
 
     def _asked_for(self, job: TaskRecord) -> Ending | None:
         return endings.asked_for(job.order.prompt) if self._magic else None

@@ -76,6 +76,10 @@ ADVANCE = """
     update task set progress = :progress, preview = :preview, began = coalesce(began, :now)
     where id = :id and fence = :fence and stage = 'running'
 """
+# The image of a task is made, and another one may have its slot while it is fetched.
+VACATE = """
+    update task set holds_until = :now where id = :id and fence = :fence and stage = 'running' and holds_until > :now
+"""
 FINISH = """
     update task set stage = 'ended', word = 'Ready', settled = cost, ready_at = :at, holds_until = :at,
         forget_at = :at + coalesce(keep, :keep), image = :image, image_bytes = :image_bytes, preview = null,
@@ -103,7 +107,7 @@ COUNT = """
     from task where forget_at > :now group by 1
 """
 BUSY = """
-    select 1 as busy from task where (holds_until > :now or stage = 'waiting') and forget_at > :now
+    select 1 as busy from task where (holds_until > :now or stage in ('waiting', 'running')) and forget_at > :now
     union all
     select 1 from task where word = 'Ready' and delivered = 0 and ready_at > :since and ready_at <= :now
     limit 1

@@ -44,6 +44,7 @@ from fluxwerk.server.state.statements import (
     STICK,
     TAKE_WEBHOOK,
     TAKE_WEBHOOKS,
+    VACATE,
     WEBHOOK_DUE,
 )
 from fluxwerk.server.state.store import Store
@@ -115,6 +116,13 @@ class Tasks:
         if moved and job.began is None:
             job.began = now
         return moved
+
+    def vacate(self, job: TaskRecord, now: float) -> bool:
+        """Let a task hold its slot no longer, though it has not ended; says whether another one has the slot now."""
+        with self._database.write() as transaction:
+            if not transaction.run(VACATE, id=job.task.id, fence=job.fence, now=now):
+                return False
+            return self._queue(transaction, job.account, job.model.pool, now) > 0
 
     def finish(self, job: TaskRecord, image: str, size: int, now: float, ready_at: float) -> bool:
         """Say where the image of a task is; it is shown from `ready_at` on.
