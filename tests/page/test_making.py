@@ -273,6 +273,26 @@ def test_an_image_that_arrives_while_the_page_asks_for_the_list_stays(page):
     assert page.page.locator(".card.ready").count() == 1
 
 
+def test_an_image_that_is_deleted_stays_away_when_an_older_list_comes_late(page):
+    page.open()
+    page.make("A ferry")
+    page.wait_for_images(1)
+    told = []
+
+    def answer_late(route):
+        answer = route.fetch()
+        page.page.locator(".card.ready .open").click()
+        page.page.get_by_role("button", name="Delete", exact=True).click()
+        page.page.get_by_role("button", name="Delete it for good").click()
+        expect(page.page.locator(".card")).to_have_count(0)
+        told.append(len(answer.json()["tasks"]))
+        route.fulfill(response=answer)
+
+    open_and_answer_again(page, answer_late, told)
+    assert told == [1]
+    assert page.page.locator(".card").count() == 0
+
+
 def test_an_image_that_is_there_stays_when_an_older_list_comes_late(browser):
     engine = Sketcher()
     with loopback(engine) as base, page_of(browser, base) as page:

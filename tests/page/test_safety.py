@@ -119,6 +119,23 @@ def test_a_server_that_goes_and_comes_back_loses_nothing_and_bills_once(browser,
         page.complaints.clear()
 
 
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_a_submit_whose_answer_a_proxy_lost_is_sent_again_and_billed_once(page, status):
+    lost = []
+
+    def lose(route):
+        lost.append(route.fetch())
+        route.fulfill(status=status, body="<h1>bad gateway</h1>")
+
+    page.page.route("**/v1/flux-2-*", lose, times=1)
+    page.make("A canal")
+    page.wait_for_images(1)
+    expect(page.page.locator("[data-sending]")).to_have_count(0)
+    assert len(lost) == 1
+    assert len(page.page.request.get(f"{page.base}/v1/tasks").json()["tasks"]) == 1
+    page.complaints.clear()
+
+
 def test_a_server_that_goes_while_the_page_loads_is_found_again(browser, tmp_path):
     with process("--state", tmp_path / "state") as (base, running), page_of(browser, base) as page:
 

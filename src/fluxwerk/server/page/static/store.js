@@ -45,14 +45,18 @@ export function keep(rows) {
 export function hear(rows) {
   for (const row of rows) {
     // News of the end of a task that was deleted here would make a row with nothing but its id.
-    if (row.gone && !state.tasks.has(row.id)) continue;
+    if (dropped.has(row.id) || (row.gone && !state.tasks.has(row.id))) continue;
     const preview = row.stage === "ended" ? null : (row.preview ?? state.tasks.get(row.id)?.preview);
     state.tasks.set(row.id, { ...state.tasks.get(row.id), ...row, preview });
   }
   sort();
 }
 
+// What was deleted here; an answer that was read before, and comes late, does not bring it back.
+const dropped = new Set();
+
 export function drop(id) {
+  dropped.add(id);
   state.tasks.delete(id);
   sort();
 }

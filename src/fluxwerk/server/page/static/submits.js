@@ -7,6 +7,11 @@ import * as kept from "./kept.js";
 
 // The server forgets a key with its task; after this time a submit without an answer is shown, and not repeated.
 const REPEATED_FOR = 10 * 60 * 1000;
+// Nobody knows whether these were taken, as after no answer at all: a proxy in front of the server says so, or the server
+// itself.  A repetition with the same key settles it.
+const UNSETTLED = [500, 502, 504];
+const BUSY = [409, 429, 503];
+const AGAIN_AFTER = 2;
 const busy = new Set();
 
 export async function submit(request, count, references) {
@@ -47,12 +52,17 @@ async function send(entry) {
   }
 }
 
+const isOld = (entry) => Date.now() - entry.at > REPEATED_FOR;
+
 async function failed(entry, error) {
   if (error.status === 0) {
     update(entry, { state: "unanswered", message: "" });
-  } else if (error.status === 429 || error.status === 503 || error.status === 409) {
+  } else if (UNSETTLED.includes(error.status) && isOld(entry)) {
+    update(entry, { state: "doubt", message: "" });
+  } else if (UNSETTLED.includes(error.status) || BUSY.includes(error.status)) {
     update(entry, { state: "waiting", message: error.message });
-    setTimeout(() => state.sending.some(({ key }) => key === entry.key) && send(entry), (error.retryAfter ?? 1) * 1000);
+    const pause = error.retryAfter ?? (UNSETTLED.includes(error.status) ? AGAIN_AFTER : 1);
+    setTimeout(() => state.sending.some(({ key }) => key === entry.key) && send(entry), pause * 1000);
   } else {
     update(entry, { state: "refused", status: error.status, message: error.message });
     await kept.remove("sending", entry.key);
@@ -65,7 +75,7 @@ export async function resend() {
   for (const entry of await kept.all("sending")) {
     const known = state.sending.find(({ key }) => key === entry.key);
     if (!known) change({ sending: [...state.sending, entry] });
-    if (Date.now() - entry.at > REPEATED_FOR) update(entry, { state: "doubt", message: "" });
+    if (isOld(entry)) update(entry, { state: "doubt", message: "" });
     else if (known?.state !== "waiting") send(known ?? entry);
   }
 }
