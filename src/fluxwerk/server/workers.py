@@ -240,7 +240,7 @@ class BackgroundWorkers:
                 return await _finished((run or self._driver.call)(act))
             except StorageError as error:
                 # An image that is made stays in memory until the storage takes it.
-                self._state.note_storage(error)
+                self._state.condition.note(error)
                 await asyncio.sleep(RETRY_ROWS)
 
     async def _tried(self, act: Callable[[], T], again: asyncio.Event) -> T | None:
@@ -248,7 +248,7 @@ class BackgroundWorkers:
         try:
             return await self._driver.call(act)
         except StorageError as error:
-            self._state.note_storage(error)
+            self._state.condition.note(error)
             self._loop.call_later(RETRY_ROWS, again.set)
             return None
 

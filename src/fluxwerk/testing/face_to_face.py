@@ -91,7 +91,7 @@ class InlineWorkers:
         try:
             self._state.finish(job, image)
         except StorageError as error:
-            self._state.note_storage(error)
+            self._state.condition.note(error)
             self._post.later(self._state.clock() + RETRY_SECONDS, lambda: self._finish(job, image))
 
     def cancelled(self, job: TaskRecord) -> None:

@@ -276,7 +276,7 @@ def test_a_task_that_cannot_be_written_is_neither_charged_nor_there(tmp_path):
         of.state.store.database._connection.execute("drop table webhook")
         refused = post(of, {"prompt": "x", "input_image": text(png(64, 64)), **HOOK})
         assert (refused.status, json_of(refused)["error"]) == (503, "storage_unavailable")
-        assert "no such table" in of.state.storage_error
+        assert "no such table" in of.state.condition.error
         assert of.state.store.database.ask("select id from task") == []
         assert json_of(ask(of, "GET", "/v1/credits")) == {"credits": 1_000_000}
     assert not list((tmp_path / "inputs").iterdir())
@@ -419,7 +419,7 @@ def test_an_image_that_no_disk_takes_waits_in_memory_until_one_does(prompt):
     of._post.deliver(of.clock.now() + 10)
     if prompt == "a fox":
         assert poll(of, submitted)["status"] == "Pending"
-        assert "no space left" in of.state.storage_error
+        assert "no space left" in of.state.condition.error
         storage.full = False
         of._post.deliver(of.clock.now() + 2)
         assert poll(of, submitted)["status"] == "Ready"

@@ -15,7 +15,7 @@ UNAVAILABLE = 503
 def health(state: ServerState, _: ServerRequest) -> Response:
     """Say how the engine is; 503 tells a load balancer to send nothing here."""
     now = state.abilities.health()
-    kept = state.check_storage()
+    kept = state.condition.check()
     word = "closing" if state.is_closing else now.word if kept else "storage_unavailable"
     body = {"status": word, "engine": state.engine, **now.details}
     serving = now.serving and not state.is_closing and kept
@@ -32,7 +32,7 @@ def ready(state: ServerState, _: ServerRequest) -> Response:
     checks = {
         "accepting": "closing" if state.is_closing else "ok",
         "database": _database(state),
-        "storage": "ok" if state.check_storage() else "unavailable",
+        "storage": "ok" if state.condition.check() else "unavailable",
         "workers": _workers(state),
     }
     good = all(found == "ok" for found in checks.values())

@@ -50,7 +50,7 @@ def show(state: ServerState, request: ServerRequest, address: str) -> Response:
     body: dict[str, Json] = {
         "at": now,
         "engine": {"name": state.engine, "state": health.word, "serving": health.serving, **health.details},
-        "storage": state.storage_error,
+        "storage": state.condition.error,
         "queued": sum(queue.values()),
         # A task holds its slot until it is shown as ended; one that waits for a slot has none yet.
         "running": sum(slots.values()) - sum(number for (_, stage), number in queue.items() if stage == "queued"),

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from decimal import Decimal
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from fluxwerk import catalog, imagefile
 from fluxwerk.catalog.rows import Model
@@ -23,15 +23,16 @@ from fluxwerk.server.faults import endings
 from fluxwerk.server.faults.endings import Ending
 from fluxwerk.server.faults.rules import FaultRule, Faults, Occasion, scripted
 from fluxwerk.server.request import ServerRequest
-from fluxwerk.server.state import inputs, keys, links, sessions, webhooks
+from fluxwerk.server.state import keys, links, sessions, webhooks
 from fluxwerk.server.state.account import Account
 from fluxwerk.server.state.accounts import Accounts, is_well_formed
 from fluxwerk.server.state.cache import Answers
+from fluxwerk.server.state.condition import StorageCondition
+from fluxwerk.server.state.files import TaskFiles
 from fluxwerk.server.state.fleet import FleetStore
 from fluxwerk.server.state.metrics import Metrics
 from fluxwerk.server.state.queue import Slots
 from fluxwerk.server.state.task import TaskRecord
-from fluxwerk.server.state.tasks import image_file
 from fluxwerk.server.state.webhooks import WebhookPolicy
 from fluxwerk.types import Flow, Json
 
@@ -39,21 +40,12 @@ Pace = Callable[[Order], float]
 # Bytes of UTF-8; the longest prompt that a model reads is far shorter.
 LONGEST_PROMPT = 32 * 1024
 RETRY_STORAGE = 30
-# Seconds between two lines of the log about the same disk.
-LOG_EVERY = 60.0
 # Seconds between two looks for tasks that were kept long enough.
 SWEEP_EVERY = 1.0
 # No refusal, since the task may be there after all: a client that cares looks at its list.
 UNKNOWN = "The state failed while this was written down; what was asked for may or may not have been done."
 
 log = logging.getLogger("fluxwerk.server")
-
-
-class ImageFile(NamedTuple):
-    """An image in the storage, with its bytes."""
-
-    name: str
-    size: int
 
 
 class TaskListener(Protocol):
@@ -140,9 +132,8 @@ class ServerState:
         self._pools = sorted({model.pool for model in self.models.values()})
         self._magic = magic
         self._closing = False
-        # Why the last write failed, and when the log said so; `None` while the storage takes what it is given.
-        self.storage_error: str | None = None
-        self._storage_logged: float | None = None
+        self._files = TaskFiles(self.tasks, self.store, self._answers, clock, pace)
+        self.condition = StorageCondition(clock, self.store.probe)
         self._listeners: list[TaskListener] = []
         self._swept = float("-inf")
 
@@ -208,13 +199,13 @@ class ServerState:
         try:
             slots = self._book(job, account, decided, answer)
         except UnknownCommitError as error:
-            self.note_storage(error)
+            self.condition.note(error)
             raise ServerError("internal", UNKNOWN) from None
         except StorageError as error:
-            self.note_storage(error)
+            self.condition.note(error)
             text = "The server cannot keep tasks now, because its disk cannot be written. Nothing was charged."
             raise ServerError("storage", text, retry_after=RETRY_STORAGE) from None
-        self.storage_error = None
+        self.condition.error = None
         self.metrics.accepted[job.model.name] += 1
         if has_ending:
             self._ended(job)
@@ -271,9 +262,9 @@ class ServerState:
         Raises `StorageError` if the storage takes nothing; the image can be handed in again.
         """
         now = self.clock()
-        if not self._write_image(job, image):
+        if not self._files.finish(job, image):
             return False
-        self.storage_error = None
+        self.condition.error = None
         self.metrics.observe("render", job.model.name, now - (job.accepted if job.began is None else job.began))
         self._ended(job)
         return True
@@ -296,7 +287,7 @@ class ServerState:
         if not self.tasks.end(job, ending, now, now, fence):
             return False
         self._ended(job)
-        inputs.drop(self.store.files, job)
+        self._files.drop_inputs(job)
         return True
 
     def note_delivered(self, job: TaskRecord) -> None:
@@ -307,7 +298,7 @@ class ServerState:
             if self.tasks.note_delivered(job):
                 self.metrics.observe("deliver", job.model.name, now - (job.ready_at or now))
 
-        self._kept(write)
+        self.condition.tries(write)
 
     def result(self, job: TaskRecord, origin: str, now: float, life: float | None = None) -> Json:
         """Write what was made, with a link signed at this moment that lives for `life` seconds."""
@@ -341,7 +332,7 @@ class ServerState:
         body = webhooks.write_body(job, made, job.ready_at or now)
 
         def saved() -> None:
-            self._kept(lambda: self.tasks.note_webhook(job, webhook, self.process))
+            self.condition.tries(lambda: self.tasks.note_webhook(job, webhook, self.process))
             if webhook.state != "pending":
                 self.metrics.webhooks[webhook.state] += 1
 
@@ -350,13 +341,9 @@ class ServerState:
 
         return webhooks.deliver(webhook, body, self.policy, self.clock, saved=saved, meet=meet)
 
-    def check_storage(self) -> bool:
-        """Whether tasks can be kept; after a failed write the storage is tried again."""
-        return self.storage_error is None or self._kept(self.store.probe)
-
     def unavailable(self, error: StorageError) -> ServerError:
         """Note that the state could not be asked, and return the answer for it."""
-        self.note_storage(error)
+        self.condition.note(error)
         return ServerError("storage", "The server's state cannot be read now.", retry_after=RETRY_STORAGE)
 
     async def flush(self) -> None:
@@ -364,18 +351,18 @@ class ServerState:
         try:
             await self.store.flushed()
         except StorageError as error:
-            self.note_storage(error)
+            self.condition.note(error)
             raise ServerError("internal", UNKNOWN) from None
 
     def forget(self) -> float:
         """Drop the tasks whose images were kept long enough, once a second, and return the moment."""
-        now, before = self.clock(), self.storage_error
+        now, before = self.clock(), self.condition.error
         if now - self._swept < SWEEP_EVERY:
             return now
         self._swept = now
         # Nothing may have been written, so success proves nothing about the storage.
-        if self._kept(lambda: self._sweep(now)):
-            self.storage_error = before
+        if self.condition.tries(lambda: self._sweep(now)):
+            self.condition.error = before
         return now
 
     def _sweep(self, now: float) -> None:
@@ -399,78 +386,35 @@ class ServerState:
 
     def _complete(self, job: TaskRecord) -> bool:
         """Give a task the images that came with it; without one of them it ends, since its image would differ."""
-        if inputs.take(self.store.files, job):
+        if self._files.take_inputs(job):
             return True
         self.conclude(job, endings.INPUTS_LOST, job.fence)
         return False
 
-    def _write_image(self, job: TaskRecord, image: bytes) -> bool:
-        """Write the image under a name of this worker's own, then the move; a late image goes again."""
-        written = self._put_image(job, image)
-        if not self._show_image(job, written):
-            self.store.files.remove(written.name)
-            return False
-        if not job.cached:
-            self._answers.note(job.order)
-        self._tidy(job)
-        return True
-
     def _book(self, job: TaskRecord, account: Account, decided: Ending | None, answer: bytes | None) -> Slots | None:
         # Files first, so that no row lacks one and no lock waits for a store; they go again if the row is refused.
-        inputs.keep(self.store.files, job)
+        self._files.keep_inputs(job)
         image = None
         try:
             if answer is not None and decided is None:
-                image = self._put_image(job, answer)
+                image = self._files.put_image(job, answer)
             with self.store.database.write():
                 slots = self.tasks.accept(job, account)
                 if decided is not None and decided.word:
                     self._decide(job, decided)
                 elif image:
-                    self._show_image(job, image)
+                    self._files.show(job, image)
         except UnknownCommitError:
             # The row may be there, and its worker needs them.
             raise
         except BaseException:
-            inputs.drop(self.store.files, job)
+            self._files.drop_inputs(job)
             if image:
-                self.store.files.remove(image.name)
+                self._files.remove(image)
             raise
         if image:
-            self._tidy(job)
+            self._files.tidy(job)
         return slots
-
-    def _put_image(self, job: TaskRecord, image: bytes) -> ImageFile:
-        name = image_file(job)
-        self.store.files.put(name, image, overwrite=True)
-        return ImageFile(name, len(image))
-
-    def _show_image(self, job: TaskRecord, image: ImageFile) -> bool:
-        now = self.clock()
-        return self.tasks.finish(job, image.name, image.size, now, max(now, job.accepted + self.pace(job.order)))
-
-    def _tidy(self, job: TaskRecord) -> None:
-        """Remove what is needed no longer, now that a task has its image."""
-        self.tasks.make_room(self.clock())
-        inputs.drop(self.store.files, job)
-
-    def _kept(self, write: Callable[[], object]) -> bool:
-        """Write to the storage; says whether it took it."""
-        try:
-            write()
-        except StorageError as error:
-            self.note_storage(error)
-            return False
-        self.storage_error = None
-        return True
-
-    def note_storage(self, error: StorageError) -> None:
-        """Keep a failure of the storage for `/healthz`, and log it once a minute."""
-        self.storage_error = str(error)
-        now = self.clock()
-        if self._storage_logged is None or now - self._storage_logged >= LOG_EVERY:
-            self._storage_logged = now
-            log.warning("%s See that it runs and has space; until it can be written, submits get a 503.", error)
 
     def _ended(self, job: TaskRecord) -> None:
         self.metrics.ended[job.word] += 1

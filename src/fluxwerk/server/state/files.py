@@ -1,0 +1,84 @@
+"""The files of a task: the images that came with it, and the one that is made for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from fluxwerk.engines import Order
+from fluxwerk.server.state import inputs
+from fluxwerk.server.state.cache import Answers
+from fluxwerk.server.state.store import Store
+from fluxwerk.server.state.task import TaskRecord
+from fluxwerk.server.state.tasks import Tasks, image_file
+
+
+class ImageFile(NamedTuple):
+    """An image in the storage, with its bytes."""
+
+    name: str
+    size: int
+
+
+class TaskFiles:
+    """Writes files before the rows that name them, so that no row lacks one and no lock waits for a store.
+
+    A task is shown once `pace` has passed since it was accepted; `answers` are told what was made for which request.
+    """
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        store: Store,
+        answers: Answers,
+        clock: Callable[[], float],
+        pace: Callable[[Order], float],
+    ) -> None:
+        self._tasks = tasks
+        self._files = store.files
+        self._answers = answers
+        self._clock = clock
+        self._pace = pace
+
+    def keep_inputs(self, job: TaskRecord) -> None:
+        """Store the images that came with a task."""
+        inputs.keep(self._files, job)
+
+    def take_inputs(self, job: TaskRecord) -> bool:
+        """Give a task its images back; says whether all of them are there."""
+        return inputs.take(self._files, job)
+
+    def drop_inputs(self, job: TaskRecord) -> None:
+        """Remove the images that came with a task."""
+        inputs.drop(self._files, job)
+
+    def finish(self, job: TaskRecord, image: bytes) -> bool:
+        """Write the image under a name of this worker's own, then the move; a late image goes again."""
+        written = self.put_image(job, image)
+        if not self.show(job, written):
+            self.remove(written)
+            return False
+        if not job.cached:
+            self._answers.note(job.order)
+        self.tidy(job)
+        return True
+
+    def put_image(self, job: TaskRecord, image: bytes) -> ImageFile:
+        """Write the image of a task that this process has, and name it."""
+        name = image_file(job)
+        self._files.put(name, image, overwrite=True)
+        return ImageFile(name, len(image))
+
+    def show(self, job: TaskRecord, image: ImageFile) -> bool:
+        """End the task with its image; says whether the task was still this process's."""
+        now = self._clock()
+        return self._tasks.finish(job, image.name, image.size, now, max(now, job.accepted + self._pace(job.order)))
+
+    def remove(self, image: ImageFile) -> None:
+        """Remove an image of no task."""
+        self._files.remove(image.name)
+
+    def tidy(self, job: TaskRecord) -> None:
+        """Remove what is needed no longer, now that a task has its image."""
+        self._tasks.make_room(self._clock())
+        self.drop_inputs(job)
