@@ -25,6 +25,7 @@ from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state import links
 from fluxwerk.server.state.account import Account
 from fluxwerk.server.state.accounts import is_well_formed
+from fluxwerk.server.state.queue import Slots
 from fluxwerk.server.state.state import ServerState, occasion
 from fluxwerk.types import Flow, HttpRequest, Json, Response
 
@@ -144,12 +145,16 @@ class Router:
         accounts, now = self.state.accounts, self.state.clock()
         if limits.LIMIT in response.headers or not is_well_formed(asked.key):
             return response
-        account = account or accounts.account(asked.key, now)
-        if account is None:
-            return response
-        requestlog.note(key=account.shown)
         model = self.state.models.get(asked.path, POOL)
-        slots = self.state.tasks.slots(account.id, model.pool, now)
+        if account is not None:
+            # What was found before the request was answered is old by now.
+            slots = self.state.tasks.slots(account.id, model.pool, now)
+        else:
+            account = accounts.account(asked.key, now, model.pool)
+            if account is None:
+                return response
+            slots = Slots(account.standing.busy, account.standing.free)
+        requestlog.note(key=account.shown)
         return replace(response, headers={**response.headers, **limits.write(self.state, account, model, slots)})
 
     def _occasion(self, asked: ServerRequest) -> Occasion | None:

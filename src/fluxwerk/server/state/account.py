@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from fluxwerk.catalog.rows import Model
 from fluxwerk.server.state.application import Application, Period
+from fluxwerk.server.state.rows import NEVER
 
 NOTHING = Decimal(0)
 # How far a task moves an account of priority 1; shares of most priorities are whole numbers then.
@@ -17,14 +18,15 @@ WHOLE_TURN = 60
 class Standing(NamedTuple):
     """How an account stood in one pool when it was read.
 
-    `busy` of its tasks hold slots, `waiting` of them wait for one, and its submits have used up its rate until
-    `reached`.
+    `busy` of its tasks hold slots, of which the first is `free` at a moment, `waiting` of them wait for one, and its
+    submits have used up its rate until `reached`.
     """
 
     pool: str
     busy: int = 0
     waiting: int = 0
     reached: float = 0.0
+    free: float = NEVER
 
 
 # Of an account that was read without a pool.

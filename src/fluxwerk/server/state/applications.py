@@ -18,7 +18,7 @@ from fluxwerk.ledger.database import Row, Transaction
 from fluxwerk.server.state.account import Standing
 from fluxwerk.server.state.application import Application, NewKey, check_name
 from fluxwerk.server.state.dialect import StateDatabase
-from fluxwerk.server.state.rows import MILLION, credits_of, millionths
+from fluxwerk.server.state.rows import MILLION, NEVER, credits_of, millionths
 
 IDENTITY_BYTES = 12
 
@@ -127,13 +127,14 @@ class Applications:
         """Find out in one question whom the key with this SHA-256 belongs to, and how that stands in a pool."""
         (row,) = self._database.ask(HOLDER, digest=digest, now=now, pool=pool)
         application = None if row["account"] is None else _read(row)
-        standing = Standing(pool, row["busy"], row["waiting"], row["reached"])
-        return KeyHolder(application, credits_of(row["spent"]) or Decimal(0), bool(row["known_only"]), standing)
+        return KeyHolder(
+            application, credits_of(row["spent"]) or Decimal(0), bool(row["known_only"]), _standing(row, pool)
+        )
 
     def standing(self, account: str, now: float, pool: str) -> Standing:
         """Say how an account stands in a pool."""
         (row,) = self._database.ask(STANDING, account=account, now=now, pool=pool)
-        return Standing(pool, row["busy"], row["waiting"], row["reached"])
+        return _standing(row, pool)
 
     def exist(self) -> bool:
         """Whether there is an application, revoked ones too: from then on a key has to be known."""
@@ -196,6 +197,10 @@ def _columns(application: Application) -> dict[str, Any]:
     }
 
 
+def _standing(row: Row, pool: str) -> Standing:
+    return Standing(pool, row["busy"], row["waiting"], row["reached"], row["free"] or NEVER)
+
+
 def _read(row: Mapping[str, Any]) -> Application:
     return Application(
         row["name"],
@@ -233,7 +238,10 @@ STANDING_COLUMNS = """
     coalesce(account.reached, 0) as reached, (
         select count(*) from task
         where task.account = asked.id and pool = :pool and holds_until > :now and forget_at > :now
-    ) as busy
+    ) as busy, (
+        select min(holds_until) from task
+        where task.account = asked.id and pool = :pool and holds_until > :now and forget_at > :now
+    ) as free
 """
 STANDING = f"""
     select {STANDING_COLUMNS}
