@@ -78,6 +78,23 @@ def test_a_hundred_submits_at_once_take_exactly_the_slots(store: FleetStore) -> 
     assert accounts.tasks.slots(accounts.account("key").id, "flux-kontext-max", 0.0).busy == 6
 
 
+def test_a_slot_is_given_on_while_the_next_task_is_being_cancelled(store: FleetStore) -> None:
+    accounts = Accounts(store=store, queue=9)
+    for number in range(8):
+        accept(accounts, str(number), "flux-kontext-max")
+    held = accounts.tasks.begin("0", "worker")
+
+    def give_on() -> bool:
+        return accounts.tasks.vacate(held, 1.0)
+
+    with ThreadPoolExecutor(1) as other, store.database.write() as transaction:
+        # As `end` does before it locks the account.
+        transaction.run("update task set fence = fence + 1 where id = '6'")
+        assert other.submit(give_on).result(5)
+    assert accounts.tasks.find("7", 1.0).stage == "queued"
+    assert accounts.tasks.find("6", 1.0).stage == "waiting"
+
+
 def test_a_task_comes_back_from_its_row_as_it_was(store: FleetStore) -> None:
     accounts = Accounts(store=store)
     one = accept(accounts, "1")

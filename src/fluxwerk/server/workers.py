@@ -227,7 +227,11 @@ class BackgroundWorkers:
         """Record progress at once where that takes microseconds, and at a bounded rate elsewhere."""
 
         def write(progress: RenderProgress) -> None:
-            self._state.advance(job, progress)
+            try:
+                self._state.advance(job, progress)
+            except StorageError as error:
+                # Progress is worth no repetition, and no reason to end a task: its end is written until it is.
+                self._state.condition.note(error)
 
         return ProgressWriter(write).report if self._state.store.database.blocks else write
 
@@ -298,9 +302,7 @@ class ProgressWriter:
     async def _run(self) -> None:
         while self._newest is not None:
             newest, self._newest = self._newest, None
-            # Progress is worth no repetition: the next one comes soon.
-            with suppress(StorageError):
-                await asyncio.to_thread(self._write, newest)
+            await asyncio.to_thread(self._write, newest)
             await asyncio.sleep(PROGRESS_PAUSE)
         self._writing = None
 

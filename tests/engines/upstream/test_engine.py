@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from typing import Self
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -290,18 +291,41 @@ def test_never_more_tasks_are_in_flight_than_the_account_has_slots():
         assert httpx2.get(f"{scene.base}/metrics").text.count('status="429"') == 0
 
 
-def test_an_order_whose_task_has_ended_says_so_before_its_image_is_there():
-    with Scene(FaultRule(on="download", do="cut", first=1)) as scene:
-        told = []
+class NotingClient(AsyncClient):
+    """A client that notes what it sends: submits, polls and downloads."""
+
+    def __init__(self, *given, **named) -> None:
+        super().__init__(*given, **named)
+        self.sent: list[str] = []
+
+    async def send(self, request, budget=None):
+        path = urlsplit(request.url).path
+        self.sent.append(request.method if request.method == "POST" else path.split("/")[1])
+        return await super().send(request, budget)
+
+
+def test_an_order_whose_task_has_ended_says_so_before_it_downloads():
+    with Scene() as scene:
+        client, told = NotingClient(KEY, base_url=scene.base), []
 
         async def run() -> bytes:
-            engine = scene.engine()
+            engine = UpstreamEngine(client, scene.journal)
             async with engine.open():
-                return await engine.paint(ORDER, lambda progress: told.append((progress, engine.errors.total())))
+                return await engine.paint(ORDER, lambda progress: told.append((progress, "results" in client.sent)))
 
         assert asyncio.run(run())
-        ended = [(progress.share, errors) for progress, errors in told if progress.is_fetched]
-        assert ended == [(1.0, 0)]
+        assert [(progress.share, begun) for progress, begun in told if progress.is_fetched] == [(1.0, False)]
+
+
+def test_a_submit_that_waits_for_a_slot_leaves_before_the_download_of_what_had_it():
+    with Scene(slow=0.2) as scene:
+        client = NotingClient(KEY, base_url=scene.base)
+        images = scene.paint(*orders(25), engine=UpstreamEngine(client, scene.journal))
+
+        assert all(isinstance(image, bytes) for image in images)
+        last_submit = max(number for number, what in enumerate(client.sent) if what == "POST")
+        assert client.sent.count("POST") == 25
+        assert client.sent.index("results") > last_submit
 
 
 def test_an_order_that_is_given_up_holds_its_slot_until_the_service_has_ended_it():

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fluxwerk.errors import StorageError
 from fluxwerk.ledger.database import Transaction, UnknownCommitError
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.server.state.dialect import StateFile
@@ -83,6 +84,26 @@ def test_a_task_whose_commit_was_not_confirmed_keeps_its_inputs():
     of.clock.sleep(1)
     (task,) = of.state.tasks.all(of.clock.now())
     assert task.word == "Ready"
+
+
+class KeepingStorage(MemoryStorage):
+    """A storage that removes nothing while it is `stuck`."""
+
+    stuck = False
+
+    def remove(self, name: str) -> None:
+        if self.stuck:
+            raise StorageError("DELETE is refused")
+        super().remove(name)
+
+
+def test_a_task_is_accepted_though_its_inputs_cannot_be_removed(caplog):
+    files = KeepingStorage()
+    of = over(StateFile(), files, caches=True)
+    poll(of, post(of, EDIT))
+    files.stuck = True
+    assert poll(of, post(of, EDIT))["result"]["cached"]
+    assert "DELETE is refused" in caplog.text
 
 
 def test_no_lock_waits_for_the_storage():

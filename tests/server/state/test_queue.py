@@ -230,6 +230,24 @@ def test_a_task_whose_image_is_only_fetched_leaves_its_slot_to_the_next_once():
     assert shop.take().task.id == names[2]
 
 
+def test_a_task_that_gave_its_slot_away_does_not_hold_it_again_until_it_is_shown():
+    shop = Shop(queue=9)
+    shop.submit(slots=1)
+    shop.submit(slots=1)
+    first = shop.take()
+    shop.tasks.vacate(first, shop.now)
+    assert shop.tasks.finish(first, "first.png", 7, shop.now, shop.now + 30)
+    assert shop.tasks.slots("a", "standard", shop.now).busy == 1
+
+
+def test_a_server_does_not_end_before_what_is_queued_again():
+    shop = Shop()
+    shop.submit()
+    shop.tasks.vacate(shop.take(), shop.now)
+    shop.tasks.resume()
+    assert not shop.tasks.is_quiet(shop.now, 0)
+
+
 def test_a_server_does_not_end_while_an_image_is_fetched():
     shop = Shop()
     shop.submit()

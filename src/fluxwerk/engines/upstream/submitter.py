@@ -34,7 +34,7 @@ ANSWER_SECONDS = 120.0
 # What waits for a slot looks again after so many seconds: another process may have given one back.
 SLOT_LOOK = 0.5
 # What is downloaded lets the next submit go first, for so many seconds at most.
-REFILL_SECONDS = 0.1
+REFILL_SECONDS = 1.0
 # Seconds for the answer that says whether the service keeps keys.
 PROMISE_SECONDS = 5.0
 
@@ -173,7 +173,10 @@ class UpstreamSubmitter:
         try:
             async with queue.turn:
                 while True:
-                    await asyncio.sleep(min(queue.pause(), max(0.0, until - WALL.now())))
+                    pause = min(queue.pause(), max(0.0, until - WALL.now()))
+                    if pause:
+                        queue.note_none()
+                    await asyncio.sleep(pause)
                     if WALL.now() >= until:
                         raise endings.unreachable(self.trouble or "no slot became free")
                     queue.look.clear()

@@ -52,8 +52,7 @@ def show(state: ServerState, request: ServerRequest, address: str) -> Response:
         "engine": {"name": state.engine, "state": health.word, "serving": health.serving, **health.details},
         "storage": state.condition.error,
         "queued": sum(queue.values()),
-        # A task holds its slot until it is shown as ended; one that waits for a slot has none yet.
-        "running": sum(slots.values()) - sum(number for (_, stage), number in queue.items() if stage == "queued"),
+        "running": _running(queue, slots),
         "slots": _slots(slots),
         "render_seconds": _written(renders),
         "wait_seconds": _written(waits),
@@ -68,6 +67,14 @@ def show(state: ServerState, request: ServerRequest, address: str) -> Response:
         "spend": [asdict(one) for one in state.accounts.applications.newest_spend(MOST_ROWS)],
     }
     return Response(200, {**wire.JSON, "cache-control": "no-store"}, wire.dump(body))
+
+
+def _running(queue: Mapping[tuple[str, str], int], slots: Mapping[tuple[str, str], int]) -> int:
+    """Count the tasks that hold a slot and are not queued; one that waits for a slot has none yet.
+
+    A task that is queued again while its image was fetched has given its slot away, so the difference may be too low.
+    """
+    return max(0, sum(slots.values()) - sum(number for (_, stage), number in queue.items() if stage == "queued"))
 
 
 def settle(state: ServerState, request: ServerRequest, address: str, task: str) -> Response:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fluxwerk.ledger.database import Database, Row, Transaction
+from fluxwerk.ledger.database import Row, Transaction
 from fluxwerk.server.state.account import Account
+from fluxwerk.server.state.dialect import StateDatabase
 from fluxwerk.server.state.rows import NEVER
 from fluxwerk.server.state.task import TaskRecord
 
@@ -35,7 +36,7 @@ class Slots(NamedTuple):
 class TaskQueue:
     """The queue of a database; each account may have `longest` tasks waiting beyond its slots."""
 
-    def __init__(self, database: Database, longest: int = 0) -> None:
+    def __init__(self, database: StateDatabase, longest: int = 0) -> None:
         self._database = database
         self.longest = longest
 
@@ -66,7 +67,9 @@ class TaskQueue:
         if not transaction.run(LOCK_WAITING, account=account):
             return []
         queued: list[str] = []
-        while (row := transaction.one(NEXT_WAITING, account=account, pool=pool)) is not None:
+        # A task that its owner cancels at this moment is passed over: it is locked, and its end waits for the account.
+        following = NEXT_WAITING.format(skip_locked=self._database.skip_locked)
+        while (row := transaction.one(following, account=account, pool=pool)) is not None:
             taken = _take_turn(transaction, account, pool, now, row["slots"], row["share"])
             if taken is None:
                 break
@@ -140,7 +143,7 @@ DROP_WAITING = "update account set waiting = waiting - 1 where id = :account and
 LOCK_WAITING = "update account set waiting = waiting where id = :account and waiting > 0"
 NEXT_WAITING = """
     select id, slots, share from task where account = :account and pool = :pool and stage = 'waiting'
-    order by urgency desc, number limit 1
+    order by urgency desc, number limit 1 {skip_locked}
 """
 QUEUE = """
     update task set stage = 'queued', turn = :turn, priority = :priority, holds_until = :never

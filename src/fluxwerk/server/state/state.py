@@ -413,7 +413,8 @@ class ServerState:
                 self._files.remove(image)
             raise
         if image:
-            self._files.tidy(job)
+            # The task is there, whatever becomes of this.
+            self.condition.tries(lambda: self._files.tidy(job))
         return slots
 
     def _ended(self, job: TaskRecord) -> None:

@@ -81,7 +81,8 @@ VACATE = """
     update task set holds_until = :now where id = :id and fence = :fence and stage = 'running' and holds_until > :now
 """
 FINISH = """
-    update task set stage = 'ended', word = 'Ready', settled = cost, ready_at = :at, holds_until = :at,
+    update task set stage = 'ended', word = 'Ready', settled = cost, ready_at = :at,
+        holds_until = case when holds_until > :now then :at else holds_until end,
         forget_at = :at + coalesce(keep, :keep), image = :image, image_bytes = :image_bytes, preview = null,
         worker = null
     where id = :id and fence = :fence and stage in ('waiting', 'queued', 'running')
@@ -107,7 +108,8 @@ COUNT = """
     from task where forget_at > :now group by 1
 """
 BUSY = """
-    select 1 as busy from task where (holds_until > :now or stage in ('waiting', 'running')) and forget_at > :now
+    select 1 as busy from task
+    where (holds_until > :now or stage in ('waiting', 'queued', 'running')) and forget_at > :now
     union all
     select 1 from task where word = 'Ready' and delivered = 0 and ready_at > :since and ready_at <= :now
     limit 1
