@@ -166,6 +166,17 @@ def test_a_server_that_goes_while_a_key_is_connected_is_found_again(browser):
         page.wait_for_images(1)
 
 
+def test_a_server_that_is_back_asks_for_the_key_without_the_banner(browser):
+    with process("--key", "k") as (base, _), page_of(browser, base) as page:
+        page.page.route("**/v1/session", lambda route: route.fulfill(status=502, body="<h1>Away</h1>"))
+        page.open()
+        expect(page.page.locator(".banner")).to_be_visible()
+        page.page.unroute("**/v1/session")
+        expect(page.page.get_by_label("Key")).to_be_visible()
+        expect(page.page.locator(".banner")).to_have_count(0)
+        page.complaints.clear()
+
+
 @pytest.mark.parametrize("status", [502, 503, 504])
 def test_a_server_that_a_proxy_finds_away_is_found_again(browser, server, status):
     with page_of(browser, server) as page:

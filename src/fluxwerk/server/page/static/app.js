@@ -29,6 +29,7 @@ async function start() {
     await refreshSession();
   }
   if (state.session.signed_in) await open();
+  else change({ online: true });
 }
 
 // Begin until it is done: a server that goes away meanwhile does not leave half a page behind.

@@ -9,9 +9,9 @@ import * as kept from "./kept.js";
 const REPEATED_FOR = 10 * 60 * 1000;
 // Nobody knows whether these were taken, as after no answer at all: a proxy in front of the server says so, or the server
 // itself.  A repetition with the same key settles it.
-const UNSETTLED = [500, 502, 504];
-const BUSY = [409, 429, 503];
-const AGAIN_AFTER = 2;
+const UNSETTLED = [500, 502, 503, 504];
+const BUSY = [409, 429];
+const AGAIN_AFTER = 1;
 const busy = new Set();
 
 export async function submit(request, count, references) {
@@ -52,6 +52,7 @@ async function send(entry) {
   }
 }
 
+const isWaiting = (entry) => state.sending.some((one) => one.key === entry.key && one.state === "waiting");
 const isOld = (entry) => Date.now() - entry.at > REPEATED_FOR;
 
 async function failed(entry, error) {
@@ -61,8 +62,7 @@ async function failed(entry, error) {
     update(entry, { state: "doubt", message: "" });
   } else if (UNSETTLED.includes(error.status) || BUSY.includes(error.status)) {
     update(entry, { state: "waiting", message: error.message });
-    const pause = error.retryAfter ?? (UNSETTLED.includes(error.status) ? AGAIN_AFTER : 1);
-    setTimeout(() => state.sending.some(({ key }) => key === entry.key) && send(entry), pause * 1000);
+    setTimeout(() => isWaiting(entry) && send(entry), (error.retryAfter ?? AGAIN_AFTER) * 1000);
   } else {
     update(entry, { state: "refused", status: error.status, message: error.message });
     await kept.remove("sending", entry.key);
