@@ -37,6 +37,11 @@ def test_a_server_that_is_not_there_is_said_without_its_password():
     assert "CANARY" not in str(caught.value)
 
 
+def test_several_hosts_are_an_address():
+    with pytest.raises(InvalidUsageError, match="cannot be used"):
+        PostgresDatabase("postgresql://127.0.0.1:9,127.0.0.1:19/flux", timeout=0.5)
+
+
 @pytest.mark.parametrize(
     "rest", ["user:CAN%ARY@db/flux", "user:CANARY/x@db/flux", "user:CANARY@db/flux?unknown=CANARY", "[CANARY/flux"]
 )

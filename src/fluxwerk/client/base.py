@@ -189,6 +189,8 @@ class BaseClient:
                 if settled.charged is not False:
                     doubt.args = (f"{doubt} {settled.text}",)
                     raise
+                if not session.may_buy:
+                    raise session.not_bought(settled.text) from doubt
                 session.cleared()
                 session.report(Event("retrying", reason=settled.text))
             except FluxwerkError:

@@ -196,8 +196,9 @@ class Session:
             self._refused(response)
         return response
 
-    def _not_bought(self) -> FluxwerkError:
-        return TaskTimeoutError(f"{self._switch.reason} Nothing was sent.")
+    def not_bought(self, proof: str = "Nothing was sent.") -> FluxwerkError:
+        """Make the error of a submit that does not leave, or not again, because its image is not wanted any more."""
+        return TaskTimeoutError(f"{self._switch.reason} {proof}")
 
     def _closed_now(self) -> FluxwerkError:
         if self._is_in_doubt:
@@ -209,8 +210,6 @@ class Session:
         if self._is_in_doubt and not self._switch.may_send:
             raise self._closed_now()
         if self.claim:
-            if not self._is_in_doubt and not self._switch.may_buy:
-                raise self._not_bought()
             return
         try:
             self.claim = yield from self._take_slot(pool, until)
@@ -230,7 +229,7 @@ class Session:
                 if not claim.granted:
                     yield from self._look_around(pool, until)
             if not self._switch.may_buy:
-                raise self._not_bought()
+                raise self.not_bought()
         except BaseException:
             self._slots.give_back(claim)
             raise

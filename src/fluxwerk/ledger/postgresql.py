@@ -73,8 +73,8 @@ class PostgresDatabase:
         self.url = url
         self.path = shown(url)
         try:
-            # The driver reads a port later, and takes a part of a password for one.
-            conninfo, _ = with_network(url), urlsplit(url).port
+            conninfo = with_network(url)
+            check_port(url)
         except (psycopg.ProgrammingError, ValueError):
             # Their messages quote the address, and a password with it.
             raise InvalidUsageError(UNREADABLE_ADDRESS) from None
@@ -260,6 +260,16 @@ def shown(url: str) -> str:
         return "postgresql://…"
     where = f"{parts.hostname or 'local'}:{parts.port}" if parts.port else parts.hostname or "local"
     return f"postgresql://{where}{parts.path}"
+
+
+def check_port(url: str) -> None:
+    """Raise `ValueError` for a port that is none: the driver finds out later, and names it, if a password has a slash.
+
+    Several hosts, each with its port, are the driver's to read.
+    """
+    parts = urlsplit(url)
+    if "," not in parts.netloc:
+        _ = parts.port
 
 
 def with_network(url: str) -> str:
