@@ -324,7 +324,7 @@ def test_whoever_finds_no_slot_in_time_is_told_that_nothing_was_sent():
     with loopback(accounts=books, pace=lambda _: 60.0) as base, Client("k", base_url=base, slots=1) as client:
         client.submit("first", width=64, height=64)
         with pytest.raises(
-            TaskTimeoutError, match=r"No slot became free in 0\.3\d* s\. .* 'standard': 1, .* Nothing was sent"
+            TaskTimeoutError, match=r"No slot became free in 0\.\d+ s\. .* 'standard': 1, .* Nothing was sent"
         ):
             client.submit("second", width=64, height=64, timeout=0.3)
     assert len(accepted(books)) == 1
