@@ -1,5 +1,5 @@
 // The model picker: what each model is good for, how fast it is, and what it costs.
-import { html, useEffect, useRef, useState } from "./dom.js";
+import { html, useLayoutEffect, useRef, useState } from "./dom.js";
 import { chooseModel, kindOf } from "./draft.js";
 import { Icon } from "./icons.js";
 import { useStore } from "./store.js";
@@ -27,7 +27,8 @@ export function Picker({ model }) {
   const root = useRef(null);
   const button = useRef(null);
 
-  useEffect(() => {
+  // Before the browser paints: the key that follows the one that opened it is for the list.
+  useLayoutEffect(() => {
     if (!open) return undefined;
     const outside = (event) => !root.current.contains(event.target) && setOpen(false);
     document.addEventListener("pointerdown", outside);
