@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from fluxwerk import Client, ModerationError
-from fluxwerk.cli.gateway import read_key
+from fluxwerk.cli.gateway import account_of, read_key
 from fluxwerk.cli.group import group
 from fluxwerk.errors import InvalidUsageError
 from fluxwerk.protocol.webhook import sign
@@ -92,6 +92,13 @@ def test_a_key_file_without_a_key_is_named(text, said, tmp_path):
         file.chmod(0o600)
     with pytest.raises(InvalidUsageError, match=said):
         read_key(file)
+
+
+def test_an_account_is_named_by_service_and_key_and_names_neither():
+    named = {account_of(b"secret", base, key) for base in ("https://a.example", "https://b.example") for key in "xy"}
+    assert len(named) == 4
+    assert account_of(b"secret", "https://a.example", UPSTREAM_KEY) not in UPSTREAM_KEY
+    assert account_of(b"another", "https://a.example", "x") not in named
 
 
 @pytest.mark.parametrize("option", ["--upstream", "--upstream-key-file", "--delivery-host"])

@@ -13,30 +13,38 @@ from fluxwerk.errors import Fault, InvalidUsageError
 if TYPE_CHECKING:
     from fluxwerk.client.session import WebhookListener
     from fluxwerk.engines.upstream.engine import UpstreamEngine
-    from fluxwerk.engines.upstream.journal import UpstreamJournal
     from fluxwerk.server.state.store import Store
     from fluxwerk.webhook import Receiver
 
 OTHERS = 0o077
+ACCOUNT_DIGITS = 12
 RECEIVER_PATH = "/v1/upstream/webhooks"
 
 
 def upstream_engine(
-    journal: UpstreamJournal,
+    store: Store,
     url: str | None,
     key_file: str | None,
     delivery_hosts: tuple[str, ...] = (),
     webhook: WebhookListener | None = None,
 ) -> UpstreamEngine:
-    """Create the engine; its key is in the file, or in BFL_API_KEY, and nowhere else."""
+    """Create the engine, which writes into the store; its key is in the file, or in BFL_API_KEY, and nowhere else."""
     from fluxwerk.client.client import AsyncClient  # noqa: PLC0415
     from fluxwerk.engines.upstream.engine import UpstreamEngine  # noqa: PLC0415
+    from fluxwerk.server.state.upstream import RowJournal  # noqa: PLC0415
 
     key = read_key(Path(key_file)) if key_file else os.environ.get("BFL_API_KEY", "").strip()
     if not key:
         hint = "export BFL_API_KEY=..., or name a file with --upstream-key-file"
         raise InvalidUsageError("", faults=[Fault("--engine upstream", None, "needs the service's key", hint)])
-    return UpstreamEngine(AsyncClient(key, base_url=url, delivery_hosts=delivery_hosts), journal, webhook=webhook)
+    client = AsyncClient(key, base_url=url, delivery_hosts=delivery_hosts)
+    account = account_of(store.secret, client.access.base, key)
+    return UpstreamEngine(client, RowJournal(store, service=account), webhook=webhook)
+
+
+def account_of(secret: bytes, base: str, key: str) -> str:
+    """Name the account that a key opens at a service, alike in every process of a state; the key cannot be read off."""
+    return hmac.digest(secret, f"{base} {key}".encode(), "sha256").hex()[:ACCOUNT_DIGITS]
 
 
 def receiver(store: Store, public_url: str | None) -> Receiver | None:

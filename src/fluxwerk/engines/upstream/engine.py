@@ -113,7 +113,7 @@ class UpstreamEngine(FullAbilities):
             raise endings.in_doubt()
         if entry and entry.task is None:
             # The process that sent it has died before it could write the answer down.
-            found = await self._submitter.repeat(order, entry.intended)
+            found = await self._submitter.repeat(order, entry)
             if found:
                 return found, 0.0
         if entry is None or entry.task is None:

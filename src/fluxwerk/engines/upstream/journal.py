@@ -20,7 +20,7 @@ class UpstreamEntry:
     """How far an order is at the service: its submit may have left, and `task` is what the service named.
 
     `intended` and `submitted` are when that was, in seconds since 1970; `doubt` says why a submit without a task may
-    have been charged.
+    have been charged.  A `foreign` one left on another account, whose keys this one cannot repeat.
     """
 
     pool: str
@@ -28,6 +28,7 @@ class UpstreamEntry:
     task: Task | None = None
     submitted: float | None = None
     doubt: str | None = None
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class UpstreamResult:
 class UpstreamJournal(Protocol):
     """The moves of an order at the service; each is written down whole before the next thing happens.
 
-    A slot belongs to the account at the service: all gateways with one journal share it.
+    A slot belongs to the account at the service: all gateways with one journal and one account share it.
     """
 
     async def find(self, order: str) -> UpstreamEntry | None:
