@@ -77,6 +77,11 @@ class UpstreamEngine(FullAbilities):
         """What the service, or the way to it, has done wrong since the start, by the name of the error."""
         return self._submitter.errors
 
+    @property
+    def account(self) -> str:
+        """Which account at the service pays, by a name that is no key."""
+        return self._journal.account
+
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
         """Watch the account for as long as the context lasts."""

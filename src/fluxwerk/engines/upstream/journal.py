@@ -46,6 +46,11 @@ class UpstreamJournal(Protocol):
     A slot belongs to the account at the service: all gateways with one journal and one account share it.
     """
 
+    @property
+    def account(self) -> str:
+        """Which account the slots belong to, by a name that is no key."""
+        ...
+
     async def find(self, order: str) -> UpstreamEntry | None:
         """Return what is known of an order, `None` if no submit of it ever left."""
         ...
@@ -77,6 +82,8 @@ class UpstreamJournal(Protocol):
 
 class MemoryJournal:
     """The journal of one process, which forgets with it."""
+
+    account = ""
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now

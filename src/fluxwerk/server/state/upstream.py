@@ -67,6 +67,11 @@ class RowJournal:
         # Under which fence this process took an order up; another one that has it by now has a higher one.
         self._fences: dict[str, int] = {}
 
+    @property
+    def account(self) -> str:
+        """The account whose slots these are."""
+        return self._service
+
     async def find(self, order: str) -> UpstreamEntry | None:
         """Return what is known of an order, and note under which fence it was taken up."""
         return await self._do(lambda: self._find(order))
