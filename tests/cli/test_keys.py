@@ -121,7 +121,10 @@ def test_what_was_spent_is_shown_by_day_application_and_model(state):
     ("words", "said"),
     [
         (("add", "shop", "--slots", "3"), "--slots: needs a state"),
-        (("add", "shop", "--credits", "3", "--state", "s"), "--credits = '3': goes with --file (use --budget)"),
+        (
+            ("add", "shop", "--credits", "3", "--state", "s"),
+            "--credits = '3': goes with --file, not with --state (use --budget)",
+        ),
         (("add", "shop", "--models", "flux-9", "--state", "s"), "did you mean 'flux-3'?"),
         (("add", "shop", "--models", ",", "--state", "s"), "must name a model"),
         (("add", "shop", "--budget", "much", "--state", "s"), "--budget"),
@@ -139,3 +142,22 @@ def test_a_command_that_cannot_be_done_says_what_can(words, said, tmp_path, monk
     done = run(*words)
     assert done.exit_code == 2, done.output
     assert said in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--file", "--state"])
+def test_a_place_that_was_typed_wins_over_the_database_of_the_environment(option, tmp_path, monkeypatch):
+    monkeypatch.setenv("FLUXWERK_DATABASE", "postgresql://nobody.invalid/fluxwerk")
+    place = tmp_path / "place"
+    assert run("add", "shop", option, place).exit_code == 0
+    assert "shop" in run("list", option, place).stdout
+
+
+def test_a_database_that_was_typed_excludes_the_other_places():
+    said = run("list", "--database", "postgresql://nobody.invalid/fluxwerk", "--file", "k.json").stderr
+    assert "--state, --database and --file exclude each other" in said
+
+
+def test_an_error_names_the_variable_that_an_option_came_from(monkeypatch):
+    monkeypatch.setenv("FLUXWERK_DATABASE", "postgresql://nobody.invalid/fluxwerk")
+    said = run("add", "shop", "--credits", "3").stderr
+    assert "goes with --file, not with --database (from FLUXWERK_DATABASE)" in said

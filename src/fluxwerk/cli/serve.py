@@ -11,7 +11,7 @@ import click
 
 from fluxwerk.cli.gateway import RECEIVER_PATH, receiver
 from fluxwerk.cli.painting import engine_options, open_engine
-from fluxwerk.cli.place import open_place
+from fluxwerk.cli.place import open_place, overruled
 from fluxwerk.cli.server import (
     check_packages,
     check_public_url,
@@ -219,6 +219,10 @@ def command(
     from fluxwerk.server.state.state import ServerState  # noqa: PLC0415
     from fluxwerk.server.state.webhooks import WebhookPolicy  # noqa: PLC0415
 
+    if overruled("database", "state"):
+        database = None
+    if overruled("keys", "keyring"):
+        keys = ()
     check_public_url(public_url)
     known_as = dict(map(read_alias, aliases))
     store = open_place(state, database, storage)
