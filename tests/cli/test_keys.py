@@ -74,6 +74,21 @@ def test_an_application_is_added_with_what_it_may_use(state):
     assert key not in shown
 
 
+def test_a_list_tells_when_a_key_ends_and_leaves_out_what_has_ended(state):
+    first = add(state)
+    second = run("rotate", "shop", "--overlap", "0", "--state", state).stdout.strip()
+    third = run("rotate", "shop", "--overlap", "24", "--state", state).stdout.strip()
+    [shop] = listed(state)
+    ends = {key["shown"][-4:]: key["ends"] for key in shop["keys"]}
+    assert list(ends) == [first[-4:], second[-4:], third[-4:]]
+    shown = run("list", "--state", state).stdout
+    assert f"shop  bfl_…{second[-4:]} (until {ends[second[-4:]]}), bfl_…{third[-4:]}  created" in shown
+
+    assert run("revoke", "shop", "--state", state).exit_code == 0
+    assert "shop  no key  created" in run("list", "--state", state).stdout
+    assert len(listed(state)[0]["keys"]) == 3
+
+
 def test_no_file_of_the_state_holds_a_key(state):
     key = add(state)
     assert not [file for file in state.rglob("*") if file.is_file() and key.encode() in file.read_bytes()]
