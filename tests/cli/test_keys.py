@@ -132,6 +132,18 @@ def test_what_was_spent_is_shown_by_day_application_and_model(state):
     assert run("spend", "--csv", "--until", "2020-01-01", "--state", state).stdout == "day,name,model,tasks,credits\n"
 
 
+def test_what_the_keys_of_a_file_spent_has_the_names_of_the_file(state, tmp_path):
+    ring = tmp_path / "keys.json"
+    keys = {name: run("add", name, "--file", ring).stdout.strip() for name in ("shop", "blog")}
+    with process("--state", state, "--keys", ring) as (base, _):
+        for key in keys.values():
+            assert httpx2.post(base + PRO, json=SMALL, headers={"x-key": key}).status_code == 200
+        assert run("revoke", "blog", "--file", ring).exit_code == 0
+        named, bare = (run("spend", "--csv", *more, "--state", state).stdout for more in (("--keys", ring), ()))
+    assert [row["name"] for row in csv.DictReader(io.StringIO(named))] == ["blog", "shop"]
+    assert all(row["name"].startswith("sha256:") for row in csv.DictReader(io.StringIO(bare)))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
