@@ -109,6 +109,24 @@ def test_an_option_of_the_gateway_needs_its_engine(option):
     assert f"{option}: needs --engine upstream" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ("--public-url", "https://gateway.invalid"),
+            "--public-url = 'https://gateway.invalid': needs --engine upstream",
+        ),
+        (("--public-url", "gateway"), "--public-url = 'gateway': must be an http or https URL without a path"),
+    ],
+)
+def test_a_worker_needs_the_public_address_for_webhooks_of_the_service_alone(options, said, tmp_path):
+    place = ("--database", "postgresql://nobody.invalid/x", "--storage", str(tmp_path))
+    done = CliRunner().invoke(group, ["worker", *place, *options])
+
+    assert done.exit_code == 2
+    assert said in done.stderr
+
+
 def test_an_option_of_another_engine_is_refused(key_file):
     assert "--weights: needs --engine diffusers" in refused("--upstream-key-file", key_file, "--weights", "x")
 

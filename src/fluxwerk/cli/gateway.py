@@ -48,18 +48,20 @@ def account_of(secret: bytes, base: str, key: str) -> str:
 
 
 def receiver(store: Store, public_url: str | None) -> Receiver | None:
-    """Make what receives the service's webhooks at the public address of this server, if that is https.
+    """Make what receives the service's webhooks at the public address of the servers, if that is https.
 
-    All processes of one state sign and are found alike.  A receiver may be asked by anyone: a webhook is a hint to
-    look, and never news.
+    All processes of one state sign and are found alike, and what one of a fleet receives wakes the others.  A receiver
+    may be asked by anyone: a webhook is a hint to look, and never news.
     """
+    from fluxwerk.server.state.fleet import FleetStore  # noqa: PLC0415
     from fluxwerk.webhook import Receiver  # noqa: PLC0415
 
     if public_url is None or not public_url.startswith("https://"):
         return None
     secret, token = (hmac.digest(store.secret, purpose, "sha256").hex() for purpose in (b"webhooks", b"receiver"))
     url = f"{public_url.rstrip('/')}{RECEIVER_PATH}"
-    return Receiver(secret, url=url, token=token, accept_secret_header=True)
+    wakeup = store.wakeup if isinstance(store, FleetStore) else None
+    return Receiver(secret, url=url, token=token, accept_secret_header=True, wakeup=wakeup)
 
 
 def read_key(file: Path) -> str:

@@ -226,8 +226,10 @@ def command(
     check_public_url(public_url)
     known_as = dict(map(read_alias, aliases))
     store = open_place(state, database, storage)
-    hook = receiver(store, public_url) if engine == "upstream" else None
-    painter = open_engine(store, engine, webhook=hook, **settings) if workers or database is None else None
+    renders = bool(workers) or database is None
+    # What only answers for a fleet may receive webhooks for its workers, whatever they are.
+    hook = receiver(store, public_url) if engine == "upstream" or not renders else None
+    painter = open_engine(store, engine, webhook=hook, **settings) if renders else None
     _log(log_format, prompts=log_prompts)
     hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read
     guard, script = open_guard(networks, hosts), load_faults(trouble)
