@@ -182,7 +182,8 @@ def _found(transaction: Transaction, name: str) -> Row:
 
 
 def _daily(row: Row, names: Mapping[str, str] | None = None) -> DailySpend:
-    name = (names or {}).get(row["account"], row["name"])
+    account = row["account"]
+    name = names[account] if names and account in names else row["name"]
     return DailySpend(row["day"], name, row["model"], row["tasks"], Decimal(row["credits"]) / MILLION)
 
 
