@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fluxwerk.errors import InvalidUsageError, StorageError
-from fluxwerk.ledger.database import Database, SQLiteDatabase, Transaction
+from fluxwerk.ledger.database import Database, SQLiteDatabase, Statement, Transaction
 
 MEMORY = ":memory:"
 # The name of the database in a folder.
@@ -31,12 +31,14 @@ class StateDatabase(Database, Protocol):
     """A database with tables of its own making.
 
     `number` is the type of a column that counts its rows, `skip_locked` what lets several processes take different rows
-    of a query, and `path` how errors name the place.
+    of a query, `hurry` what lets a transaction fail soon where others hold what it needs, and `path` how errors name
+    the place.
     """
 
     path: str
     number: str
     skip_locked: str
+    hurry: tuple[Statement, ...]
 
     def script(self, sql: str) -> None:
         """Execute the statements of a migration, inside the transaction that is open."""
@@ -56,6 +58,8 @@ class StateFile(SQLiteDatabase):
 
     number = "integer primary key autoincrement"
     skip_locked = ""
+    # Whoever writes is alone.
+    hurry: tuple[Statement, ...] = ()
 
     def __init__(self, path: str | os.PathLike[str] = MEMORY, clock: Callable[[], float] | None = None) -> None:
         super().__init__(path, clock, pragmas=STATE_PRAGMAS, timeout=WRITE_TIMEOUT, explained=_unwritable)

@@ -22,10 +22,12 @@ from fluxwerk.server.errors import Dialect, ServerError
 from fluxwerk.server.faults import endings
 from fluxwerk.server.faults.endings import Ending
 from fluxwerk.server.faults.rules import FaultRule, Faults, Occasion, scripted
+from fluxwerk.server.inquiry import AskingFlow, ask, settle
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state import keys, links, sessions, webhooks
 from fluxwerk.server.state.account import Account
-from fluxwerk.server.state.accounts import Accounts, is_well_formed
+from fluxwerk.server.state.accounts import Accounts, digest_of, is_well_formed
+from fluxwerk.server.state.booking import Booking
 from fluxwerk.server.state.cache import Answers
 from fluxwerk.server.state.condition import StorageCondition
 from fluxwerk.server.state.files import TaskFiles
@@ -153,30 +155,42 @@ class ServerState:
 
     def authenticate(self, request: ServerRequest) -> Account:
         """Find the account of the request's key, or else of its browser's session; raises `ServerError`."""
+        return settle(self.find_account(request))
+
+    def find_account(self, request: ServerRequest) -> AskingFlow[Account]:
+        """Find the account as `authenticate` does, together with those of other requests."""
         model = self.models.get(request.path)
         pool = model.pool if model else ""
         if not request.key:
             visitor = sessions.visitor(self.secret, request, self.clock())
-            account = visitor and self.accounts.account_of(visitor, self.clock(), pool)
+            account = visitor and (yield from self.ask_account(visitor, pool))
             if account:
                 return account
             raise ServerError("no_key", "Send your key in the header x-key.", detail="Not authenticated")
         if not is_well_formed(request.key):
             raise ServerError("malformed_key", "Invalid API key format")
-        account = self.accounts.account(request.key, self.clock(), pool)
+        account = yield from self.ask_account(digest_of(request.key), pool)
         if account is None:
             detail = "Not authenticated - Invalid Authentication"
             wrong = "is mistyped: its checksum is wrong" if keys.is_mistyped(request.key) else "is unknown or revoked"
             raise ServerError("unknown_key", f"This key {wrong}.", detail=detail)
         return account
 
-    def find_answer(self, job: TaskRecord, rule: FaultRule | None) -> bytes | None:
+    def ask_account(self, digest: str, pool: str) -> AskingFlow[Account | None]:
+        """Find the account of a key's SHA-256, and how it stands in a pool."""
+        accounts, now = self.accounts, self.clock()
+        return ask(lambda: accounts.account_of(digest, now, pool), accounts.accounts_of, (digest, now, pool))
+
+    def find_answer(self, job: TaskRecord, rule: FaultRule | None) -> AskingFlow[bytes | None]:
         """Return the image that the same request made before, if this server answers so; the task then costs nothing.
 
         A task whose ending is decided has none.
         """
         if not self._caches or _decided(rule) or self._asked_for(job):
             return None
+        return (yield from ask(lambda: self._read_answer(job)))
+
+    def _read_answer(self, job: TaskRecord) -> bytes | None:
         name = self._answers.find(job.order, self.clock())
         image = self.store.image(name)
         if name is not None and image is not None:
@@ -186,7 +200,7 @@ class ServerState:
 
     def accept(
         self, job: TaskRecord, account: Account, rule: FaultRule | None = None, answer: bytes | None = None
-    ) -> Slots | None:
+    ) -> AskingFlow[Slots | None]:
         """Book a task and have it rendered, unless its prompt or a rule decides how it ends, or its image is there.
 
         Returns the slots that are held with its own, if it holds one.  Raises `ServerError` if nothing can be kept, and
@@ -197,7 +211,7 @@ class ServerState:
         has_ending = answer is not None if decided is None else bool(decided.word)
 
         try:
-            slots = self._book(job, account, decided, answer)
+            slots = yield from self._book(job, account, decided, answer)
         except UnknownCommitError as error:
             self.condition.note(error)
             raise ServerError("internal", UNKNOWN) from None
@@ -391,7 +405,18 @@ class ServerState:
         self.conclude(job, endings.INPUTS_LOST, job.fence)
         return False
 
-    def _book(self, job: TaskRecord, account: Account, decided: Ending | None, answer: bytes | None) -> Slots | None:
+    def _book(
+        self, job: TaskRecord, account: Account, decided: Ending | None, answer: bytes | None
+    ) -> AskingFlow[Slots | None]:
+        has_files = answer is not None or job.order.references or job.order.canvas is not None
+        is_alone = has_files or account.rate is not None or (decided is not None and bool(decided.word))
+        together = None if is_alone else self.tasks.accept_all
+        booking = Booking(job, account)
+        return (yield from ask(lambda: self._book_alone(job, account, decided, answer), together, booking))
+
+    def _book_alone(
+        self, job: TaskRecord, account: Account, decided: Ending | None, answer: bytes | None
+    ) -> Slots | None:
         # Files first, so that no row lacks one and no lock waits for a store; they go again if the row is refused.
         self._files.keep_inputs(job)
         image = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# Priorities have 32 bits; where a turn wraps, some tasks change places.
+WRAP = 2**30
 # A task whose ending may not be shown yet; until then an ending can be replaced.
 OPEN = "(stage <> 'ended' or ready_at > :now)"
 HELD = """
@@ -59,9 +61,20 @@ SELECT = f"""
         webhook.attempts as hook_attempts
     from task left join webhook on webhook.task = task.id
 """
+FIND = f"{SELECT} where task.id = :id and forget_at > :now"
+FIND_REPEATED = f"{SELECT} where task.account = :account and idempotency_key = :key and forget_at > :now"
+# Of two submits with one key the first counts.
+ON_REPEATED = "on conflict (account, idempotency_key) where idempotency_key is not null do nothing"
 INSERT = f"""
-    insert into task ({", ".join(COLUMNS)}) values ({", ".join(f":{name}" for name in COLUMNS)})
-    on conflict (account, idempotency_key) where idempotency_key is not null do nothing
+    insert into task ({", ".join(COLUMNS)}) values ({", ".join(f":{name}" for name in COLUMNS)}) {ON_REPEATED}
+"""
+# The turn that an account was given by a statement of the same transaction.
+TURN = "(select turn - :share from account where id = :account)"
+PRIORITY = f"(select - ((turn - :share) % {WRAP}) from account where id = :account)"
+_COMPUTED = {"turn": TURN, "priority": PRIORITY, "job": "{job}"}
+INSERT_TURN = f"""
+    insert into task ({", ".join(COLUMNS)}) values ({", ".join(_COMPUTED.get(name, f":{name}") for name in COLUMNS)})
+    {ON_REPEATED} returning id
 """
 CLAIM = """
     update task set stage = 'running', fence = fence + 1, worker = :worker where number = (

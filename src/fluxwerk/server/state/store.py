@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fluxwerk import imagefile
 from fluxwerk.errors import InvalidUsageError, StorageError
-from fluxwerk.ledger.database import Row, Transaction
+from fluxwerk.ledger.database import Row, Statement, Transaction
 from fluxwerk.protocol.wire import dump
 from fluxwerk.server.state.dialect import DATABASE, FolderLock, StateDatabase, StateFile
 from fluxwerk.server.state.flush import Flush
@@ -63,6 +63,10 @@ class Store:
     def hand_over(self, transaction: Transaction, job: TaskRecord) -> int | None:  # noqa: ARG002
         """Let workers of other processes know of a task, in the transaction that accepts it; here there are none."""
         return None
+
+    def handing_over(self, job: TaskRecord, priority: str) -> Statement:  # noqa: ARG002
+        """Write an expression that does so in the statement that accepts the task, whose priority is another one."""
+        return Statement("cast(null as bigint)")
 
     def image(self, name: str | None) -> bytes | None:
         """Read an image, if it is there and whole."""

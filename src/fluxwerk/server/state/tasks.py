@@ -9,21 +9,21 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fluxwerk.errors import FluxwerkError
-from fluxwerk.ledger.database import Row, Transaction
+from fluxwerk.ledger.database import Row, Statement, Transaction, Values
 from fluxwerk.protocol.wire import dump
 from fluxwerk.server.faults.endings import Ending
 from fluxwerk.server.state import charges, rows
 from fluxwerk.server.state.account import Account
+from fluxwerk.server.state.booking import Booking, Bookings
 from fluxwerk.server.state.outgoing import OutgoingWebhook
 from fluxwerk.server.state.queue import Slots, TaskQueue
-from fluxwerk.server.state.rows import NEVER, credits_of, millionths
+from fluxwerk.server.state.rows import NEVER, credits_of
 from fluxwerk.server.state.search import Search
 from fluxwerk.server.state.statements import (
-    ADD_WEBHOOK,
     ADVANCE,
     BEGIN,
     BUSY,
@@ -31,11 +31,12 @@ from fluxwerk.server.state.statements import (
     COUNT,
     DROPPABLE,
     END,
+    FIND,
+    FIND_REPEATED,
     FINISH,
     FINISHED,
     FORGOTTEN,
     HELD,
-    INSERT,
     IS_UPSTREAM,
     LOCK,
     NOTE_WEBHOOK,
@@ -61,10 +62,6 @@ UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, Arith
 log = logging.getLogger("fluxwerk.server")
 
 
-class RepeatedSubmitError(Exception):
-    """A task with this idempotency key is there already."""
-
-
 class Tasks:
     """The tasks of a store; what has ended is kept for `keep` seconds, and `queue` of an account's may wait."""
 
@@ -73,6 +70,7 @@ class Tasks:
         self._database = store.database
         self._keep = keep
         self.queue = TaskQueue(store.database, queue)
+        self._bookings = Bookings(store, self.queue, keep)
 
     def accept(self, job: TaskRecord, account: Account) -> Slots | None:
         """Book a task: its slot, its cost, its row and its webhook, or nothing of them.
@@ -80,19 +78,11 @@ class Tasks:
         Returns the slots that are held with its own, if it has one.  Raises `SlotsTakenError`, `CreditsSpentError`,
         `SubmitRateError` and `RepeatedSubmitError`.
         """
-        with self._database.write() as transaction:
-            # This locks the account until the end, so the counts below hold, whoever else submits for it.
-            charges.book(transaction, account, job.model.name, millionths(job.task.cost) or 0, job.accepted)
-            placed, slots = self.queue.place(transaction, job, account)
-            handed = self._store.hand_over(transaction, job) if job.stage == "queued" else None
-            # What is stuck from the first goes as if it had ended now.
-            forget_at = job.accepted + self._keep if job.stage == "stuck" else NEVER
-            row = {**rows.to_row(job), **placed, "forget_at": forget_at, "keep": account.keep, "job": handed}
-            if not transaction.run(INSERT, **row):
-                raise RepeatedSubmitError
-            if job.webhook is not None:
-                self._add_webhook(transaction, job, job.webhook)
-        return slots
+        return self._bookings.book(job, account)
+
+    def accept_all(self, bookings: Sequence[Booking]) -> list[Slots] | None:
+        """Book several tasks in one exchange, or none of them, `None`, if each has to be booked alone."""
+        return self._bookings.book_all(bookings)
 
     def claim(self, worker: str) -> TaskRecord | None:
         """Take up the next task that waits, for a worker of this process."""
@@ -179,10 +169,13 @@ class Tasks:
 
     def find(self, identity: str, now: float) -> TaskRecord | None:
         """Find a task by its id."""
-        if "\0" in identity:
-            # PostgreSQL refuses such a text, which would look like a failure of the state.
-            return None
-        return self._one(f"{SELECT} where task.id = :id and forget_at > :now", id=identity, now=now)
+        (found,) = self.find_all([(identity, now)])
+        return found
+
+    def find_all(self, asked: Sequence[tuple[str, float]]) -> list[TaskRecord | None]:
+        """Find tasks in one exchange, each by its id at a moment."""
+        # PostgreSQL refuses a text with a zero, which would look like a failure of the state; no task has no id.
+        return self._find_all(FIND, ({"id": "" if "\0" in one else one, "now": now} for one, now in asked))
 
     def find_folder(self, folder: str, now: float) -> TaskRecord | None:
         """Find a task by the folder that its links name."""
@@ -190,8 +183,13 @@ class Tasks:
 
     def find_repeated(self, account: str, key: str, now: float) -> TaskRecord | None:
         """Find an account's task by the idempotency key of its submit."""
-        ask = f"{SELECT} where task.account = :account and idempotency_key = :key and forget_at > :now"
-        return self._one(ask, account=account, key=key, now=now)
+        (found,) = self.find_all_repeated([(account, key, now)])
+        return found
+
+    def find_all_repeated(self, asked: Sequence[tuple[str, str, float]]) -> list[TaskRecord | None]:
+        """Find tasks in one exchange, each by its account and the idempotency key of its submit, at a moment."""
+        values = ({"account": account, "key": key, "now": now} for account, key, now in asked)
+        return self._find_all(FIND_REPEATED, values)
 
     def search(self, account: str, wanted: Search, now: float, most: int) -> list[TaskRecord]:
         """List an account's tasks that a search finds, the newest first."""
@@ -335,14 +333,14 @@ class Tasks:
                 with self._database.write() as transaction:
                     transaction.run(REQUEUE, id=row["id"], never=NEVER)
 
-    def _add_webhook(self, transaction: Transaction, job: TaskRecord, webhook: OutgoingWebhook) -> None:
-        values = {"task": job.task.id, "account": job.account, "url": webhook.url, "secret": webhook.secret}
-        transaction.run(ADD_WEBHOOK, **values)
-
     def _changed(self, sql: str, **values: Any) -> Row | None:
         with self._database.write() as transaction:
             found = transaction.one(sql, **values)
             return transaction.one(f"{SELECT} where task.id = :id", id=found["id"]) if found else None
+
+    def _find_all(self, sql: str, asked: Iterable[Values]) -> list[TaskRecord | None]:
+        found = self._database.ask_together([Statement(sql, values) for values in asked])
+        return [self._read(rows[0]) if rows else None for rows in found]
 
     def _one(self, sql: str, **values: Any) -> TaskRecord | None:
         found = self._all(sql, **values)
