@@ -6,7 +6,8 @@ statements leave in one exchange; if one of them would be refused, or would wait
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from fluxwerk.errors import ConflictError, StorageError
@@ -17,7 +18,7 @@ from fluxwerk.server.state.charges import CreditsSpentError
 from fluxwerk.server.state.queue import Slots, SlotsTakenError, TaskQueue, slots_with, turn_statement
 from fluxwerk.server.state.rows import NEVER, millionths
 from fluxwerk.server.state.statements import ADD_WEBHOOK, INSERT, INSERT_TURN, PRIORITY
-from fluxwerk.server.state.store import Store
+from fluxwerk.server.state.store import NO_JOB, Store
 from fluxwerk.server.state.task import TaskRecord
 
 
@@ -65,13 +66,13 @@ class Bookings:
         # Whoever locks several accounts does so in their order, so that nobody waits for each other.
         order = sorted(range(len(bookings)), key=lambda place: bookings[place].account.id)
         hurry = self._database.hurry
-        statements = [statement for place in order for statement in self._statements(*bookings[place])]
+        written = {place: self._statements(*bookings[place]) for place in order}
         taken: dict[int, Row] = {}
         try:
             with self._database.write() as transaction:
-                answers = iter(transaction.together([*hurry, *statements])[len(hurry) :])
+                answers = iter(transaction.together([*hurry, *chain(*written.values())])[len(hurry) :])
                 for place in order:
-                    taken[place] = self._read(bookings[place], answers)
+                    taken[place] = _read(bookings[place], list(islice(answers, len(written[place]))))
         except UnknownCommitError:
             raise
         except (StorageError, ConflictError, CreditsSpentError, SlotsTakenError, RepeatedSubmitError):
@@ -82,30 +83,27 @@ class Bookings:
         """Write what books a task whose turn only the database knows."""
         charged = charges.statements(account, job.model.name, millionths(job.task.cost) or 0, job.accepted)
         placed = {"slots": account.slots(job.model), "share": account.share, "holds_until": NEVER}
-        handed = self._store.handing_over(job, PRIORITY) if job.stage == "queued" else Statement("cast(null as bigint)")
+        handed = self._store.handing_over(job, PRIORITY) if job.stage == "queued" else NO_JOB
         insert = INSERT_TURN.format(job=handed.sql)
         row = {**self._row(job, account), **placed, **handed.values}
         return [*charged, turn_statement(job, account), Statement(insert, row), *_webhook(job)]
-
-    def _read(self, booking: Booking, answers: Iterator[list[Row]]) -> Row:
-        """Read what the statements of a task came to; raises what refuses it."""
-        job, account = booking
-        cost = millionths(job.task.cost) or 0
-        charged = [next(answers) for _ in charges.statements(account, job.model.name, cost, job.accepted)]
-        taken, inserted = next(answers), next(answers)
-        for _ in _webhook(job):
-            next(answers)
-        charges.judge(account, cost, charged)
-        if not taken:
-            raise SlotsTakenError
-        if not inserted:
-            raise RepeatedSubmitError
-        return taken[0]
 
     def _row(self, job: TaskRecord, account: Account) -> dict[str, Any]:
         # What is stuck from the first goes as if it had ended now.
         forget_at = job.accepted + self._keep if job.stage == "stuck" else NEVER
         return {**rows.to_row(job), "forget_at": forget_at, "keep": account.keep}
+
+
+def _read(booking: Booking, answers: Sequence[Sequence[Row]]) -> Row:
+    """Read what the statements of a task came to; raises what refuses it."""
+    job, account = booking
+    *charged, taken, inserted = answers[: len(answers) - len(_webhook(job))]
+    charges.judge(account, millionths(job.task.cost) or 0, charged)
+    if not taken:
+        raise SlotsTakenError
+    if not inserted:
+        raise RepeatedSubmitError
+    return taken[0]
 
 
 def _webhook(job: TaskRecord) -> list[Statement]:

@@ -30,6 +30,8 @@ SECRET_BYTES = 32
 # Bytes of images and inputs that a server without a state keeps, beyond which the oldest images go before their time.
 MOST_MEMORY = 1024 * 1024 * 1024
 FACT = "insert into fact (name, value) values (:name, :value) on conflict (name) do nothing"
+# The column of a task whose job is no other process's business.
+NO_JOB = Statement("cast(null as bigint)")
 PUT_ASIDE = "insert into damaged (number, id, account, body, reason) values (:number, :id, :account, :body, :reason)"
 PROBE_ROW = """
     insert into fact (name, value) values ('probe', :value) on conflict (name) do update set value = excluded.value
@@ -66,7 +68,7 @@ class Store:
 
     def handing_over(self, job: TaskRecord, priority: str) -> Statement:  # noqa: ARG002
         """Write an expression that does so in the statement that accepts the task, whose priority is another one."""
-        return Statement("cast(null as bigint)")
+        return NO_JOB
 
     def image(self, name: str | None) -> bytes | None:
         """Read an image, if it is there and whole."""
