@@ -437,3 +437,23 @@ def test_an_image_stays_when_the_move_was_made_but_its_answer_was_lost():
     assert image
     assert of.state.finish(job, image)
     assert of.state.store.image(job.image) == image
+
+
+class FarStorage(MemoryStorage):
+    """A storage that might be in a network."""
+
+    blocks = True
+
+
+@pytest.mark.parametrize(("storage", "is_dropped"), [(MemoryStorage, True), (FarStorage, False)])
+def test_no_request_waits_until_a_far_storage_has_dropped_an_image(storage: type[MemoryStorage], *, is_dropped: bool):
+    files = storage()
+    of = FaceToFace(accounts=Accounts(store=Store(StateFile(), files)))
+    made = post(of, {"prompt": "a fox"})
+    [task] = kept(of.state).values()
+    of.clock.sleep(KEEP + 1)
+    assert poll(of, made)["status"] == "Task not found"
+    assert (files.get(task.image) is None) is is_dropped
+    # The background workers do so as time passes.
+    of.state.forget()
+    assert files.get(task.image) is None

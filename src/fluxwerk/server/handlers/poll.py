@@ -20,7 +20,7 @@ def poll(state: ServerState, request: ServerRequest, life: float | None = None) 
     identity = request.query.get("id", "")
     if not identity:
         raise invalid([{"type": "missing", "loc": ["query", "id"], "msg": "Field required"}])
-    now = state.forget()
+    now = state.now()
     job = yield from ask(lambda: state.tasks.find(identity, now), state.tasks.find_all, (identity, now))
     if job is None:
         return wire.write_status(Status(Task(identity, ""), "Task not found", Outcome.MISSING))

@@ -265,7 +265,7 @@ def _idempotency(request: ServerRequest) -> tuple[str, str] | None:
 
 
 def _repeated(state: ServerState, account: Account, idempotency: tuple[str, str]) -> AskingFlow[Response | None]:
-    wanted = account.id, idempotency[0], state.forget()
+    wanted = account.id, idempotency[0], state.now()
     job = yield from ask(lambda: state.tasks.find_repeated(*wanted), state.tasks.find_all_repeated, wanted)
     if job is None:
         if (account.id, idempotency[0]) in state.submitting:

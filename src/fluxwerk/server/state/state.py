@@ -368,6 +368,13 @@ class ServerState:
             self.condition.note(error)
             raise ServerError("internal", UNKNOWN) from None
 
+    def now(self) -> float:
+        """Tell the moment, after what was kept long enough is dropped where that takes microseconds.
+
+        Elsewhere the background workers see to it, and nobody's request waits for a storage.
+        """
+        return self.clock() if self.store.blocks else self.forget()
+
     def forget(self) -> float:
         """Drop the tasks whose images were kept long enough, once a second, and return the moment."""
         now, before = self.clock(), self.condition.error
