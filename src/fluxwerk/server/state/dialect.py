@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from fluxwerk.errors import InvalidUsageError, StorageError
-from fluxwerk.ledger.database import Database, SQLiteDatabase, Transaction
+from fluxwerk.errors import InvalidUsageError
+from fluxwerk.ledger.database import Database, DatabaseError, SQLiteDatabase, Transaction
 
 MEMORY = ":memory:"
 # The name of the database in a folder.
@@ -52,7 +52,7 @@ class StateDatabase(Database, Protocol):
 
 
 class StateFile(SQLiteDatabase):
-    """SQLite in a file, or in memory, for one server; raises `StorageError` for whatever SQLite does not take."""
+    """SQLite in a file, or in memory, for one server; raises `DatabaseError` for whatever SQLite does not take."""
 
     number = "integer primary key autoincrement"
     skip_locked = ""
@@ -89,4 +89,4 @@ def _unwritable(path: str) -> Generator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StorageError(f"The state in {path} cannot be written ({error}).") from error
+        raise DatabaseError(f"The state in {path} cannot be written ({error}).") from error

@@ -10,8 +10,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from fluxwerk.errors import StorageError
-from fluxwerk.ledger.database import SQLiteDatabase
+from fluxwerk.ledger.database import DatabaseError, SQLiteDatabase
 
 
 class Flush:
@@ -29,7 +28,7 @@ class Flush:
             os.close(folder)
 
     async def wait(self) -> None:
-        """Come back when everything that was committed so far is on the disk; raises `StorageError`."""
+        """Come back when everything that was committed so far is on the disk; raises `DatabaseError`."""
         commits = self._database.commits
         while self._flushed < commits:
             if self._running is None or self._running.done():
@@ -45,7 +44,7 @@ class Flush:
         try:
             await asyncio.to_thread(_flush, self._log)
         except OSError as error:
-            raise StorageError(f"The state in {self._database.path} cannot be flushed ({error.strerror}).") from None
+            raise DatabaseError(f"The state in {self._database.path} cannot be flushed ({error.strerror}).") from None
         self._flushed = max(self._flushed, commits)
 
 
