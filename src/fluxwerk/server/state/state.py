@@ -33,6 +33,7 @@ from fluxwerk.server.state.fleet import FleetStore
 from fluxwerk.server.state.metrics import Metrics
 from fluxwerk.server.state.queue import Slots
 from fluxwerk.server.state.task import TaskRecord
+from fluxwerk.server.state.tasks import input_files
 from fluxwerk.server.state.webhooks import WebhookPolicy
 from fluxwerk.types import Flow, Json
 
@@ -283,11 +284,11 @@ class ServerState:
 
         Raises `StorageError` if nothing can be written.
         """
-        now = self.clock()
+        now, files = self.clock(), [*input_files(job), *([job.image] if job.image else [])]
         if not self.tasks.end(job, ending, now, now, fence):
             return False
         self._ended(job)
-        self._files.drop_inputs(job)
+        self._files.remove(files)
         return True
 
     def note_delivered(self, job: TaskRecord) -> None:
@@ -367,6 +368,7 @@ class ServerState:
 
     def _sweep(self, now: float) -> None:
         self.tasks.forget(now)
+        self.tasks.removals.sweep(now)
         if self.tasks.sweep(self._pools, now):
             self._resume_listeners()
 
@@ -393,13 +395,13 @@ class ServerState:
 
     def _book(self, job: TaskRecord, account: Account, decided: Ending | None, answer: bytes | None) -> Slots | None:
         # Files first, so that no row lacks one and no lock waits for a store; they go again if the row is refused.
-        self._files.keep_inputs(job)
-        image = None
+        files = self._files.announce(job, answer)
         try:
-            if answer is not None and decided is None:
-                image = self._files.put_image(job, answer)
-            with self.store.database.write():
+            self._files.keep_inputs(job)
+            image = None if answer is None else self._files.put_image(job, answer)
+            with self.store.database.write() as transaction:
                 slots = self.tasks.accept(job, account)
+                self.tasks.removals.keep(transaction, files)
                 if decided is not None and decided.word:
                     self._decide(job, decided)
                 elif image:
@@ -408,9 +410,7 @@ class ServerState:
             # The row may be there, and its worker needs them.
             raise
         except BaseException:
-            self._files.drop_inputs(job)
-            if image:
-                self._files.remove(image)
+            self._files.remove(files)
             raise
         if image:
             # The task is there, whatever becomes of this.
