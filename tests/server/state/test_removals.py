@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from fluxwerk.errors import StorageError
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.server.state.dialect import StateFile
 from fluxwerk.server.state.memory import MemoryStorage
@@ -13,33 +12,11 @@ from fluxwerk.server.state.store import Store
 from fluxwerk.server.state.tasks import KEEP
 from fluxwerk.testing import FaceToFace
 from support.asking import Broken, ask, face, json_of, kept, poll, post
+from support.frail import FrailStorage
 from support.images import png, text
 
 FOX = {"prompt": "a fox", "width": 64, "height": 64, "seed": 5}
 EDIT = {**FOX, "input_image": text(png(64, 64)), "input_image_2": text(png(72, 64))}
-
-
-class FrailStorage(MemoryStorage):
-    """A storage that refuses what `refuses` names: put or remove, and the words that a name then has."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.refuses: tuple[str, str] | None = None
-
-    def put(self, name: str, data: bytes, *, overwrite: bool = False) -> str:
-        self._meet("put", name)
-        return super().put(name, data, overwrite=overwrite)
-
-    def remove(self, name: str) -> None:
-        self._meet("remove", name)
-        super().remove(name)
-
-    def names(self) -> list[str]:
-        return sorted(self._objects)
-
-    def _meet(self, what: str, name: str) -> None:
-        if self.refuses and self.refuses[0] == what and self.refuses[1] in name:
-            raise StorageError(f"{name} is refused.")
 
 
 class KilledError(BaseException):
