@@ -423,6 +423,7 @@ def test_an_image_that_no_disk_takes_waits_in_memory_until_one_does(prompt):
         storage.full = False
         of._post.deliver(of.clock.now() + 2)
         assert poll(of, submitted)["status"] == "Ready"
+        assert of.state.condition.error is None
     of.deliver_webhooks()
     assert told == ["Ready" if prompt == "a fox" else "Error"]
 

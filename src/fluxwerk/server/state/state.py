@@ -17,7 +17,7 @@ from fluxwerk import catalog, imagefile
 from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import Abilities, FullAbilities, Order, RenderProgress
 from fluxwerk.errors import StorageError
-from fluxwerk.ledger.database import UnknownCommitError
+from fluxwerk.ledger.database import DatabaseError, UnknownCommitError
 from fluxwerk.server.errors import Dialect, ServerError
 from fluxwerk.server.faults import endings
 from fluxwerk.server.faults.endings import Ending
@@ -134,7 +134,7 @@ class ServerState:
         self._magic = magic
         self._closing = False
         self._files = TaskFiles(self.tasks, self.store, self._answers, clock, pace)
-        self.condition = StorageCondition(clock, self.store.probe)
+        self.condition = StorageCondition(clock, self.store.probe_rows, self.store.probe_files)
         self._listeners: list[TaskListener] = []
         self._swept = float("-inf")
 
@@ -204,9 +204,10 @@ class ServerState:
             raise ServerError("internal", UNKNOWN) from None
         except StorageError as error:
             self.condition.note(error)
-            text = "The server cannot keep tasks now, because its disk cannot be written. Nothing was charged."
+            part = "database" if isinstance(error, DatabaseError) else "storage"
+            text = f"The server cannot keep tasks now, because its {part} cannot be written. Nothing was charged."
             raise ServerError("storage", text, retry_after=RETRY_STORAGE) from None
-        self.condition.error = None
+        self.condition.database = None
         self.metrics.accepted[job.model.name] += 1
         if has_ending:
             self._ended(job)
@@ -265,7 +266,8 @@ class ServerState:
         now = self.clock()
         if not self._files.finish(job, image):
             return False
-        self.condition.error = None
+        self.condition.database = None
+        self.condition.took_files()
         self.metrics.observe("render", job.model.name, now - (job.accepted if job.began is None else job.began))
         self._ended(job)
         return True
@@ -357,13 +359,15 @@ class ServerState:
 
     def forget(self) -> float:
         """Drop the tasks whose images were kept long enough, once a second, and return the moment."""
-        now, before = self.clock(), self.condition.error
+        now = self.clock()
         if now - self._swept < SWEEP_EVERY:
             return now
         self._swept = now
-        # Nothing may have been written, so success proves nothing about the storage.
-        if self.condition.tries(lambda: self._sweep(now)):
-            self.condition.error = before
+        # Nothing may have been written, so success proves nothing about the database.
+        try:
+            self._sweep(now)
+        except StorageError as error:
+            self.condition.note(error)
         return now
 
     def _sweep(self, now: float) -> None:
@@ -399,6 +403,8 @@ class ServerState:
         try:
             self._files.keep_inputs(job)
             image = None if answer is None else self._files.put_image(job, answer)
+            if files:
+                self.condition.took_files()
             with self.store.database.write() as transaction:
                 slots = self.tasks.accept(job, account)
                 self.tasks.removals.keep(transaction, files)

@@ -73,12 +73,15 @@ class Store:
         """Tell how many bytes a file has, or `None` if it is not there."""
         return self.files.size(name)
 
-    def probe(self) -> None:
-        """Write a small object and a row, to prove that both are taken; raises `StorageError`."""
+    def probe_files(self) -> None:
+        """Write a small object, to prove that it is taken; raises `StorageError`."""
         try:
             self.files.check()
         except InvalidUsageError as fault:
             raise StorageError(str(fault)) from None
+
+    def probe_rows(self) -> None:
+        """Write a row, to prove that it is taken; raises `DatabaseError`."""
         with self.database.write() as transaction:
             transaction.run(PROBE_ROW, value=bytes(PROBE_BYTES))
 
