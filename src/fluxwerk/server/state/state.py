@@ -418,9 +418,8 @@ class ServerState:
         except BaseException:
             self._files.remove(files)
             raise
-        if image:
-            # The task is there, whatever becomes of this.
-            self.condition.tries(lambda: self._files.tidy(job))
+        # The task is there, whatever becomes of this.
+        self.condition.tries(lambda: self._files.tidy(job) if image else self.tasks.make_room(self.clock()))
         return slots
 
     def _ended(self, job: TaskRecord) -> None:

@@ -121,7 +121,7 @@ FILES = "id, folder, fence, image, inputs"
 FORGOTTEN = f"select {FILES} from task where forget_at <= :now order by forget_at limit :most"
 DISCARDED = f"select {FILES} from task where id = :id"
 DROPPABLE = f"""
-    select {FILES} from task where word = 'Ready' and ready_at <= :now
+    select {FILES} from task where stage = 'ended' and ready_at <= :now
     order by delivered desc, ready_at limit :most
 """
 # What is known upstream of a task that goes; one that has not ended there still holds its slot.

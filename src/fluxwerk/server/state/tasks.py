@@ -245,7 +245,10 @@ class Tasks:
             self._drop(found, FORGET_UPSTREAM)
 
     def make_room(self, now: float) -> None:
-        """Drop tasks before their time while the store has no room for more: delivered ones, then old ones."""
+        """Drop tasks that have ended before their time while the store has no room for more.
+
+        Those whose image was delivered go first, then old ones.
+        """
         while self._store.excess():
             found = self._database.ask(DROPPABLE, now=now, most=1)
             if not found:
