@@ -16,11 +16,13 @@ MEMORY = ":memory:"
 # The name of the database in a folder.
 DATABASE = "state.db"
 # One server has the folder to itself, and commands of its operator write beside it.  A commit is in the log at once,
-# and `Flush` sees to it that the log is on the disk before a submit is answered.
+# and `Flush` sees to it that the log is on the disk before a submit is answered.  What is deleted is overwritten, also
+# where SQLite was built to leave it.
 STATE_PRAGMAS = (
     "journal_mode=wal",
     "synchronous=normal",
     "foreign_keys=on",
+    "secure_delete=on",
     "wal_autocheckpoint=4000",
 )
 # Seconds; whoever has the folder keeps it until it ends, and nobody writes for long.
