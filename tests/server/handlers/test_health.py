@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fluxwerk.engines import FullAbilities, Health
 from fluxwerk.server.state.accounts import Accounts
-from fluxwerk.server.state.condition import FRESH
+from fluxwerk.server.state.condition import PROBE_EVERY
 from fluxwerk.server.state.dialect import StateFile
 from fluxwerk.server.state.store import Store
 from fluxwerk.storage import Folder
@@ -58,7 +58,7 @@ def test_a_server_is_not_ready_while_its_storage_takes_nothing(tmp_path: Path):
     assert checks(of) == (503, {**OK, "storage": "unavailable"})
     assert json_of(ask(of, "GET", "/healthz", key=None))["status"] == "storage_unavailable"
     folder.unlink()
-    of.clock.sleep(FRESH)
+    of.clock.sleep(PROBE_EVERY)
     assert checks(of) == (200, OK)
     assert ask(of, "GET", "/healthz", key=None).status == 200
 

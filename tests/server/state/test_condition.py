@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from fluxwerk.errors import StorageError
 from fluxwerk.ledger.database import DatabaseError
-from fluxwerk.server.state.condition import FRESH, PATIENCE, StorageCondition
+from fluxwerk.server.state.condition import LONGEST_PROBE, PROBE_EVERY, StorageCondition
 from fluxwerk.testing.clock import PretendClock
 
 
@@ -36,11 +36,11 @@ def test_the_storage_is_probed_without_a_write_before_and_at_a_bounded_rate():
     assert files.count == 1
     files.broken = True
     assert known.check_storage()
-    clock.sleep(FRESH)
+    clock.sleep(PROBE_EVERY)
     assert [known.check_storage() for _ in range(5)] == [False] * 5
     assert files.count == 2
     files.broken = False
-    clock.sleep(FRESH)
+    clock.sleep(PROBE_EVERY)
     assert known.check()
 
 
@@ -50,7 +50,7 @@ def test_a_storage_that_was_just_used_is_not_probed():
     known.took_files()
     assert known.check_storage()
     known.note(StorageError("the bucket is away"))
-    clock.sleep(FRESH - 1)
+    clock.sleep(PROBE_EVERY - 1)
     assert not known.check_storage()
     assert files.count == 0
 
@@ -92,7 +92,7 @@ def test_nobody_waits_for_a_probe_of_another_and_one_that_takes_long_has_failed(
     probing.start()
     assert entered.wait(30)
     assert known.check_storage()
-    clock.sleep(PATIENCE)
+    clock.sleep(LONGEST_PROBE)
     assert not known.check_storage()
     leave.set()
     probing.join()

@@ -11,10 +11,10 @@ from fluxwerk.ledger.database import DatabaseError
 
 # Seconds between two lines of the log about the same part.
 LOG_EVERY = 60.0
-# Seconds for which an answer to "does the storage take files" is good.
-FRESH = 10.0
+# Seconds between two probes of the storage.
+PROBE_EVERY = 10.0
 # Seconds after which a probe that has not come back counts as failed; a bucket is asked again for minutes.
-PATIENCE = 5.0
+LONGEST_PROBE = 5.0
 NO_ROWS = "%s See that it runs and has space; until it can be written, submits get a 503."
 NO_FILES = "%s Until it can be used, submits with images get a 503, and images that are made wait in memory."
 
@@ -59,13 +59,13 @@ class StorageCondition:
     def check_storage(self) -> bool:
         """Whether files can be written, as of the last ten seconds; one caller finds out, and others do not wait."""
         now = self._clock()
-        if now - self._known >= FRESH and self._probing.acquire(blocking=False):
+        if now - self._known >= PROBE_EVERY and self._probing.acquire(blocking=False):
             try:
                 self._probe(now)
             finally:
                 self._probing.release()
         began = self._began
-        return self.storage is None and (began is None or now - began < PATIENCE)
+        return self.storage is None and (began is None or now - began < LONGEST_PROBE)
 
     def tries(self, write: Callable[[], object]) -> bool:
         """Write to the database; says whether it took it."""
