@@ -101,6 +101,8 @@ def test_a_batch_of_tasks_that_were_kept_long_enough_goes_though_the_storage_fai
     assert len(files.names()) == len(left(of)) == 20
     assert of.state.store.database.ask("select id from task") == []
     files.refuses = None
+    sweep_after(of, 1)
+    assert len(files.names()) == 20, "a storage that failed has a pause"
     sweep_after(of, RETRY)
     assert files.names() == left(of) == []
 
