@@ -32,7 +32,11 @@ PRAGMAS = ("journal_mode=wal", "synchronous=full", "foreign_keys=on", "wal_autoc
 DISK_ERRORS = ("readonly", "disk", "full", "unable to open", "locked", "i/o")
 
 
-class UnknownCommitError(StorageError):
+class DatabaseError(StorageError):
+    """The database, and no storage of files, cannot be read or written now."""
+
+
+class UnknownCommitError(DatabaseError):
     """The database was lost while a transaction committed: it may have happened or not."""
 
 

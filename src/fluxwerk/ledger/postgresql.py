@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from fluxwerk.errors import ConflictError, InvalidUsageError, StorageError
-from fluxwerk.ledger.database import Row, Statement, Transaction, UnknownCommitError, Values
+from fluxwerk.ledger.database import DatabaseError, Row, Statement, Transaction, UnknownCommitError, Values
 
 T = TypeVar("T")
 PACKAGES_OF_FLEET = "pip install 'fluxwerk[fleet]'"
@@ -52,7 +52,7 @@ PARAMETER = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
 class PostgresDatabase:
     """A pool of connections to one database; raises `InvalidUsageError` for an address that is none.
 
-    `StorageError` means that the database cannot be reached or asked now, and that nothing has happened;
+    `DatabaseError` means that the database cannot be reached or asked now, and that nothing has happened;
     `UnknownCommitError` that it was lost while it committed.
     """
 
@@ -213,7 +213,7 @@ class PostgresDatabase:
         except self._conflicts:
             raise ConflictError("Another process has written the same at this moment; try it again.") from None
         except self._errors as error:
-            raise StorageError(f"The database {self.path} cannot be used ({_first_line(error)}).") from error
+            raise DatabaseError(f"The database {self.path} cannot be used ({_first_line(error)}).") from error
 
     def _check_server(self) -> None:
         try:

@@ -37,9 +37,10 @@ EDIT = {**FOX, "input_image": text(png(64, 64))}
 
 
 class ForgetfulFile(StateFile):
-    """A database that is lost after a commit, before it can say so, while it `loses`."""
+    """A database that is lost after a commit, before it can say so, while it `loses` and once it has `enough` tasks."""
 
     loses = False
+    enough = 1
     depth = 0
 
     @contextmanager
@@ -50,7 +51,7 @@ class ForgetfulFile(StateFile):
                 yield transaction
         finally:
             self.depth -= 1
-        if self.loses and not self.depth:
+        if self.loses and not self.depth and len(self.ask("select id from task")) >= self.enough:
             raise UnknownCommitError("The database was lost during a commit.")
 
 
@@ -102,6 +103,15 @@ def test_a_task_whose_commit_was_not_confirmed_keeps_its_inputs():
     assert task.word == "Ready"
 
 
+def test_a_submit_whose_files_were_not_announced_for_certain_is_refused_and_nothing_is_there():
+    database, files = ForgetfulFile(), MemoryStorage()
+    database.enough = 0
+    of = over(database, files)
+    database.loses = True
+    answer = post(of, EDIT)
+    assert (answer.status, json_of(answer)["error"], files.held) == (503, "storage_unavailable", 0)
+
+
 class KeepingStorage(MemoryStorage):
     """A storage that removes nothing while it is `stuck`."""
 
@@ -118,7 +128,10 @@ def test_a_task_is_accepted_though_its_inputs_cannot_be_removed(caplog):
     of = over(StateFile(), files, caches=True)
     poll(of, post(of, EDIT))
     files.stuck = True
-    assert poll(of, post(of, EDIT))["result"]["cached"]
+    answered = post(of, EDIT)
+    assert poll(of, answered)["result"]["cached"]
+    of.clock.sleep(1)
+    of.state.forget()
     assert "DELETE is refused" in caplog.text
 
 

@@ -9,18 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from fluxwerk.errors import InvalidUsageError, StorageError
-from fluxwerk.ledger.database import Database, SQLiteDatabase, Statement, Transaction
+from fluxwerk.errors import InvalidUsageError
+from fluxwerk.ledger.database import Database, DatabaseError, SQLiteDatabase, Statement, Transaction
 
 MEMORY = ":memory:"
 # The name of the database in a folder.
 DATABASE = "state.db"
 # One server has the folder to itself, and commands of its operator write beside it.  A commit is in the log at once,
-# and `Flush` sees to it that the log is on the disk before a submit is answered.
+# and `Flush` sees to it that the log is on the disk before a submit is answered.  What is deleted is overwritten, also
+# where SQLite was built to leave it.
 STATE_PRAGMAS = (
     "journal_mode=wal",
     "synchronous=normal",
     "foreign_keys=on",
+    "secure_delete=on",
     "wal_autocheckpoint=4000",
 )
 # Seconds; whoever has the folder keeps it until it ends, and nobody writes for long.
@@ -54,7 +56,7 @@ class StateDatabase(Database, Protocol):
 
 
 class StateFile(SQLiteDatabase):
-    """SQLite in a file, or in memory, for one server; raises `StorageError` for whatever SQLite does not take."""
+    """SQLite in a file, or in memory, for one server; raises `DatabaseError` for whatever SQLite does not take."""
 
     number = "integer primary key autoincrement"
     skip_locked = ""
@@ -93,4 +95,4 @@ def _unwritable(path: str) -> Generator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StorageError(f"The state in {path} cannot be written ({error}).") from error
+        raise DatabaseError(f"The state in {path} cannot be written ({error}).") from error

@@ -11,8 +11,7 @@ import os
 import time
 from pathlib import Path
 
-from fluxwerk.errors import StorageError
-from fluxwerk.ledger.database import SQLiteDatabase
+from fluxwerk.ledger.database import DatabaseError, SQLiteDatabase
 
 # Seconds; a step to a thread and back takes about as long.
 QUICK = 0.0003
@@ -38,7 +37,7 @@ class Flush:
             os.close(folder)
 
     async def wait(self) -> None:
-        """Come back when everything that was committed so far is on the disk; raises `StorageError`."""
+        """Come back when everything that was committed so far is on the disk; raises `DatabaseError`."""
         commits = self._database.commits
         while self._flushed < commits:
             if self._running is None or self._running.done():
@@ -57,7 +56,7 @@ class Flush:
             is_quick = self._took < self._quick
             self._took = _flush(self._log) if is_quick else await asyncio.to_thread(_flush, self._log)
         except OSError as error:
-            raise StorageError(f"The state in {self._database.path} cannot be flushed ({error.strerror}).") from None
+            raise DatabaseError(f"The state in {self._database.path} cannot be flushed ({error.strerror}).") from None
         self._flushed = max(self._flushed, commits)
 
 

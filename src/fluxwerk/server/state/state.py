@@ -17,7 +17,7 @@ from fluxwerk import catalog, imagefile
 from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import Abilities, FullAbilities, Order, RenderProgress
 from fluxwerk.errors import StorageError
-from fluxwerk.ledger.database import UnknownCommitError
+from fluxwerk.ledger.database import DatabaseError, UnknownCommitError
 from fluxwerk.server.errors import Dialect, ServerError
 from fluxwerk.server.faults import endings
 from fluxwerk.server.faults.endings import Ending
@@ -35,6 +35,7 @@ from fluxwerk.server.state.fleet import FleetStore
 from fluxwerk.server.state.metrics import Metrics
 from fluxwerk.server.state.queue import Slots
 from fluxwerk.server.state.task import TaskRecord
+from fluxwerk.server.state.tasks import input_files
 from fluxwerk.server.state.webhooks import WebhookPolicy
 from fluxwerk.types import Flow, Json
 
@@ -135,7 +136,7 @@ class ServerState:
         self._magic = magic
         self._closing = False
         self._files = TaskFiles(self.tasks, self.store, self._answers, clock, pace)
-        self.condition = StorageCondition(clock, self.store.probe)
+        self.condition = StorageCondition(clock, self.store.probe_rows, self.store.probe_files)
         self._listeners: list[TaskListener] = []
         self._swept = float("-inf")
 
@@ -217,9 +218,10 @@ class ServerState:
             raise ServerError("internal", UNKNOWN) from None
         except StorageError as error:
             self.condition.note(error)
-            text = "The server cannot keep tasks now, because its disk cannot be written. Nothing was charged."
+            part = "database" if isinstance(error, DatabaseError) else "storage"
+            text = f"The server cannot keep tasks now, because its {part} cannot be written. Nothing was charged."
             raise ServerError("storage", text, retry_after=RETRY_STORAGE) from None
-        self.condition.error = None
+        self.condition.database = None
         self.metrics.accepted[job.model.name] += 1
         if has_ending:
             self._ended(job)
@@ -278,7 +280,8 @@ class ServerState:
         now = self.clock()
         if not self._files.finish(job, image):
             return False
-        self.condition.error = None
+        self.condition.database = None
+        self.condition.took_files()
         self.metrics.observe("render", job.model.name, now - (job.accepted if job.began is None else job.began))
         self._ended(job)
         return True
@@ -297,11 +300,11 @@ class ServerState:
 
         Raises `StorageError` if nothing can be written.
         """
-        now = self.clock()
+        now, files = self.clock(), [*input_files(job), *([job.image] if job.image else [])]
         if not self.tasks.end(job, ending, now, now, fence):
             return False
         self._ended(job)
-        self._files.drop_inputs(job)
+        self._files.remove(files)
         return True
 
     def note_delivered(self, job: TaskRecord) -> None:
@@ -377,17 +380,20 @@ class ServerState:
 
     def forget(self) -> float:
         """Drop the tasks whose images were kept long enough, once a second, and return the moment."""
-        now, before = self.clock(), self.condition.error
+        now = self.clock()
         if now - self._swept < SWEEP_EVERY:
             return now
         self._swept = now
-        # Nothing may have been written, so success proves nothing about the storage.
-        if self.condition.tries(lambda: self._sweep(now)):
-            self.condition.error = before
+        # Nothing may have been written, so success proves nothing about the database.
+        try:
+            self._sweep(now)
+        except StorageError as error:
+            self.condition.note(error)
         return now
 
     def _sweep(self, now: float) -> None:
         self.tasks.forget(now)
+        self.tasks.removals.sweep(now)
         if self.tasks.sweep(self._pools, now):
             self._resume_listeners()
 
@@ -425,13 +431,15 @@ class ServerState:
         self, job: TaskRecord, account: Account, decided: Ending | None, answer: bytes | None
     ) -> Slots | None:
         # Files first, so that no row lacks one and no lock waits for a store; they go again if the row is refused.
-        self._files.keep_inputs(job)
-        image = None
+        files = self._files.announce(job, answer)
         try:
-            if answer is not None and decided is None:
-                image = self._files.put_image(job, answer)
-            with self.store.database.write():
+            self._files.keep_inputs(job)
+            image = None if answer is None else self._files.put_image(job, answer)
+            if files:
+                self.condition.took_files()
+            with self.store.database.write() as transaction:
                 slots = self.tasks.accept(job, account)
+                self.tasks.removals.keep(transaction, files)
                 if decided is not None and decided.word:
                     self._decide(job, decided)
                 elif image:
@@ -440,13 +448,10 @@ class ServerState:
             # The row may be there, and its worker needs them.
             raise
         except BaseException:
-            self._files.drop_inputs(job)
-            if image:
-                self._files.remove(image)
+            self._files.remove(files)
             raise
-        if image:
-            # The task is there, whatever becomes of this.
-            self.condition.tries(lambda: self._files.tidy(job))
+        # The task is there, whatever becomes of this.
+        self.condition.tries(lambda: self._files.tidy(job) if image else self.tasks.make_room(self.clock()))
         return slots
 
     def _ended(self, job: TaskRecord) -> None:

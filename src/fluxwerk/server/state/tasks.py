@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fluxwerk.errors import FluxwerkError
+from fluxwerk.imagefile import SUFFIX
 from fluxwerk.ledger.database import Row, Statement, Transaction, Values
 from fluxwerk.protocol.wire import dump
 from fluxwerk.server.faults.endings import Ending
@@ -21,6 +22,7 @@ from fluxwerk.server.state.account import Account
 from fluxwerk.server.state.booking import Booking, Bookings
 from fluxwerk.server.state.outgoing import OutgoingWebhook
 from fluxwerk.server.state.queue import Slots, TaskQueue
+from fluxwerk.server.state.removals import Removals
 from fluxwerk.server.state.rows import NEVER, credits_of
 from fluxwerk.server.state.search import Search
 from fluxwerk.server.state.statements import (
@@ -29,12 +31,15 @@ from fluxwerk.server.state.statements import (
     BUSY,
     CLAIM,
     COUNT,
+    DISCARD_UPSTREAM,
+    DISCARDED,
     DROPPABLE,
     END,
     FIND,
     FIND_REPEATED,
     FINISH,
     FINISHED,
+    FORGET_UPSTREAM,
     FORGOTTEN,
     HELD,
     IS_UPSTREAM,
@@ -63,7 +68,10 @@ log = logging.getLogger("fluxwerk.server")
 
 
 class Tasks:
-    """The tasks of a store; what has ended is kept for `keep` seconds, and `queue` of an account's may wait."""
+    """The tasks of a store; what has ended is kept for `keep` seconds, and `queue` of an account's may wait.
+
+    A move that lets go of files notes them in `removals`.
+    """
 
     def __init__(self, store: Store, keep: float = KEEP, queue: int = 0) -> None:
         self._store = store
@@ -71,6 +79,7 @@ class Tasks:
         self._keep = keep
         self.queue = TaskQueue(store.database, queue)
         self._bookings = Bookings(store, self.queue, keep)
+        self.removals = Removals(store.database, store.files)
 
     def accept(self, job: TaskRecord, account: Account) -> Slots | None:
         """Book a task: its slot, its cost, its row and its webhook, or nothing of them.
@@ -123,6 +132,7 @@ class Tasks:
         with self._database.write() as transaction:
             if transaction.run(FINISH, image=image, image_bytes=size, now=now, **values):
                 transaction.run(WEBHOOK_DUE, id=job.task.id, at=ready_at)
+                self.removals.note(transaction, input_files(job))
                 if job.stage == "waiting":
                     # An answer that was in the storage already.
                     self.queue.leave(transaction, job.account)
@@ -156,8 +166,8 @@ class Tasks:
             if found["stage"] == "waiting":
                 self.queue.leave(transaction, job.account)
             self._release(transaction, job, now, at)
-        if found["image"]:
-            self._store.files.remove(found["image"])
+            images = [found["image"]] if found["image"] else []
+            self.removals.note(transaction, [*_read_inputs(job.task.id, found["inputs"]), *images])
         job.stage, job.word, job.details, job.ready_at = "ended", ending.word, ending.details, at
         job.settled, job.image = credits_of(settled), None
         return True
@@ -227,34 +237,35 @@ class Tasks:
             return transaction.run("update task set delivered = 1 where id = :id and delivered = 0", id=job.task.id) > 0
 
     def forget(self, now: float) -> None:
-        """Drop tasks whose images were kept long enough, with their files."""
+        """Drop tasks whose images were kept long enough; the next sweep of `removals` removes their files."""
         found = self._database.ask(FORGOTTEN, now=now, most=DROPPED_AT_ONCE)
         if found:
-            self._drop(found)
+            self._drop(found, FORGET_UPSTREAM)
 
     def make_room(self, now: float) -> None:
-        """Drop tasks before their time while the store has no room for more: delivered ones, then old ones."""
+        """Drop tasks that have ended before their time while the store has no room for more.
+
+        Those whose image was delivered go first, then old ones.
+        """
         while self._store.excess():
             found = self._database.ask(DROPPABLE, now=now, most=1)
             if not found:
                 return
-            self._drop(found)
+            self.removals.remove(self._drop(found, DISCARD_UPSTREAM))
 
-    def _drop(self, found: list[Row]) -> None:
+    def _drop(self, found: list[Row], upstream: str) -> list[str]:
+        """Let rows go, and return the files that go with them."""
+        files = [file for row in found for file in _files_of(row)]
         with self._database.write() as transaction:
             for row in found:
                 transaction.run("delete from task where id = :id", id=row["id"])
-                transaction.run("delete from upstream where task = :id and doubt is null", id=row["id"])
-        for row in found:
-            for file in (*_input_files(row["id"], row["inputs"]), *([row["image"]] if row["image"] else ())):
-                self._store.files.remove(file)
+                transaction.run(upstream, id=row["id"])
+            self.removals.note(transaction, files)
+        return files
 
     def discard(self, job: TaskRecord) -> None:
-        """Drop one task with its image and its inputs."""
-        with self._database.write() as transaction:
-            transaction.run("delete from task where id = :id", id=job.task.id)
-        for file in (*(input_file(job.task.id, name) for name in job.inputs), *([job.image] if job.image else ())):
-            self._store.files.remove(file)
+        """Drop one task with its files; what the storage does not remove now is removed later."""
+        self.removals.remove(self._drop(self._database.ask(DISCARDED, id=job.task.id), DISCARD_UPSTREAM))
 
     def take_webhook(self, job: TaskRecord, owner: str) -> bool:
         """Take a webhook for delivery, unless another process has it or it was delivered."""
@@ -364,12 +375,27 @@ def input_file(identity: str, name: str) -> str:
     return f"inputs/{identity}.{name}"
 
 
+def input_files(job: TaskRecord) -> list[str]:
+    """Name the files of all images that came with a task."""
+    return [input_file(job.task.id, name) for name in job.inputs]
+
+
 def image_file(job: TaskRecord) -> str:
     """Name the file of a task's image; each worker that takes the task up writes a file of its own."""
-    return f"images/{job.folder[:2]}/{job.folder}.{job.fence}.{job.order.output_format}"
+    return _image_file(job.folder, job.fence, job.order.output_format)
 
 
-def _input_files(identity: str, inputs: Json) -> list[str]:
+def _image_file(folder: str, fence: int, suffix: str) -> str:
+    return f"images/{folder[:2]}/{folder}.{fence}.{suffix}"
+
+
+def _files_of(row: Row) -> list[str]:
+    """Name every file that a task may have, also the images of workers that ended before they could name them."""
+    written = [_image_file(row["folder"], fence, kind) for fence in range(1, row["fence"]) for kind in SUFFIX.values()]
+    return [*_read_inputs(row["id"], row["inputs"]), *written, *([row["image"]] if row["image"] else ())]
+
+
+def _read_inputs(identity: str, inputs: Json) -> list[str]:
     try:
         return [input_file(identity, name) for name in json.loads(inputs)]
     except ValueError:
