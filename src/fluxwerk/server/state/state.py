@@ -422,12 +422,18 @@ class ServerState:
         self, job: TaskRecord, account: Account, decided: Ending | None, answer: bytes | None
     ) -> AskingFlow[Slots | None]:
         has_files = answer is not None or job.order.references or job.order.canvas is not None
-        is_alone = has_files or account.rate is not None or (decided is not None and bool(decided.word))
-        together = None if is_alone else self.tasks.accept_all
-        booking = Booking(job, account)
-        return (yield from ask(lambda: self._book_alone(job, account, decided, answer), together, booking))
+        if has_files or (decided is not None and decided.word):
+            return (yield from ask(lambda: self._book_with_files(job, account, decided, answer)))
+        together = None if account.rate is not None else self.tasks.accept_all
+        return (yield from ask(lambda: self._book_alone(job, account), together, Booking(job, account)))
 
-    def _book_alone(
+    def _book_alone(self, job: TaskRecord, account: Account) -> Slots | None:
+        slots = self.tasks.accept(job, account)
+        # The task is there, whatever becomes of this.
+        self.condition.tries(lambda: self.tasks.make_room(self.clock()))
+        return slots
+
+    def _book_with_files(
         self, job: TaskRecord, account: Account, decided: Ending | None, answer: bytes | None
     ) -> Slots | None:
         # Files first, so that no row lacks one and no lock waits for a store; they go again if the row is refused.
@@ -450,8 +456,9 @@ class ServerState:
         except BaseException:
             self._files.remove(files)
             raise
-        # The task is there, whatever becomes of this.
-        self.condition.tries(lambda: self._files.tidy(job) if image else self.tasks.make_room(self.clock()))
+        if image:
+            # The task is there, whatever becomes of this.
+            self.condition.tries(lambda: self._files.tidy(job))
         return slots
 
     def _ended(self, job: TaskRecord) -> None:
