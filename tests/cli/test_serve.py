@@ -107,7 +107,7 @@ def test_the_state_is_closed_when_the_server_ends(tmp_path):
 
 def test_a_mistake_of_the_server_is_a_500_in_json_that_tells_nothing():
     class Spilt(Accounts):
-        def account(self, _):
+        def accounts_of(self, _):
             raise RuntimeError("CANARY")
 
     async def ask() -> httpx2.Response:
