@@ -160,7 +160,9 @@ class BackgroundWorkers:
     def _signs(self, store: FleetStore, *, recover: bool) -> set[str]:
         """Give a sign of life, and return what this process holds."""
         kind = "api" if self._engine is None else "worker"
-        store.beat(self._state.process, kind, self._state.engine, self._served)
+        # Who takes no more tasks announces no models, or submits would be accepted that nobody renders.
+        models = [] if self._state.is_closing else self._served
+        store.beat(self._state.process, kind, self._state.engine, models)
         if recover:
             store.recover()
         return store.held(self._state.process)
