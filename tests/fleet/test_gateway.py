@@ -67,7 +67,7 @@ def test_what_a_killed_worker_leaves_another_collects_within_the_slots_of_the_ac
     with process("--state", theirs, "--seconds", 1, "--trouble", script, keeping) as (upstream, _):
         named = ("--engine", "upstream", "--upstream", upstream, "--upstream-key-file", str(key))
         with fleet(database, tmp_path, 0, 0) as running, closing(FleetDatabase(database)) as asked:
-            running.add_server("--engine", "upstream")
+            running.add_server()
             workers = [running.add_worker(*named) for _ in range(2)]
             running.wait_ready()
             killing = threading.Thread(target=kill_at_work, args=(workers, asked))

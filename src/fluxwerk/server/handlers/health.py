@@ -13,11 +13,11 @@ UNAVAILABLE = 503
 
 
 def health(state: ServerState, _: ServerRequest) -> Response:
-    """Say how the engine is; 503 tells a load balancer to send nothing here."""
-    now = state.abilities.health()
+    """Say how the engine is, or whether the fleet has workers; 503 tells a load balancer to send nothing here."""
+    now = state.health()
     kept = state.condition.check()
     word = "closing" if state.is_closing else now.word if kept else "storage_unavailable"
-    body = {"status": word, "engine": state.engine, **now.details}
+    body = {"status": word, "engine": state.sole_engine(), **now.details}
     serving = now.serving and not state.is_closing and kept
     return _answer(body, good=serving)
 
@@ -32,7 +32,7 @@ def ready(state: ServerState, _: ServerRequest) -> Response:
     checks = {
         "accepting": "closing" if state.is_closing else "ok",
         "database": _database(state),
-        "storage": "ok" if state.condition.check() else "unavailable",
+        "storage": "ok" if state.condition.check_storage() else "unavailable",
         "workers": _workers(state),
     }
     good = all(found == "ok" for found in checks.values())
@@ -44,7 +44,7 @@ def _database(state: ServerState) -> str:
         state.store.database.ask("select 1 as one")
     except StorageError:
         return "unavailable"
-    return "ok"
+    return "ok" if state.condition.check_database() else "unavailable"
 
 
 def _workers(state: ServerState) -> str:
@@ -52,7 +52,7 @@ def _workers(state: ServerState) -> str:
     store = state.store
     if isinstance(store, FleetStore):
         try:
-            return "ok" if store.models() else "none"
+            return "ok" if store.served() else "none"
         except StorageError:
             return "unknown"
     engine = state.abilities.health()

@@ -8,7 +8,7 @@ from fluxwerk.protocol import trust, wire
 from fluxwerk.server.errors import ServerError, invalid
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state.search import Search
-from fluxwerk.server.state.state import ServerState
+from fluxwerk.server.state.state import UNKNOWN_ENGINE, ServerState
 from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.types import Json, Response
 
@@ -21,7 +21,7 @@ MOMENT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
 def listed(state: ServerState, request: ServerRequest) -> Response:
     """List the account's tasks, the newest first, as far as they fit the query; `limit` bounds them."""
     account = state.authenticate(request)
-    now, limit = state.forget(), _limit(request)
+    now, limit = state.now(), _limit(request)
     found = state.tasks.search(account.id, _search(request), now, limit + 1)
     rows = [row(state, job) for job in found]
     return Response(200, wire.JSON, wire.dump({"tasks": rows[:limit], "more": len(rows) > limit}))
@@ -48,7 +48,7 @@ def cancelled(state: ServerState, request: ServerRequest) -> Response:
 def own(state: ServerState, request: ServerRequest) -> TaskRecord:
     """Find the task that a path names, if it is the account's own; raises `ServerError`."""
     account = state.authenticate(request)
-    job = state.tasks.find(request.path.removeprefix(f"{FOLDER}/").partition("/")[0], state.forget())
+    job = state.tasks.find(request.path.removeprefix(f"{FOLDER}/").partition("/")[0], state.now())
     if job is None or job.account != account.id:
         raise ServerError("not_found", "This account has no such task", detail="Task not found")
     return job
@@ -118,6 +118,7 @@ def row(state: ServerState, job: TaskRecord) -> dict[str, Json]:
         "width": job.order.width,
         "height": job.order.height,
         "output_format": job.order.output_format,
+        "engine": (job.engine or UNKNOWN_ENGINE) if ended and job.word == "Ready" else None,
         "options": dict(job.order.options),
         "tags": list(job.tags),
         "position": None if ended or job.stage != "waiting" else state.tasks.queue.position(job),

@@ -40,16 +40,16 @@ VERDICTS = ("charged", "not charged")
 def show(state: ServerState, request: ServerRequest, address: str) -> Response:
     """Write every number; raises `ServerError` for everyone but the operator."""
     check(state, request, address)
-    now = state.forget()
+    now = state.now()
     overview, figures = Overview(state.store.database), Figures(state.store.database)
     with state.store.database.read():
         # Both are of one moment: a task that ended between them would be taken off the slots that it no longer holds.
         queue, slots = figures.queue(), figures.slots_used(now)
     waits, renders = overview.durations()
-    endings, health = overview.endings(now), state.abilities.health()
+    endings, health = overview.endings(now), state.health()
     body: dict[str, Json] = {
         "at": now,
-        "engine": {"name": state.engine, "state": health.word, "serving": health.serving, **health.details},
+        "engine": {"name": state.sole_engine(), "state": health.word, "serving": health.serving, **health.details},
         "storage": state.condition.error,
         "queued": sum(queue.values()),
         "running": _running(queue, slots),

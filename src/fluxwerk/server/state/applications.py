@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
 from fluxwerk.errors import Fault, InvalidUsageError
-from fluxwerk.ledger.database import Row, Transaction
+from fluxwerk.ledger.database import Row, Statement, Transaction
 from fluxwerk.server.state.account import Standing
-from fluxwerk.server.state.application import Application, NewKey, check_name
+from fluxwerk.server.state.application import PERIODS, Application, NewKey, check_name, first_day
 from fluxwerk.server.state.dialect import StateDatabase
 from fluxwerk.server.state.rows import MILLION, NEVER, credits_of, millionths
 
@@ -58,8 +58,8 @@ class DailySpend:
 class KeyHolder:
     """Whom a key belongs to: an application, or an account of its own, and how that stands.
 
-    It has `spent` so many credits in all.  `known_only` says that there are applications, so that a key has to be
-    known.
+    It has `spent` so many credits in the present period.  `known_only` says that there are applications, so that a key
+    has to be known.
     """
 
     application: Application | None
@@ -123,13 +123,17 @@ class Applications:
         found = self._database.ask(FIND_KEY, digest=digest, now=now)
         return _read(found[0]) if found else None
 
-    def holder(self, digest: str, now: float, pool: str = "") -> KeyHolder:
-        """Find out in one question whom the key with this SHA-256 belongs to, and how that stands in a pool."""
-        (row,) = self._database.ask(HOLDER, digest=digest, now=now, pool=pool)
-        application = None if row["account"] is None else _read(row)
-        return KeyHolder(
-            application, credits_of(row["spent"]) or Decimal(0), bool(row["known_only"]), _standing(row, pool)
-        )
+    def holders(self, asked: Sequence[tuple[str, float, str]]) -> list[KeyHolder]:
+        """Find out whom the keys with these SHA-256s belong to, each at a moment, and how that stands in a pool."""
+        # An application polls many tasks at once, and stands the same way for all of them.
+        moments = {(digest, pool): now for digest, now, pool in asked}
+        statements = [
+            Statement(HOLDER, {"digest": digest, "now": now, "pool": pool, **_first_days(now)})
+            for (digest, pool), now in moments.items()
+        ]
+        rows = self._database.ask_together(statements)
+        found = {wanted: _holder(row, wanted[1]) for wanted, (row,) in zip(moments, rows, strict=True)}
+        return [found[digest, pool] for digest, _, pool in asked]
 
     def standing(self, account: str, now: float, pool: str) -> Standing:
         """Say how an account stands in a pool."""
@@ -202,6 +206,18 @@ def _columns(application: Application) -> dict[str, Any]:
     }
 
 
+def _first_days(now: float) -> dict[str, str]:
+    """Name the first day of each period that ends, as `HOLDER` compares it."""
+    return {period: first_day(period, now) for period in PERIODS if period != "total"}
+
+
+def _holder(row: Row, pool: str) -> KeyHolder:
+    application = None if row["account"] is None else _read(row)
+    return KeyHolder(
+        application, credits_of(row["present"]) or Decimal(0), bool(row["known_only"]), _standing(row, pool)
+    )
+
+
 def _standing(row: Row, pool: str) -> Standing:
     return Standing(pool, row["busy"], row["waiting"], row["reached"], row["free"] or NEVER)
 
@@ -253,7 +269,11 @@ STANDING = f"""
     from (select cast(:account as text) as id) as asked left join account on account.id = asked.id
 """
 HOLDER = f"""
-    select application.*, (select 1 from application limit 1) as known_only, {STANDING_COLUMNS}
+    select application.*, (select 1 from application limit 1) as known_only, {STANDING_COLUMNS},
+        case when coalesce(application.period, 'total') = 'total' then coalesce(account.spent, 0) else (
+            select cast(coalesce(sum(credits), 0) as bigint) from spend where spend.account = asked.id
+            and day >= case application.period when 'day' then :day when 'week' then :week else :month end
+        ) end as present
     from (
         select coalesce((
             select application.account from api_key join application on application.account = api_key.account

@@ -10,10 +10,11 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 
 from fluxwerk.errors import InvalidUsageError
-from fluxwerk.ledger.database import Row, Transaction, statements
+from fluxwerk.ledger.database import Row, Statement, Transaction, statements
 from fluxwerk.ledger.postgresql import PACKAGES_OF_FLEET, PostgresDatabase
 from fluxwerk.server.state.store import Store
 from fluxwerk.server.state.task import TaskRecord
@@ -26,6 +27,8 @@ RENDER = "fluxwerk.render"
 SILENCE_SECONDS, REMEMBERED_SECONDS = 10.0, 3600.0
 # Seconds for which a task may be without a job before it is handed over again: longer than any transaction lasts.
 HANDED_OVER_SECONDS = 15.0
+# How long many tasks that are booked together wait for an account that another process has locked.
+LOCK_MILLISECONDS = 100
 # For how many seconds an answer to "who is alive" is good.
 FRESH_SECONDS = 1.0
 # Any number that no other program locks in the same database.
@@ -39,6 +42,7 @@ class FleetDatabase(PostgresDatabase):
 
     number = "bigint generated always as identity primary key"
     skip_locked = "for update skip locked"
+    hurry: tuple[Statement, ...] = (Statement(f"set local lock_timeout = {LOCK_MILLISECONDS}"),)
 
     def script(self, sql: str) -> None:
         """Execute the statements of a migration, inside the transaction that is open."""
@@ -54,6 +58,7 @@ class FleetDatabase(PostgresDatabase):
     def lock_schema(self, transaction: Transaction) -> None:
         """Let no other process change the tables until the transaction ends."""
         transaction.run(f"select pg_advisory_xact_lock({SCHEMA_LOCK})")
+        # Made once: the versions that pyproject.toml allows have the same tables.
         if "procrastinate_jobs" not in self.tables():
             transaction.run(_procrastinate_schema())
 
@@ -67,7 +72,7 @@ class FleetStore(Store):
         super().__init__(database, files, entropy)
         self.url = database.url
         self.wakeup = FleetWakeup(database)
-        self._served: tuple[float, frozenset[str]] = 0.0, frozenset()
+        self._served: tuple[float, Mapping[str, frozenset[str]]] = 0.0, {}
 
     def close(self) -> None:
         """Let go of the database."""
@@ -78,11 +83,15 @@ class FleetStore(Store):
         """Put a job for a task into Procrastinate's table, and return its number."""
         return self._defer(transaction, job.task.id, job.order.model, job.priority)
 
+    def handing_over(self, job: TaskRecord, priority: str) -> Statement:
+        """Write an expression that does so in the statement that accepts the task."""
+        return Statement(f"({DEFER.format(priority=priority)})", _deferred(job.task.id, job.order.model))
+
     def put_aside(self, row: Row, reason: str) -> None:
         """Name a row that cannot be read, and leave it: a process of another release may understand it."""
         log.error("task %s of the state cannot be read (%s); another release may have written it.", row["id"], reason)
 
-    def beat(self, process: str, kind: str, engine: str, models: Iterable[str]) -> None:
+    def beat(self, process: str, kind: str, engine: str | None, models: Iterable[str]) -> None:
         """Give a sign of life, with the models that this process renders."""
         with self.database.write() as transaction:
             now, text = transaction.now(), json.dumps(sorted(models))
@@ -96,13 +105,16 @@ class FleetStore(Store):
             transaction.run("delete from process where id = :id", id=process)
             transaction.run(RETURN_WEBHOOKS, gone=transaction.now() - SILENCE_SECONDS)
 
-    def models(self) -> frozenset[str]:
-        """Name the models that some live process renders, as of the last second."""
+    def served(self) -> Mapping[str, frozenset[str]]:
+        """Name the models that some live process renders, each with the engines that do, as of the last second."""
         read, found = self._served
         if time.monotonic() - read > FRESH_SECONDS:
-            ask = "select models from process where beat > extract(epoch from now()) - :silence"
-            rows = self.database.ask(ask, silence=SILENCE_SECONDS)
-            found = frozenset(model for row in rows for model in json.loads(row["models"]))
+            ask = "select engine, models from process where beat > extract(epoch from now()) - :silence"
+            engines: defaultdict[str, set[str]] = defaultdict(set)
+            for row in self.database.ask(ask, silence=SILENCE_SECONDS):
+                for model in json.loads(row["models"]):
+                    engines[model].add(row["engine"])
+            found = {model: frozenset(names) for model, names in engines.items()}
             self._served = time.monotonic(), found
         return found
 
@@ -136,9 +148,12 @@ class FleetStore(Store):
         transaction.run("update task set job = :job where id = :id", job=number, id=row["id"])
 
     def _defer(self, transaction: Transaction, identity: str, queue: str, priority: int) -> int | None:
-        values = {"queue": queue, "task": RENDER, "priority": priority, "args": json.dumps({"identity": identity})}
-        found = transaction.one(DEFER, **values)
+        found = transaction.one(DEFER.format(priority=":priority"), priority=priority, **_deferred(identity, queue))
         return int(found["job"]) if found else None
+
+
+def _deferred(identity: str, queue: str) -> dict[str, str]:
+    return {"queue": queue, "task": RENDER, "args": json.dumps({"identity": identity})}
 
 
 def _procrastinate_schema() -> str:
@@ -169,6 +184,6 @@ LOST = """
 """
 DEFER = """
     select (procrastinate_defer_jobs_v1(array[
-        row(:queue, :task, cast(:priority as integer), null, null, cast(:args as jsonb), null)
+        row(:queue, :task, cast({priority} as integer), null, null, cast(:args as jsonb), null)
     ]::procrastinate_job_to_defer_v1[]))[1] as job
 """
