@@ -173,6 +173,14 @@ def test_a_question_that_cannot_be_answered_fails_those_that_were_asked_with_it(
     assert store.database.ask("select 1 as one")[0]["one"] == 1
 
 
+def test_a_question_that_fails_while_others_become_known_to_the_database_harms_none_of_them(store: FleetStore) -> None:
+    for number in range(6):
+        good = Statement("select :number as number", {"number": number})
+        with pytest.raises(StorageError):
+            store.database.ask_together([Statement("select 1 / (:number - :number)", {"number": number}), good])
+        assert store.database.ask_together([good, good])[0][0]["number"] == number
+
+
 def test_questions_join_the_transaction_that_is_open(store: FleetStore) -> None:
     with store.database.write() as transaction:
         transaction.run("insert into fact (name, value) values ('x', 'y')")

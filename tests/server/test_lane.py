@@ -231,5 +231,40 @@ def test_a_flow_whose_request_was_given_up_is_closed():
         asyncio.run(run(of))
 
 
+def test_a_mistake_in_a_batch_is_told_to_all_of_it_and_the_next_goes_on():
+    database = Database()
+
+    def answer_one(numbers: Sequence[int]) -> list[int]:
+        return [0]
+
+    async def run(of: Lane) -> tuple[list[Any], Any]:
+        flows = [of.run(doubled(database, number, answer_one)) for number in range(3)]
+        return await asyncio.gather(*flows, return_exceptions=True), await of.run(doubled(database, 4))
+
+    with lane() as of:
+        failed, next_one = asyncio.run(run(of))
+    assert [type(one) for one in failed] == [ValueError] * 3
+    assert next_one == Finished(8)
+
+
+def test_a_flow_that_was_given_up_before_it_began_does_not_begin():
+    database = Database()
+
+    async def run(of: Lane) -> None:
+        given_up = asyncio.ensure_future(of.run(doubled(database, 1)))
+        kept = asyncio.ensure_future(of.run(doubled(database, 2)))
+        given_up.cancel()
+        assert await kept == Finished(4)
+        # One that was waiting when it was given up.
+        first = asyncio.ensure_future(of.run(doubled(database, 3)))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert await of.run(doubled(database, 5)) == Finished(10)
+
+    with lane() as of:
+        asyncio.run(run(of))
+    assert database.exchanges == [[2], [5]]
+
+
 def test_an_inquiry_is_known_by_what_it_is_about():
     assert next(ask(int, len, "x")) == Inquiry(int, len, "x")

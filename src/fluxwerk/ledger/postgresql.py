@@ -169,6 +169,10 @@ class PostgresDatabase:
                     connection.close()
                     if attempt == self._connections:
                         raise
+                except self._errors:
+                    # The driver may believe that a statement is prepared which failed before it was.
+                    connection.close()
+                    raise
                 else:
                     return rows
                 finally:

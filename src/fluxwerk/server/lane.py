@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from fluxwerk.server.inquiry import AskingFlow, Inquiry
@@ -67,6 +68,17 @@ class _Runner:
         else:
             self.left.set_result(step)
 
+    def fail(self, error: Exception) -> None:
+        """Answer who still waits."""
+        if not self.left.done():
+            self.left.set_exception(error)
+
+    def is_given_up(self) -> bool:
+        """Whether the request was given up before the flow began, which is then closed."""
+        if self.left.done():
+            self._flow.close()
+        return self.left.done()
+
     def _step(self, resume: Callable[[Any], Call | Inquiry[Any]], given: object) -> Left[Any] | _Failed:
         try:
             return self._context.run(resume, given)
@@ -96,19 +108,31 @@ class Lane:
         return await runner.left
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        # What nobody waits for any more is not begun.
+        self._waiting = [runner for runner in self._waiting if not runner.is_given_up()]
         if self._ahead is not None or not self._waiting:
             return
         batch, self._waiting = self._waiting[:FLOWS_TOGETHER], self._waiting[FLOWS_TOGETHER:]
         self._ahead = batch
         overdue = loop.call_later(OVERDUE, self._follow, loop, batch)
+        loop.run_in_executor(self._threads, _run, batch).add_done_callback(partial(self._end, loop, batch, overdue))
 
-        def end(done: asyncio.Future[list[tuple[_Runner, Left[Any] | _Failed]]]) -> None:
-            overdue.cancel()
+    def _end(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: list[_Runner],
+        overdue: asyncio.TimerHandle,
+        done: asyncio.Future[list[tuple[_Runner, Left[Any] | _Failed]]],
+    ) -> None:
+        overdue.cancel()
+        try:
             for runner, step in done.result():
                 runner.leave(step)
+        except Exception as error:  # noqa: BLE001  (a mistake here may not leave anybody waiting)
+            for runner in batch:
+                runner.fail(error)
+        finally:
             self._follow(loop, batch)
-
-        loop.run_in_executor(self._threads, _run, batch).add_done_callback(end)
 
     def _follow(self, loop: asyncio.AbstractEventLoop, batch: list[_Runner]) -> None:
         """Let those that wait go on, as nobody waits for this batch any more."""
@@ -139,7 +163,8 @@ def _answer(
     try:
         replies = together([question.about for _, question in group])
     except Exception as error:  # noqa: BLE001  (it reaches every flow that asked)
-        yield from ((runner, runner.throw(error)) for runner, _ in group)
+        # Without the way that it took through the other flows.
+        yield from ((runner, runner.throw(error.with_traceback(None))) for runner, _ in group)
         return
     if replies is None:
         # Each leaves with its question.

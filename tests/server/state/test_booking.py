@@ -204,9 +204,9 @@ def rows_of(store: Store) -> dict[str, list[tuple]]:
 
 
 def book_each(tasks: Tasks, wanted: list[Booking]) -> list[Slots] | None:
-    """Book one after the other in the order of their accounts; `None` if one is refused."""
+    """Book one after the other in the order of their accounts and pools; `None` if one is refused."""
     slots = {}
-    for one in sorted(wanted, key=lambda one: one.account.id):
+    for one in sorted(wanted, key=lambda one: one.held):
         try:
             slots[one.job.task.id] = tasks.accept(*one)
         except (CreditsSpentError, SlotsTakenError, RepeatedSubmitError):
@@ -243,6 +243,13 @@ def test_where_one_task_would_be_refused_none_is_booked_together(refusing, wish)
     assert accounts.tasks.accept_all([*first, *bookings(both, [wish], 2)]) is None
     assert not accounts.tasks.all(0.0)
     assert accounts.tasks.accept_all(first) is not None
+
+
+def test_accounts_with_a_rate_are_booked_alone():
+    accounts = Accounts()
+    limited = Account("a", Decimal(8), application=Application("a", "a", rate=60))
+    assert accounts.tasks.accept_all(bookings({"a": limited}, [Wish()])) is None
+    assert not accounts.tasks.all(0.0)
 
 
 def test_tasks_whose_commit_is_not_confirmed_are_not_booked_again():

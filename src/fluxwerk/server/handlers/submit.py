@@ -141,7 +141,7 @@ def _accept(
     given, fields, remarks, extended = _read(state, model, request.body)
     webhook = _webhook_of(state, fields)
     refusals.check_model(account, model)
-    account = _judge(state, account, model, request, fields, is_admitted=is_admitted)
+    account = yield from _judge(state, account, model, request, fields, is_admitted=is_admitted)
     with state.accounts.hold(account, model):
         attached = yield from inputs.attach(model, fields)
     # Fetching took time, in which the end may have begun: what is accepted now would not be waited for.
@@ -159,7 +159,7 @@ def _accept(
     try:
         slots = yield from state.accept(job, account, rule, kept)
     except SlotsTakenError:
-        raise refusals.busy(state, account, model) from None
+        raise (yield from _busy(state, account, model)) from None
     except CreditsSpentError as spent:
         raise refusals.no_credits(state, account, job.task.cost, spent.left) from None
     except SubmitRateError as early:
@@ -186,16 +186,21 @@ def _judge(
     fields: dict[str, Json],
     *,
     is_admitted: bool,
-) -> Account:
+) -> AskingFlow[Account]:
     """Refuse an account without a slot, or before its time, and return it as it stands; raises `ServerError`."""
     if is_admitted and not inputs.has_images(model, fields):
         return account
     if is_admitted:
         # Images take time and slots, and others may have submitted since the headers came.
-        account = state.authenticate(request)
-    refusals.check_slot(state, account, model)
+        account = yield from state.find_account(request)
+    if not state.accounts.has_slot(account, model, state.clock()):
+        raise (yield from _busy(state, account, model))
     refusals.check_rate(state, account)
     return account
+
+
+def _busy(state: ServerState, account: Account, model: Model) -> AskingFlow[ServerError]:
+    return ask(lambda: refusals.busy(state, account, model))
 
 
 def _read(state: ServerState, model: Model, body: bytes) -> tuple[Json, dict[str, Json], list[Remark], dict[str, Json]]:

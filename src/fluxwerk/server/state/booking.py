@@ -6,15 +6,15 @@ statements leave in one exchange; if one of them would be refused, or would wait
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from typing import Any, NamedTuple
 
-from fluxwerk.errors import ConflictError, StorageError
 from fluxwerk.ledger.database import Row, Statement, UnknownCommitError
 from fluxwerk.server.state import charges, rows
 from fluxwerk.server.state.account import Account
-from fluxwerk.server.state.charges import CreditsSpentError
+from fluxwerk.server.state.application import day_of
 from fluxwerk.server.state.queue import Slots, SlotsTakenError, TaskQueue, slots_with, turn_statement
 from fluxwerk.server.state.rows import NEVER, millionths
 from fluxwerk.server.state.statements import ADD_WEBHOOK, INSERT, INSERT_TURN, PRIORITY
@@ -31,6 +31,11 @@ class Booking(NamedTuple):
 
     job: TaskRecord
     account: Account
+
+    @property
+    def held(self) -> tuple[str, str]:
+        """Whose slots it holds: those of an account and a pool."""
+        return self.account.id, self.job.model.pool
 
 
 class Bookings:
@@ -63,30 +68,40 @@ class Bookings:
 
         Then nothing has happened.  Accounts with a rate are booked alone.
         """
+        if any(account.rate is not None for _, account in bookings):
+            return None
         # Whoever locks several accounts does so in their order, so that nobody waits for each other.
-        order = sorted(range(len(bookings)), key=lambda place: bookings[place].account.id)
-        hurry = self._database.hurry
-        written = {place: self._statements(*bookings[place]) for place in order}
-        taken: dict[int, Row] = {}
+        order = sorted(range(len(bookings)), key=lambda place: bookings[place].held)
+        shares = [list(places) for _, places in groupby(order, key=lambda place: bookings[place].held)]
+        written = [self._statements([bookings[place] for place in places]) for places in shares]
+        hurry, calm = self._database.hurry, self._database.calm
+        taken: dict[int, Slots] = {}
         try:
             with self._database.write() as transaction:
-                answers = iter(transaction.together([*hurry, *chain(*written.values())])[len(hurry) :])
-                for place in order:
-                    taken[place] = _read(bookings[place], list(islice(answers, len(written[place]))))
+                answers = iter(transaction.together([*hurry, *chain(*written), *calm])[len(hurry) :])
+                for places, own in zip(shares, written, strict=True):
+                    slots = _read([bookings[place] for place in places], list(islice(answers, len(own))))
+                    taken.update(zip(places, slots, strict=True))
         except UnknownCommitError:
             raise
-        except (StorageError, ConflictError, CreditsSpentError, SlotsTakenError, RepeatedSubmitError):
+        except Exception:  # noqa: BLE001  (whose mistake it is, and what is wrong, is found when each is booked alone)
             return None
-        return [slots_with(taken[place]) for place in range(len(bookings))]
+        return [taken[place] for place in range(len(bookings))]
 
-    def _statements(self, job: TaskRecord, account: Account) -> list[Statement]:
-        """Write what books a task whose turn only the database knows."""
-        charged = charges.statements(account, job.model.name, millionths(job.task.cost) or 0, job.accepted)
+    def _statements(self, share: Sequence[Booking]) -> list[Statement]:
+        """Write what books tasks of one account and pool: they are charged in one sum, and take their turns at once."""
+        account = share[0].account
+        inserts = [self._insert(booking, len(share) - place) for place, booking in enumerate(share)]
+        webhooks = [statement for job, _ in share for statement in _webhook(job)]
+        return [*_charges(share), turn_statement(share[0].job, account, len(share)), *inserts, *webhooks]
+
+    def _insert(self, booking: Booking, back: int) -> Statement:
+        """Write the row of a task whose turn is so many shares before the next one of its account."""
+        job, account = booking
         placed = {"slots": account.slots(job.model), "share": account.share, "holds_until": NEVER}
         handed = self._store.handing_over(job, PRIORITY) if job.stage == "queued" else NO_JOB
-        insert = INSERT_TURN.format(job=handed.sql)
-        row = {**self._row(job, account), **placed, **handed.values}
-        return [*charged, turn_statement(job, account), Statement(insert, row), *_webhook(job)]
+        values = {**self._row(job, account), **placed, **handed.values, "back": back * account.share}
+        return Statement(INSERT_TURN.format(job=handed.sql), values)
 
     def _row(self, job: TaskRecord, account: Account) -> dict[str, Any]:
         # What is stuck from the first goes as if it had ended now.
@@ -94,16 +109,27 @@ class Bookings:
         return {**rows.to_row(job), "forget_at": forget_at, "keep": account.keep}
 
 
-def _read(booking: Booking, answers: Sequence[Sequence[Row]]) -> Row:
-    """Read what the statements of a task came to; raises what refuses it."""
-    job, account = booking
-    *charged, taken, inserted = answers[: len(answers) - len(_webhook(job))]
-    charges.judge(account, millionths(job.task.cost) or 0, charged)
+def _charges(share: Sequence[Booking]) -> list[Statement]:
+    """Write what charges the tasks of one account, each on its day and for its model."""
+    account = share[0].account
+    sums: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for job, _ in share:
+        sums[day_of(job.accepted), job.model.name].append(millionths(job.task.cost) or 0)
+    costs = {where: (sum(found), len(found)) for where, found in sums.items()}
+    return charges.statements(account, costs, max(job.accepted for job, _ in share))
+
+
+def _read(share: Sequence[Booking], answers: Sequence[Sequence[Row]]) -> list[Slots]:
+    """Read what the statements of an account's tasks came to; raises what refuses one of them."""
+    charged = len(_charges(share))
+    taken, inserted = answers[charged], answers[charged + 1 : charged + 1 + len(share)]
+    cost = sum(millionths(job.task.cost) or 0 for job, _ in share)
+    charges.judge(share[0].account, cost, answers[:charged])
     if not taken:
         raise SlotsTakenError
-    if not inserted:
+    if not all(inserted):
         raise RepeatedSubmitError
-    return taken[0]
+    return [slots_with(taken[0], place) for place, _ in enumerate(share, 1)]
 
 
 def _webhook(job: TaskRecord) -> list[Statement]:

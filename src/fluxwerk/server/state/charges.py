@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from fluxwerk.ledger.database import Database, Row, Statement, Transaction
@@ -32,7 +32,7 @@ def book(transaction: Transaction, account: Account, model: str, cost: int, now:
 
     The account is locked until the transaction ends, so the sums hold, whoever else submits for it.
     """
-    charged = transaction.together(statements(account, model, cost, now))
+    charged = transaction.together(statements(account, {(day_of(now), model): (cost, 1)}, now))
     judge(account, cost, charged)
     if account.rate is not None:
         reached, wait = throttle(charged[0][0]["reached"], now, account.rate)
@@ -41,9 +41,14 @@ def book(transaction: Transaction, account: Account, model: str, cost: int, now:
         transaction.run("update account set reached = :reached where id = :id", reached=reached, id=account.id)
 
 
-def statements(account: Account, model: str, cost: int, now: float) -> list[Statement]:
-    """Write what charges one task, and locks the account; `judge` reads the answers."""
-    charge = _charge(account.id, model, now, cost, tasks=1)
+def statements(account: Account, costs: Mapping[tuple[str, str], tuple[int, int]], now: float) -> list[Statement]:
+    """Write what charges tasks and locks their account; `judge` reads the answers.
+
+    `costs` has for each day and model the millionths of a credit and the number of tasks.
+    """
+    total = sum(cost for cost, _ in costs.values())
+    charge = [_charge(account.id, total)]
+    charge += [_spend(account.id, *where, *spent) for where, spent in costs.items()]
     if account.period == "total":
         return charge
     return [*charge, Statement(SPENT_SINCE, {"account": account.id, "first": first_day(account.period, now)})]
@@ -60,7 +65,7 @@ def judge(account: Account, cost: int, charged: Sequence[Sequence[Row]]) -> None
 
 def settle(transaction: Transaction, account: str, model: str, accepted: float, change: int) -> None:
     """Charge more or less for a task that was booked, on the day on which it was accepted."""
-    transaction.together(_charge(account, model, accepted, change, tasks=0))
+    transaction.together([_charge(account, change), _spend(account, day_of(accepted), model, change, tasks=0)])
 
 
 def spent_since(database: Database, account: str, period: Period, now: float) -> Decimal:
@@ -74,9 +79,13 @@ def wait(account: Account, now: float) -> float:
     return 0.0 if account.rate is None else throttle(account.standing.reached, now, account.rate)[1]
 
 
-def _charge(account: str, model: str, at: float, cost: int, tasks: int) -> list[Statement]:
-    spent = {"account": account, "day": day_of(at), "model": model, "cost": cost, "tasks": tasks}
-    return [Statement(CHARGE, {"account": account, "cost": cost}), Statement(SPEND_DAY, spent)]
+def _charge(account: str, cost: int) -> Statement:
+    return Statement(CHARGE, {"account": account, "cost": cost})
+
+
+def _spend(account: str, day: str, model: str, cost: int, tasks: int) -> Statement:
+    spent = {"account": account, "day": day, "model": model, "cost": cost, "tasks": tasks}
+    return Statement(SPEND_DAY, spent)
 
 
 CHARGE = """

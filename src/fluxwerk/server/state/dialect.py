@@ -33,14 +33,15 @@ class StateDatabase(Database, Protocol):
     """A database with tables of its own making.
 
     `number` is the type of a column that counts its rows, `skip_locked` what lets several processes take different rows
-    of a query, `hurry` what lets a transaction fail soon where others hold what it needs, and `path` how errors name
-    the place.
+    of a query, `hurry` what lets a transaction fail soon where others hold what it needs, until `calm`, and `path` how
+    errors name the place.
     """
 
     path: str
     number: str
     skip_locked: str
     hurry: tuple[Statement, ...]
+    calm: tuple[Statement, ...]
 
     def script(self, sql: str) -> None:
         """Execute the statements of a migration, inside the transaction that is open."""
@@ -62,6 +63,7 @@ class StateFile(SQLiteDatabase):
     skip_locked = ""
     # Whoever writes is alone.
     hurry: tuple[Statement, ...] = ()
+    calm: tuple[Statement, ...] = ()
 
     def __init__(self, path: str | os.PathLike[str] = MEMORY, clock: Callable[[], float] | None = None) -> None:
         super().__init__(path, clock, pragmas=STATE_PRAGMAS, timeout=WRITE_TIMEOUT, explained=_unwritable)

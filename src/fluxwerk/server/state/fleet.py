@@ -43,6 +43,8 @@ class FleetDatabase(PostgresDatabase):
     number = "bigint generated always as identity primary key"
     skip_locked = "for update skip locked"
     hurry: tuple[Statement, ...] = (Statement(f"set local lock_timeout = {LOCK_MILLISECONDS}"),)
+    # Commits with notices, as each new job gives one, wait for each other, and that is nobody's fault.
+    calm: tuple[Statement, ...] = (Statement("set local lock_timeout to default"),)
 
     def script(self, sql: str) -> None:
         """Execute the statements of a migration, inside the transaction that is open."""

@@ -117,15 +117,17 @@ def _take_turn(transaction: Transaction, account: str, pool: str, now: float, sl
     return transaction.one(TAKE_TURN, account=account, pool=pool, now=now, slots=slots, share=share)
 
 
-def turn_statement(job: TaskRecord, account: Account) -> Statement:
-    """Write what gives a new task of an account its turn; `slots_with` reads the answer."""
+def turn_statement(job: TaskRecord, account: Account, count: int) -> Statement:
+    """Write what gives so many new tasks of an account and a pool their turns; `slots_with` reads the answer."""
     values = {"account": account.id, "pool": job.model.pool, "now": job.accepted}
-    return Statement(TAKE_TURN, {**values, "slots": account.slots(job.model), "share": account.share})
+    # All of them need a slot, and each moves the account back by its share.
+    slots = max(0, account.slots(job.model) - (count - 1))
+    return Statement(TAKE_TURN, {**values, "slots": slots, "share": count * account.share})
 
 
-def slots_with(taken: Row) -> Slots:
-    """Count the slots of an account that holds one more now."""
-    return Slots(taken["busy"] + 1, taken["free"] or NEVER)
+def slots_with(taken: Row, more: int = 1) -> Slots:
+    """Count the slots of an account that holds so many more now."""
+    return Slots(taken["busy"] + more, taken["free"] or NEVER)
 
 
 # The turn that was started last says how far all accounts are; with nobody under way it is the farthest account.

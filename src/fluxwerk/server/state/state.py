@@ -448,7 +448,9 @@ class ServerState:
         has_files = answer is not None or job.order.references or job.order.canvas is not None
         if has_files or (decided is not None and decided.word):
             return (yield from ask(lambda: self._book_with_files(job, account, decided, answer)))
-        together = None if account.rate is not None else self.tasks.accept_all
+        # What a submit together with others would only be refused for, or wait for, is found out alone.
+        is_alone = account.rate is not None or account.standing.busy >= account.slots(job.model)
+        together = None if is_alone else self.tasks.accept_all
         return (yield from ask(lambda: self._book_alone(job, account), together, Booking(job, account)))
 
     def _book_alone(self, job: TaskRecord, account: Account) -> Slots | None:

@@ -69,9 +69,9 @@ ON_REPEATED = "on conflict (account, idempotency_key) where idempotency_key is n
 INSERT = f"""
     insert into task ({", ".join(COLUMNS)}) values ({", ".join(f":{name}" for name in COLUMNS)}) {ON_REPEATED}
 """
-# The turn that an account was given by a statement of the same transaction.
-TURN = "(select turn - :share from account where id = :account)"
-PRIORITY = f"(select - ((turn - :share) % {WRAP}) from account where id = :account)"
+# A turn that an account was given by a statement of the same transaction, `back` from where its next one is.
+TURN = "(select turn - :back from account where id = :account)"
+PRIORITY = f"(select - ((turn - :back) % {WRAP}) from account where id = :account)"
 _COMPUTED = {"turn": TURN, "priority": PRIORITY, "job": "{job}"}
 INSERT_TURN = f"""
     insert into task ({", ".join(COLUMNS)}) values ({", ".join(_COMPUTED.get(name, f":{name}") for name in COLUMNS)})
