@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -20,6 +21,8 @@ import httpx2
 PRO = "/v1/flux-2-pro"
 # Seconds after which clients give a fleet up, and how many more they have for each task.
 PATIENCE, TASK_PATIENCE = 180.0, 0.5
+# To load the certificates for each request anew would take more of the processor than a fleet does.
+TRUST = ssl.create_default_context()
 
 
 @dataclass
@@ -118,7 +121,7 @@ class Fleet:
 def submit(base: str, key: str, body: dict, identity: str | None = None) -> httpx2.Response:
     """Send one submit; the connection is new, as after any crash."""
     headers = {"x-key": key} | ({"idempotency-key": identity} if identity else {})
-    return httpx2.post(base + PRO, json=body, headers=headers, timeout=30)
+    return httpx2.post(base + PRO, json=body, headers=headers, timeout=30, verify=TRUST)
 
 
 class Crowd:
@@ -136,6 +139,8 @@ class Crowd:
         self.tasks: dict[str, str] = {}
         self.ended: dict[str, str] = {}
         self.troubles: list[str] = []
+        # The orders that were refused because their account's slots were taken, and were accepted later.
+        self.refused: set[str] = set()
 
     def run(self, threads: int = 16) -> None:
         """Work until every task has ended."""
@@ -176,6 +181,8 @@ class Crowd:
             if answer.status_code not in (409, 429, 500, 503):
                 self.troubles.append(answer.text)
                 return None
+            if answer.status_code == 429:
+                self.refused.add(once)
             time.sleep(0.2)  # as a polite client
         self.troubles.append(f"{once} was never accepted")
         return None
@@ -183,7 +190,8 @@ class Crowd:
     def _waited(self, dice: random.Random, until: float, identity: str) -> str:
         while time.monotonic() < until:
             try:
-                answer = httpx2.get(f"{dice.choice(self._bases)}/v1/get_result", params={"id": identity}, timeout=30)
+                base = dice.choice(self._bases)
+                answer = httpx2.get(f"{base}/v1/get_result", params={"id": identity}, timeout=30, verify=TRUST)
             except httpx2.TransportError:
                 time.sleep(0.1)  # a server that is killed comes back
                 continue
