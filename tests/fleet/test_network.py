@@ -11,6 +11,7 @@ import pytest
 
 from fluxwerk.server.state.fleet import FleetDatabase
 from support.fleet import Crowd, fleet
+from support.needed import do_without
 from support.network import NEAR, NETWORK, Namespace, namespace
 from support.postgres import find_programs, postgres
 from support.receiver import receiving
@@ -30,7 +31,7 @@ def cable() -> Iterator[Namespace]:
 def test_a_worker_whose_network_is_cut_finds_its_tasks_gone(cable: Namespace, tmp_path: Path) -> None:
     """What it had begun ends elsewhere; when its network is back it drops its late images, and works again."""
     if find_programs() is None:
-        pytest.skip("PostgreSQL 15 or later is not installed (apt install postgresql)")
+        do_without("postgresql", "PostgreSQL 15 or later is not installed (apt install postgresql)")
     with postgres(trusted=NETWORK) as server, receiving() as (hook, got):
         near = server.make_database("cut")
         with fleet(near, tmp_path, 1, 1) as running:
