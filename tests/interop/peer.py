@@ -60,7 +60,7 @@ def node(folder: Path, *packages: str) -> str:
 
 
 def call(command: list[str], what: str, cwd: Path | None = None) -> str:
-    """Run an installer and return what it printed; does without it when nobody answers, and fails when it is refused."""
+    """Run an installer and return what it printed; does without when nobody answers, and fails when it is refused."""
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=900, check=False)
     if done.returncode:
         said = done.stderr[-4000:]
