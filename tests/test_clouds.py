@@ -56,9 +56,7 @@ class CloudHandler(BaseHTTPRequestHandler):
         parts: list[str] = []
         for number, name in enumerate(re.findall(r"DELETE (\S+) HTTP/1.1", asked)):
             found = self.objects.pop(unquote(name), None) is not None
-            said = (
-                "202 Accepted" if found else "404 The specified blob does not exist.\r\nx-ms-error-code: BlobNotFound"
-            )
+            said = "202 Accepted" if found else "404 It is not there\r\nx-ms-error-code: BlobNotFound"
             head = f"--all\r\nContent-Type: application/http\r\nContent-ID: {number}"
             parts.append(f"{head}\r\n\r\nHTTP/1.1 {said}\r\n\r\n\r\n")
         self._answer(202, f"{''.join(parts)}--all--".encode(), {"content-type": "multipart/mixed; boundary=all"})
