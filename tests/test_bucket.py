@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from xml.sax.saxutils import unescape
 
+import httpx2
 import pytest
 from click.testing import CliRunner
 
@@ -27,11 +28,13 @@ from fluxwerk.imagefile import fault
 from fluxwerk.server.loopback import loopback
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.server.state.dialect import StateFile
+from fluxwerk.server.state.removals import RETRY
 from fluxwerk.server.state.store import Store
 from fluxwerk.server.state.tasks import KEEP
 from fluxwerk.storage import Storage, open_storage
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face_to_face import Blank
+from support.asking import ask, json_of
 from support.needed import do_without
 from support.process import process
 
@@ -46,9 +49,13 @@ class Shelf(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     objects: dict[str, bytes]
     kinds: dict[str, str | None]
+    # The methods that it refuses.
+    denied: frozenset[str] = frozenset()
 
     def do_PUT(self) -> None:
         data = self.rfile.read(int(self.headers["content-length"]))
+        if self._is_denied():
+            return
         if self._bucket() != BUCKET:
             self._answer(404, b"<Error><Code>NoSuchBucket</Code></Error>")
         elif self.headers["if-none-match"] == "*" and self._key() in self.objects:
@@ -59,6 +66,8 @@ class Shelf(BaseHTTPRequestHandler):
             self._answer(200)
 
     def do_GET(self) -> None:
+        if self._is_denied():
+            return
         if self._key() in self.objects:
             self._answer(200, self.objects[self._key()])
         else:
@@ -69,6 +78,8 @@ class Shelf(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = self.rfile.read(int(self.headers["content-length"])).decode()
+        if self._is_denied():
+            return
         keys = re.findall("<Key>.*?</Key>", asked)
         for key in keys:
             self.objects.pop(unescape(key[5:-6]), None)
@@ -76,6 +87,12 @@ class Shelf(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
+
+    def _is_denied(self) -> bool:
+        denied = self.command in self.denied
+        if denied:
+            self._answer(403, b"<Error><Code>AccessDenied</Code></Error>")
+        return denied
 
     def _bucket(self) -> str:
         return urlsplit(self.path).path.split("/")[1]
@@ -99,8 +116,8 @@ DATE = "Wed, 25 Nov 2026 12:00:00 GMT"
 
 
 @contextmanager
-def a_shelf() -> Iterator[str]:
-    handler = type("OneShelf", (Shelf,), {"objects": {}, "kinds": {}})
+def a_shelf(handler: type[Shelf] | None = None) -> Iterator[str]:
+    handler = handler or type("OneShelf", (Shelf,), {"objects": {}, "kinds": {}})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -138,6 +155,15 @@ def environment(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     said = {"ENDPOINT": address, "ALLOW_HTTP": "true", "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "REGION": "x"}
     for name, value in said.items():
         monkeypatch.setenv(f"AWS_{name}", value)
+
+
+@pytest.fixture
+def denying(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Shelf]]:
+    """A bucket of its own whose owner may deny what a server asks."""
+    handler = type("DenyingShelf", (Shelf,), {"objects": {}, "kinds": {}})
+    with a_shelf(handler) as base:
+        monkeypatch.setenv("AWS_ENDPOINT", base)
+        yield handler
 
 
 @pytest.fixture
@@ -182,6 +208,50 @@ def test_a_name_may_hold_what_an_address_would_misread(bucket: Storage):
 def test_a_bucket_that_is_not_there_takes_nothing_and_says_so():
     with pytest.raises(StorageError, match="There is no bucket at s3://gone/images"):
         open_storage("s3://gone/images").put("fox.png", b"fox")
+
+
+@pytest.mark.parametrize(
+    ("act", "told"),
+    [
+        (lambda bucket: bucket.put("fox.png", b"fox"), "Nothing can be stored at s3://shop now"),
+        (lambda bucket: bucket.get("fox.png"), "fox.png cannot be read from s3://shop now"),
+        (lambda bucket: bucket.size("fox.png"), "fox.png cannot be looked up at s3://shop now"),
+        (lambda bucket: bucket.remove("fox.png"), "fox.png cannot be removed from s3://shop now"),
+    ],
+    ids=["put", "get", "size", "remove"],
+)
+def test_a_failure_says_what_could_not_be_done(denying: type[Shelf], act, told):
+    denying.denied = frozenset({"PUT", "GET", "HEAD", "POST"})
+    with pytest.raises(StorageError, match=f"^{told}; check its credentials"):
+        act(open_storage(f"s3://{BUCKET}"))
+
+
+def test_a_bucket_that_lets_nothing_be_deleted_can_be_stored_in(denying: type[Shelf]):
+    denying.denied = frozenset({"POST"})
+    open_storage(f"s3://{BUCKET}").check()
+
+
+def test_an_image_is_deleted_though_the_bucket_fails_at_that_moment(denying: type[Shelf]):
+    """The task is gone at once, and its image as soon as the bucket lets it go."""
+    books, ahead = Accounts(store=Store(StateFile(), open_storage(f"s3://{BUCKET}"))), 0.0
+    with loopback(accounts=books, clock=lambda: time.time() + ahead) as base, httpx2.Client(base_url=base) as http:
+        with Client("a-key", base_url=base) as client:
+            task = client.generate("a fox", model="flux-2-pro", width=64, height=64).task.id
+        denying.denied = frozenset({"POST"})
+        path, key = f"/v1/tasks/{task}/image", {"x-key": "a-key"}
+        assert http.delete(path, headers=key).json() == {"id": task, "deleted": True}
+        assert http.get(path, headers=key).status_code == 404
+        assert len(denying.objects) == 1
+        denying.denied, ahead, until = frozenset(), RETRY, time.monotonic() + 30
+        while denying.objects:
+            assert http.get("/v1/tasks", headers=key).json()["tasks"] == []
+            assert time.monotonic() < until
+
+
+def test_a_server_whose_bucket_is_not_there_is_not_ready():
+    of = FaceToFace(accounts=Accounts(store=Store(StateFile(), open_storage("s3://gone"))))
+    answer = ask(of, "GET", "/readyz", key=None)
+    assert (answer.status, json_of(answer)["checks"]["storage"]) == (503, "unavailable")
 
 
 def test_what_is_removed_is_gone(bucket: Storage):

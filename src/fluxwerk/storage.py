@@ -178,7 +178,7 @@ class Bucket:
         except ModuleNotFoundError:  # pragma: no cover  (the extra is there wherever the tests run)
             raise InvalidUsageError(f"{url} needs one more package: pip install 'fluxwerk[storage]'") from None
         self._url = url.rstrip("/")
-        with _explained(url):
+        with _explained(url, f"{url} cannot be opened"):
             self._store: Any = from_url(url)
 
     def __repr__(self) -> str:
@@ -189,7 +189,7 @@ class Bucket:
         import obstore  # noqa: PLC0415
 
         try:
-            with _explained(self._url):
+            with _explained(self._url, f"Nothing can be stored at {self._url} now"):
                 kind = CONTENT_TYPES.get(name.rpartition(".")[2])
                 attributes = {"Content-Type": kind} if kind else None
                 obstore.put(self._store, name, data, mode="overwrite" if overwrite else "create", attributes=attributes)
@@ -202,7 +202,7 @@ class Bucket:
         import obstore  # noqa: PLC0415
 
         try:
-            with _explained(self._url):
+            with _explained(self._url, f"{name} cannot be read from {self._url} now"):
                 return bytes(obstore.get(self._store, name).bytes())
         except FileNotFoundError:
             return None
@@ -211,7 +211,7 @@ class Bucket:
         """Delete an object; a store says nothing of one that is not there."""
         import obstore  # noqa: PLC0415
 
-        with suppress(FileNotFoundError), _explained(self._url):
+        with suppress(FileNotFoundError), _explained(self._url, f"{name} cannot be removed from {self._url} now"):
             obstore.delete(self._store, name)
 
     def size(self, name: str) -> int | None:
@@ -219,7 +219,7 @@ class Bucket:
         import obstore  # noqa: PLC0415
 
         try:
-            with _explained(self._url):
+            with _explained(self._url, f"{name} cannot be looked up at {self._url} now"):
                 return int(obstore.head(self._store, name)["size"])
         except FileNotFoundError:
             return None
@@ -230,16 +230,14 @@ class Bucket:
 
         if not self._url.startswith(SIGNING):
             return None
-        with _explained(self._url):
+        with _explained(self._url, f"No link to {name} can be signed for {self._url}"):
             return str(obstore.sign(self._store, "GET", name, timedelta(seconds=max(1, int(seconds)))))
 
     def check(self) -> None:
         """Put a small object and delete it; without the right to delete, it stays and the next check replaces it."""
-        import obstore  # noqa: PLC0415
-
         self.put(PROBE, PROBE.encode(), overwrite=True)
-        with suppress(StorageError, FileNotFoundError), _explained(self._url):
-            obstore.delete(self._store, PROBE)
+        with suppress(StorageError):
+            self.remove(PROBE)
 
     def check_name(self, name: str) -> None:
         """Accept every name: a bucket has no folders and no links."""
@@ -373,8 +371,8 @@ def _flush_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _explained(url: str) -> Generator[None]:
-    """Turn the errors of a bucket into ours: taken, missing, or not writable now."""
+def _explained(url: str, what: str) -> Generator[None]:
+    """Turn the errors of a bucket into ours: taken, missing, or `what` cannot be done."""
     import obstore.exceptions as known  # noqa: PLC0415
 
     try:
@@ -386,6 +384,4 @@ def _explained(url: str) -> Generator[None]:
     except known.BaseError as error:
         # What follows the first line is for the library's authors.
         reason = redact(str(error).partition("\n")[0])[:LONGEST_REASON]
-        raise StorageError(
-            f"Nothing can be stored at {url} now; check its credentials and the network. {reason}"
-        ) from None
+        raise StorageError(f"{what}; check its credentials and the network. {reason}") from None

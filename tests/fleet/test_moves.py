@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -15,15 +17,19 @@ from fluxwerk.errors import StorageError
 from fluxwerk.ledger.postgresql import PostgresDatabase
 from fluxwerk.server.errors import ServerError
 from fluxwerk.server.faults.endings import Ending
+from fluxwerk.server.handlers.health import ready
 from fluxwerk.server.handlers.tasks import listed
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.server.state.charges import CreditsSpentError
 from fluxwerk.server.state.fleet import FleetDatabase, FleetStore
 from fluxwerk.server.state.queue import SlotsTakenError
+from fluxwerk.server.state.removals import RETRY, UNNAMED
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.storage import Folder
+from support.frail import FrailStorage
+from support.postgres import PostgresServer
 
 
 @pytest.fixture
@@ -174,3 +180,46 @@ def test_a_transaction_that_falls_silent_frees_what_it_locked(database: str) -> 
     assert other.ask("select number from held") == [{"number": 2}]
     silent.close()
     other.close()
+
+
+def test_files_that_the_storage_does_not_remove_go_once_it_does(database: str) -> None:
+    files = FrailStorage()
+    store = FleetStore(FleetDatabase(database), files)
+    accounts = Accounts(store=store)
+    one = accept(accounts, "one")
+    accounts.tasks.removals.announce(["inputs/one.source"], 0.0)
+    for name in ("inputs/one.source", "images/one.png"):
+        files.put(name, b"bytes")
+    begun = accounts.tasks.begin(one.task.id, "worker")
+    assert begun is not None
+    assert accounts.tasks.finish(begun, "images/one.png", 5, 0.0, 0.0)
+    files.refuses = "remove", ""
+    accounts.tasks.discard(begun)
+    accounts.tasks.removals.sweep(UNNAMED)
+    assert files.names() == ["images/one.png", "inputs/one.source"]
+    files.refuses = None
+    accounts.tasks.removals.sweep(UNNAMED + RETRY)
+    assert files.names() == store.database.ask("select file from removal") == []
+    store.close()
+
+
+def test_a_server_is_not_ready_while_its_database_is_stopped(
+    server: PostgresServer, database: str, tmp_path: Path
+) -> None:
+    store = FleetStore(FleetDatabase(database, timeout=0.5), Folder(tmp_path))
+    store.beat("one", "worker", "offline", ["flux-2-pro"])
+    state = ServerState(Accounts(store=store), lambda: 0.0)
+    asked = ServerRequest("GET", "/readyz", "http://fluxwerk.test", {}, {}, b"")
+    ok = {"accepting": "ok", "database": "ok", "storage": "ok", "workers": "ok"}
+    assert json.loads(ready(state, asked).body)["checks"] == ok
+    server.stop("immediate")
+    try:
+        answer = ready(state, asked)
+    finally:
+        server.start()
+    told = json.loads(answer.body)["checks"]
+    assert (answer.status, told["database"], told["storage"]) == (503, "unavailable", "ok")
+    until = time.monotonic() + 60
+    while json.loads(ready(state, asked).body)["checks"]["database"] != "ok":
+        assert time.monotonic() < until, "each question waits for a connection"
+    store.close()

@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from fluxwerk.errors import ConflictError, InvalidUsageError, StorageError
 
@@ -31,8 +32,19 @@ PRAGMAS = ("journal_mode=wal", "synchronous=full", "foreign_keys=on", "wal_autoc
 DISK_ERRORS = ("readonly", "disk", "full", "unable to open", "locked", "i/o")
 
 
-class UnknownCommitError(StorageError):
+class DatabaseError(StorageError):
+    """The database, and no storage of files, cannot be read or written now."""
+
+
+class UnknownCommitError(DatabaseError):
     """The database was lost while a transaction committed: it may have happened or not."""
+
+
+class Statement(NamedTuple):
+    """One statement with its values."""
+
+    sql: str
+    values: Values = MappingProxyType({})
 
 
 class Transaction(Protocol):
@@ -58,6 +70,10 @@ class Transaction(Protocol):
         """Return the first row of the answer, if there is one."""
         ...
 
+    def together(self, statements: Sequence[Statement]) -> list[list[Row]]:
+        """Execute statements that do not need each other's answers, in one exchange, and return their rows in order."""
+        ...
+
 
 class Database(Protocol):
     """Where transactions come from; inside one, all methods join it.
@@ -77,6 +93,10 @@ class Database(Protocol):
 
     def ask(self, sql: str, **values: Any) -> list[Row]:
         """Return every row of the answer to one statement that stands by itself."""
+        ...
+
+    def ask_together(self, statements: Sequence[Statement]) -> list[list[Row]]:
+        """Return the rows of questions that stand each by itself, asked in one exchange."""
         ...
 
     def close(self) -> None:
@@ -147,6 +167,10 @@ class SQLiteDatabase:
                     raise
             return rows
 
+    def ask_together(self, statements: Sequence[Statement]) -> list[list[Row]]:
+        """Answer one statement after the other; nothing is gained without a network."""
+        return [self.ask(sql, **values) for sql, values in statements]
+
     def script(self, sql: str) -> None:
         """Execute the statements of a migration, inside the transaction that is open."""
         for statement in statements(sql):
@@ -211,6 +235,9 @@ class _Sqlite:
         # Fetched to the end, since a `returning` writes only what is read.
         rows: list[Any] = self._connection.execute(sql, values).fetchall()
         return rows[0] if rows else None
+
+    def together(self, statements: Sequence[Statement]) -> list[list[Row]]:
+        return [self.all(sql, **values) for sql, values in statements]
 
 
 def is_database(path: str | os.PathLike[str]) -> bool:

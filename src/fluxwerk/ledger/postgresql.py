@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from fluxwerk.errors import ConflictError, InvalidUsageError, StorageError
-from fluxwerk.ledger.database import Row, Transaction, UnknownCommitError, Values
+from fluxwerk.ledger.database import DatabaseError, Row, Statement, Transaction, UnknownCommitError, Values
 
+T = TypeVar("T")
 PACKAGES_OF_FLEET = "pip install 'fluxwerk[fleet]'"
 SCHEMES = ("postgresql", "postgres")
 UNREADABLE_ADDRESS = (
@@ -51,7 +52,7 @@ PARAMETER = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
 class PostgresDatabase:
     """A pool of connections to one database; raises `InvalidUsageError` for an address that is none.
 
-    `StorageError` means that the database cannot be reached or asked now, and that nothing has happened;
+    `DatabaseError` means that the database cannot be reached or asked now, and that nothing has happened;
     `UnknownCommitError` that it was lost while it committed.
     """
 
@@ -141,12 +142,26 @@ class PostgresDatabase:
         joined: _Postgres | None = getattr(self._open, "transaction", None)
         if joined is not None:
             return joined.all(sql, **values)
+        return self._ask(lambda connection: connection.execute(translate(sql), values).fetchall())
+
+    def ask_together(self, statements: Sequence[Statement]) -> list[list[Row]]:
+        """Answer statements that wait for nothing from each other, in one exchange."""
+        joined: _Postgres | None = getattr(self._open, "transaction", None)
+        if joined is not None:
+            return joined.together(statements)
+        return self._ask(lambda connection: _together(connection, statements))
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._pool.close()
+
+    def _ask(self, question: Callable[[Any], list[T]]) -> list[T]:
         with self._explained():
             # A connection may have died in the pool; a question may be put twice.
             for attempt in range(self._connections + 1):
                 connection = self._pool.getconn()
                 try:
-                    rows: list[Row] = connection.execute(translate(sql), values).fetchall()
+                    rows = question(connection)
                 except self._lost:
                     if not connection.broken or attempt == self._connections:
                         raise
@@ -159,10 +174,6 @@ class PostgresDatabase:
                 finally:
                     self._pool.putconn(connection)
         raise AssertionError
-
-    def close(self) -> None:
-        """Close every connection."""
-        self._pool.close()
 
     def _begun(self) -> Any:
         """Take a connection and begin; one that died in the pool makes room for the next."""
@@ -202,7 +213,7 @@ class PostgresDatabase:
         except self._conflicts:
             raise ConflictError("Another process has written the same at this moment; try it again.") from None
         except self._errors as error:
-            raise StorageError(f"The database {self.path} cannot be used ({_first_line(error)}).") from error
+            raise DatabaseError(f"The database {self.path} cannot be used ({_first_line(error)}).") from error
 
     def _check_server(self) -> None:
         try:
@@ -244,6 +255,36 @@ class _Postgres:
         """Return the first row of the answer, if there is one."""
         row: Row | None = self._connection.execute(translate(sql), values).fetchone()
         return row
+
+    def together(self, statements: Sequence[Statement]) -> list[list[Row]]:
+        """Execute statements in one exchange, and return their rows in order."""
+        return _together(self._connection, statements)
+
+
+def _together(connection: Any, statements: Sequence[Statement]) -> list[list[Row]]:
+    if len(statements) == 1:
+        # A pipeline of one costs twice as much.
+        return [_rows(connection.execute(translate(sql), values)) for sql, values in statements]
+    sent: list[Any] = []
+    # Raised after the end of the pipeline, which logs an error that it is left by.
+    first: Exception | None = None
+    try:
+        with connection.pipeline():
+            try:
+                sent += [connection.execute(translate(sql), values) for sql, values in statements]
+            except Exception as error:  # noqa: BLE001  (raised below)
+                first = error
+    except Exception:
+        if first is None:
+            raise
+    if first is not None:
+        raise first
+    return [_rows(one) for one in sent]
+
+
+def _rows(cursor: Any) -> list[Row]:
+    # What changes rows without returning them has no description.
+    return cursor.fetchall() if cursor.description else []
 
 
 def is_address(text: str) -> bool:

@@ -97,7 +97,8 @@ class Endpoint:
         http = _read(request)
         if request.method == "GET":
             # Nothing is read and nothing is held, and polls are most of what a server answers.
-            return _to_wire(await self._driver.drive(self._router.answer(http), self._guard.fetch))
+            together = request.url.path == openapi.POLL
+            return _to_wire(await self._driver.drive(self._router.begin(http), self._guard.fetch, together=together))
         with telemetry.span(self._router.operation(http), "server", telemetry.incoming(http.headers)) as span:
             begun = WALL.now()
             answer = await self._answer_body(request, http)
@@ -114,7 +115,8 @@ class Endpoint:
             with self._held.open(_owner(http, request)) as mine:
                 body = await (mine.read(request, admission.largest) if admission else mine.read_first(request))
                 fresh = admission if WALL.now() - admitted < FRESH else None
-                return _to_wire(await self._carry(replace(http, body=body), mine, fresh))
+                # A short body that was read first holds nobody up.
+                return _to_wire(await self._carry(replace(http, body=body), mine, fresh, together=is_first))
         except ClientDisconnect:
             # The client is gone and reads nothing; the answer keeps its broken connection out of the error log.
             return Answer(status_code=CLIENT_CLOSED)
@@ -141,7 +143,7 @@ class Endpoint:
         if request.method == "GET":
             # A door hands out bytes, which are better read here than fetched from where a link would lead.
             inline = replace(request, headers={**request.headers, results.INLINE: "1"})
-            return await self._driver.drive(self._router.answer(inline), self._guard.fetch)
+            return await self._driver.drive(self._router.begin(inline), self._guard.fetch)
         with telemetry.span(self._router.operation(request), "server", telemetry.incoming(request.headers)) as span:
             response = await self._answer_door(request)
             span.close_request(response.status, requestlog.current())
@@ -161,7 +163,9 @@ class Endpoint:
         """Tell the time as the state does."""
         return self._router.state.clock()
 
-    async def _carry(self, http: HttpRequest, mine: HeldRequest, admission: Admission | None) -> Response:
+    async def _carry(
+        self, http: HttpRequest, mine: HeldRequest, admission: Admission | None, *, together: bool = False
+    ) -> Response:
         """Have a request that is whole answered, with its images measured beside the event loop."""
         with survey.opened() as surveyed:
 
@@ -172,7 +176,8 @@ class Endpoint:
                 return fetched
 
             await surveyed.add_body(http.body)
-            answer = await self._driver.drive(self._router.answer(http, admission), fetch, WALL.now() + self._fetching)
+            flow, deadline = self._router.begin(http, admission), WALL.now() + self._fetching
+            answer = await self._driver.drive(flow, fetch, deadline, together=together)
             # What was accepted is on the disk before the client hears of it.
             await self._router.state.flush()
             return answer
@@ -183,7 +188,7 @@ class Endpoint:
 
     async def answer_unrouted(self, request: fastapi.Request, fault: Exception) -> Answer:
         """Answer what no route takes by the router too, so that these answers are like all others."""
-        answer = _to_wire(await self._driver.drive(self._router.answer(_read(request)), self._guard.fetch))
+        answer = _to_wire(await self._driver.drive(self._router.begin(_read(request)), self._guard.fetch))
         if answer.status_code in NO_ROUTE:
             answer.headers.update(getattr(fault, "headers", None) or {})
         return answer

@@ -6,23 +6,17 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from fluxwerk.drive import WALL, AsyncSend, Exchange, Steps, Wait, drive_async, steps, take
 from fluxwerk.errors import TransportError
 from fluxwerk.ledger.postgresql import CONNECTIONS
-from fluxwerk.types import Flow, Response
+from fluxwerk.server.inquiry import AskingFlow, answered
+from fluxwerk.server.lane import Finished, Lane
+from fluxwerk.types import Response
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class _Finished(Generic[T]):
-    """The result of a flow: `StopIteration` itself cannot leave a thread."""
-
-    result: T
 
 
 class FlowDriver:
@@ -31,6 +25,7 @@ class FlowDriver:
     def __init__(self, *, blocks: bool) -> None:
         # As many threads as there are connections: a thread without one would only wait.
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="state") if blocks else None
+        self._lane = Lane(self._threads) if self._threads else None
 
     async def call(self, act: Callable[[], T]) -> T:
         """Ask the state once."""
@@ -38,11 +33,16 @@ class FlowDriver:
             return act()
         return await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, act)
 
-    async def drive(self, flow: Flow[T], send: AsyncSend, deadline: float | None = None) -> T:
-        """Run a flow and return its result."""
-        if self._threads is None:
-            return await drive_async(flow, send, deadline)
-        return await self._drive(steps(flow, deadline, WALL), send)
+    async def drive(
+        self, flow: AskingFlow[T], send: AsyncSend, deadline: float | None = None, *, together: bool = False
+    ) -> T:
+        """Run a flow and return its result; short ones that come often run `together` with others of their kind."""
+        if self._lane is None:
+            return await drive_async(answered(flow), send, deadline)
+        step = await self._lane.run(flow) if together else None
+        if isinstance(step, Finished):
+            return step.result
+        return await self._drive(steps(answered(flow, step), deadline, WALL), send)
 
     async def _drive(self, taken: Steps[T], send: AsyncSend) -> T:
         """Take each step of the flow in a thread, and send what it asks for on the event loop."""
@@ -50,7 +50,7 @@ class FlowDriver:
         while True:
             step = await self.call(partial(_take, taken, reply))
             reply = None
-            if isinstance(step, _Finished):
+            if isinstance(step, Finished):
                 return step.result
             if isinstance(step, Wait):
                 await asyncio.sleep(step.seconds)
@@ -61,8 +61,8 @@ class FlowDriver:
                 reply = loss
 
 
-def _take(taken: Steps[T], reply: Response | TransportError | None) -> Wait | Exchange | _Finished[T]:
+def _take(taken: Steps[T], reply: Response | TransportError | None) -> Wait | Exchange | Finished[T]:
     try:
         return take(taken, reply)
     except StopIteration as done:
-        return _Finished(done.value)
+        return Finished(done.value)

@@ -2,6 +2,7 @@
 
 `Router.answer` is a flow as the client's are: it yields a call for every image that it has to fetch, and returns the
 answer.  So client and server meet face to face on a pretend clock, and FastAPI only carries bytes to and from the wire.
+`Router.begin` also yields what it asks the state, so that requests that arrive together can ask together.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from fluxwerk.server.faults.rules import ANSWER_DEEDS, FaultRule, Occasion
 from fluxwerk.server.handlers import extensions, finetunes, limits, poll, results, submit
 from fluxwerk.server.handlers.submit import Admission
 from fluxwerk.server.inputs import largest_body
+from fluxwerk.server.inquiry import AskingFlow, answered, settle
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state import links
 from fluxwerk.server.state.account import Account
-from fluxwerk.server.state.accounts import is_well_formed
+from fluxwerk.server.state.accounts import digest_of, is_well_formed
 from fluxwerk.server.state.queue import Slots
 from fluxwerk.server.state.state import ServerState, occasion
 from fluxwerk.types import Flow, HttpRequest, Json, Response
@@ -41,6 +43,10 @@ class Router:
         self._largest = {path: largest_body(model, state.longest_prompt) for path, model in state.models.items()}
 
     def answer(self, http: HttpRequest, admission: Admission | None = None) -> Flow[Response]:
+        """Answer one HTTP request as `begin` does, with each question to the state asked as it comes."""
+        return answered(self.begin(http, admission))
+
+    def begin(self, http: HttpRequest, admission: Admission | None = None) -> AskingFlow[Response]:
         """Answer one HTTP request; headers in lower case.
 
         What its `admission` found a moment ago is not asked again.
@@ -58,7 +64,7 @@ class Router:
             response = error.answer(self.state.dialect)
         except StorageError as error:
             response = self.state.unavailable(error).answer(self.state.dialect)
-        response = self._finished(asked, response, admitted)
+        response = yield from self._finished(asked, response, admitted)
         return effects.spoil(rule, response) if rule and rule.do in ANSWER_DEEDS else response
 
     def admit(self, http: HttpRequest) -> Admission:
@@ -97,7 +103,7 @@ class Router:
 
     def refuse(self, http: HttpRequest, error: ServerError) -> Response:
         """Answer a request that could not be read; it is counted as every other error is."""
-        return self._finished(request.read(http), error.answer(self.state.dialect))
+        return settle(self._finished(request.read(http), error.answer(self.state.dialect)))
 
     def report_mistake(self) -> Response:
         """Answer for a mistake of the server's own, and ask the state nothing more; its own log has the details."""
@@ -105,13 +111,13 @@ class Router:
         text = "The server made a mistake; its log says which."
         return ServerError("internal", text).answer(self.state.dialect)
 
-    def _route(self, asked: ServerRequest, rule: FaultRule | None, admitted: Account | None) -> Flow[Response]:
+    def _route(self, asked: ServerRequest, rule: FaultRule | None, admitted: Account | None) -> AskingFlow[Response]:
         model = self.state.models.get(asked.path)
         if model and asked.method == "POST":
             requestlog.note(model=model.name)
             return (yield from submit.submit(self.state, model, asked, rule, admitted))
         if asked.path == "/v1/get_result" and asked.method == "GET":
-            return poll.poll(self.state, asked, -1.0 if rule and rule.do == "expire" else None)
+            return (yield from poll.poll(self.state, asked, -1.0 if rule and rule.do == "expire" else None))
         if asked.path == "/v1/credits" and asked.method == "GET":
             return wire.write_credits(self.state.authenticate(asked).credits)
         if asked.path.startswith("/results/") and asked.method == "GET":
@@ -130,27 +136,28 @@ class Router:
         known = {"/v1/get_result", "/v1/credits", *(path for path, _ in (*extensions.ROUTES, *finetunes.ROUTES))}
         return path in self.state.models or extensions.pattern(path) in known
 
-    def _finished(self, asked: ServerRequest, response: Response, account: Account | None = None) -> Response:
+    def _finished(
+        self, asked: ServerRequest, response: Response, account: Account | None = None
+    ) -> AskingFlow[Response]:
         if response.status >= ERROR:
             self.state.metrics.refused[str(response.status)] += 1
         promised = replace(response, headers={**response.headers, **submit.promise(self.state)})
         try:
-            return self._limited(asked, promised, account)
+            return (yield from self._limited(asked, promised, account))
         except StorageError:
             # The answer stands; it only says nothing of slots.
             return promised
 
-    def _limited(self, asked: ServerRequest, response: Response, account: Account | None) -> Response:
+    def _limited(self, asked: ServerRequest, response: Response, account: Account | None) -> AskingFlow[Response]:
         """Add how many tasks a known account may still have in flight, and when the next slot may be free."""
-        accounts, now = self.state.accounts, self.state.clock()
         if limits.LIMIT in response.headers or not is_well_formed(asked.key):
             return response
         model = self.state.models.get(asked.path, POOL)
         if account is not None:
             # What was found before the request was answered is old by now.
-            slots = self.state.tasks.slots(account.id, model.pool, now)
+            slots = self.state.tasks.slots(account.id, model.pool, self.state.clock())
         else:
-            account = accounts.account(asked.key, now, model.pool)
+            account = yield from self.state.ask_account(digest_of(asked.key), model.pool)
             if account is None:
                 return response
             slots = Slots(account.standing.busy, account.standing.free)

@@ -10,6 +10,10 @@ import httpx2
 import pytest
 from PIL import Image
 
+from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.dialect import StateFile
+from fluxwerk.server.state.memory import MemoryStorage
+from fluxwerk.server.state.store import Store
 from fluxwerk.testing import loopback
 from support.asking import PRO
 from support.sketching import Sketching
@@ -90,8 +94,31 @@ def test_a_choice_of_none_or_of_too_many_is_refused(base, ids):
 
 def test_a_deleted_image_is_gone(base):
     name = made(base)
+    link = httpx2.get(f"{base}/v1/get_result", params={"id": name}).json()["result"]["sample"]
+    places = [link, *(f"{base}/v1/tasks/{name}{what}" for what in ("", "/image", "/thumbnail"))]
+    assert [httpx2.get(place, headers=KEY).status_code for place in places] == [200] * 4
     assert httpx2.delete(f"{base}/v1/tasks/{name}/image", headers=KEY).json()["deleted"] is True
-    assert httpx2.get(f"{base}/v1/tasks/{name}", headers=KEY).status_code == 404
+    assert [httpx2.get(place, headers=KEY).status_code for place in places] == [404] * 4
+
+
+class FlushedStore(Store):
+    """A store that counts the tasks of each flush."""
+
+    def __init__(self) -> None:
+        super().__init__(StateFile(), MemoryStorage())
+        self.flushed_tasks: list[int] = []
+
+    async def flushed(self) -> None:
+        self.flushed_tasks.append(len(self.database.ask("select id from task")))
+
+
+def test_a_deletion_is_on_the_disk_before_it_is_answered():
+    store = FlushedStore()
+    with loopback(accounts=Accounts(store=store)) as base:
+        name = made(base)
+        assert store.flushed_tasks[-1] == 1
+        assert httpx2.delete(f"{base}/v1/tasks/{name}/image", headers=KEY).status_code == 200
+        assert store.flushed_tasks[-1] == 0
 
 
 def test_a_task_that_runs_is_not_deleted(base):

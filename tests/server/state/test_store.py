@@ -250,6 +250,20 @@ def test_the_state_belongs_to_its_owner_and_holds_no_key(tmp_path):
     assert b"CANARY" not in b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
 
+def test_of_a_deleted_task_no_byte_is_left_in_the_folder(tmp_path):
+    reference, prompt = png(72, 64), "CANARY in a coal mine"
+    with living(tmp_path, caches=True) as of:
+        post(of, {"prompt": prompt, "seed": 5, "input_image": text(reference)})
+        (job,) = kept(of.state).values()
+        image = of.state.store.image(job.image)
+        assert image
+        assert prompt.encode() in b"".join(file.read_bytes() for file in tmp_path.rglob("state.db*"))
+        of.state.tasks.discard(job)
+    left = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    for secret in (prompt.encode(), image, reference, job.task.id.encode(), job.folder.encode()):
+        assert secret not in left
+
+
 def test_two_servers_do_not_share_a_folder(tmp_path):
     with living(tmp_path), pytest.raises(InvalidUsageError, match="does another server use it"):
         DiskStore(tmp_path)
@@ -423,6 +437,7 @@ def test_an_image_that_no_disk_takes_waits_in_memory_until_one_does(prompt):
         storage.full = False
         of._post.deliver(of.clock.now() + 2)
         assert poll(of, submitted)["status"] == "Ready"
+        assert of.state.condition.error is None
     of.deliver_webhooks()
     assert told == ["Ready" if prompt == "a fox" else "Error"]
 
@@ -437,3 +452,23 @@ def test_an_image_stays_when_the_move_was_made_but_its_answer_was_lost():
     assert image
     assert of.state.finish(job, image)
     assert of.state.store.image(job.image) == image
+
+
+class FarStorage(MemoryStorage):
+    """A storage that might be in a network."""
+
+    blocks = True
+
+
+@pytest.mark.parametrize(("storage", "is_dropped"), [(MemoryStorage, True), (FarStorage, False)])
+def test_no_request_waits_until_a_far_storage_has_dropped_an_image(storage: type[MemoryStorage], *, is_dropped: bool):
+    files = storage()
+    of = FaceToFace(accounts=Accounts(store=Store(StateFile(), files)))
+    made = post(of, {"prompt": "a fox"})
+    [task] = kept(of.state).values()
+    of.clock.sleep(KEEP + 1)
+    assert poll(of, made)["status"] == "Task not found"
+    assert (files.get(task.image) is None) is is_dropped
+    # The background workers do so as time passes.
+    of.state.forget()
+    assert files.get(task.image) is None

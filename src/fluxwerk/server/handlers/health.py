@@ -32,7 +32,7 @@ def ready(state: ServerState, _: ServerRequest) -> Response:
     checks = {
         "accepting": "closing" if state.is_closing else "ok",
         "database": _database(state),
-        "storage": "ok" if state.condition.check() else "unavailable",
+        "storage": "ok" if state.condition.check_storage() else "unavailable",
         "workers": _workers(state),
     }
     good = all(found == "ok" for found in checks.values())
@@ -44,7 +44,7 @@ def _database(state: ServerState) -> str:
         state.store.database.ask("select 1 as one")
     except StorageError:
         return "unavailable"
-    return "ok"
+    return "ok" if state.condition.check_database() else "unavailable"
 
 
 def _workers(state: ServerState) -> str:

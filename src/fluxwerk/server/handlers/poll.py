@@ -8,24 +8,25 @@ from fluxwerk import imagefile
 from fluxwerk.protocol import wire
 from fluxwerk.server import requestlog
 from fluxwerk.server.errors import invalid
+from fluxwerk.server.inquiry import AskingFlow, ask
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.types import Json, Outcome, Response, Status, Task
 
 
-def poll(state: ServerState, request: ServerRequest, life: float | None = None) -> Response:
+def poll(state: ServerState, request: ServerRequest, life: float | None = None) -> AskingFlow[Response]:
     """Say how a task stands; its link lives for `life` seconds, by default as long as the service's links do."""
     identity = request.query.get("id", "")
     if not identity:
         raise invalid([{"type": "missing", "loc": ["query", "id"], "msg": "Field required"}])
-    now = state.forget()
-    job = state.tasks.find(identity, now)
+    now = state.now()
+    job = yield from ask(lambda: state.tasks.find(identity, now), state.tasks.find_all, (identity, now))
     if job is None:
         return wire.write_status(Status(Task(identity, ""), "Task not found", Outcome.MISSING))
     requestlog.note(task=job.task.id, model=job.model.name)
     if not job.has_ended(now):
-        details = _place(state, job, now) if job.stage == "waiting" else None
+        details = (yield from ask(lambda: _place(state, job, now))) if job.stage == "waiting" else None
         running = Status(job.task, "Pending", Outcome.RUNNING, progress=job.progress, details=details)
         return wire.write_status(running, preview=preview(job))
     made = state.result(job, request.origin, now, life) if job.word == "Ready" else None

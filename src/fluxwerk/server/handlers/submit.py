@@ -22,16 +22,17 @@ from fluxwerk.server.errors import ServerError, invalid, unfit
 from fluxwerk.server.faults.rules import FaultRule
 from fluxwerk.server.handlers import limits, refusals
 from fluxwerk.server.inputs import ReceivedImages
+from fluxwerk.server.inquiry import AskingFlow, ask
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state.account import Account
+from fluxwerk.server.state.booking import RepeatedSubmitError
 from fluxwerk.server.state.charges import CreditsSpentError, SubmitRateError
 from fluxwerk.server.state.outgoing import OutgoingWebhook
 from fluxwerk.server.state.queue import SlotsTakenError
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.server.state.task import TaskRecord
-from fluxwerk.server.state.tasks import RepeatedSubmitError
 from fluxwerk.server.strictness import Remark
-from fluxwerk.types import Flow, Json, Response, Task
+from fluxwerk.types import Json, Response, Task
 
 SEED_BITS = 32
 # Seconds; a worker that loads weights takes longer, and tells nobody how long.
@@ -64,16 +65,16 @@ class Admission:
 
 def submit(
     state: ServerState, model: Model, request: ServerRequest, rule: FaultRule | None, admitted: Account | None = None
-) -> Flow[Response]:
+) -> AskingFlow[Response]:
     """Accept one task and answer with it; `rule` is the trouble that its ending may have been given.
 
     An account that was `admitted` a moment ago is not looked up again.
     """
-    account = admitted or state.authenticate(request)
+    account = admitted or (yield from state.find_account(request))
     refusals.check_size(account, request.body)
     idempotency = _idempotency(request) if state.keeps_keys else None
     # A server that closes still names the task of a submit that it has taken.
-    known = _repeated(state, account, idempotency) if idempotency else None
+    known = (yield from _repeated(state, account, idempotency)) if idempotency else None
     if known is not None:
         return known
     refusals.check_open(state)
@@ -133,7 +134,7 @@ def _accept(
     idempotency: tuple[str, str] | None,
     *,
     is_admitted: bool,
-) -> Flow[Response]:
+) -> AskingFlow[Response]:
     if not state.serves(model):
         text = f"No worker serves {model.name} now; GET /v1/models names the models of this server."
         raise ServerError("no_worker", text, retry_after=RETRY_WORKER)
@@ -152,11 +153,11 @@ def _accept(
     faults = state.abilities.faults(job.order)
     if faults:
         raise invalid([entry(fault) for fault in faults])
-    kept = state.find_answer(job, rule)
+    kept = yield from state.find_answer(job, rule)
     job.urgency, job.trace = _urgency(request), telemetry.present()
     refusals.check_credits(state, account, job.task.cost)
     try:
-        slots = state.accept(job, account, rule, kept)
+        slots = yield from state.accept(job, account, rule, kept)
     except SlotsTakenError:
         raise refusals.busy(state, account, model) from None
     except CreditsSpentError as spent:
@@ -165,7 +166,7 @@ def _accept(
         raise refusals.too_often(account, early.wait) from None
     except RepeatedSubmitError:
         # Another process accepted the same submit at this moment.
-        known = _repeated(state, account, idempotency) if idempotency else None
+        known = (yield from _repeated(state, account, idempotency)) if idempotency else None
         if known is not None:
             return known
         raise _in_progress() from None
@@ -263,8 +264,9 @@ def _idempotency(request: ServerRequest) -> tuple[str, str] | None:
     return key, hashlib.sha256(request.path.encode() + b"\0" + request.body).hexdigest()
 
 
-def _repeated(state: ServerState, account: Account, idempotency: tuple[str, str]) -> Response | None:
-    job = state.tasks.find_repeated(account.id, idempotency[0], state.forget())
+def _repeated(state: ServerState, account: Account, idempotency: tuple[str, str]) -> AskingFlow[Response | None]:
+    wanted = account.id, idempotency[0], state.now()
+    job = yield from ask(lambda: state.tasks.find_repeated(*wanted), state.tasks.find_all_repeated, wanted)
     if job is None:
         if (account.id, idempotency[0]) in state.submitting:
             raise _in_progress()

@@ -21,7 +21,7 @@ MOMENT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
 def listed(state: ServerState, request: ServerRequest) -> Response:
     """List the account's tasks, the newest first, as far as they fit the query; `limit` bounds them."""
     account = state.authenticate(request)
-    now, limit = state.forget(), _limit(request)
+    now, limit = state.now(), _limit(request)
     found = state.tasks.search(account.id, _search(request), now, limit + 1)
     rows = [row(state, job) for job in found]
     return Response(200, wire.JSON, wire.dump({"tasks": rows[:limit], "more": len(rows) > limit}))
@@ -48,7 +48,7 @@ def cancelled(state: ServerState, request: ServerRequest) -> Response:
 def own(state: ServerState, request: ServerRequest) -> TaskRecord:
     """Find the task that a path names, if it is the account's own; raises `ServerError`."""
     account = state.authenticate(request)
-    job = state.tasks.find(request.path.removeprefix(f"{FOLDER}/").partition("/")[0], state.forget())
+    job = state.tasks.find(request.path.removeprefix(f"{FOLDER}/").partition("/")[0], state.now())
     if job is None or job.account != account.id:
         raise ServerError("not_found", "This account has no such task", detail="Task not found")
     return job

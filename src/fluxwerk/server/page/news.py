@@ -41,7 +41,7 @@ async def stream(state: ServerState, account: Account, seconds: float, ask: Ask)
 
 
 def _changes(state: ServerState, account: Account, seen: dict[str, bytes]) -> bytes:
-    now = state.forget()
+    now = state.now()
     watched = state.tasks.search(account.id, Search(), now, WATCHED)
     present = {job.task.id: _written(state, job, now) for job in watched}
     told = (b"event: task\ndata: " + text + b"\n\n" for name, text in present.items() if seen.get(name) != text)

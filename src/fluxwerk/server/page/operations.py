@@ -40,7 +40,7 @@ VERDICTS = ("charged", "not charged")
 def show(state: ServerState, request: ServerRequest, address: str) -> Response:
     """Write every number; raises `ServerError` for everyone but the operator."""
     check(state, request, address)
-    now = state.forget()
+    now = state.now()
     overview, figures = Overview(state.store.database), Figures(state.store.database)
     with state.store.database.read():
         # Both are of one moment: a task that ended between them would be taken off the slots that it no longer holds.

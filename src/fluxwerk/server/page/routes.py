@@ -139,7 +139,10 @@ class PageRoutes:
     async def delete(self, request: fastapi.Request) -> Answer:
         """Delete a task that has ended, with its image."""
         asked = _read(request)
-        return _to_wire(await self._ask(lambda: self._deleted(asked)))
+        answer = _to_wire(await self._ask(lambda: self._deleted(asked)))
+        # A row that came back after a power cut would have its image rendered again.
+        await self.state.flush()
+        return answer
 
     @_answering
     async def thumbnail(self, request: fastapi.Request) -> Answer:

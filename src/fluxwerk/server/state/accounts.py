@@ -6,14 +6,14 @@ import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 
 from fluxwerk.catalog.rows import Model
 from fluxwerk.server.state import charges
 from fluxwerk.server.state.account import Account, Standing
-from fluxwerk.server.state.applications import Applications
+from fluxwerk.server.state.applications import Applications, KeyHolder
 from fluxwerk.server.state.store import MemoryStore, Store
 from fluxwerk.server.state.tasks import KEEP, Tasks
 
@@ -61,8 +61,15 @@ class Accounts:
 
     def account_of(self, digest: str, now: float | None = None, pool: str = "") -> Account | None:
         """Find the account of a key's SHA-256, and how it stands in a pool."""
-        now = time.time() if now is None else now
-        holder = self.applications.holder(digest, now, pool)
+        (found,) = self.accounts_of([(digest, time.time() if now is None else now, pool)])
+        return found
+
+    def accounts_of(self, asked: Sequence[tuple[str, float, str]]) -> list[Account | None]:
+        """Find accounts in one exchange, each by the SHA-256 of a key, at a moment, and how it stands in a pool."""
+        holders = self.applications.holders(asked)
+        return [self._account(digest, now, holder) for (digest, now, _), holder in zip(asked, holders, strict=True)]
+
+    def _account(self, digest: str, now: float, holder: KeyHolder) -> Account | None:
         application, spent = holder.application, holder.spent
         if application is not None:
             if application.period != "total":

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
 from fluxwerk.errors import Fault, InvalidUsageError
-from fluxwerk.ledger.database import Row, Transaction
+from fluxwerk.ledger.database import Row, Statement, Transaction
 from fluxwerk.server.state.account import Standing
 from fluxwerk.server.state.application import Application, NewKey, check_name
 from fluxwerk.server.state.dialect import StateDatabase
@@ -123,13 +123,16 @@ class Applications:
         found = self._database.ask(FIND_KEY, digest=digest, now=now)
         return _read(found[0]) if found else None
 
-    def holder(self, digest: str, now: float, pool: str = "") -> KeyHolder:
-        """Find out in one question whom the key with this SHA-256 belongs to, and how that stands in a pool."""
-        (row,) = self._database.ask(HOLDER, digest=digest, now=now, pool=pool)
-        application = None if row["account"] is None else _read(row)
-        return KeyHolder(
-            application, credits_of(row["spent"]) or Decimal(0), bool(row["known_only"]), _standing(row, pool)
-        )
+    def holders(self, asked: Sequence[tuple[str, float, str]]) -> list[KeyHolder]:
+        """Find out whom the keys with these SHA-256s belong to, each at a moment, and how that stands in a pool."""
+        # An application polls many tasks at once, and stands the same way for all of them.
+        moments = {(digest, pool): now for digest, now, pool in asked}
+        statements = [
+            Statement(HOLDER, {"digest": digest, "now": now, "pool": pool}) for (digest, pool), now in moments.items()
+        ]
+        rows = self._database.ask_together(statements)
+        found = {wanted: _holder(row, wanted[1]) for wanted, (row,) in zip(moments, rows, strict=True)}
+        return [found[digest, pool] for digest, _, pool in asked]
 
     def standing(self, account: str, now: float, pool: str) -> Standing:
         """Say how an account stands in a pool."""
@@ -195,6 +198,11 @@ def _columns(application: Application) -> dict[str, Any]:
         "largest_body": application.largest_body,
         "keep": application.keep,
     }
+
+
+def _holder(row: Row, pool: str) -> KeyHolder:
+    application = None if row["account"] is None else _read(row)
+    return KeyHolder(application, credits_of(row["spent"]) or Decimal(0), bool(row["known_only"]), _standing(row, pool))
 
 
 def _standing(row: Row, pool: str) -> Standing:

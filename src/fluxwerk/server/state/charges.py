@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 
-from fluxwerk.ledger.database import Database, Row, Transaction
+from fluxwerk.ledger.database import Database, Row, Statement, Transaction
 from fluxwerk.server.state.account import Account
 from fluxwerk.server.state.application import Period, day_of, first_day, throttle
 from fluxwerk.server.state.rows import credits_of
@@ -31,20 +32,35 @@ def book(transaction: Transaction, account: Account, model: str, cost: int, now:
 
     The account is locked until the transaction ends, so the sums hold, whoever else submits for it.
     """
-    balance = _charge(transaction, account.id, model, now, cost, tasks=1)
-    left = account.granted - _spent(transaction, account, balance, now)
-    if cost and left < 0:
-        raise CreditsSpentError(left + (credits_of(cost) or 0))
+    charged = transaction.together(statements(account, model, cost, now))
+    judge(account, cost, charged)
     if account.rate is not None:
-        reached, wait = throttle(balance["reached"], now, account.rate)
+        reached, wait = throttle(charged[0][0]["reached"], now, account.rate)
         if wait:
             raise SubmitRateError(wait)
         transaction.run("update account set reached = :reached where id = :id", reached=reached, id=account.id)
 
 
+def statements(account: Account, model: str, cost: int, now: float) -> list[Statement]:
+    """Write what charges one task, and locks the account; `judge` reads the answers."""
+    charge = _charge(account.id, model, now, cost, tasks=1)
+    if account.period == "total":
+        return charge
+    return [*charge, Statement(SPENT_SINCE, {"account": account.id, "first": first_day(account.period, now)})]
+
+
+def judge(account: Account, cost: int, charged: Sequence[Sequence[Row]]) -> None:
+    """Raise `CreditsSpentError` if an account that was charged has spent more than it may."""
+    # The last answer is that for the present period, where there is one.
+    spent = charged[0][0]["spent"] if account.period == "total" else charged[-1][0]["spent"]
+    left = account.granted - (credits_of(spent) or Decimal(0))
+    if cost and left < 0:
+        raise CreditsSpentError(left + (credits_of(cost) or 0))
+
+
 def settle(transaction: Transaction, account: str, model: str, accepted: float, change: int) -> None:
     """Charge more or less for a task that was booked, on the day on which it was accepted."""
-    _charge(transaction, account, model, accepted, change, tasks=0)
+    transaction.together(_charge(account, model, accepted, change, tasks=0))
 
 
 def spent_since(database: Database, account: str, period: Period, now: float) -> Decimal:
@@ -58,19 +74,9 @@ def wait(account: Account, now: float) -> float:
     return 0.0 if account.rate is None else throttle(account.standing.reached, now, account.rate)[1]
 
 
-def _charge(transaction: Transaction, account: str, model: str, at: float, cost: int, tasks: int) -> Row:
-    balance = transaction.one(CHARGE, account=account, cost=cost)
-    assert balance is not None, "the statement returns the row that it wrote"
-    transaction.run(SPEND_DAY, account=account, day=day_of(at), model=model, cost=cost, tasks=tasks)
-    return balance
-
-
-def _spent(transaction: Transaction, account: Account, balance: Row, now: float) -> Decimal:
-    spent: int = balance["spent"]
-    if account.period != "total":
-        row = transaction.one(SPENT_SINCE, account=account.id, first=first_day(account.period, now))
-        spent = row["spent"] if row else 0
-    return credits_of(spent) or Decimal(0)
+def _charge(account: str, model: str, at: float, cost: int, tasks: int) -> list[Statement]:
+    spent = {"account": account, "day": day_of(at), "model": model, "cost": cost, "tasks": tasks}
+    return [Statement(CHARGE, {"account": account, "cost": cost}), Statement(SPEND_DAY, spent)]
 
 
 CHARGE = """

@@ -9,18 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from fluxwerk.errors import InvalidUsageError, StorageError
-from fluxwerk.ledger.database import Database, SQLiteDatabase, Transaction
+from fluxwerk.errors import InvalidUsageError
+from fluxwerk.ledger.database import Database, DatabaseError, SQLiteDatabase, Statement, Transaction
 
 MEMORY = ":memory:"
 # The name of the database in a folder.
 DATABASE = "state.db"
 # One server has the folder to itself, and commands of its operator write beside it.  A commit is in the log at once,
-# and `Flush` sees to it that the log is on the disk before a submit is answered.
+# and `Flush` sees to it that the log is on the disk before a submit is answered.  What is deleted is overwritten, also
+# where SQLite was built to leave it.
 STATE_PRAGMAS = (
     "journal_mode=wal",
     "synchronous=normal",
     "foreign_keys=on",
+    "secure_delete=on",
     "wal_autocheckpoint=4000",
 )
 # Seconds; whoever has the folder keeps it until it ends, and nobody writes for long.
@@ -31,12 +33,14 @@ class StateDatabase(Database, Protocol):
     """A database with tables of its own making.
 
     `number` is the type of a column that counts its rows, `skip_locked` what lets several processes take different rows
-    of a query, and `path` how errors name the place.
+    of a query, `hurry` what lets a transaction fail soon where others hold what it needs, and `path` how errors name
+    the place.
     """
 
     path: str
     number: str
     skip_locked: str
+    hurry: tuple[Statement, ...]
 
     def script(self, sql: str) -> None:
         """Execute the statements of a migration, inside the transaction that is open."""
@@ -52,10 +56,12 @@ class StateDatabase(Database, Protocol):
 
 
 class StateFile(SQLiteDatabase):
-    """SQLite in a file, or in memory, for one server; raises `StorageError` for whatever SQLite does not take."""
+    """SQLite in a file, or in memory, for one server; raises `DatabaseError` for whatever SQLite does not take."""
 
     number = "integer primary key autoincrement"
     skip_locked = ""
+    # Whoever writes is alone.
+    hurry: tuple[Statement, ...] = ()
 
     def __init__(self, path: str | os.PathLike[str] = MEMORY, clock: Callable[[], float] | None = None) -> None:
         super().__init__(path, clock, pragmas=STATE_PRAGMAS, timeout=WRITE_TIMEOUT, explained=_unwritable)
@@ -89,4 +95,4 @@ def _unwritable(path: str) -> Generator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StorageError(f"The state in {path} cannot be written ({error}).") from error
+        raise DatabaseError(f"The state in {path} cannot be written ({error}).") from error

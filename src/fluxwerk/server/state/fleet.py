@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from fluxwerk.errors import InvalidUsageError
-from fluxwerk.ledger.database import Row, Transaction, statements
+from fluxwerk.ledger.database import Row, Statement, Transaction, statements
 from fluxwerk.ledger.postgresql import PACKAGES_OF_FLEET, PostgresDatabase
 from fluxwerk.server.state.store import Store
 from fluxwerk.server.state.task import TaskRecord
@@ -25,6 +25,8 @@ RENDER = "fluxwerk.render"
 SILENCE_SECONDS, REMEMBERED_SECONDS = 10.0, 3600.0
 # Seconds for which a task may be without a job before it is handed over again: longer than any transaction lasts.
 HANDED_OVER_SECONDS = 15.0
+# How long many tasks that are booked together wait for an account that another process has locked.
+LOCK_MILLISECONDS = 100
 # For how many seconds an answer to "who is alive" is good.
 FRESH_SECONDS = 1.0
 # Any number that no other program locks in the same database.
@@ -38,6 +40,7 @@ class FleetDatabase(PostgresDatabase):
 
     number = "bigint generated always as identity primary key"
     skip_locked = "for update skip locked"
+    hurry: tuple[Statement, ...] = (Statement(f"set local lock_timeout = {LOCK_MILLISECONDS}"),)
 
     def script(self, sql: str) -> None:
         """Execute the statements of a migration, inside the transaction that is open."""
@@ -70,6 +73,10 @@ class FleetStore(Store):
     def hand_over(self, transaction: Transaction, job: TaskRecord) -> int | None:
         """Put a job for a task into Procrastinate's table, and return its number."""
         return self._defer(transaction, job.task.id, job.order.model, job.priority)
+
+    def handing_over(self, job: TaskRecord, priority: str) -> Statement:
+        """Write an expression that does so in the statement that accepts the task."""
+        return Statement(f"({DEFER.format(priority=priority)})", _deferred(job.task.id, job.order.model))
 
     def put_aside(self, row: Row, reason: str) -> None:
         """Name a row that cannot be read, and leave it: a process of another release may understand it."""
@@ -129,9 +136,12 @@ class FleetStore(Store):
         transaction.run("update task set job = :job where id = :id", job=number, id=row["id"])
 
     def _defer(self, transaction: Transaction, identity: str, queue: str, priority: int) -> int | None:
-        values = {"queue": queue, "task": RENDER, "priority": priority, "args": json.dumps({"identity": identity})}
-        found = transaction.one(DEFER, **values)
+        found = transaction.one(DEFER.format(priority=":priority"), priority=priority, **_deferred(identity, queue))
         return int(found["job"]) if found else None
+
+
+def _deferred(identity: str, queue: str) -> dict[str, str]:
+    return {"queue": queue, "task": RENDER, "args": json.dumps({"identity": identity})}
 
 
 def _procrastinate_schema() -> str:
@@ -162,6 +172,6 @@ LOST = """
 """
 DEFER = """
     select (procrastinate_defer_jobs_v1(array[
-        row(:queue, :task, cast(:priority as integer), null, null, cast(:args as jsonb), null)
+        row(:queue, :task, cast({priority} as integer), null, null, cast(:args as jsonb), null)
     ]::procrastinate_job_to_defer_v1[]))[1] as job
 """

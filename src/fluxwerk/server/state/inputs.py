@@ -10,12 +10,15 @@ from fluxwerk.server.state.tasks import input_file
 from fluxwerk.storage import Storage
 
 
+def name(job: TaskRecord) -> None:
+    """Name the images of an order in its task."""
+    job.inputs = tuple(_images(job.order))
+
+
 def keep(files: Storage, job: TaskRecord) -> None:
-    """Store the images of an order, and name them in the task."""
-    images = _images(job.order)
-    for name, data in images.items():
+    """Store the images of an order, under the names that its task has for them."""
+    for name, data in _images(job.order).items():
         files.put(input_file(job.task.id, name), data, overwrite=True)
-    job.inputs = tuple(images)
 
 
 def take(files: Storage, job: TaskRecord) -> bool:
@@ -30,12 +33,6 @@ def take(files: Storage, job: TaskRecord) -> bool:
         canvas = Canvas(read["source"], read.get("mask"), canvas.offset)
     job.order = replace(job.order, references=references, canvas=canvas)
     return True
-
-
-def drop(files: Storage, job: TaskRecord) -> None:
-    """Remove the images of a task that has ended."""
-    for name in job.inputs:
-        files.remove(input_file(job.task.id, name))
 
 
 def _images(order: Order) -> dict[str, bytes]:

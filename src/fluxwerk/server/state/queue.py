@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fluxwerk.ledger.database import Row, Transaction
+from fluxwerk.ledger.database import Row, Statement, Transaction
 from fluxwerk.server.state.account import Account
 from fluxwerk.server.state.dialect import StateDatabase
 from fluxwerk.server.state.rows import NEVER
+from fluxwerk.server.state.statements import WRAP
 from fluxwerk.server.state.task import TaskRecord
 
 # How many tasks ahead are counted; a place behind them is told as this one.
 FARTHEST = 10_000
 # The endings from which the pace of an account is measured.
 MEASURED = 20
-WRAP = 2**30
 
 
 class SlotsTakenError(Exception):
@@ -54,7 +54,7 @@ class TaskQueue:
         if taken is not None:
             turn = taken["turn"] - account.share
             job.priority = _priority(turn)
-            return {**columns, "turn": turn}, Slots(taken["busy"] + 1, taken["free"] or NEVER)
+            return {**columns, "turn": turn}, slots_with(taken)
         room = transaction.run(ADD_WAITING, account=job.account, longest=self.longest) if job.stage == "queued" else 0
         if not room:
             raise SlotsTakenError
@@ -115,6 +115,17 @@ def _take_turn(transaction: Transaction, account: str, pool: str, now: float, sl
     The row has where its next `turn` is, how many slots are `busy`, and when the first of them is `free`.
     """
     return transaction.one(TAKE_TURN, account=account, pool=pool, now=now, slots=slots, share=share)
+
+
+def turn_statement(job: TaskRecord, account: Account) -> Statement:
+    """Write what gives a new task of an account its turn; `slots_with` reads the answer."""
+    values = {"account": account.id, "pool": job.model.pool, "now": job.accepted}
+    return Statement(TAKE_TURN, {**values, "slots": account.slots(job.model), "share": account.share})
+
+
+def slots_with(taken: Row) -> Slots:
+    """Count the slots of an account that holds one more now."""
+    return Slots(taken["busy"] + 1, taken["free"] or NEVER)
 
 
 # The turn that was started last says how far all accounts are; with nobody under way it is the farthest account.

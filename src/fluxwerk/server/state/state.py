@@ -17,15 +17,17 @@ from fluxwerk import catalog, imagefile
 from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import Abilities, FullAbilities, Order, RenderProgress
 from fluxwerk.errors import StorageError
-from fluxwerk.ledger.database import UnknownCommitError
+from fluxwerk.ledger.database import DatabaseError, UnknownCommitError
 from fluxwerk.server.errors import Dialect, ServerError
 from fluxwerk.server.faults import endings
 from fluxwerk.server.faults.endings import Ending
 from fluxwerk.server.faults.rules import FaultRule, Faults, Occasion, scripted
+from fluxwerk.server.inquiry import AskingFlow, ask, settle
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state import keys, links, sessions, webhooks
 from fluxwerk.server.state.account import Account
-from fluxwerk.server.state.accounts import Accounts, is_well_formed
+from fluxwerk.server.state.accounts import Accounts, digest_of, is_well_formed
+from fluxwerk.server.state.booking import Booking
 from fluxwerk.server.state.cache import Answers
 from fluxwerk.server.state.condition import StorageCondition
 from fluxwerk.server.state.files import TaskFiles
@@ -33,6 +35,7 @@ from fluxwerk.server.state.fleet import FleetStore
 from fluxwerk.server.state.metrics import Metrics
 from fluxwerk.server.state.queue import Slots
 from fluxwerk.server.state.task import TaskRecord
+from fluxwerk.server.state.tasks import input_files
 from fluxwerk.server.state.webhooks import WebhookPolicy
 from fluxwerk.types import Flow, Json
 
@@ -133,7 +136,7 @@ class ServerState:
         self._magic = magic
         self._closing = False
         self._files = TaskFiles(self.tasks, self.store, self._answers, clock, pace)
-        self.condition = StorageCondition(clock, self.store.probe)
+        self.condition = StorageCondition(clock, self.store.probe_rows, self.store.probe_files)
         self._listeners: list[TaskListener] = []
         self._swept = float("-inf")
 
@@ -153,30 +156,42 @@ class ServerState:
 
     def authenticate(self, request: ServerRequest) -> Account:
         """Find the account of the request's key, or else of its browser's session; raises `ServerError`."""
+        return settle(self.find_account(request))
+
+    def find_account(self, request: ServerRequest) -> AskingFlow[Account]:
+        """Find the account as `authenticate` does, together with those of other requests."""
         model = self.models.get(request.path)
         pool = model.pool if model else ""
         if not request.key:
             visitor = sessions.visitor(self.secret, request, self.clock())
-            account = visitor and self.accounts.account_of(visitor, self.clock(), pool)
+            account = visitor and (yield from self.ask_account(visitor, pool))
             if account:
                 return account
             raise ServerError("no_key", "Send your key in the header x-key.", detail="Not authenticated")
         if not is_well_formed(request.key):
             raise ServerError("malformed_key", "Invalid API key format")
-        account = self.accounts.account(request.key, self.clock(), pool)
+        account = yield from self.ask_account(digest_of(request.key), pool)
         if account is None:
             detail = "Not authenticated - Invalid Authentication"
             wrong = "is mistyped: its checksum is wrong" if keys.is_mistyped(request.key) else "is unknown or revoked"
             raise ServerError("unknown_key", f"This key {wrong}.", detail=detail)
         return account
 
-    def find_answer(self, job: TaskRecord, rule: FaultRule | None) -> bytes | None:
+    def ask_account(self, digest: str, pool: str) -> AskingFlow[Account | None]:
+        """Find the account of a key's SHA-256, and how it stands in a pool."""
+        accounts, now = self.accounts, self.clock()
+        return ask(lambda: accounts.account_of(digest, now, pool), accounts.accounts_of, (digest, now, pool))
+
+    def find_answer(self, job: TaskRecord, rule: FaultRule | None) -> AskingFlow[bytes | None]:
         """Return the image that the same request made before, if this server answers so; the task then costs nothing.
 
         A task whose ending is decided has none.
         """
         if not self._caches or _decided(rule) or self._asked_for(job):
             return None
+        return (yield from ask(lambda: self._read_answer(job)))
+
+    def _read_answer(self, job: TaskRecord) -> bytes | None:
         name = self._answers.find(job.order, self.clock())
         image = self.store.image(name)
         if name is not None and image is not None:
@@ -186,7 +201,7 @@ class ServerState:
 
     def accept(
         self, job: TaskRecord, account: Account, rule: FaultRule | None = None, answer: bytes | None = None
-    ) -> Slots | None:
+    ) -> AskingFlow[Slots | None]:
         """Book a task and have it rendered, unless its prompt or a rule decides how it ends, or its image is there.
 
         Returns the slots that are held with its own, if it holds one.  Raises `ServerError` if nothing can be kept, and
@@ -197,15 +212,16 @@ class ServerState:
         has_ending = answer is not None if decided is None else bool(decided.word)
 
         try:
-            slots = self._book(job, account, decided, answer)
+            slots = yield from self._book(job, account, decided, answer)
         except UnknownCommitError as error:
             self.condition.note(error)
             raise ServerError("internal", UNKNOWN) from None
         except StorageError as error:
             self.condition.note(error)
-            text = "The server cannot keep tasks now, because its disk cannot be written. Nothing was charged."
+            part = "database" if isinstance(error, DatabaseError) else "storage"
+            text = f"The server cannot keep tasks now, because its {part} cannot be written. Nothing was charged."
             raise ServerError("storage", text, retry_after=RETRY_STORAGE) from None
-        self.condition.error = None
+        self.condition.database = None
         self.metrics.accepted[job.model.name] += 1
         if has_ending:
             self._ended(job)
@@ -264,7 +280,8 @@ class ServerState:
         now = self.clock()
         if not self._files.finish(job, image):
             return False
-        self.condition.error = None
+        self.condition.database = None
+        self.condition.took_files()
         self.metrics.observe("render", job.model.name, now - (job.accepted if job.began is None else job.began))
         self._ended(job)
         return True
@@ -283,11 +300,11 @@ class ServerState:
 
         Raises `StorageError` if nothing can be written.
         """
-        now = self.clock()
+        now, files = self.clock(), [*input_files(job), *([job.image] if job.image else [])]
         if not self.tasks.end(job, ending, now, now, fence):
             return False
         self._ended(job)
-        self._files.drop_inputs(job)
+        self._files.remove(files)
         return True
 
     def note_delivered(self, job: TaskRecord) -> None:
@@ -354,19 +371,29 @@ class ServerState:
             self.condition.note(error)
             raise ServerError("internal", UNKNOWN) from None
 
+    def now(self) -> float:
+        """Tell the moment, after what was kept long enough is dropped where that takes microseconds.
+
+        Elsewhere the background workers see to it, and nobody's request waits for a storage.
+        """
+        return self.clock() if self.store.blocks else self.forget()
+
     def forget(self) -> float:
         """Drop the tasks whose images were kept long enough, once a second, and return the moment."""
-        now, before = self.clock(), self.condition.error
+        now = self.clock()
         if now - self._swept < SWEEP_EVERY:
             return now
         self._swept = now
-        # Nothing may have been written, so success proves nothing about the storage.
-        if self.condition.tries(lambda: self._sweep(now)):
-            self.condition.error = before
+        # Nothing may have been written, so success proves nothing about the database.
+        try:
+            self._sweep(now)
+        except StorageError as error:
+            self.condition.note(error)
         return now
 
     def _sweep(self, now: float) -> None:
         self.tasks.forget(now)
+        self.tasks.removals.sweep(now)
         if self.tasks.sweep(self._pools, now):
             self._resume_listeners()
 
@@ -391,15 +418,28 @@ class ServerState:
         self.conclude(job, endings.INPUTS_LOST, job.fence)
         return False
 
-    def _book(self, job: TaskRecord, account: Account, decided: Ending | None, answer: bytes | None) -> Slots | None:
+    def _book(
+        self, job: TaskRecord, account: Account, decided: Ending | None, answer: bytes | None
+    ) -> AskingFlow[Slots | None]:
+        has_files = answer is not None or job.order.references or job.order.canvas is not None
+        is_alone = has_files or account.rate is not None or (decided is not None and bool(decided.word))
+        together = None if is_alone else self.tasks.accept_all
+        booking = Booking(job, account)
+        return (yield from ask(lambda: self._book_alone(job, account, decided, answer), together, booking))
+
+    def _book_alone(
+        self, job: TaskRecord, account: Account, decided: Ending | None, answer: bytes | None
+    ) -> Slots | None:
         # Files first, so that no row lacks one and no lock waits for a store; they go again if the row is refused.
-        self._files.keep_inputs(job)
-        image = None
+        files = self._files.announce(job, answer)
         try:
-            if answer is not None and decided is None:
-                image = self._files.put_image(job, answer)
-            with self.store.database.write():
+            self._files.keep_inputs(job)
+            image = None if answer is None else self._files.put_image(job, answer)
+            if files:
+                self.condition.took_files()
+            with self.store.database.write() as transaction:
                 slots = self.tasks.accept(job, account)
+                self.tasks.removals.keep(transaction, files)
                 if decided is not None and decided.word:
                     self._decide(job, decided)
                 elif image:
@@ -408,13 +448,10 @@ class ServerState:
             # The row may be there, and its worker needs them.
             raise
         except BaseException:
-            self._files.drop_inputs(job)
-            if image:
-                self._files.remove(image)
+            self._files.remove(files)
             raise
-        if image:
-            # The task is there, whatever becomes of this.
-            self.condition.tries(lambda: self._files.tidy(job))
+        # The task is there, whatever becomes of this.
+        self.condition.tries(lambda: self._files.tidy(job) if image else self.tasks.make_room(self.clock()))
         return slots
 
     def _ended(self, job: TaskRecord) -> None:

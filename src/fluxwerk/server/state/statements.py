@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# Priorities have 32 bits; where a turn wraps, some tasks change places.
+WRAP = 2**30
 # A task whose ending may not be shown yet; until then an ending can be replaced.
 OPEN = "(stage <> 'ended' or ready_at > :now)"
 HELD = """
@@ -59,9 +61,20 @@ SELECT = f"""
         webhook.attempts as hook_attempts
     from task left join webhook on webhook.task = task.id
 """
+FIND = f"{SELECT} where task.id = :id and forget_at > :now"
+FIND_REPEATED = f"{SELECT} where task.account = :account and idempotency_key = :key and forget_at > :now"
+# Of two submits with one key the first counts.
+ON_REPEATED = "on conflict (account, idempotency_key) where idempotency_key is not null do nothing"
 INSERT = f"""
-    insert into task ({", ".join(COLUMNS)}) values ({", ".join(f":{name}" for name in COLUMNS)})
-    on conflict (account, idempotency_key) where idempotency_key is not null do nothing
+    insert into task ({", ".join(COLUMNS)}) values ({", ".join(f":{name}" for name in COLUMNS)}) {ON_REPEATED}
+"""
+# The turn that an account was given by a statement of the same transaction.
+TURN = "(select turn - :share from account where id = :account)"
+PRIORITY = f"(select - ((turn - :share) % {WRAP}) from account where id = :account)"
+_COMPUTED = {"turn": TURN, "priority": PRIORITY, "job": "{job}"}
+INSERT_TURN = f"""
+    insert into task ({", ".join(COLUMNS)}) values ({", ".join(_COMPUTED.get(name, f":{name}") for name in COLUMNS)})
+    {ON_REPEATED} returning id
 """
 CLAIM = """
     update task set stage = 'running', fence = fence + 1, worker = :worker where number = (
@@ -88,7 +101,9 @@ FINISH = """
     where id = :id and fence = :fence and stage in ('waiting', 'queued', 'running')
 """
 FINISHED = "select id from task where id = :id and stage = 'ended' and image = :image"
-LOCK = f"update task set fence = fence + 1 where id = :id and {OPEN} {{own}} returning cost, settled, image, stage"
+LOCK = (
+    f"update task set fence = fence + 1 where id = :id and {OPEN} {{own}} returning cost, settled, image, stage, inputs"
+)
 END = """
     update task set stage = 'ended', word = :word, details = :details, settled = :settled, ready_at = :at,
         holds_until = :at, forget_at = :at + coalesce(keep, :keep), image = null, image_bytes = null, preview = null,
@@ -114,11 +129,17 @@ BUSY = """
     select 1 from task where word = 'Ready' and delivered = 0 and ready_at > :since and ready_at <= :now
     limit 1
 """
-FORGOTTEN = "select id, image, inputs from task where forget_at <= :now order by forget_at limit :most"
-DROPPABLE = """
-    select id, image, inputs from task where word = 'Ready' and ready_at <= :now
+# What names the files of a task.
+FILES = "id, folder, fence, image, inputs"
+FORGOTTEN = f"select {FILES} from task where forget_at <= :now order by forget_at limit :most"
+DISCARDED = f"select {FILES} from task where id = :id"
+DROPPABLE = f"""
+    select {FILES} from task where stage = 'ended' and ready_at <= :now
     order by delivered desc, ready_at limit :most
 """
+# What is known upstream of a task that goes; one that has not ended there still holds its slot.
+FORGET_UPSTREAM = "delete from upstream where task = :id and doubt is null"
+DISCARD_UPSTREAM = f"{FORGET_UPSTREAM} and ended is not null"
 ADD_WEBHOOK = """
     insert into webhook (task, account, url, secret, state, attempts)
     values (:task, :account, :url, :secret, 'waiting', '[]')

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fluxwerk import imagefile
 from fluxwerk.errors import InvalidUsageError, StorageError
-from fluxwerk.ledger.database import Row, Transaction
+from fluxwerk.ledger.database import Row, Statement, Transaction
 from fluxwerk.protocol.wire import dump
 from fluxwerk.server.state.dialect import DATABASE, FolderLock, StateDatabase, StateFile
 from fluxwerk.server.state.flush import Flush
@@ -27,13 +27,23 @@ from fluxwerk.storage import Folder, Storage
 # Bytes that a probe writes: more than the slack of a page.
 PROBE_BYTES = 65_536
 SECRET_BYTES = 32
-# Bytes of images and inputs that a server without a state keeps, beyond which the oldest images go before their time.
+# Bytes of images, inputs and rows that a server without a state keeps, beyond which the oldest tasks that have ended go
+# before their time.
 MOST_MEMORY = 1024 * 1024 * 1024
 FACT = "insert into fact (name, value) values (:name, :value) on conflict (name) do nothing"
+# The column of a task whose job is no other process's business.
+NO_JOB = Statement("cast(null as bigint)")
 PUT_ASIDE = "insert into damaged (number, id, account, body, reason) values (:number, :id, :account, :body, :reason)"
 PROBE_ROW = """
     insert into fact (name, value) values ('probe', :value) on conflict (name) do update set value = excluded.value
 """
+
+# How much memory SQLite uses for what it holds, and the order in which a full memory drops tasks.
+BYTES_OF_ROWS = """
+    select (page_count - freelist_count) * page_size as held
+    from pragma_page_count, pragma_freelist_count, pragma_page_size
+"""
+DROPPABLE_INDEX = "create index task_droppable on task (delivered desc, ready_at) where stage = 'ended'"
 
 log = logging.getLogger("fluxwerk.server")
 
@@ -64,6 +74,10 @@ class Store:
         """Let workers of other processes know of a task, in the transaction that accepts it; here there are none."""
         return None
 
+    def handing_over(self, job: TaskRecord, priority: str) -> Statement:  # noqa: ARG002
+        """Write an expression that does so in the statement that accepts the task, whose priority is another one."""
+        return NO_JOB
+
     def image(self, name: str | None) -> bytes | None:
         """Read an image, if it is there and whole."""
         data = self.files.get(name) if name else None
@@ -73,12 +87,15 @@ class Store:
         """Tell how many bytes a file has, or `None` if it is not there."""
         return self.files.size(name)
 
-    def probe(self) -> None:
-        """Write a small object and a row, to prove that both are taken; raises `StorageError`."""
+    def probe_files(self) -> None:
+        """Write a small object, to prove that it is taken; raises `StorageError`."""
         try:
             self.files.check()
         except InvalidUsageError as fault:
             raise StorageError(str(fault)) from None
+
+    def probe_rows(self) -> None:
+        """Write a row, to prove that it is taken; raises `DatabaseError`."""
         with self.database.write() as transaction:
             transaction.run(PROBE_ROW, value=bytes(PROBE_BYTES))
 
@@ -106,16 +123,25 @@ class Store:
 
 
 class MemoryStore(Store):
-    """The store that keeps nothing beyond the process, and at most `most` bytes of images."""
+    """The store that keeps nothing beyond the process, and at most `most` bytes of images and rows."""
 
     def __init__(self, entropy: Callable[[int], bytes] = os.urandom, most: int = MOST_MEMORY) -> None:
         self._memory = MemoryStorage()
         self._most = most
         super().__init__(StateFile(), self._memory, entropy)
+        with self.database.write() as transaction:
+            transaction.run(DROPPABLE_INDEX)
+        # The tables themselves leave no less room.
+        self._bare = self._pages()
 
     def excess(self) -> int:
         """Say how many bytes more are kept than there is room for."""
-        return max(0, self._memory.held - self._most)
+        return max(0, self._memory.held + self._pages() - self._bare - self._most)
+
+    def _pages(self) -> int:
+        (row,) = self.database.ask(BYTES_OF_ROWS)
+        held: int = row["held"]
+        return held
 
 
 class DiskStore(Store):

@@ -9,33 +9,39 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fluxwerk.errors import FluxwerkError
-from fluxwerk.ledger.database import Row, Transaction
+from fluxwerk.imagefile import SUFFIX
+from fluxwerk.ledger.database import Row, Statement, Transaction, Values
 from fluxwerk.protocol.wire import dump
 from fluxwerk.server.faults.endings import Ending
 from fluxwerk.server.state import charges, rows
 from fluxwerk.server.state.account import Account
+from fluxwerk.server.state.booking import Booking, Bookings
 from fluxwerk.server.state.outgoing import OutgoingWebhook
 from fluxwerk.server.state.queue import Slots, TaskQueue
-from fluxwerk.server.state.rows import NEVER, credits_of, millionths
+from fluxwerk.server.state.removals import Removals
+from fluxwerk.server.state.rows import NEVER, credits_of
 from fluxwerk.server.state.search import Search
 from fluxwerk.server.state.statements import (
-    ADD_WEBHOOK,
     ADVANCE,
     BEGIN,
     BUSY,
     CLAIM,
     COUNT,
+    DISCARD_UPSTREAM,
+    DISCARDED,
     DROPPABLE,
     END,
+    FIND,
+    FIND_REPEATED,
     FINISH,
     FINISHED,
+    FORGET_UPSTREAM,
     FORGOTTEN,
     HELD,
-    INSERT,
     IS_UPSTREAM,
     LOCK,
     NOTE_WEBHOOK,
@@ -61,18 +67,19 @@ UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, Arith
 log = logging.getLogger("fluxwerk.server")
 
 
-class RepeatedSubmitError(Exception):
-    """A task with this idempotency key is there already."""
-
-
 class Tasks:
-    """The tasks of a store; what has ended is kept for `keep` seconds, and `queue` of an account's may wait."""
+    """The tasks of a store; what has ended is kept for `keep` seconds, and `queue` of an account's may wait.
+
+    A move that lets go of files notes them in `removals`.
+    """
 
     def __init__(self, store: Store, keep: float = KEEP, queue: int = 0) -> None:
         self._store = store
         self._database = store.database
         self._keep = keep
         self.queue = TaskQueue(store.database, queue)
+        self._bookings = Bookings(store, self.queue, keep)
+        self.removals = Removals(store.database, store.files)
 
     def accept(self, job: TaskRecord, account: Account) -> Slots | None:
         """Book a task: its slot, its cost, its row and its webhook, or nothing of them.
@@ -80,19 +87,11 @@ class Tasks:
         Returns the slots that are held with its own, if it has one.  Raises `SlotsTakenError`, `CreditsSpentError`,
         `SubmitRateError` and `RepeatedSubmitError`.
         """
-        with self._database.write() as transaction:
-            # This locks the account until the end, so the counts below hold, whoever else submits for it.
-            charges.book(transaction, account, job.model.name, millionths(job.task.cost) or 0, job.accepted)
-            placed, slots = self.queue.place(transaction, job, account)
-            handed = self._store.hand_over(transaction, job) if job.stage == "queued" else None
-            # What is stuck from the first goes as if it had ended now.
-            forget_at = job.accepted + self._keep if job.stage == "stuck" else NEVER
-            row = {**rows.to_row(job), **placed, "forget_at": forget_at, "keep": account.keep, "job": handed}
-            if not transaction.run(INSERT, **row):
-                raise RepeatedSubmitError
-            if job.webhook is not None:
-                self._add_webhook(transaction, job, job.webhook)
-        return slots
+        return self._bookings.book(job, account)
+
+    def accept_all(self, bookings: Sequence[Booking]) -> list[Slots] | None:
+        """Book several tasks in one exchange, or none of them, `None`, if each has to be booked alone."""
+        return self._bookings.book_all(bookings)
 
     def claim(self, worker: str) -> TaskRecord | None:
         """Take up the next task that waits, for a worker of this process."""
@@ -133,6 +132,7 @@ class Tasks:
         with self._database.write() as transaction:
             if transaction.run(FINISH, image=image, image_bytes=size, now=now, **values):
                 transaction.run(WEBHOOK_DUE, id=job.task.id, at=ready_at)
+                self.removals.note(transaction, input_files(job))
                 if job.stage == "waiting":
                     # An answer that was in the storage already.
                     self.queue.leave(transaction, job.account)
@@ -166,8 +166,8 @@ class Tasks:
             if found["stage"] == "waiting":
                 self.queue.leave(transaction, job.account)
             self._release(transaction, job, now, at)
-        if found["image"]:
-            self._store.files.remove(found["image"])
+            images = [found["image"]] if found["image"] else []
+            self.removals.note(transaction, [*_read_inputs(job.task.id, found["inputs"]), *images])
         job.stage, job.word, job.details, job.ready_at = "ended", ending.word, ending.details, at
         job.settled, job.image = credits_of(settled), None
         return True
@@ -179,10 +179,13 @@ class Tasks:
 
     def find(self, identity: str, now: float) -> TaskRecord | None:
         """Find a task by its id."""
-        if "\0" in identity:
-            # PostgreSQL refuses such a text, which would look like a failure of the state.
-            return None
-        return self._one(f"{SELECT} where task.id = :id and forget_at > :now", id=identity, now=now)
+        (found,) = self.find_all([(identity, now)])
+        return found
+
+    def find_all(self, asked: Sequence[tuple[str, float]]) -> list[TaskRecord | None]:
+        """Find tasks in one exchange, each by its id at a moment."""
+        # PostgreSQL refuses a text with a zero, which would look like a failure of the state; no task has no id.
+        return self._find_all(FIND, ({"id": "" if "\0" in one else one, "now": now} for one, now in asked))
 
     def find_folder(self, folder: str, now: float) -> TaskRecord | None:
         """Find a task by the folder that its links name."""
@@ -190,8 +193,13 @@ class Tasks:
 
     def find_repeated(self, account: str, key: str, now: float) -> TaskRecord | None:
         """Find an account's task by the idempotency key of its submit."""
-        ask = f"{SELECT} where task.account = :account and idempotency_key = :key and forget_at > :now"
-        return self._one(ask, account=account, key=key, now=now)
+        (found,) = self.find_all_repeated([(account, key, now)])
+        return found
+
+    def find_all_repeated(self, asked: Sequence[tuple[str, str, float]]) -> list[TaskRecord | None]:
+        """Find tasks in one exchange, each by its account and the idempotency key of its submit, at a moment."""
+        values = ({"account": account, "key": key, "now": now} for account, key, now in asked)
+        return self._find_all(FIND_REPEATED, values)
 
     def search(self, account: str, wanted: Search, now: float, most: int) -> list[TaskRecord]:
         """List an account's tasks that a search finds, the newest first."""
@@ -229,34 +237,35 @@ class Tasks:
             return transaction.run("update task set delivered = 1 where id = :id and delivered = 0", id=job.task.id) > 0
 
     def forget(self, now: float) -> None:
-        """Drop tasks whose images were kept long enough, with their files."""
+        """Drop tasks whose images were kept long enough; the next sweep of `removals` removes their files."""
         found = self._database.ask(FORGOTTEN, now=now, most=DROPPED_AT_ONCE)
         if found:
-            self._drop(found)
+            self._drop(found, FORGET_UPSTREAM)
 
     def make_room(self, now: float) -> None:
-        """Drop tasks before their time while the store has no room for more: delivered ones, then old ones."""
+        """Drop tasks that have ended before their time while the store has no room for more.
+
+        Those whose image was delivered go first, then old ones.
+        """
         while self._store.excess():
             found = self._database.ask(DROPPABLE, now=now, most=1)
             if not found:
                 return
-            self._drop(found)
+            self.removals.remove(self._drop(found, DISCARD_UPSTREAM))
 
-    def _drop(self, found: list[Row]) -> None:
+    def _drop(self, found: list[Row], upstream: str) -> list[str]:
+        """Let rows go, and return the files that go with them."""
+        files = [file for row in found for file in _files_of(row)]
         with self._database.write() as transaction:
             for row in found:
                 transaction.run("delete from task where id = :id", id=row["id"])
-                transaction.run("delete from upstream where task = :id and doubt is null", id=row["id"])
-        for row in found:
-            for file in (*_input_files(row["id"], row["inputs"]), *([row["image"]] if row["image"] else ())):
-                self._store.files.remove(file)
+                transaction.run(upstream, id=row["id"])
+            self.removals.note(transaction, files)
+        return files
 
     def discard(self, job: TaskRecord) -> None:
-        """Drop one task with its image and its inputs."""
-        with self._database.write() as transaction:
-            transaction.run("delete from task where id = :id", id=job.task.id)
-        for file in (*(input_file(job.task.id, name) for name in job.inputs), *([job.image] if job.image else ())):
-            self._store.files.remove(file)
+        """Drop one task with its files; what the storage does not remove now is removed later."""
+        self.removals.remove(self._drop(self._database.ask(DISCARDED, id=job.task.id), DISCARD_UPSTREAM))
 
     def take_webhook(self, job: TaskRecord, owner: str) -> bool:
         """Take a webhook for delivery, unless another process has it or it was delivered."""
@@ -335,14 +344,14 @@ class Tasks:
                 with self._database.write() as transaction:
                     transaction.run(REQUEUE, id=row["id"], never=NEVER)
 
-    def _add_webhook(self, transaction: Transaction, job: TaskRecord, webhook: OutgoingWebhook) -> None:
-        values = {"task": job.task.id, "account": job.account, "url": webhook.url, "secret": webhook.secret}
-        transaction.run(ADD_WEBHOOK, **values)
-
     def _changed(self, sql: str, **values: Any) -> Row | None:
         with self._database.write() as transaction:
             found = transaction.one(sql, **values)
             return transaction.one(f"{SELECT} where task.id = :id", id=found["id"]) if found else None
+
+    def _find_all(self, sql: str, asked: Iterable[Values]) -> list[TaskRecord | None]:
+        found = self._database.ask_together([Statement(sql, values) for values in asked])
+        return [self._read(rows[0]) if rows else None for rows in found]
 
     def _one(self, sql: str, **values: Any) -> TaskRecord | None:
         found = self._all(sql, **values)
@@ -366,12 +375,27 @@ def input_file(identity: str, name: str) -> str:
     return f"inputs/{identity}.{name}"
 
 
+def input_files(job: TaskRecord) -> list[str]:
+    """Name the files of all images that came with a task."""
+    return [input_file(job.task.id, name) for name in job.inputs]
+
+
 def image_file(job: TaskRecord) -> str:
     """Name the file of a task's image; each worker that takes the task up writes a file of its own."""
-    return f"images/{job.folder[:2]}/{job.folder}.{job.fence}.{job.order.output_format}"
+    return _image_file(job.folder, job.fence, job.order.output_format)
 
 
-def _input_files(identity: str, inputs: Json) -> list[str]:
+def _image_file(folder: str, fence: int, suffix: str) -> str:
+    return f"images/{folder[:2]}/{folder}.{fence}.{suffix}"
+
+
+def _files_of(row: Row) -> list[str]:
+    """Name every file that a task may have, also the images of workers that ended before they could name them."""
+    written = [_image_file(row["folder"], fence, kind) for fence in range(1, row["fence"]) for kind in SUFFIX.values()]
+    return [*_read_inputs(row["id"], row["inputs"]), *written, *([row["image"]] if row["image"] else ())]
+
+
+def _read_inputs(identity: str, inputs: Json) -> list[str]:
     try:
         return [input_file(identity, name) for name in json.loads(inputs)]
     except ValueError:
