@@ -50,7 +50,7 @@ EACH = 20
 FINISHED, QUEUED = 100_000, 1_000_000
 # How many tasks come over HTTP, and how many rows are written at a time, so that the server writes in between.
 FIRST, AT_ONCE = 400, 40_000
-ROUNDS, ROUND = 5, 400
+ROUNDS, ROUND = 5, 800
 ACCOUNTS = itertools.count()
 OWN = ("number", "id", "account", "folder", "idempotency_key", "job")
 SAME = ", ".join((*(name for name in READ if name not in OWN), "image_bytes", "delivered", "tags"))
