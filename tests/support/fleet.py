@@ -38,7 +38,8 @@ class FleetProcess:
     @property
     def is_up(self) -> bool:
         """Whether it has said since its start that it serves or renders."""
-        return b"fluxwerk " in self.log.read_bytes()[self.before :]
+        said = self.log.read_bytes()[self.before :]
+        return b"fluxwerk serves" in said or b"fluxwerk renders" in said
 
     def start(self) -> None:
         self.before = self.log.stat().st_size if self.log.exists() else 0
