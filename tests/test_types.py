@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from fluxwerk.types import Call, Event, HttpRequest, Outcome, Request, Response, Status, Task, ignore_event
+from fluxwerk.types import Call, Event, HttpRequest, Outcome, Request, Response, Status, Task, ignore_event, is_flux
 
 TASK = Task("abc", "https://api.bfl.ai/v1/get_result?id=abc", "flux-2-pro", Decimal("4.5"), Decimal(0), Decimal("1.98"))
 READY = Status(TASK, "Ready", Outcome.READY, url="https://delivery.bfl.ai/a.png?sig=secret", prompt="a private fox")
@@ -42,3 +42,11 @@ def test_a_request_shows_no_fields_and_a_response_no_body():
 
 def test_silence_hears_an_event_and_says_nothing():
     assert ignore_event(Event("polled", TASK)) is None
+
+
+@pytest.mark.parametrize(
+    ("engine", "expected"),
+    [(None, True), ("upstream", True), ("diffusers", True), ("offline", False), ("blank", False), ("unknown", None)],
+)
+def test_an_engine_tells_whether_flux_made_the_image_unless_the_server_does_not_know(engine, expected):
+    assert is_flux(engine) is expected

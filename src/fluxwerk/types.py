@@ -122,6 +122,11 @@ class Status:
     seconds: float | None = None
 
 
+def is_flux(engine: str | None) -> bool | None:
+    """Whether FLUX made an image, by the engine that a fluxwerk server names; `None` where the server does not know."""
+    return None if engine == "unknown" else engine not in ("offline", "blank")
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One thing that happened on the way to an image, for progress bars, logs and traces.

@@ -39,6 +39,7 @@ def refused(*options: object) -> str:
         (("--trouble", "none.toml"), "cannot be read"),
         (("--dialect", "latin"), "--dialect"),
         (("--keep", "0"), "--keep"),
+        (("--workers", "0"), "--workers = 0: needs --database"),
         (("--alias", "dall-e-3"), "must be NAME=MODEL"),
         (("--alias", "dall-e-3=flux-2-prow"), "did you mean 'flux-2-pro'?"),
     ],
@@ -46,6 +47,17 @@ def refused(*options: object) -> str:
 def test_an_option_that_cannot_be_used_is_named(options, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert said in refused(*options)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--engine", "upstream"), ("--weights", "w"), ("--upstream", "https://a.example"), ("--previews",)],
+    ids=str,
+)
+def test_a_server_that_leaves_rendering_to_workers_refuses_the_options_of_engines(option):
+    said = refused("--workers", 0, "--database", "postgresql://db.invalid/x", "--storage", "s", *option)
+    assert f"{option[0]}: needs --workers 1" in said
+    assert "fluxwerk worker" in said
 
 
 def test_a_plain_http_webhook_host_is_compared_without_case():
@@ -107,7 +119,7 @@ def test_the_state_is_closed_when_the_server_ends(tmp_path):
 
 def test_a_mistake_of_the_server_is_a_500_in_json_that_tells_nothing():
     class Spilt(Accounts):
-        def account(self, _):
+        def accounts_of(self, _):
             raise RuntimeError("CANARY")
 
     async def ask() -> httpx2.Response:

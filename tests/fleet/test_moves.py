@@ -155,13 +155,13 @@ def test_a_task_without_a_job_is_handed_over_again(store: FleetStore) -> None:
 
 
 def test_a_model_is_served_while_a_process_gives_signs_of_life(store: FleetStore) -> None:
-    assert store.models() == frozenset()
+    assert store.served() == {}
     store.beat("a worker", "worker", "offline", ["flux-2-pro"])
-    store._served = 0.0, frozenset()
-    assert store.models() == {"flux-2-pro"}
+    store._served = 0.0, {}
+    assert store.served() == {"flux-2-pro": {"offline"}}
     store.leave("a worker")
-    store._served = 0.0, frozenset()
-    assert store.models() == frozenset()
+    store._served = 0.0, {}
+    assert store.served() == {}
 
 
 def test_a_transaction_that_falls_silent_frees_what_it_locked(database: str) -> None:

@@ -15,9 +15,12 @@ import pytest
 from fluxwerk import Task, get_model
 from fluxwerk.drive import AsyncSend
 from fluxwerk.engines import Order
+from fluxwerk.engines.offline import OfflineEngine
+from fluxwerk.engines.threads import live
 from fluxwerk.errors import StorageError
 from fluxwerk.ledger.database import Statement
 from fluxwerk.server.driving import FlowDriver
+from fluxwerk.server.fetch import Guard
 from fluxwerk.server.router import Router
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.server.state.booking import Booking
@@ -25,6 +28,7 @@ from fluxwerk.server.state.fleet import FleetDatabase, FleetStore
 from fluxwerk.server.state.outgoing import OutgoingWebhook
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.server.state.task import TaskRecord
+from fluxwerk.server.workers import BackgroundWorkers
 from fluxwerk.storage import Folder
 from fluxwerk.types import HttpRequest, Response
 
@@ -130,6 +134,18 @@ def test_polls_that_arrive_together_are_each_answered_for_their_task(store: Flee
     assert [json.loads(one.body)["id"] for one in told[:5]] == [json.loads(one.body)["id"] for one in made]
     assert [one.headers["x-ratelimit-remaining"] for one in told[:5]] == ["23"] * 5
     assert json.loads(told[5].body)["status"] == "Task not found"
+
+
+def test_a_server_has_announced_its_models_before_it_answers(store: FleetStore) -> None:
+    state = ServerState(Accounts(store=store), lambda: 1000.0)
+    workers = BackgroundWorkers(state, live(OfflineEngine()), Guard())
+
+    async def scene() -> bool:
+        async with workers.open():
+            # Nothing was awaited since, so no loop of theirs has run.
+            return PRO in store.served()
+
+    assert asyncio.run(scene())
 
 
 def test_who_waits_for_a_locked_account_makes_nobody_else_wait(store: FleetStore) -> None:

@@ -195,3 +195,17 @@ def test_older_images_stay_in_the_gallery_when_the_server_is_back(browser, tmp_p
             page.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
             assert page.page.evaluate(height) == before
         page.complaints.clear()
+
+
+def test_a_placeholder_is_marked_whatever_engine_the_server_has_by_now(page):
+    def another_engine(route):
+        route.fulfill(json={**route.fetch().json(), "engine": "upstream"})
+
+    page.page.route("**/v1/session", another_engine)
+    page.page.reload()
+    page.make("a heron")
+    page.wait_for_images(1)
+    expect(page.page.locator(".card .badge")).to_have_text("placeholder")
+    expect(page.page.locator(".bar .pill")).to_have_count(0)
+    page.page.locator(".card.ready .open").click()
+    expect(page.page.locator(".viewer .note")).to_contain_text("not FLUX")

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from fluxwerk import catalog, get_model
 from fluxwerk.drive import drive
+from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.server.state import links
 from fluxwerk.server.state.accounts import Accounts
+from fluxwerk.server.state.store import DiskStore
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face_to_face import BASE
 from fluxwerk.types import HttpRequest, Response
@@ -226,6 +228,24 @@ def test_a_task_is_pending_for_as_long_as_it_takes():
     body = poll(of, submitted)
     assert (body["status"], body["cost"]) == ("Ready", 3)
     assert body["result"]["duration"] == 5
+
+
+def test_an_image_keeps_the_name_of_its_engine_when_another_one_renders(tmp_path):
+    store = DiskStore(tmp_path)
+    submitted = post(face(accounts=Accounts(store=store)), {"prompt": "a fox"})
+    of = face(accounts=Accounts(store=store), engine=OfflineEngine())
+    assert poll(of, submitted)["result"]["engine"] == "blank"
+    assert [row["engine"] for row in json_of(ask(of, "GET", "/v1/tasks"))["tasks"]] == ["blank"]
+    store.close()
+
+
+def test_an_image_that_the_release_before_finished_has_an_unknown_engine():
+    of = face()
+    submitted = post(of, {"prompt": "a fox"})
+    with of.state.store.database.write() as transaction:
+        transaction.run("update task set engine = null")
+    assert poll(of, submitted)["result"]["engine"] == "unknown"
+    assert [row["engine"] for row in json_of(ask(of, "GET", "/v1/tasks"))["tasks"]] == ["unknown"]
 
 
 def test_a_ready_poll_names_what_was_made():

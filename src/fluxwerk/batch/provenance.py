@@ -20,7 +20,7 @@ from fluxwerk.imagefile import PNG_SIGNATURE
 from fluxwerk.ledger.job import Job
 from fluxwerk.protocol.trust import redact
 from fluxwerk.protocol.wire import dump
-from fluxwerk.types import Json, Status
+from fluxwerk.types import Json, Status, is_flux
 
 ORIGIN_FORMAT = 1
 SIDECAR_SUFFIX = ".json"
@@ -53,7 +53,7 @@ def origin(job: Job, status: Status, *, prompts: bool = True) -> dict[str, Json]
         "fluxwerk": ORIGIN_FORMAT,
         "model": job.model,
         "engine": status.engine or "bfl",
-        "is_flux": status.engine not in ("offline", "blank"),
+        "is_flux": is_flux(status.engine),
         "prompt": job.fields.get("prompt") if prompts else None,
         "seed": job.fields.get("seed") if status.seed is None else status.seed,
         "request": fields,

@@ -14,7 +14,7 @@ import click
 
 from fluxwerk.errors import collect_later
 from fluxwerk.protocol.wire import dump
-from fluxwerk.types import Event, Json, Outcome, Task
+from fluxwerk.types import Event, Json, Outcome, Task, is_flux
 
 if TYPE_CHECKING:
     from fluxwerk.client.image import Image
@@ -116,7 +116,7 @@ def summary(image: Image, file: str, estimate: Decimal | None, began: float, *, 
         "file": file,
         "model": image.model,
         "engine": image.engine or "bfl",
-        "is_flux": image.engine not in ("offline", "blank"),
+        "is_flux": is_flux(image.engine),
         "seed": image.seed,
         "width": image.width,
         "height": image.height,
@@ -137,7 +137,8 @@ def sentence(facts: Mapping[str, Json]) -> str:
         price += ", nothing charged"
     elif facts["cost"] is not None:
         price += f", cost {money(facts['cost'])}"
-    maker = "" if facts["is_flux"] else f"made by the {facts['engine']} engine, not by FLUX; "
+    makers = {False: f"made by the {facts['engine']} engine, not by FLUX; ", None: "made by an unknown engine; "}
+    maker = makers.get(facts["is_flux"], "")
     size = f"{facts['width']}×{facts['height']}"
     seed = "unknown" if facts["seed"] is None else facts["seed"]
     return f"{facts['file']}: {size}, {maker}model {facts['model']}, seed {seed}, {price}, {facts['seconds']:.1f} s"

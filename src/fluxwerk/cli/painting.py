@@ -65,10 +65,9 @@ def open_engine(
     """Create the engine that the options describe; raises `InvalidUsageError` for one that another engine reads."""
     settings = LocalSettings(**local)
     if engine != "diffusers":
-        _refuse_all("diffusers", settings.given())
+        _refuse_all(settings.given(), "needs --engine diffusers")
     if engine != "upstream":
-        remote = {"upstream": upstream, "upstream-key-file": upstream_key, "delivery-host": delivery_hosts}
-        _refuse_all("upstream", remote)
+        _refuse_all(_remote(upstream, upstream_key, delivery_hosts), "needs --engine upstream")
     match engine:
         case "diffusers":
             return local_engine(settings)
@@ -84,12 +83,20 @@ def open_engine(
             return live(OfflineEngine())
 
 
-def _refuse_all(engine: str, given: Mapping[str, object]) -> None:
-    """Refuse options that only another engine reads."""
-    faults = [
-        Fault(f"--{name}", None, f"needs --engine {engine}")
-        for name, value in given.items()
-        if value not in (None, False, ())
-    ]
+def refuse_engine(
+    *, chosen: bool, upstream: str | None, upstream_key: str | None, delivery_hosts: tuple[str, ...], **local: Any
+) -> None:
+    """Refuse an engine that was `chosen`, and the options of any, where none runs; raises `InvalidUsageError`."""
+    given = {"engine": chosen, **_remote(upstream, upstream_key, delivery_hosts), **LocalSettings(**local).given()}
+    _refuse_all(given, "needs --workers 1", "with --workers 0 it is an option of fluxwerk worker")
+
+
+def _remote(upstream: str | None, key: str | None, hosts: tuple[str, ...]) -> dict[str, object]:
+    return {"upstream": upstream, "upstream-key-file": key, "delivery-host": hosts}
+
+
+def _refuse_all(given: Mapping[str, object], need: str, hint: str = "") -> None:
+    """Refuse options that nobody here reads."""
+    faults = [Fault(f"--{name}", None, need, hint) for name, value in given.items() if value not in (None, False, ())]
     if faults:
         raise InvalidUsageError("", faults=faults)

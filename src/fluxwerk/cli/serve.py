@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from fluxwerk.cli.gateway import RECEIVER_PATH, receiver
-from fluxwerk.cli.painting import engine_options, open_engine
+from fluxwerk.cli.painting import engine_options, open_engine, refuse_engine
 from fluxwerk.cli.place import open_place
 from fluxwerk.cli.server import (
     check_packages,
@@ -119,7 +121,8 @@ if TYPE_CHECKING:
 @click.option(
     "--magic/--no-magic",
     default=None,
-    help="Let prompts such as fluxwerk:error choose how a task ends; on by default, but not with --engine upstream.",
+    help="Let prompts such as fluxwerk:error choose how a task ends; off by default with --engine upstream and "
+    "with --database, else on.",
 )
 @click.option(
     "--allow-network",
@@ -220,23 +223,26 @@ def command(
     from fluxwerk.server.state.webhooks import WebhookPolicy  # noqa: PLC0415
 
     check_public_url(public_url)
+    if not workers:
+        _check_without_engine(database, settings)
     known_as = dict(map(read_alias, aliases))
     store = open_place(state, database, storage)
     hook = receiver(store, public_url) if engine == "upstream" else None
-    painter = open_engine(store, engine, webhook=hook, **settings) if workers or database is None else None
+    painter = open_engine(store, engine, webhook=hook, **settings) if workers else None
     _log(log_format, prompts=log_prompts)
     hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read
     guard, script = open_guard(networks, hosts), load_faults(trouble)
     serving = ServerState(
         open_accounts(keys, keyring, credit, keep, store, queue),
         time.time,
-        engine=engine,
+        engine=engine if workers else None,
         abilities=painter,
         pace=lambda _: seconds,
         dialect="guide" if dialect == "guide" else "live",
         policy=WebhookPolicy(frozenset(hosts), networks, webhook_secret_header),
         trouble=script,
-        magic=engine != "upstream" if magic is None else magic,
+        # In a fleet other processes render, and what they render may be paid.
+        magic=(database is None and engine != "upstream") if magic is None else magic,
         strict=strict,
         longest_prompt=max_prompt,
         keeps_keys=idempotency and may_promise(engine, state or database),
@@ -250,8 +256,18 @@ def command(
     config = _config(app, proxies, breakable=bool(script.rules))
     with listen_at(host, port) as listening, suppress(KeyboardInterrupt), closing(store):
         who = "only known keys are accepted" if keys or keyring else "any x-key is accepted"
-        _announce(_address(host, listening), f"engine {engine}, {who}", networks, len(script.rules))
+        painting = f"engine {engine}" if workers else "fluxwerk worker renders"
+        _announce(_address(host, listening), f"{painting}, {who}", networks, len(script.rules))
         _run(config, serving, drain, listening)
+
+
+def _check_without_engine(database: str | None, settings: Mapping[str, Any]) -> None:
+    """Refuse a server without an engine that nobody renders for, and options of an engine that it does not have."""
+    if database is None:
+        hint = "workers find their tasks there; without it, let this server render with --workers 1"
+        raise InvalidUsageError("", faults=[Fault("--workers", 0, "needs --database", hint)])
+    source = click.get_current_context().get_parameter_source("engine")
+    refuse_engine(chosen=source is not ParameterSource.DEFAULT, **settings)
 
 
 def may_promise(engine: str, kept: str | None) -> bool:

@@ -110,7 +110,8 @@ def command(
             pace=lambda _: seconds,
             policy=WebhookPolicy(frozenset(hosts), networks, webhook_secret_header),
         )
-        workers = BackgroundWorkers(state, painter, open_guard(networks, hosts), _named(models))
+        wanted = None if models is None else read_models(models, state)
+        workers = BackgroundWorkers(state, painter, open_guard(networks, hosts), wanted)
         with _metrics(state, metrics_host, metrics_port):
             asyncio.run(_work(workers, state, drain))
 
@@ -157,7 +158,15 @@ async def _work(workers: BackgroundWorkers, state: ServerState, drain: float) ->
             await asyncio.sleep(DRAIN_LOOK)
 
 
-def _named(models: str | None) -> list[str] | None:
+def read_models(models: str, state: ServerState) -> list[str]:
+    """Read --models; raises `InvalidUsageError` for one that the engine does not serve, for its tasks would wait."""
     from fluxwerk import catalog  # noqa: PLC0415
 
-    return None if models is None else [catalog.get_model(name.strip()).name for name in models.split(",")]
+    wanted = [catalog.get_model(name.strip()).name for name in models.split(",")]
+    served = {model.name for model in state.models.values() if state.abilities.facts(model) is not None}
+    missing = ", ".join(name for name in wanted if name not in served)
+    if missing:
+        wrong = f"names {missing}, which the engine {state.engine} does not serve"
+        hint = f"it serves {', '.join(sorted(served))}"
+        raise InvalidUsageError("", faults=[Fault("--models", models, wrong, hint)])
+    return wanted

@@ -71,6 +71,10 @@ class BackgroundWorkers:
         async with self._engine.open() if self._engine else nullcontext():
             unsubscribe = self._state.subscribe(self)
             await self._driver.call(self._state.resume)
+            store = self._state.store
+            if isinstance(store, FleetStore):
+                # Who submits as soon as the server answers finds that its models are served.
+                await self._tried(partial(self._signs, store, recover=False), self._owed)
             loops = self._begin()
             try:
                 yield
@@ -160,7 +164,9 @@ class BackgroundWorkers:
     def _signs(self, store: FleetStore, *, recover: bool) -> set[str]:
         """Give a sign of life, and return what this process holds."""
         kind = "api" if self._engine is None else "worker"
-        store.beat(self._state.process, kind, self._state.engine, self._served)
+        # Who takes no more tasks announces no models, or submits would be accepted that nobody renders.
+        models = [] if self._state.is_closing else self._served
+        store.beat(self._state.process, kind, self._state.engine, models)
         if recover:
             store.recover()
         return store.held(self._state.process)

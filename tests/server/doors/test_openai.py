@@ -13,6 +13,7 @@ import openai
 import pytest
 from PIL import Image
 
+from fluxwerk.server.doors.visit import names_served
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.server.state.dialect import StateFile
 from fluxwerk.server.state.memory import MemoryStorage
@@ -102,6 +103,12 @@ def test_the_list_of_models_keeps_the_server_s_own_form(server):
     body = httpx2.get(f"{server}/v1/models").json()
     assert body["engine"] == "offline"
     assert {row["name"] for row in body["models"]} <= {row["id"] for row in body["data"]}
+
+
+@pytest.mark.parametrize(("served", "expected"), [({"b"}, ["b"]), (set(), ["a", "b"])], ids=["some", "none"])
+def test_the_models_of_a_door_are_those_that_are_served_now_or_all_while_none_is(served, expected):
+    rows = [{"name": name, "served": name in served} for name in ("a", "b")]
+    assert names_served({"models": rows}) == expected
 
 
 def test_several_images_of_one_seed_differ(client):

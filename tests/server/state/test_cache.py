@@ -7,6 +7,7 @@ import os
 import pytest
 
 from fluxwerk.engines import Order
+from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.server.state.cache import digest_of
 from fluxwerk.server.state.store import DiskStore
@@ -130,6 +131,17 @@ def test_an_answer_outlives_the_process(tmp_path):
         assert poll(of, post(of, FOX))["result"].get("cached") is cached
         store.close()
     assert engine.count == 1
+
+
+def test_what_another_engine_made_answers_nothing(tmp_path):
+    engines = [Counted(), OfflineEngine()]
+    for engine in engines:
+        store = DiskStore(tmp_path)
+        of = face(engine=engine, caches=True, accounts=Accounts(store=store))
+        of.state.entropy = os.urandom  # otherwise ids come back with the process
+        result = poll(of, post(of, FOX))["result"]
+        assert (result["engine"], "cached" in result) == (engine.name, False)
+        store.close()
 
 
 def test_without_a_seed_nothing_is_promised():

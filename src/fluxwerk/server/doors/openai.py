@@ -16,7 +16,7 @@ from fluxwerk.protocol import wire
 from fluxwerk.server.doors import options, shape
 from fluxwerk.server.doors.form import Form
 from fluxwerk.server.doors.refusal import RefusedError
-from fluxwerk.server.doors.visit import FILL, MadeImage, Visit
+from fluxwerk.server.doors.visit import FILL, MadeImage, Visit, names_served
 from fluxwerk.types import Flow, Json, Response, Status
 
 MOST_AT_ONCE = 10
@@ -63,7 +63,7 @@ def models(visit: Visit) -> Flow[Response]:
     """List the models in OpenAI's form beside ours, the aliases first."""
     answer = yield from visit.ask("GET", "/v1/models")
     body = cast("dict[str, Json]", json.loads(answer.body))
-    names = [*visit.room.aliases, *(row["name"] for row in body["models"])]
+    names = [*visit.room.aliases, *names_served(body)]
     return Response(200, wire.JSON, wire.dump({"object": "list", "data": [_row(name) for name in names], **body}))
 
 

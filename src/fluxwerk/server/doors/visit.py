@@ -90,9 +90,8 @@ class Visit:
         return refusal.check((yield Call(HttpRequest(method, f"{self.request.origin}{path}", body, headers=headers))))
 
     def served(self) -> Flow[list[str]]:
-        """Name the models that the engine serves."""
-        answer = json.loads((yield from self.ask("GET", "/v1/models")).body)
-        return [row["name"] for row in answer["models"]]
+        """Name the models that are served now."""
+        return names_served(json.loads((yield from self.ask("GET", "/v1/models")).body))
 
     def model(self, name: Json) -> Flow[Model]:
         """Find the model that a client means by a name of ours or an alias; without a name the usual one."""
@@ -190,3 +189,9 @@ class Visit:
                 last = preview
                 self.preview = cast("dict[str, Json]", preview)["image"]
                 on_preview(self.preview)
+
+
+def names_served(listed: Mapping[str, Json]) -> list[str]:
+    """Name the models of a list that are served now, or all of them while none is: workers come back."""
+    rows = listed["models"]
+    return [row["name"] for row in rows if row["served"]] or [row["name"] for row in rows]

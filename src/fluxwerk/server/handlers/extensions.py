@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
+from fluxwerk.engines import FullAbilities
 from fluxwerk.protocol import wire
 from fluxwerk.server.handlers import advice, health, metrics, quote, tasks
 from fluxwerk.server.handlers.description import describe
 from fluxwerk.server.request import ServerRequest
+from fluxwerk.server.state.fleet import FleetStore
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.types import Json, Response
 
@@ -16,13 +18,19 @@ Route: TypeAlias = "Callable[[ServerState, ServerRequest], Response]"
 
 
 def models(state: ServerState, _: ServerRequest) -> Response:
-    """List the models that the engine serves, with what it says of each."""
+    """List the models, whether somebody serves them now, and what the engine of this process says of each.
+
+    A fleet lists all models, since workers come and go; what they honour of each only they know.
+    """
     rows: dict[str, Json] = {}
     for model in state.models.values():
         facts = state.abilities.facts(model)
+        if facts is None and isinstance(state.store, FleetStore):
+            facts = FullAbilities().facts(model)
         if facts is not None and model.name not in rows:
-            rows[model.name] = {**describe(model), "engine": state.engine, **facts}
-    return Response(200, wire.JSON, wire.dump({"engine": state.engine, "models": list(rows.values())}))
+            told = {"engine": state.sole_engine(model), "served": state.serves(model)}
+            rows[model.name] = {**describe(model), **told, **facts}
+    return Response(200, wire.JSON, wire.dump({"engine": state.sole_engine(), "models": list(rows.values())}))
 
 
 ROUTES: Mapping[tuple[str, str], Route] = {

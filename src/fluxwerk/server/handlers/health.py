@@ -13,11 +13,11 @@ UNAVAILABLE = 503
 
 
 def health(state: ServerState, _: ServerRequest) -> Response:
-    """Say how the engine is; 503 tells a load balancer to send nothing here."""
-    now = state.abilities.health()
+    """Say how the engine is, or whether the fleet has workers; 503 tells a load balancer to send nothing here."""
+    now = state.health()
     kept = state.condition.check()
     word = "closing" if state.is_closing else now.word if kept else "storage_unavailable"
-    body = {"status": word, "engine": state.engine, **now.details}
+    body = {"status": word, "engine": state.sole_engine(), **now.details}
     serving = now.serving and not state.is_closing and kept
     return _answer(body, good=serving)
 
@@ -52,7 +52,7 @@ def _workers(state: ServerState) -> str:
     store = state.store
     if isinstance(store, FleetStore):
         try:
-            return "ok" if store.models() else "none"
+            return "ok" if store.served() else "none"
         except StorageError:
             return "unknown"
     engine = state.abilities.health()

@@ -136,7 +136,7 @@ def _accept(
     is_admitted: bool,
 ) -> AskingFlow[Response]:
     if not state.serves(model):
-        text = f"No worker serves {model.name} now; GET /v1/models names the models of this server."
+        text = f"No worker serves {model.name} now; GET /v1/models says which models are served."
         raise ServerError("no_worker", text, retry_after=RETRY_WORKER)
     given, fields, remarks, extended = _read(state, model, request.body)
     webhook = _webhook_of(state, fields)

@@ -8,7 +8,7 @@ from fluxwerk.protocol import trust, wire
 from fluxwerk.server.errors import ServerError, invalid
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state.search import Search
-from fluxwerk.server.state.state import ServerState
+from fluxwerk.server.state.state import UNKNOWN_ENGINE, ServerState
 from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.types import Json, Response
 
@@ -118,6 +118,7 @@ def row(state: ServerState, job: TaskRecord) -> dict[str, Json]:
         "width": job.order.width,
         "height": job.order.height,
         "output_format": job.order.output_format,
+        "engine": (job.engine or UNKNOWN_ENGINE) if ended and job.word == "Ready" else None,
         "options": dict(job.order.options),
         "tags": list(job.tags),
         "position": None if ended or job.stage != "waiting" else state.tasks.queue.position(job),

@@ -46,10 +46,10 @@ def show(state: ServerState, request: ServerRequest, address: str) -> Response:
         # Both are of one moment: a task that ended between them would be taken off the slots that it no longer holds.
         queue, slots = figures.queue(), figures.slots_used(now)
     waits, renders = overview.durations()
-    endings, health = overview.endings(now), state.abilities.health()
+    endings, health = overview.endings(now), state.health()
     body: dict[str, Json] = {
         "at": now,
-        "engine": {"name": state.engine, "state": health.word, "serving": health.serving, **health.details},
+        "engine": {"name": state.sole_engine(), "state": health.word, "serving": health.serving, **health.details},
         "storage": state.condition.error,
         "queued": sum(queue.values()),
         "running": _running(queue, slots),

@@ -50,7 +50,7 @@ def show(state: ServerState, request: ServerRequest) -> Response:
         "signed_in": credits_ is not None,
         "keyless": _is_open(state, request),
         "credits": credits_,
-        "engine": state.engine,
+        "engine": state.sole_engine(),
         "keep": state.accounts.keep,
     }
     return Response(200, {**wire.JSON, "cache-control": "no-store"}, wire.dump(body))

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from decimal import Decimal
 
 from fluxwerk.catalog.rows import Model
-from fluxwerk.server.state import charges
 from fluxwerk.server.state.account import Account, Standing
 from fluxwerk.server.state.applications import Applications, KeyHolder
 from fluxwerk.server.state.store import MemoryStore, Store
@@ -67,13 +66,11 @@ class Accounts:
     def accounts_of(self, asked: Sequence[tuple[str, float, str]]) -> list[Account | None]:
         """Find accounts in one exchange, each by the SHA-256 of a key, at a moment, and how it stands in a pool."""
         holders = self.applications.holders(asked)
-        return [self._account(digest, now, holder) for (digest, now, _), holder in zip(asked, holders, strict=True)]
+        return [self._account(digest, holder) for (digest, _, _), holder in zip(asked, holders, strict=True)]
 
-    def _account(self, digest: str, now: float, holder: KeyHolder) -> Account | None:
+    def _account(self, digest: str, holder: KeyHolder) -> Account | None:
         application, spent = holder.application, holder.spent
         if application is not None:
-            if application.period != "total":
-                spent = charges.spent_since(self.store.database, application.account, application.period, now)
             return Account(application.account, application.budget, spent, application, standing=holder.standing)
         granted = self._grants(digest)
         if granted is None or (self._open and holder.known_only):

@@ -16,7 +16,7 @@ from typing import Any
 from fluxwerk.errors import Fault, InvalidUsageError
 from fluxwerk.ledger.database import Row, Statement, Transaction
 from fluxwerk.server.state.account import Standing
-from fluxwerk.server.state.application import Application, NewKey, check_name
+from fluxwerk.server.state.application import PERIODS, Application, NewKey, check_name, first_day
 from fluxwerk.server.state.dialect import StateDatabase
 from fluxwerk.server.state.rows import MILLION, NEVER, credits_of, millionths
 
@@ -58,8 +58,8 @@ class DailySpend:
 class KeyHolder:
     """Whom a key belongs to: an application, or an account of its own, and how that stands.
 
-    It has `spent` so many credits in all.  `known_only` says that there are applications, so that a key has to be
-    known.
+    It has `spent` so many credits in the present period.  `known_only` says that there are applications, so that a key
+    has to be known.
     """
 
     application: Application | None
@@ -128,7 +128,8 @@ class Applications:
         # An application polls many tasks at once, and stands the same way for all of them.
         moments = {(digest, pool): now for digest, now, pool in asked}
         statements = [
-            Statement(HOLDER, {"digest": digest, "now": now, "pool": pool}) for (digest, pool), now in moments.items()
+            Statement(HOLDER, {"digest": digest, "now": now, "pool": pool, **_first_days(now)})
+            for (digest, pool), now in moments.items()
         ]
         rows = self._database.ask_together(statements)
         found = {wanted: _holder(row, wanted[1]) for wanted, (row,) in zip(moments, rows, strict=True)}
@@ -200,9 +201,16 @@ def _columns(application: Application) -> dict[str, Any]:
     }
 
 
+def _first_days(now: float) -> dict[str, str]:
+    """Name the first day of each period that ends, as `HOLDER` compares it."""
+    return {period: first_day(period, now) for period in PERIODS if period != "total"}
+
+
 def _holder(row: Row, pool: str) -> KeyHolder:
     application = None if row["account"] is None else _read(row)
-    return KeyHolder(application, credits_of(row["spent"]) or Decimal(0), bool(row["known_only"]), _standing(row, pool))
+    return KeyHolder(
+        application, credits_of(row["present"]) or Decimal(0), bool(row["known_only"]), _standing(row, pool)
+    )
 
 
 def _standing(row: Row, pool: str) -> Standing:
@@ -256,7 +264,11 @@ STANDING = f"""
     from (select cast(:account as text) as id) as asked left join account on account.id = asked.id
 """
 HOLDER = f"""
-    select application.*, (select 1 from application limit 1) as known_only, {STANDING_COLUMNS}
+    select application.*, (select 1 from application limit 1) as known_only, {STANDING_COLUMNS},
+        case when coalesce(application.period, 'total') = 'total' then coalesce(account.spent, 0) else (
+            select cast(coalesce(sum(credits), 0) as bigint) from spend where spend.account = asked.id
+            and day >= case application.period when 'day' then :day when 'week' then :week else :month end
+        ) end as present
     from (
         select coalesce((
             select application.account from api_key join application on application.account = api_key.account

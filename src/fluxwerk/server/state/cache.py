@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
 from fluxwerk.engines import Order
 from fluxwerk.ledger.database import Database
@@ -14,9 +15,16 @@ NOTE = """
     insert into answer (digest, task) values (:digest, :task) on conflict (digest) do update set task = excluded.task
 """
 FIND = """
-    select task.image from answer join task on task.id = answer.task
+    select task.image, task.engine from answer join task on task.id = answer.task
     where digest = :digest and word = 'Ready' and ready_at <= :now and forget_at > :now
 """
+
+
+class Answer(NamedTuple):
+    """The name of an image that is kept, and the engine that made it, where that is known."""
+
+    image: str
+    engine: str | None
 
 
 def digest_of(order: Order) -> str | None:
@@ -45,11 +53,11 @@ class Answers:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def find(self, order: Order, now: float) -> str | None:
-        """Return the name of the image that answers an order, if there is one."""
+    def find(self, order: Order, now: float) -> Answer | None:
+        """Return the image that answers an order, if there is one."""
         digest = digest_of(order)
         found = self._database.ask(FIND, digest=digest, now=now) if digest else []
-        return found[0]["image"] if found else None
+        return Answer(found[0]["image"], found[0]["engine"]) if found else None
 
     def note(self, order: Order) -> None:
         """Remember that the order's task answered it."""

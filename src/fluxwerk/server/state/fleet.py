@@ -10,7 +10,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 
 from fluxwerk.errors import InvalidUsageError
 from fluxwerk.ledger.database import Row, Statement, Transaction, statements
@@ -56,6 +57,7 @@ class FleetDatabase(PostgresDatabase):
     def lock_schema(self, transaction: Transaction) -> None:
         """Let no other process change the tables until the transaction ends."""
         transaction.run(f"select pg_advisory_xact_lock({SCHEMA_LOCK})")
+        # Made once: the versions that pyproject.toml allows have the same tables.
         if "procrastinate_jobs" not in self.tables():
             transaction.run(_procrastinate_schema())
 
@@ -68,7 +70,7 @@ class FleetStore(Store):
     def __init__(self, database: FleetDatabase, files: Storage, entropy: Callable[[int], bytes] = os.urandom) -> None:
         super().__init__(database, files, entropy)
         self.url = database.url
-        self._served: tuple[float, frozenset[str]] = 0.0, frozenset()
+        self._served: tuple[float, Mapping[str, frozenset[str]]] = 0.0, {}
 
     def hand_over(self, transaction: Transaction, job: TaskRecord) -> int | None:
         """Put a job for a task into Procrastinate's table, and return its number."""
@@ -82,7 +84,7 @@ class FleetStore(Store):
         """Name a row that cannot be read, and leave it: a process of another release may understand it."""
         log.error("task %s of the state cannot be read (%s); another release may have written it.", row["id"], reason)
 
-    def beat(self, process: str, kind: str, engine: str, models: Iterable[str]) -> None:
+    def beat(self, process: str, kind: str, engine: str | None, models: Iterable[str]) -> None:
         """Give a sign of life, with the models that this process renders."""
         with self.database.write() as transaction:
             now, text = transaction.now(), json.dumps(sorted(models))
@@ -96,13 +98,16 @@ class FleetStore(Store):
             transaction.run("delete from process where id = :id", id=process)
             transaction.run(RETURN_WEBHOOKS, gone=transaction.now() - SILENCE_SECONDS)
 
-    def models(self) -> frozenset[str]:
-        """Name the models that some live process renders, as of the last second."""
+    def served(self) -> Mapping[str, frozenset[str]]:
+        """Name the models that some live process renders, each with the engines that do, as of the last second."""
         read, found = self._served
         if time.monotonic() - read > FRESH_SECONDS:
-            ask = "select models from process where beat > extract(epoch from now()) - :silence"
-            rows = self.database.ask(ask, silence=SILENCE_SECONDS)
-            found = frozenset(model for row in rows for model in json.loads(row["models"]))
+            ask = "select engine, models from process where beat > extract(epoch from now()) - :silence"
+            engines: defaultdict[str, set[str]] = defaultdict(set)
+            for row in self.database.ask(ask, silence=SILENCE_SECONDS):
+                for model in json.loads(row["models"]):
+                    engines[model].add(row["engine"])
+            found = {model: frozenset(names) for model, names in engines.items()}
             self._served = time.monotonic(), found
         return found
 

@@ -117,6 +117,7 @@ def from_row(row: Mapping[str, Any]) -> TaskRecord:
         row["number"],
         json.loads(row["trace"] or "{}"),
         tuple(tag for tag in row["tags"].split(BAR) if tag),
+        row["engine"],
     )
 
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from fluxwerk import catalog, imagefile
 from fluxwerk.catalog.rows import Model
-from fluxwerk.engines import Abilities, FullAbilities, Order, RenderProgress
+from fluxwerk.engines import Abilities, FullAbilities, Health, Order, RenderProgress
 from fluxwerk.errors import StorageError
 from fluxwerk.ledger.database import DatabaseError, UnknownCommitError
 from fluxwerk.server.errors import Dialect, ServerError
@@ -43,6 +43,10 @@ Pace = Callable[[Order], float]
 # Bytes of UTF-8; the longest prompt that a model reads is far shorter.
 LONGEST_PROMPT = 32 * 1024
 RETRY_STORAGE = 30
+# What is said of an image whose engine was not written down: a release before this one finished it.
+UNKNOWN_ENGINE = "unknown"
+# The health of a fleet in which nobody renders.
+NO_WORKER = "no_worker"
 # Seconds between two looks for tasks that were kept long enough.
 SWEEP_EVERY = 1.0
 # No refusal, since the task may be there after all: a client that cares looks at its list.
@@ -75,13 +79,13 @@ class ServerState:
     """Accounts, tasks, limits, counts and link signing of one server.
 
     `clock` tells the time in seconds since 1970, `entropy(n)` gives n unguessable bytes, `pace` is the least number of
-    seconds a task takes, `engine` is the name given with each image, and `abilities` describe the engine.  `policy`
-    says where webhooks may go, `trouble` is scripted misbehaviour, and with `magic` a prompt may ask for an ending.
-    Links are signed with `secret` and live for `url_life` seconds.  A `strict` server refuses what the live one
-    ignores.  A prompt has at most `longest_prompt` bytes.  A server that `keeps_keys` takes a submit that is repeated
-    with its Idempotency-Key for the same one; the live service does not.  One that `redirects` sends a link on to the
-    store that has the image, where that signs links.  One that `caches` answers a request with a seed from what was
-    made for the same request before, whoever asked.  Once it `is_closing`, the server accepts nothing.
+    seconds a task takes, `engine` is that of this process, `None` where only others render, and `abilities` describe
+    it.  `policy` says where webhooks may go, `trouble` is scripted misbehaviour, and with `magic` a prompt may ask for
+    an ending.  Links are signed with `secret` and live for `url_life` seconds.  A `strict` server refuses what the live
+    one ignores.  A prompt has at most `longest_prompt` bytes.  A server that `keeps_keys` takes a submit that is
+    repeated with its Idempotency-Key for the same one; the live service does not.  One that `redirects` sends a link on
+    to the store that has the image, where that signs links.  One that `caches` answers a request with a seed from what
+    was made for the same request before, whoever asked.  Once it `is_closing`, the server accepts nothing.
     """
 
     def __init__(
@@ -89,7 +93,7 @@ class ServerState:
         accounts: Accounts,
         clock: Callable[[], float],
         *,
-        engine: str = "offline",
+        engine: str | None = "offline",
         abilities: Abilities | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
         pace: Pace = lambda _: 0.0,
@@ -185,18 +189,20 @@ class ServerState:
     def find_answer(self, job: TaskRecord, rule: FaultRule | None) -> AskingFlow[bytes | None]:
         """Return the image that the same request made before, if this server answers so; the task then costs nothing.
 
-        A task whose ending is decided has none.
+        A task whose ending is decided has none, and what another engine made is no answer: it may be a placeholder.
         """
         if not self._caches or _decided(rule) or self._asked_for(job):
             return None
         return (yield from ask(lambda: self._read_answer(job)))
 
     def _read_answer(self, job: TaskRecord) -> bytes | None:
-        name = self._answers.find(job.order, self.clock())
-        image = self.store.image(name)
-        if name is not None and image is not None:
-            job.task, job.cached = replace(job.task, cost=Decimal(0)), True
-            job.order = replace(job.order, output_format=name.rpartition(".")[2])
+        answer = self._answers.find(job.order, self.clock())
+        if answer is None or answer.engine not in self.engines(job.model):
+            return None
+        image = self.store.image(answer.image)
+        if image is not None:
+            job.task, job.cached, job.engine = replace(job.task, cost=Decimal(0)), True, answer.engine
+            job.order = replace(job.order, output_format=answer.image.rpartition(".")[2])
         return image
 
     def accept(
@@ -251,7 +257,25 @@ class ServerState:
 
     def serves(self, model: Model) -> bool:
         """Whether some worker renders this model now; an embedded server has a worker of its own."""
-        return not isinstance(self.store, FleetStore) or model.name in self.store.models()
+        return not isinstance(self.store, FleetStore) or model.name in self.store.served()
+
+    def engines(self, model: Model | None = None) -> frozenset[str]:
+        """Name the engines that render now, or that render a model: this server's own, or those of live workers."""
+        if not isinstance(self.store, FleetStore):
+            return frozenset(filter(None, [self.engine]))
+        served = self.store.served()
+        return frozenset[str]().union(*served.values()) if model is None else served.get(model.name, frozenset())
+
+    def sole_engine(self, model: Model | None = None) -> str | None:
+        """Name the engine that renders now, or that renders a model, if it is one and no other."""
+        found = self.engines(model)
+        return next(iter(found)) if len(found) == 1 else None
+
+    def health(self) -> Health:
+        """Tell how the engine of this process is; in a fleet without a live worker nothing renders."""
+        if isinstance(self.store, FleetStore) and not self.store.served():
+            return Health(NO_WORKER, serving=False)
+        return self.abilities.health()
 
     def is_quiet(self, linger: float) -> bool:
         """Whether nothing runs here, and nothing of the last `linger` seconds waits to be collected."""
@@ -277,7 +301,7 @@ class ServerState:
 
         Raises `StorageError` if the storage takes nothing; the image can be handed in again.
         """
-        now = self.clock()
+        now, job.engine = self.clock(), self.engine
         if not self._files.finish(job, image):
             return False
         self.condition.database = None
@@ -329,7 +353,7 @@ class ServerState:
             "start_time": job.accepted,
             "end_time": ended,
             "duration": round(ended - job.accepted, 6),
-            "engine": self.engine,
+            "engine": job.engine or UNKNOWN_ENGINE,
             **({"cached": True} if job.cached else {}),
         }
 
@@ -422,12 +446,18 @@ class ServerState:
         self, job: TaskRecord, account: Account, decided: Ending | None, answer: bytes | None
     ) -> AskingFlow[Slots | None]:
         has_files = answer is not None or job.order.references or job.order.canvas is not None
-        is_alone = has_files or account.rate is not None or (decided is not None and bool(decided.word))
-        together = None if is_alone else self.tasks.accept_all
-        booking = Booking(job, account)
-        return (yield from ask(lambda: self._book_alone(job, account, decided, answer), together, booking))
+        if has_files or (decided is not None and decided.word):
+            return (yield from ask(lambda: self._book_with_files(job, account, decided, answer)))
+        together = None if account.rate is not None else self.tasks.accept_all
+        return (yield from ask(lambda: self._book_alone(job, account), together, Booking(job, account)))
 
-    def _book_alone(
+    def _book_alone(self, job: TaskRecord, account: Account) -> Slots | None:
+        slots = self.tasks.accept(job, account)
+        # The task is there, whatever becomes of this.
+        self.condition.tries(lambda: self.tasks.make_room(self.clock()))
+        return slots
+
+    def _book_with_files(
         self, job: TaskRecord, account: Account, decided: Ending | None, answer: bytes | None
     ) -> Slots | None:
         # Files first, so that no row lacks one and no lock waits for a store; they go again if the row is refused.
@@ -450,8 +480,9 @@ class ServerState:
         except BaseException:
             self._files.remove(files)
             raise
-        # The task is there, whatever becomes of this.
-        self.condition.tries(lambda: self._files.tidy(job) if image else self.tasks.make_room(self.clock()))
+        if image:
+            # The task is there, whatever becomes of this.
+            self.condition.tries(lambda: self._files.tidy(job))
         return slots
 
     def _ended(self, job: TaskRecord) -> None:

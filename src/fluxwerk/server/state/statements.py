@@ -53,6 +53,7 @@ READ = (
     "progress",
     "preview",
     "image",
+    "engine",
 )
 # The columns of a webhook stand beside those of its task.
 SELECT = f"""
@@ -96,8 +97,8 @@ VACATE = """
 FINISH = """
     update task set stage = 'ended', word = 'Ready', settled = cost, ready_at = :at,
         holds_until = case when holds_until > :now then :at else holds_until end,
-        forget_at = :at + coalesce(keep, :keep), image = :image, image_bytes = :image_bytes, preview = null,
-        worker = null
+        forget_at = :at + coalesce(keep, :keep), image = :image, image_bytes = :image_bytes, engine = :engine,
+        preview = null, worker = null
     where id = :id and fence = :fence and stage in ('waiting', 'queued', 'running')
 """
 FINISHED = "select id from task where id = :id and stage = 'ended' and image = :image"

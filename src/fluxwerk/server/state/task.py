@@ -19,8 +19,9 @@ class TaskRecord:
     `account` is the id of the account that pays.  `began` is when the engine took it up, `settled` what it costs in
     the end, `idempotency` the submit's idempotency key with the SHA-256 of its body.  `inputs` names the images that
     came with it, which only who renders it reads.  `stage` is waiting, queued, running, stuck or ended, and `fence` the
-    number that a move of this reader has to name.  `image` is where its image is stored, and `made_prompt` what a
-    service upstream made of its prompt; a `cached` task has the image of an earlier one.  Workers take the highest
+    number that a move of this reader has to name.  `image` is where its image is stored, and `engine` what
+    made it, and `made_prompt` what a service upstream made of its prompt; a `cached` task has the image of an earlier
+    one.  Workers take the highest
     `priority` first, and an account's waiting tasks get theirs by `urgency`, then by `number`.  `trace` is the trace
     context of the submit.
     """
@@ -51,6 +52,7 @@ class TaskRecord:
     number: int = 0
     trace: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     tags: tuple[str, ...] = ()
+    engine: str | None = None
 
     def has_ended(self, now: float) -> bool:
         """Whether its ending may be shown by now; until then it holds its slot."""

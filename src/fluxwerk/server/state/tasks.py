@@ -130,7 +130,7 @@ class Tasks:
         """
         values = {"id": job.task.id, "fence": job.fence, "at": ready_at, "keep": self._keep}
         with self._database.write() as transaction:
-            if transaction.run(FINISH, image=image, image_bytes=size, now=now, **values):
+            if transaction.run(FINISH, image=image, image_bytes=size, engine=job.engine, now=now, **values):
                 transaction.run(WEBHOOK_DUE, id=job.task.id, at=ready_at)
                 self.removals.note(transaction, input_files(job))
                 if job.stage == "waiting":

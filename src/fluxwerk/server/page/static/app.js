@@ -50,7 +50,8 @@ const signIn = (key = undefined) => call("POST", "/v1/session", key ? { key } : 
 
 async function open() {
   const [{ models }] = await Promise.all([call("GET", "/v1/models"), refresh()]);
-  change({ models });
+  const served = models.filter((model) => model.served);
+  change({ models: served.length ? served : models });
   await restore();
   listen();
 }

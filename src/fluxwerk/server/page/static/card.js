@@ -3,7 +3,7 @@ import { html, useEffect, useLayoutEffect, useRef, useState } from "./dom.js";
 import { call } from "./api.js";
 import { fromTask } from "./draft.js";
 import { Icon } from "./icons.js";
-import { announce, keep, state, useStore } from "./store.js";
+import { announce, keep, useStore } from "./store.js";
 import { dismiss, retry } from "./submits.js";
 import { endingOf, progressOf, refusalOf } from "./words.js";
 
@@ -22,7 +22,7 @@ export function Card({ task, style = shape(task), selecting = false, selected = 
         <${Thumbnail} id=${task.id} />
       </button>
       ${selecting && html`<span class="tick" aria-hidden="true">${selected && html`<${Icon} name="check" size="14" />`}</span>`}
-      ${state.session?.engine === "offline" && html`<span class="badge">placeholder</span>`}
+      ${task.engine === "offline" && html`<span class="badge">placeholder</span>`}
     </article>`;
 }
 

@@ -51,7 +51,7 @@ function Header({ now }) {
       <a class="brand" href="/"><img src="/page/icon.svg" alt="" width="24" height="24" />fluxwerk</a>
       <nav aria-label="Views"><a href="/">Studio</a><a href="/ops" aria-current="page">Operations</a></nav>
       <div class="bar-right">
-        ${now && html`<span class="pill" data-good=${now.engine.serving}>${now.engine.name} · ${now.engine.state}</span>`}
+        ${now && html`<span class="pill" data-good=${now.engine.serving}>${now.engine.name ?? "workers"} · ${now.engine.state.replace("_", " ")}</span>`}
         <button type="button" class="quiet" aria-label=${theme === "dark" ? "Light colours" : "Dark colours"} onClick=${toggleTheme}><${Icon} name=${theme === "dark" ? "sun" : "moon"} /></button>
       </div>
     </header>`;
@@ -95,7 +95,7 @@ function Numbers({ now, history }) {
 
 function workersOf(now) {
   if (!now.workers.length) return [["in this process", `${now.engine.name}, ${now.engine.state}`, "all", "now"]];
-  return now.workers.map((worker) => [worker.name.slice(0, 12), worker.engine ?? worker.kind, worker.models.join(", ") || "all", `${worker.silent_seconds} s ago`]);
+  return now.workers.map((worker) => [worker.name.slice(0, 12), worker.engine ?? worker.kind, worker.models.join(", ") || "none", `${worker.silent_seconds} s ago`]);
 }
 
 function doubtsOf(now) {

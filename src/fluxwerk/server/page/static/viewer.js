@@ -44,7 +44,6 @@ export function Viewer({ id }) {
 
 function Details({ task }) {
   const model = modelOf(task.model);
-  const isOffline = useStore((s) => s.session?.engine === "offline");
   const [references, setReferences] = useState([]);
   useEffect(() => {
     let urls = [];
@@ -66,7 +65,7 @@ function Details({ task }) {
   return html`
     <div class="details">
       <h2 class="hidden">Image</h2>
-      ${isOffline && html`<p class="note">Placeholder of the offline engine, not FLUX</p>`}
+      ${task.engine === "offline" && html`<p class="note">Placeholder of the offline engine, not FLUX</p>`}
       <p class="full-prompt">${task.prompt || html`<i>no prompt</i>`}</p>
       <${Actions} task=${task} model=${model} />
       <dl>${facts.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
