@@ -134,7 +134,10 @@ class Crowd:
         self._bases = bases
         self._side = side
         self._webhook = webhook
-        self._orders = [(f"account-{number % accounts}", number) for number in range(first, first + tasks)]
+        self._accounts = accounts
+        self._next = first
+        self._orders: list[tuple[str, int]] = []
+        self.add(tasks)
         self._lock = threading.Lock()
         self._patience = PATIENCE + TASK_PATIENCE * tasks
         self.tasks: dict[str, str] = {}
@@ -142,6 +145,12 @@ class Crowd:
         self.troubles: list[str] = []
         # The orders that were refused because their account's slots were taken, and were accepted later.
         self.refused: set[str] = set()
+
+    def add(self, tasks: int) -> None:
+        """Have more tasks for the clients."""
+        numbers = range(self._next, self._next + tasks)
+        self._orders += [(f"account-{number % self._accounts}", number) for number in numbers]
+        self._next += tasks
 
     def run(self, threads: int = 16) -> None:
         """Work until every task has ended."""
