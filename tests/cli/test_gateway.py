@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from fluxwerk import Client, ModerationError
-from fluxwerk.cli.gateway import read_key
+from fluxwerk.cli.gateway import account_of, read_key
 from fluxwerk.cli.group import group
 from fluxwerk.errors import InvalidUsageError
 from fluxwerk.protocol.webhook import sign
@@ -94,12 +94,37 @@ def test_a_key_file_without_a_key_is_named(text, said, tmp_path):
         read_key(file)
 
 
+def test_an_account_is_named_by_service_and_key_and_names_neither():
+    named = {account_of(b"secret", base, key) for base in ("https://a.example", "https://b.example") for key in "xy"}
+    assert len(named) == 4
+    assert account_of(b"secret", "https://a.example", UPSTREAM_KEY) not in UPSTREAM_KEY
+    assert account_of(b"another", "https://a.example", "x") not in named
+
+
 @pytest.mark.parametrize("option", ["--upstream", "--upstream-key-file", "--delivery-host"])
 def test_an_option_of_the_gateway_needs_its_engine(option):
     done = CliRunner().invoke(group, ["serve", option, "x"])
 
     assert done.exit_code == 2
     assert f"{option}: needs --engine upstream" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ("--public-url", "https://gateway.invalid"),
+            "--public-url = 'https://gateway.invalid': needs --engine upstream",
+        ),
+        (("--public-url", "gateway"), "--public-url = 'gateway': must be an http or https URL without a path"),
+    ],
+)
+def test_a_worker_needs_the_public_address_for_webhooks_of_the_service_alone(options, said, tmp_path):
+    place = ("--database", "postgresql://nobody.invalid/x", "--storage", str(tmp_path))
+    done = CliRunner().invoke(group, ["worker", *place, *options])
+
+    assert done.exit_code == 2
+    assert said in done.stderr
 
 
 def test_an_option_of_another_engine_is_refused(key_file):

@@ -74,6 +74,21 @@ def test_an_application_is_added_with_what_it_may_use(state):
     assert key not in shown
 
 
+def test_a_list_tells_when_a_key_ends_and_leaves_out_what_has_ended(state):
+    first = add(state)
+    second = run("rotate", "shop", "--overlap", "0", "--state", state).stdout.strip()
+    third = run("rotate", "shop", "--overlap", "24", "--state", state).stdout.strip()
+    [shop] = listed(state)
+    ends = {key["shown"][-4:]: key["ends"] for key in shop["keys"]}
+    assert list(ends) == [first[-4:], second[-4:], third[-4:]]
+    shown = run("list", "--state", state).stdout
+    assert f"shop  bfl_…{second[-4:]} (until {ends[second[-4:]]}), bfl_…{third[-4:]}  created" in shown
+
+    assert run("revoke", "shop", "--state", state).exit_code == 0
+    assert "shop  no key  created" in run("list", "--state", state).stdout
+    assert len(listed(state)[0]["keys"]) == 3
+
+
 def test_no_file_of_the_state_holds_a_key(state):
     key = add(state)
     assert not [file for file in state.rglob("*") if file.is_file() and key.encode() in file.read_bytes()]
@@ -117,11 +132,26 @@ def test_what_was_spent_is_shown_by_day_application_and_model(state):
     assert run("spend", "--csv", "--until", "2020-01-01", "--state", state).stdout == "day,name,model,tasks,credits\n"
 
 
+def test_what_the_keys_of_a_file_spent_has_the_names_of_the_file(state, tmp_path):
+    ring = tmp_path / "keys.json"
+    keys = {name: run("add", name, "--file", ring).stdout.strip() for name in ("shop", "blog")}
+    with process("--state", state, "--keys", ring) as (base, _):
+        for key in keys.values():
+            assert httpx2.post(base + PRO, json=SMALL, headers={"x-key": key}).status_code == 200
+        assert run("revoke", "blog", "--file", ring).exit_code == 0
+        named, bare = (run("spend", "--csv", *more, "--state", state).stdout for more in (("--keys", ring), ()))
+    assert [row["name"] for row in csv.DictReader(io.StringIO(named))] == ["blog", "shop"]
+    assert all(row["name"].startswith("sha256:") for row in csv.DictReader(io.StringIO(bare)))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("add", "shop", "--slots", "3"), "--slots: needs a state"),
-        (("add", "shop", "--credits", "3", "--state", "s"), "--credits = '3': goes with --file (use --budget)"),
+        (
+            ("add", "shop", "--credits", "3", "--state", "s"),
+            "--credits = '3': goes with --file, not with --state (use --budget)",
+        ),
         (("add", "shop", "--models", "flux-9", "--state", "s"), "did you mean 'flux-3'?"),
         (("add", "shop", "--models", ",", "--state", "s"), "must name a model"),
         (("add", "shop", "--budget", "much", "--state", "s"), "--budget"),
@@ -139,3 +169,22 @@ def test_a_command_that_cannot_be_done_says_what_can(words, said, tmp_path, monk
     done = run(*words)
     assert done.exit_code == 2, done.output
     assert said in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--file", "--state"])
+def test_a_place_that_was_typed_wins_over_the_database_of_the_environment(option, tmp_path, monkeypatch):
+    monkeypatch.setenv("FLUXWERK_DATABASE", "postgresql://nobody.invalid/fluxwerk")
+    place = tmp_path / "place"
+    assert run("add", "shop", option, place).exit_code == 0
+    assert "shop" in run("list", option, place).stdout
+
+
+def test_a_database_that_was_typed_excludes_the_other_places():
+    said = run("list", "--database", "postgresql://nobody.invalid/fluxwerk", "--file", "k.json").stderr
+    assert "--state, --database and --file exclude each other" in said
+
+
+def test_an_error_names_the_variable_that_an_option_came_from(monkeypatch):
+    monkeypatch.setenv("FLUXWERK_DATABASE", "postgresql://nobody.invalid/fluxwerk")
+    said = run("add", "shop", "--credits", "3").stderr
+    assert "goes with --file, not with --database (from FLUXWERK_DATABASE)" in said

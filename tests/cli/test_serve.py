@@ -49,6 +49,29 @@ def test_an_option_that_cannot_be_used_is_named(options, said, tmp_path, monkeyp
     assert said in refused(*options)
 
 
+def test_what_was_typed_wins_over_the_environment(tmp_path):
+    ring = tmp_path / "keys.json"
+    key = CliRunner().invoke(group, ["keys", "add", "shop", "--file", str(ring)]).stdout.strip()
+    fleet = {"FLUXWERK_DATABASE": "postgresql://nobody.invalid/fluxwerk", "FLUXWERK_KEYS": "another"}
+    with process("--state", tmp_path / "state", "--keys", ring, environment=fleet) as (base, _):
+        found = [httpx2.get(f"{base}/v1/credits", headers={"x-key": one}).status_code for one in (key, "another")]
+    assert found == [200, 403]
+    assert (tmp_path / "state" / "state.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("FLUXWERK_DATABASE", "postgresql://db/x", "--storage: is required with --database (from FLUXWERK_DATABASE)"),
+        ("FLUXWERK_DATABASE", "db/x", "--database (from FLUXWERK_DATABASE) = "),
+        ("FLUXWERK_STORAGE", "images", "--storage (from FLUXWERK_STORAGE) = 'images': needs --state or --database"),
+    ],
+)
+def test_an_error_names_the_variable_that_an_option_came_from(variable, value, said, monkeypatch):
+    monkeypatch.setenv(variable, value)
+    assert said in refused()
+
+
 @pytest.mark.parametrize(
     "option",
     [("--engine", "upstream"), ("--weights", "w"), ("--upstream", "https://a.example"), ("--previews",)],

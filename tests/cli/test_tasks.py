@@ -80,6 +80,12 @@ def test_a_folder_without_a_state_is_named(tmp_path):
     assert "has no state of a server" in said.stderr
 
 
+def test_a_folder_that_was_typed_wins_over_the_database_of_the_environment(doubtful, monkeypatch):
+    folder, identity = doubtful
+    monkeypatch.setenv("FLUXWERK_DATABASE", "postgresql://nobody.invalid/fluxwerk")
+    assert identity in tasks("doubts", "--state", folder).stdout
+
+
 def test_the_operator_settles_beside_a_gateway_that_runs(doubtful):
     folder, identity = doubtful
     with process("--state", folder) as (base, _):

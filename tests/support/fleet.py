@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,6 +103,17 @@ class Fleet:
                 except httpx2.TransportError:
                     pass
                 assert time.monotonic() < until, f"{base} does not come up"
+                time.sleep(0.1)  # a process starts in its own time
+
+    def wait_ready(self, patience: float = 60) -> None:
+        """Come back when every server says that it is ready, without a task of its own."""
+        until = time.monotonic() + patience
+        for base in self.bases:
+            while True:
+                with suppress(httpx2.TransportError):
+                    if httpx2.get(f"{base}/readyz", timeout=30).status_code == 200:
+                        break
+                assert time.monotonic() < until, f"{base} does not get ready"
                 time.sleep(0.1)  # a process starts in its own time
 
     def kill(self) -> None:

@@ -115,10 +115,10 @@ class Killer:
         self._thread.join()
 
 
-async def fetch(base: str, prompts: Iterable[str]) -> tuple[set[str], Counter[str]]:
+async def fetch(base: str, prompts: Iterable[str], key: str = "shop") -> tuple[set[str], Counter[str]]:
     """Ask for every image, and return which prompts became one and how the others ended."""
     made, endings = set[str](), Counter[str]()
-    async with asyncio.timeout(PATIENCE), AsyncClient("shop", base_url=base, timeout=180) as client:
+    async with asyncio.timeout(PATIENCE), AsyncClient(key, base_url=base, timeout=180) as client:
         # The answer says that the gateway keeps keys, so that no lost answer leaves a doubt between the two.
         await client.credits()
         while prompts:
@@ -156,3 +156,10 @@ def check_books(service: Database, gateway: Database, made: set[str], endings: C
     ours, theirs = (base.ask("select sum(spent) as spent from account")[0]["spent"] for base in (gateway, service))
     assert ours - theirs == COST * len(doubtful - charged)
     return doubtful
+
+
+def most_at_once(service: Database, without: set[str]) -> int:
+    """Say how many tasks the service had at work at the same moment, leaving out those of some prompts."""
+    rows = service.ask("select prompt, accepted, ready_at from task")
+    spans = [(row["accepted"], row["ready_at"]) for row in rows if row["prompt"] not in without]
+    return max(sum(begun <= moment < ended for begun, ended in spans) for moment, _ in spans)

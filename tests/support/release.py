@@ -32,11 +32,10 @@ def next_release(folder: Path, oldest: int = NEXT - 1) -> dict[str, str]:
     (state / f"migration-{NEXT}.sql").write_text(SQL, encoding="utf-8")
     module = state / "migrations.py"
     text = module.read_text(encoding="utf-8")
-    last = f'Migration("{MIGRATIONS[-1].file}", {MIGRATIONS[-1].oldest}))'
+    last = f'Migration("{MIGRATIONS[-1].file}", {MIGRATIONS[-1].oldest}),\n'
     assert text.count(last) == 1, "the list of migrations is written in another way"
-    module.write_text(
-        text.replace(last, f'{last[:-1]}, Migration("migration-{NEXT}.sql", {oldest}))'), encoding="utf-8"
-    )
+    another = f'    Migration("migration-{NEXT}.sql", {oldest}),\n'
+    module.write_text(text.replace(last, f"{last}{another}"), encoding="utf-8")
     return {**os.environ, "PYTHONPATH": str(folder)}
 
 

@@ -73,9 +73,8 @@ def open_engine(
             return local_engine(settings)
         case "upstream":
             from fluxwerk.cli.gateway import upstream_engine  # noqa: PLC0415
-            from fluxwerk.server.state.upstream import RowJournal  # noqa: PLC0415
 
-            return upstream_engine(RowJournal(store), upstream, upstream_key, delivery_hosts, webhook)
+            return upstream_engine(store, upstream, upstream_key, delivery_hosts, webhook)
         case _:
             from fluxwerk.engines.offline import OfflineEngine  # noqa: PLC0415
             from fluxwerk.engines.threads import live  # noqa: PLC0415

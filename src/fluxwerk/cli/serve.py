@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from fluxwerk.cli.gateway import RECEIVER_PATH, receiver
 from fluxwerk.cli.painting import engine_options, open_engine, refuse_engine
-from fluxwerk.cli.place import open_place
+from fluxwerk.cli.place import open_place, overruled
 from fluxwerk.cli.server import (
     check_packages,
     check_public_url,
@@ -222,12 +222,17 @@ def command(
     from fluxwerk.server.state.state import ServerState  # noqa: PLC0415
     from fluxwerk.server.state.webhooks import WebhookPolicy  # noqa: PLC0415
 
+    if overruled("database", "state"):
+        database = None
+    if overruled("keys", "keyring"):
+        keys = ()
     check_public_url(public_url)
     if not workers:
         _check_without_engine(database, settings)
     known_as = dict(map(read_alias, aliases))
     store = open_place(state, database, storage)
-    hook = receiver(store, public_url) if engine == "upstream" else None
+    # What only answers for a fleet may receive webhooks for its workers, whatever they are.
+    hook = receiver(store, public_url) if engine == "upstream" or not workers else None
     painter = open_engine(store, engine, webhook=hook, **settings) if workers else None
     _log(log_format, prompts=log_prompts)
     hosts = tuple(host.lower() for host in hosts)  # as the host of every URL is read

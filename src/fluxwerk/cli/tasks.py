@@ -12,6 +12,7 @@ import click
 
 from fluxwerk.cli.console import money, put_json
 from fluxwerk.cli.creation import json_option
+from fluxwerk.cli.place import overruled
 from fluxwerk.cli.usage import Group
 from fluxwerk.errors import Fault, InvalidUsageError
 
@@ -82,6 +83,8 @@ def _opened(state: str | None, database: str | None) -> Generator[UpstreamDoubts
     from fluxwerk.server.state.doubts import UpstreamDoubts  # noqa: PLC0415
     from fluxwerk.server.state.places import open_shared  # noqa: PLC0415
 
+    if overruled("database", "state"):
+        database = None
     if (state is None) == (database is None):
         raise InvalidUsageError("Exactly one of --state DIR and --database URL is needed.")
     if state is not None and not (Path(state) / DATABASE).exists():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fluxwerk.cli.gateway import receiver
 from fluxwerk.cli.painting import engine_options, open_engine
 from fluxwerk.errors import Fault, InvalidUsageError
 
@@ -55,6 +56,11 @@ DRAIN_LOOK = 0.1
     metavar="HOST",
     help="Host that may receive webhooks over plain http; may be repeated.",
 )
+@click.option(
+    "--public-url",
+    metavar="URL",
+    help="upstream: that of the servers, where the service is to send webhooks if it is https.",
+)
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Port at which GET /metrics answers.")
 @click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Address of --metrics-port.")
 @click.option(
@@ -76,6 +82,7 @@ def command(
     drain: float,
     networks: tuple[str, ...],
     hosts: tuple[str, ...],
+    public_url: str | None,
     metrics_port: int | None,
     metrics_host: str,
     log_format: str,
@@ -89,7 +96,7 @@ def command(
     fluxwerk worker --engine diffusers --weights ~/weights --database postgresql://db/fluxwerk --storage s3://images
     """  # noqa: D301
     from fluxwerk.cli.place import open_fleet  # noqa: PLC0415
-    from fluxwerk.cli.server import check_packages, open_guard  # noqa: PLC0415
+    from fluxwerk.cli.server import check_packages, check_public_url, open_guard  # noqa: PLC0415
     from fluxwerk.server import requestlog  # noqa: PLC0415
     from fluxwerk.server.state.accounts import Accounts  # noqa: PLC0415
     from fluxwerk.server.state.state import ServerState  # noqa: PLC0415
@@ -99,9 +106,12 @@ def command(
     # A worker answers no requests, and starts twice as fast without what does.
     check_packages("fluxwerk.server.workers")
     requestlog.configure(log_format)
+    check_public_url(public_url)
+    if public_url is not None and engine != "upstream":
+        raise InvalidUsageError("", faults=[Fault("--public-url", public_url, "needs --engine upstream")])
     hosts = tuple(host.lower() for host in hosts)
     with closing(open_fleet(database, storage)) as store:
-        painter = open_engine(store, engine, **settings)
+        painter = open_engine(store, engine, webhook=receiver(store, public_url), **settings)
         state = ServerState(
             Accounts(keep=keep, store=store),
             time.time,

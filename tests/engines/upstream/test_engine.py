@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from typing import Self
 from urllib.parse import urlsplit
@@ -183,6 +184,16 @@ def test_after_a_crash_a_key_that_was_kept_too_long_ago_proves_nothing():
     with Scene(keeps_keys=True) as scene:
         scene.journal._now = lambda: 0.0
         asyncio.run(scene.journal.intend(ORDER.id, Pool("standard", 24)))
+        [ended] = scene.paint(ORDER)
+
+        assert ended.details["error"] == "in_doubt"
+        assert scene.tasks == []
+
+
+def test_after_a_crash_what_left_on_another_account_is_in_doubt_and_not_bought_on_this_one():
+    with Scene(keeps_keys=True) as scene:
+        asyncio.run(scene.journal.intend(ORDER.id, Pool("standard", 24)))
+        scene.journal._entries[ORDER.id] = replace(scene.journal._entries[ORDER.id], foreign=True)
         [ended] = scene.paint(ORDER)
 
         assert ended.details["error"] == "in_doubt"

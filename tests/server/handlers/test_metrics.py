@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from decimal import Decimal
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from fluxwerk import AsyncClient
 from fluxwerk.engines import RenderProgress
+from fluxwerk.engines.upstream.engine import UpstreamEngine
 from fluxwerk.server.state import keys
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.server.state.application import Application
+from fluxwerk.server.state.store import MemoryStore
+from fluxwerk.server.state.upstream import LONGEST_TASK, RowJournal
 from fluxwerk.testing import FaceToFace
-from support.asking import ask, face, post, submit_and_fetch
+from fluxwerk.types import Pool
+from support.asking import ask, face, json_of, post, submit_and_fetch
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "metrics.md"
 
@@ -79,6 +85,33 @@ def test_a_render_is_timed_from_its_beginning():
     assert found["fluxwerk_render_seconds_sum{model=flux-2-pro}"] == 3
     assert found["fluxwerk_render_seconds_bucket{le=2.5,model=flux-2-pro}"] == 0
     assert found["fluxwerk_render_seconds_bucket{le=5,model=flux-2-pro}"] == 1
+
+
+def test_slots_at_the_service_are_told_by_account_and_pool():
+    of = face(abilities=gateway("ours"))
+    of._stop_working()
+    first, second = (json_of(post(of, {"prompt": "x"}))["id"] for _ in range(2))
+    for account, task in (("ours", first), ("theirs", second)):
+        of.state.begin(task)
+        journal = RowJournal(of.state.store, of.clock.now, service=account)
+        asyncio.run(journal.find(task))
+        assert asyncio.run(journal.intend(task, Pool("standard", 24)))
+    found = samples(of)
+    for account in ("ours", "theirs"):
+        assert found[f"fluxwerk_upstream_slots_used{{account={account},pool=standard}}"] == 1
+        assert found[f"fluxwerk_upstream_slots_used{{account={account},pool=flux-kontext-max}}"] == 0
+        assert found[f"fluxwerk_upstream_slots_limit{{account={account},pool=standard}}"] == 24
+        assert found[f"fluxwerk_upstream_slots_limit{{account={account},pool=flux-kontext-max}}"] == 6
+    of.clock.sleep(LONGEST_TASK + 1)
+    later = samples(of)
+    assert later["fluxwerk_upstream_slots_used{account=ours,pool=standard}"] == 0
+    assert "fluxwerk_upstream_slots_used{account=theirs,pool=standard}" not in later
+
+
+def gateway(account: str) -> UpstreamEngine:
+    """Make an engine that is asked for nothing but its names."""
+    client = AsyncClient("a-key", base_url="http://127.0.0.1:9")
+    return UpstreamEngine(client, RowJournal(MemoryStore(), service=account))
 
 
 def test_every_name_is_documented_and_every_documented_name_is_there():

@@ -29,8 +29,8 @@ class Gateway:
         self.ids = [json_of(post(self.face, {"prompt": "a fox"}))["id"] for _ in range(tasks)]
         self.journal = self.open()
 
-    def open(self) -> RowJournal:
-        return RowJournal(self.state.store, self.face.clock.now)
+    def open(self, service: str = "") -> RowJournal:
+        return RowJournal(self.state.store, self.face.clock.now, service=service)
 
     def claim(self, journal: RowJournal | None = None):
         """Take the next task up, as a worker does."""
@@ -66,6 +66,31 @@ def test_a_slot_is_granted_only_while_one_is_free_over_all_processes():
     assert not run(journals[2].intend(jobs[2].task.id, TWO))
     run(journals[0].end(jobs[0].task.id, UpstreamResult()))
     assert run(journals[2].intend(jobs[2].task.id, TWO))
+
+
+def test_each_account_at_the_service_has_slots_of_its_own():
+    gateway, one = Gateway(3), Pool("standard", 1)
+    journals = [gateway.open(account) for account in ("ours", "theirs", "ours")]
+    jobs = [gateway.claim(journal) for journal in journals]
+    granted = [run(journal.intend(job.task.id, one)) for journal, job in zip(journals, jobs, strict=True)]
+    assert granted == [True, True, False]
+
+
+def test_a_slot_that_the_release_before_took_is_missing_to_every_account():
+    gateway, one = Gateway(2), Pool("standard", 1)
+    before, now = gateway.open(), gateway.open("ours")
+    first, second = gateway.claim(before), gateway.claim(now)
+    assert run(before.intend(first.task.id, one))
+    assert not run(now.intend(second.task.id, one))
+
+
+def test_a_submit_of_another_account_is_told_from_those_of_ones_own():
+    gateway = Gateway(2)
+    ours, before = gateway.open("ours"), gateway.open()
+    for journal in (ours, before):
+        run(journal.intend(gateway.claim(journal).task.id, TWO))
+    seen = {name: [run(gateway.open(name).find(one)).foreign for one in gateway.ids] for name in ("ours", "theirs")}
+    assert seen == {"ours": [False, False], "theirs": [True, False]}
 
 
 def test_a_slot_that_nobody_gives_back_is_free_after_an_hour():

@@ -10,6 +10,7 @@ from fluxwerk.cli.console import put_json
 from fluxwerk.cli.creation import json_option
 from fluxwerk.cli.keys.place import FILE, KeyPlace, place_options
 from fluxwerk.cli.keys.terms import read_terms, term_options
+from fluxwerk.cli.place import spelled
 from fluxwerk.cli.server import credit_of
 from fluxwerk.errors import Fault, InvalidUsageError
 
@@ -36,7 +37,9 @@ def command(name: str, credit: str | None, place: KeyPlace, *, as_json: bool, **
         key = place.keyring.add(name, credit_of("--credits", credit or PLENTY))
     else:
         if credit is not None:
-            raise InvalidUsageError("", faults=[Fault("--credits", credit, "goes with --file", "use --budget")])
+            named = "--state" if place.state else spelled("database")
+            wrong = f"goes with --file, not with {named}"
+            raise InvalidUsageError("", faults=[Fault("--credits", credit, wrong, "use --budget")])
         key = _add(name, place, terms)
     if as_json:
         put_json({"name": name, "key": key})

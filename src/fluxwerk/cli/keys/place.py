@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from fluxwerk.cli.place import overruled
 from fluxwerk.cli.server import PACKAGES
 from fluxwerk.errors import Fault, InvalidUsageError
 
@@ -60,6 +61,8 @@ def place_options(function: C) -> C:
     """Add `--state`, `--database` and `--file`, and pass them as `place`."""
 
     def called(*arguments: Any, state: str | None, database: str | None, file: str | None, **more: Any) -> Any:
+        if overruled("database", "state", "file"):
+            database = None
         if sum(one is not None for one in (state, database, file)) > 1:
             raise InvalidUsageError("--state, --database and --file exclude each other; use one of them.")
         try:

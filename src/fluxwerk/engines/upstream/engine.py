@@ -77,6 +77,11 @@ class UpstreamEngine(FullAbilities):
         """What the service, or the way to it, has done wrong since the start, by the name of the error."""
         return self._submitter.errors
 
+    @property
+    def account(self) -> str:
+        """Which account at the service pays, by a name that is no key."""
+        return self._journal.account
+
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
         """Watch the account for as long as the context lasts."""
@@ -113,7 +118,7 @@ class UpstreamEngine(FullAbilities):
             raise endings.in_doubt()
         if entry and entry.task is None:
             # The process that sent it has died before it could write the answer down.
-            found = await self._submitter.repeat(order, entry.intended)
+            found = await self._submitter.repeat(order, entry)
             if found:
                 return found, 0.0
         if entry is None or entry.task is None:

@@ -20,7 +20,7 @@ class UpstreamEntry:
     """How far an order is at the service: its submit may have left, and `task` is what the service named.
 
     `intended` and `submitted` are when that was, in seconds since 1970; `doubt` says why a submit without a task may
-    have been charged.
+    have been charged.  A `foreign` one left on another account, whose keys this one cannot repeat.
     """
 
     pool: str
@@ -28,6 +28,7 @@ class UpstreamEntry:
     task: Task | None = None
     submitted: float | None = None
     doubt: str | None = None
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,13 @@ class UpstreamResult:
 class UpstreamJournal(Protocol):
     """The moves of an order at the service; each is written down whole before the next thing happens.
 
-    A slot belongs to the account at the service: all gateways with one journal share it.
+    A slot belongs to the account at the service: all gateways with one journal and one account share it.
     """
+
+    @property
+    def account(self) -> str:
+        """Which account the slots belong to, by a name that is no key."""
+        ...
 
     async def find(self, order: str) -> UpstreamEntry | None:
         """Return what is known of an order, `None` if no submit of it ever left."""
@@ -76,6 +82,8 @@ class UpstreamJournal(Protocol):
 
 class MemoryJournal:
     """The journal of one process, which forgets with it."""
+
+    account = ""
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now

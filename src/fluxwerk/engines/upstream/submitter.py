@@ -15,7 +15,7 @@ from fluxwerk.client.client import AsyncClient
 from fluxwerk.drive import WALL, drive_async
 from fluxwerk.engines import Order
 from fluxwerk.engines.upstream import endings
-from fluxwerk.engines.upstream.journal import UpstreamJournal
+from fluxwerk.engines.upstream.journal import UpstreamEntry, UpstreamJournal
 from fluxwerk.engines.upstream.request import write_request
 from fluxwerk.errors import (
     APIStatusError,
@@ -102,7 +102,7 @@ class UpstreamSubmitter:
             if task:
                 return task
 
-    async def repeat(self, order: Order, intended: float) -> Task | None:
+    async def repeat(self, order: Order, entry: UpstreamEntry) -> Task | None:
         """Send a submit again whose answer was lost, if the service keeps its key and so makes it the same task.
 
         Returns its task, or `None` if the service proves that it took none; raises `OrderEndedError` if nothing is
@@ -112,7 +112,9 @@ class UpstreamSubmitter:
         with suppress(FluxwerkError):
             # Its answer says whether the service keeps keys, and costs nothing.
             await self._client.credits(timeout=PROMISE_SECONDS)
-        if time.time() - intended >= (promises.seconds(base) or 0.0) * SHARE_OF_PROMISE:
+        kept = (promises.seconds(base) or 0.0) * SHARE_OF_PROMISE
+        # Another account does not know the key, and would buy the image again.
+        if entry.foreign or time.time() - entry.intended >= kept:
             await self._journal.doubt(order.id, "the gateway stopped before the answer was there")
             raise endings.in_doubt()
         model, request = await self._prepared(order)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -11,10 +12,13 @@ from prometheus_client.registry import Collector
 
 from fluxwerk.engines import Abilities
 from fluxwerk.server.request import ServerRequest
-from fluxwerk.server.state.figures import Figures
+from fluxwerk.server.state.figures import POOLS, Figures
 from fluxwerk.server.state.metrics import PARTS, Metrics
 from fluxwerk.server.state.state import ServerState
 from fluxwerk.types import Response
+
+if TYPE_CHECKING:
+    from fluxwerk.engines.upstream.engine import UpstreamEngine
 
 PREFIX = "fluxwerk_"
 WORDS = {
@@ -47,8 +51,12 @@ class StateCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield each family with its values of this moment."""
         yield from _counted(self._state.metrics)
-        yield _upstream_errors(self._state.abilities)
-        yield from _shared(Figures(self._state.store.database), self._state.clock())
+        engine = _upstream(self._state.abilities)
+        errors = engine.errors if engine else Counter[str]()
+        yield _counter("upstream_errors", "errors of the service behind, by kind", "kind", errors)
+        figures, now = Figures(self._state.store.database), self._state.clock()
+        yield from _shared(figures, now)
+        yield from _upstream_slots(figures.upstream_slots_used(now), {engine.account} if engine else set())
 
 
 def _counted(counts: Metrics) -> Iterator[Metric]:
@@ -64,11 +72,20 @@ def _counted(counts: Metrics) -> Iterator[Metric]:
         yield family
 
 
-def _upstream_errors(abilities: Abilities) -> Metric:
+def _upstream(abilities: Abilities) -> UpstreamEngine | None:
     from fluxwerk.engines.upstream.engine import UpstreamEngine  # noqa: PLC0415  (a client, which few servers need)
 
-    counts = abilities.errors if isinstance(abilities, UpstreamEngine) else Counter[str]()
-    return _counter("upstream_errors", "errors of the service behind, by kind", "kind", counts)
+    return abilities if isinstance(abilities, UpstreamEngine) else None
+
+
+def _upstream_slots(used: Mapping[tuple[str, str], int], own: set[str]) -> Iterator[Metric]:
+    """Yield the slots of each account at the service that holds some, and of this process's own."""
+    accounts = sorted(own | {account for account, _ in used})
+    limits = {(account, pool): slots for account in accounts for pool, slots in POOLS.items()}
+    held = {pair: used.get(pair, 0) for pair in limits}
+    labels = ("account", "pool")
+    yield _gauge("upstream_slots_used", "slots that are held at the service behind, by account and pool", labels, held)
+    yield _gauge("upstream_slots_limit", "slots of an account at the service behind, by pool", labels, limits)
 
 
 def _shared(figures: Figures, now: float) -> Iterator[Metric]:

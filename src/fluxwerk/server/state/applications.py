@@ -159,10 +159,13 @@ class Applications:
             for row in rows
         ]
 
-    def spend(self, since: str = "", until: str = "9999") -> list[DailySpend]:
-        """List what was spent by day, account and model, from one day in UTC to another."""
-        order = "day, name, model"
-        return [_daily(row) for row in self._database.ask(f"{SPEND} order by {order}", since=since, until=until)]
+    def spend(self, since: str = "", until: str = "9999", names: Mapping[str, str] | None = None) -> list[DailySpend]:
+        """List what was spent by day, account and model, from one day in UTC to another.
+
+        `names` are those of keys that belong to no application, by their SHA-256.
+        """
+        rows = [_daily(row, names) for row in self._database.ask(SPEND, since=since, until=until)]
+        return sorted(rows, key=lambda row: (row.day, row.name, row.model))
 
     def newest_spend(self, most: int) -> list[DailySpend]:
         """List at most so many of the newest rows of what was spent, the last day first."""
@@ -182,8 +185,10 @@ def _found(transaction: Transaction, name: str) -> Row:
     return found
 
 
-def _daily(row: Row) -> DailySpend:
-    return DailySpend(row["day"], row["name"], row["model"], row["tasks"], Decimal(row["credits"]) / MILLION)
+def _daily(row: Row, names: Mapping[str, str] | None = None) -> DailySpend:
+    account = row["account"]
+    name = names[account] if names and account in names else row["name"]
+    return DailySpend(row["day"], name, row["model"], row["tasks"], Decimal(row["credits"]) / MILLION)
 
 
 def _columns(application: Application) -> dict[str, Any]:
@@ -283,7 +288,8 @@ LIST = """
     from application left join account on account.id = application.account order by created, name
 """
 SPEND = """
-    select day, coalesce(application.name, 'sha256:' || substr(spend.account, 1, 8)) as name, model, tasks, credits
+    select day, spend.account, coalesce(application.name, 'sha256:' || substr(spend.account, 1, 8)) as name, model,
+        tasks, credits
     from spend left join application on application.account = spend.account
     where day >= :since and day <= :until
 """

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from fluxwerk import catalog
 from fluxwerk.ledger.database import Database, Row
 from fluxwerk.server.state.rows import MILLION
+from fluxwerk.server.state.upstream import LONGEST_TASK
 
 POOLS = {model.pool: model.slots for model in catalog.list_models().values()}
 
@@ -41,6 +42,10 @@ class Figures:
             for row in rows
             for pool, usual in POOLS.items()
         }
+
+    def upstream_slots_used(self, now: float) -> dict[tuple[str, str], int]:
+        """Count the slots that are held at the service behind, by account there and pool."""
+        return _pairs(self._database.ask(UPSTREAM_SLOTS, since=now - LONGEST_TASK), "pool")
 
     def spend(self) -> dict[tuple[str, str], float]:
         """Sum the credits that were spent, by application and model."""
@@ -81,6 +86,10 @@ SLOTS = """
     select coalesce(application.name, 'other') as name, pool, count(*) as number
     from task left join application on application.account = task.account
     where holds_until > :now group by 1, pool order by 1, pool
+"""
+UPSTREAM_SLOTS = """
+    select service as name, pool, count(*) as number
+    from upstream where ended is null and intended > :since group by service, pool order by service, pool
 """
 SPENT = """
     select coalesce(application.name, 'other') as name, model, sum(credits) as number

@@ -18,6 +18,7 @@ from fluxwerk.ledger.database import Row, Statement, Transaction, statements
 from fluxwerk.ledger.postgresql import PACKAGES_OF_FLEET, PostgresDatabase
 from fluxwerk.server.state.store import Store
 from fluxwerk.server.state.task import TaskRecord
+from fluxwerk.server.state.wakeups import FleetWakeup
 from fluxwerk.storage import Storage
 
 # The task of Procrastinate that renders; its queues are called like the models.
@@ -70,7 +71,13 @@ class FleetStore(Store):
     def __init__(self, database: FleetDatabase, files: Storage, entropy: Callable[[int], bytes] = os.urandom) -> None:
         super().__init__(database, files, entropy)
         self.url = database.url
+        self.wakeup = FleetWakeup(database)
         self._served: tuple[float, Mapping[str, frozenset[str]]] = 0.0, {}
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.wakeup.close()
+        super().close()
 
     def hand_over(self, transaction: Transaction, job: TaskRecord) -> int | None:
         """Put a job for a task into Procrastinate's table, and return its number."""

@@ -22,7 +22,12 @@ class Migration(NamedTuple):
 
 
 # Each makes the version of its place, counted from 1; none is ever changed once released.
-MIGRATIONS = (Migration("migration-1.sql", 1), Migration("migration-2.sql", 1), Migration("migration-3.sql", 1))
+MIGRATIONS = (
+    Migration("migration-1.sql", 1),
+    Migration("migration-2.sql", 1),
+    Migration("migration-3.sql", 1),
+    Migration("migration-4.sql", 1),
+)
 READ = "select name, value from fact where name in ('version', 'oldest')"
 WRITE = "insert into fact (name, value) values (:name, :value) on conflict (name) do update set value = excluded.value"
 

@@ -29,10 +29,14 @@ FIND = "select task.fence, upstream.* from task left join upstream on upstream.t
 LOCK_POOL = """
     insert into pool (name, granted) values (:pool, 1) on conflict (name) do update set granted = pool.granted + 1
 """
-SLOTS_HELD = "select count(*) as held from upstream where pool = :pool and ended is null and intended > :since"
+# What a release that knew no accounts wrote counts for each of them.
+SLOTS_HELD = """
+    select count(*) as held from upstream
+    where pool = :pool and ended is null and intended > :since and service in (:service, '')
+"""
 INTEND = """
-    insert into upstream (task, account, model, pool, intended)
-    select id, account, model, :pool, :now from task where id = :id and fence = :fence and stage = 'running'
+    insert into upstream (task, account, model, pool, intended, service)
+    select id, account, model, :pool, :now, :service from task where id = :id and fence = :fence and stage = 'running'
     on conflict (task) do nothing
 """
 WITHDRAW = "delete from upstream where task = :id and id is null"
@@ -50,14 +54,23 @@ REPRICE = "update task set cost = :cost, settled = :settled, options = :options 
 
 
 class RowJournal:
-    """The journal in the database of a store; where that may wait for a network, its moves run in a thread."""
+    """The journal in the database of a store; where that may wait for a network, its moves run in a thread.
 
-    def __init__(self, store: Store, now: Callable[[], float] = time.time) -> None:
+    `service` is a digest of the account at the service, whose slots these are.
+    """
+
+    def __init__(self, store: Store, now: Callable[[], float] = time.time, *, service: str = "") -> None:
         self._store = store
+        self._service = service
         self._database = store.database
         self._now = now
         # Under which fence this process took an order up; another one that has it by now has a higher one.
         self._fences: dict[str, int] = {}
+
+    @property
+    def account(self) -> str:
+        """The account whose slots these are."""
+        return self._service
 
     async def find(self, order: str) -> UpstreamEntry | None:
         """Return what is known of an order, and note under which fence it was taken up."""
@@ -98,16 +111,18 @@ class RowJournal:
         task = None
         if row["id"] is not None:
             task = Task(row["id"], row["url"], row["model"], credits_of(row["cost"]))
-        return UpstreamEntry(row["pool"], row["intended"], task, row["submitted"], row["doubt"])
+        foreign = row["service"] not in (self._service, "")
+        return UpstreamEntry(row["pool"], row["intended"], task, row["submitted"], row["doubt"], foreign)
 
     def _intend(self, order: str, pool: Pool) -> bool:
         now = self._now()
         with self._database.write() as transaction:
             transaction.run(LOCK_POOL, pool=pool.name)
-            held = transaction.one(SLOTS_HELD, pool=pool.name, since=now - LONGEST_TASK)
+            mine = {"pool": pool.name, "service": self._service}
+            held = transaction.one(SLOTS_HELD, since=now - LONGEST_TASK, **mine)
             if held is None or held["held"] >= pool.slots:
                 return False
-            if not transaction.run(INTEND, id=order, pool=pool.name, now=now, fence=self._fences.get(order, -1)):
+            if not transaction.run(INTEND, id=order, now=now, fence=self._fences.get(order, -1), **mine):
                 raise ConflictError(f"Task {order} has ended, or another worker has it; its submit did not leave.")
             return True
 
