@@ -43,7 +43,9 @@ def release_before(folder: Path) -> dict[str, str] | None:
     """Take the commit before the newest migration out of the history; `None` where the history is not there."""
     root = Path(fluxwerk.__file__).parents[2]
     file = f"src/fluxwerk/server/state/{MIGRATIONS[-1].file}"
-    added = _git(root, "log", "--diff-filter=A", "--format=%H", "-1", "--", file).decode().strip()
+    # A merge may have brought it, and counts for the line that it was merged into.
+    line = ("log", "--first-parent", "-m", "--diff-filter=A", "--format=%H", "-1")
+    added = _git(root, *line, "--", file).decode().strip()
     packed = _git(root, "archive", f"{added}^", "src/fluxwerk") if added else b""
     if not packed:
         return None
