@@ -22,7 +22,7 @@ def interop(session: nox.Session) -> None:
 
     It needs the package registries.
     """
-    session.install("-e", ".[test,http2]", "hypercorn>=0.17,<1", "trustme>=1.2,<2", "moto[s3,server]>=5,<6")
+    session.install("-e", ".[interop]")
     tests = session.posargs or ["tests/interop", "tests/docs/test_examples.py", "tests/test_bucket.py"]
     session.run("pytest", "-rs", "-v", *tests, env={"FLUXWERK_GROUPS": "interop"})
 

@@ -1,15 +1,14 @@
-"""What a fleet does: how soon a worker has a task, how it scales, how soon it takes over, what a million tasks weigh.
+"""What a fleet does: how soon a worker has a task, how it scales, and how soon another worker takes over.
 
 Run by hand, with an empty PostgreSQL database: FLUXWERK_DATABASE=postgresql://… python bench/fleet.py [part ...], of
-the parts embedded, latency, workers, takeover, finished and queued.  The last two need no database; they use SQLite.
-`FLUXWERK_QUEUED` is how many tasks wait in the last one; most of them are copies of the first 2,000 rows.
+the parts embedded, latency, workers and takeover.  The first needs no database.  Workers are processes of their own;
+in the other parts this process accepts the tasks, without HTTP.  bench/backlog.py has what many tasks cost a server.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import resource
 import signal
 import statistics
 import subprocess
@@ -25,15 +24,12 @@ from fluxwerk import Task, get_model
 from fluxwerk.engines import Order
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.server.state.fleet import FleetDatabase, FleetStore
-from fluxwerk.server.state.statements import COLUMNS
-from fluxwerk.server.state.store import DiskStore, Store
 from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.storage import Folder
 from fluxwerk.testing import loopback
 
 MODEL = get_model("flux-2-klein-4b")
 SIDE = 256
-QUEUED = int(os.environ.get("FLUXWERK_QUEUED", "1000000"))
 
 
 def accept(accounts: Accounts, number: int, name: str = "bench") -> str:
@@ -134,61 +130,11 @@ def takeover() -> None:
     print(f"  SIGKILL → every task has ended on another worker: {', '.join(f'{one:.1f}' for one in seconds)} s")
 
 
-def memory() -> float:
-    """Return what this process holds in MB."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize() / 2**20
-
-
-def finished() -> None:
-    with tempfile.TemporaryDirectory() as folder, closing(DiskStore(folder)) as store:
-        accounts, before = Accounts(store=store), memory()
-        for number in range(100_000):
-            job = accounts.tasks.find(accept(accounts, number), time.time())
-            assert job is not None
-            accounts.tasks.finish(job, f"images/{number}", 1, time.time(), time.time())
-        print(f"  100,000 finished tasks, --state: {memory():.0f} MB in all, {before:.0f} MB before")
-
-
-def rate(accounts: Accounts, start: int) -> float:
-    began = time.monotonic()
-    for number in range(start, start + 2000):
-        accept(accounts, number)
-    return 2000 / (time.monotonic() - began)
-
-
-def fill(store: Store, times: int) -> None:
-    """Copy every queued task so many times, each with an account, an id and a folder of its own."""
-    named = ("id", "account", "folder")
-    same = ", ".join(name for name in COLUMNS if name not in named)
-    copied = ", ".join(f"{name} || '-' || copy.number" for name in named)
-    with store.database.write() as transaction:
-        transaction.run(
-            f"""insert into task ({", ".join(named)}, {same})
-            with recursive copy(number) as (select 1 union all select number + 1 from copy where number < :times)
-            select {copied}, {same} from task, copy""",
-            times=times,
-        )
-
-
-def queued() -> None:
-    with tempfile.TemporaryDirectory() as folder, closing(DiskStore(folder)) as store:
-        accounts = Accounts(store=store)
-        empty, before = rate(accounts, 0), memory()
-        fill(store, QUEUED // 2000 - 1)
-        [row] = store.database.ask("select count(*) as number from task where stage = 'queued'")
-        full = rate(accounts, QUEUED)
-        print(f"  accepts/s: {empty:.0f} into an empty queue, {full:.0f} behind {row['number']:,} tasks")
-        print(f"  memory: {before:.0f} MB before, {memory():.0f} MB behind them")
-
-
 PARTS: dict[str, Callable[[], None]] = {
     "embedded": embedded,
     "latency": latency,
     "workers": workers,
     "takeover": takeover,
-    "finished": finished,
-    "queued": queued,
 }
 
 

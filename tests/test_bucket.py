@@ -35,6 +35,7 @@ from fluxwerk.storage import Storage, open_storage
 from fluxwerk.testing import FaceToFace
 from fluxwerk.testing.face_to_face import Blank
 from support.asking import ask, json_of
+from support.needed import do_without
 from support.process import process
 
 pytest.importorskip("obstore", reason="the extra storage is not installed")
@@ -128,7 +129,7 @@ def a_shelf(handler: type[Shelf] | None = None) -> Iterator[str]:
 @contextmanager
 def somebody_elses() -> Iterator[str]:
     if not find_spec("moto"):
-        pytest.skip("a server of S3 by other people comes with `nox -s interop`")
+        do_without("moto", "a server of S3 by other people comes with `nox -s interop`")
     command = "import sys; from moto.server import main; main(sys.argv[1:])"
     words = [sys.executable, "-W", "ignore", "-c", command, "-H", "127.0.0.1", "-p", "0"]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:

@@ -7,6 +7,7 @@ from itertools import count
 
 import pytest
 
+from support.needed import do_without
 from support.postgres import PostgresServer, find_programs, postgres
 
 NUMBERS = count()
@@ -15,7 +16,7 @@ NUMBERS = count()
 @pytest.fixture(scope="session")
 def server() -> Iterator[PostgresServer]:
     if find_programs() is None:
-        pytest.skip("PostgreSQL 15 or later is not installed (apt install postgresql)")
+        do_without("postgresql", "PostgreSQL 15 or later is not installed (apt install postgresql)")
     with postgres() as running:
         yield running
 

@@ -14,10 +14,15 @@ from click.testing import CliRunner
 
 from fluxwerk.cli.group import group
 from support.asking import PRO
+from support.fleet import fleet as processes
 from support.postgres import PostgresServer
 from support.process import process
+from support.settled import settled
+from support.turns import IN_HAND, turn_of
 
 SMALL = {"prompt": "x", "width": 64, "height": 64}
+# A hundred of them take longer than a second.
+LARGE = {"prompt": "x", "width": 1440, "height": 1440}
 SERVERS = 3
 
 
@@ -57,12 +62,12 @@ def run(database: str, *words: object) -> str:
     return done.stdout.strip()
 
 
-def submit_to_all(bases: list[str], key: str, count: int) -> list[httpx2.Response]:
+def submit_to_all(bases: list[str], key: str, count: int, body: dict = SMALL) -> list[httpx2.Response]:
     """Send submits side by side, to one server after the other."""
 
     async def send() -> list[httpx2.Response]:
         async with httpx2.AsyncClient(timeout=60, headers={"x-key": key}) as http:
-            turns = (http.post(bases[number % len(bases)] + PRO, json=SMALL) for number in range(count))
+            turns = (http.post(bases[number % len(bases)] + PRO, json=body) for number in range(count))
             return await asyncio.gather(*turns)
 
     return asyncio.run(send())
@@ -101,3 +106,30 @@ def test_a_server_of_a_fleet_is_ready_once_a_worker_lives(bases):
                     (name, "ok") for name in ("accepting", "database", "storage", "workers")
                 }
         assert answer.json()["status"] == "ready"
+
+
+def test_many_tasks_of_one_key_delay_anothers_by_one_render_and_a_second(server, tmp_path):
+    """In a fleet too, where a worker in another process takes what PostgreSQL hands over."""
+    database = server.make_database("turns")
+    with processes(database, tmp_path, 1, 1) as running:
+        one, other = run(database, "add", "one", "--priority", 5, "--slots", 100), run(database, "add", "other")
+        answers = submit_to_all(running.bases, one, 100, LARGE)
+        assert Counter(answer.status_code for answer in answers) == {200: 100}
+        seen = [seconds_until_ready(running.bases, other) for _ in range(3)]
+        jobs, store = settled(running)
+        store.close()
+        assert sum(job.began is None for job in jobs) > IN_HAND, "the many still wait"
+    for identity, seconds in seen:
+        turn = turn_of(jobs, identity)
+        assert turn.before_it <= IN_HAND
+        assert seconds - turn.rendered <= turn.one_render + 1
+
+
+def seconds_until_ready(bases: list[str], key: str) -> tuple[str, float]:
+    """Submit one task; returns its id, and after how many seconds its client saw it ready."""
+    begun = time.monotonic()
+    (answer,) = submit_to_all(bases, key, 1, LARGE)
+    with httpx2.Client(timeout=60) as http:
+        while http.get(answer.json()["polling_url"]).json()["status"] == "Pending":
+            pass
+    return answer.json()["id"], time.monotonic() - begun

@@ -1,10 +1,11 @@
-"""The commands of Dockerfile and compose.yaml, run as they are written, with the places of this machine for theirs."""
+"""Our commands of Dockerfile and compose.yaml, run as they are written, with the places of this machine for theirs."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -106,24 +107,54 @@ def test_the_image_serves_and_is_healthy(tmp_path):
         )
 
 
-def test_the_services_of_the_fleet_work_together(database):
-    port = str(free_port())
+@contextmanager
+def fleet_places(database: str) -> Iterator[dict[str, str]]:
+    """Yield the places of this machine for those that compose.yaml names, with an object store of our own."""
     with open_shelf() as store:
-        places = {
+        yield {
             "fluxwerk:p@database/fluxwerk": database.removeprefix("postgresql://"),
             "http://store:8333": store,
-            "8000": port,
+            "8000": str(free_port()),
         }
-        with (
-            running(*service("server", places)) as line,
-            running(*service("worker", places)) as served,
-            httpx2.Client(base_url=f"http://127.0.0.1:{port}") as http,
-        ):
-            assert f":{port}" in line
-            assert "flux-2-pro" in served
-            while http.get("/readyz").status_code != 200:
-                pass
-            assert drawn(str(http.base_url)) == (64, 64)
+
+
+def test_the_services_of_the_fleet_work_together(database):
+    with (
+        fleet_places(database) as places,
+        running(*service("server", places)) as line,
+        running(*service("worker", places)) as served,
+        httpx2.Client(base_url=f"http://127.0.0.1:{places['8000']}") as http,
+    ):
+        assert f":{places['8000']}" in line
+        assert "flux-2-pro" in served
+        while http.get("/readyz").status_code != 200:
+            pass
+        assert drawn(str(http.base_url)) == (64, 64)
+
+
+def test_the_key_of_the_guide_opens_the_fleet(database):
+    """`docker compose run --rm server keys add` puts words of its own in the place of the service's command."""
+    guide = (ROOT / "docs" / "how-to" / "fleet.md").read_text(encoding="utf-8")
+    (written,) = re.findall(r"^docker compose run --rm server (.+)$", guide, re.MULTILINE)
+    assert written in (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    with fleet_places(database) as places:
+        command, environment = service("server", places)
+        words = [*json.loads(instruction("ENTRYPOINT")), *shlex.split(written)]
+        added = subprocess.run(
+            words, env={**clean(), **environment}, capture_output=True, text=True, timeout=30, check=True
+        )
+        with running(command, environment):
+            key = {"x-key": added.stdout.strip()}
+            told = httpx2.get(f"http://127.0.0.1:{places['8000']}/v1/credits", headers=key).json()
+    assert told["credits"] == 2000
+
+
+def test_the_database_is_healthy_while_it_answers(server):
+    program, *words = COMPOSE["services"]["database"]["healthcheck"]["test"][1:]
+    for port, code in (server.port, 0), (free_port(), 2):
+        place = {"PATH": str(server.programs), "PGHOST": "127.0.0.1", "PGPORT": str(port)}
+        done = subprocess.run([server.programs / program, *words], env=place, capture_output=True, check=False)
+        assert done.returncode == code
 
 
 def test_every_secret_has_to_be_given():

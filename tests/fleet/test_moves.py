@@ -14,6 +14,7 @@ import pytest
 from fluxwerk import Task, get_model
 from fluxwerk.engines import Order
 from fluxwerk.errors import StorageError
+from fluxwerk.ledger.database import DatabaseError, UnknownCommitError
 from fluxwerk.ledger.postgresql import PostgresDatabase
 from fluxwerk.server.errors import ServerError
 from fluxwerk.server.faults.endings import Ending
@@ -223,3 +224,37 @@ def test_a_server_is_not_ready_while_its_database_is_stopped(
     while json.loads(ready(state, asked).body)["checks"]["database"] != "ok":
         assert time.monotonic() < until, "each question waits for a connection"
     store.close()
+
+
+def test_a_commit_that_waits_too_long_for_a_lock_has_not_happened(database: str) -> None:
+    """A commit that gives notices waits for others that do; a trigger that waits for a lock stands for them."""
+    hasty, other = PostgresDatabase(database), PostgresDatabase(database)
+    with hasty.write() as transaction:
+        for statement in LATE:
+            transaction.run(statement)
+
+    def write_while_another_has_the_lock() -> None:
+        with other.write() as holding, hasty.write() as transaction:
+            holding.all("select pg_advisory_xact_lock(1)")
+            transaction.run("set local lock_timeout = 50")
+            transaction.run("insert into late values (1)")
+
+    with pytest.raises(DatabaseError, match="lock timeout") as caught:
+        write_while_another_has_the_lock()
+    assert not isinstance(caught.value, UnknownCommitError)
+    assert hasty.ask("select number from late") == []
+    hasty.close()
+    other.close()
+
+
+LATE = (
+    "create table late (number integer)",
+    """
+    create function wait_for_a_lock() returns trigger language plpgsql as
+    $$ begin perform pg_advisory_xact_lock(1); return null; end $$
+    """,
+    """
+    create constraint trigger late after insert on late deferrable initially deferred
+    for each row execute function wait_for_a_lock()
+    """,
+)

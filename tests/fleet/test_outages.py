@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from fluxwerk.server.state.fleet import FleetDatabase
 from support.bucket import BucketProcess, bucket_process
 from support.fleet import Crowd, fleet
 from support.receiver import receiving
-from support.release import NEXT, next_release
+from support.release import NEXT, next_release, release_before
 from support.settled import assert_all_is_well, settled
 
 OUTAGE = 10.0
@@ -59,17 +60,37 @@ def test_images_wait_in_the_workers_while_the_store_is_closed(
 
 
 def test_a_release_replaces_the_one_before_while_tasks_run(database: str, tmp_path: Path) -> None:
-    """The new release changes the tables under the old one, both work for a while, and the old one drains."""
-    with receiving() as (hook, got), fleet(database, tmp_path, 1, 1) as running:
-        crowd = Crowd(running.bases, 60, 2, hook)
-        clients = threading.Thread(target=crowd.run)
-        clients.start()
-        running.environment = next_release(tmp_path / "next")
+    """A new release, made up, changes the tables under this one, both work for a while, and this one drains."""
+    replace(database, tmp_path, os.environ, next_release(tmp_path / "next"), NEXT)
+
+
+def test_this_release_replaces_the_one_before_while_tasks_run(database: str, tmp_path: Path) -> None:
+    """The one before is the last commit whose tables were one version older, run as it was."""
+    before = release_before(tmp_path / "before")
+    if before is None:
+        pytest.skip("the history of the repository is not here, and with it the release before")
+    replace(database, tmp_path, before, os.environ, NEXT - 1)
+
+
+def replace(database: str, folder: Path, older: Mapping[str, str], newer: Mapping[str, str], tables: int) -> None:
+    """Start the newer release beside the older one while tasks run, and end the older one."""
+    with receiving() as (hook, got), fleet(database, folder, 0, 0) as running:
+        running.environment = older
         running.add_server()
         running.add_worker()
         running.wait()
-        assert version(database) == NEXT
-        (server, newer), (worker, _) = running.servers, running.workers
+        assert version(database) == tables - 1
+        # Large enough that many are left once the newer release is up.
+        crowd = Crowd(running.bases, 80, 2, hook, side=1024)
+        clients = threading.Thread(target=crowd.run)
+        clients.start()
+        running.environment = newer
+        running.add_server()
+        running.add_worker()
+        running.wait()
+        assert version(database) == tables
+        assert len(crowd.ended) < 80, "tasks run while both releases work"
+        (server, new), (worker, _) = running.servers, running.workers
         assert worker.end() == 0
         assert server.end() == 0
         # The old release still starts beside the new tables.
@@ -79,7 +100,7 @@ def test_a_release_replaces_the_one_before_while_tasks_run(database: str, tmp_pa
             time.sleep(0.1)  # a process starts in its own time
         assert worker.is_up
         del running.bases[0]
-        assert newer.is_up
+        assert new.is_up
         clients.join()
         assert_all_is_well(running, crowd, got)
 

@@ -10,15 +10,18 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from support.fleet import Crowd, Fleet, fleet, submit
 from support.postgres import PostgresServer
 from support.receiver import receiving
-from support.settled import assert_all_is_well, settled
+from support.settled import SLOTS, assert_all_is_well, most_at_once, settled
 
 TASKS = int(os.environ.get("FLUXWERK_FLEET_TASKS", "150"))
-ACCOUNTS = 4
+# So many clients for each account that some of them meet slots that are taken.
+ACCOUNTS, CLIENTS = 2, 56
+KILLS = 4
 # How many tasks a worker has begun at most, with two for each of its threads.
 BEGUN = 2 * (os.cpu_count() or 1)
 
@@ -55,13 +58,28 @@ class Reaper(threading.Thread):
 
 
 def test_every_task_ends_once_while_processes_die(database: str, tmp_path: Path) -> None:
+    """More clients than an account has slots ask every server; they get all of the slots, and not one more."""
     with receiving() as (hook, got), fleet(database, tmp_path, 3, 4) as running:
         crowd, reaper = Crowd(running.bases, TASKS, ACCOUNTS, hook), Reaper(running, seed=7)
+        clients = threading.Thread(target=crowd.run, args=(CLIENTS,))
+        for worker in running.workers:
+            worker.send(signal.SIGSTOP)
+        clients.start()
+        _await(lambda: bool(crowd.refused))
+        for worker in running.workers:
+            worker.send(signal.SIGCONT)
         reaper.start()
-        crowd.run()
+        clients.join()
+        while reaper.is_alive() and reaper.kills < KILLS:
+            # Where a start takes long, the first tasks may have ended before.
+            crowd.add(CLIENTS)
+            crowd.run(CLIENTS)
         reaper.ending.set()
         reaper.join()
-        assert reaper.kills > 3
+        assert reaper.kills >= KILLS
+        jobs, store = settled(running)
+        store.close()
+        assert most_at_once(jobs) == SLOTS
         assert_all_is_well(running, crowd, got, left=BEGUN * reaper.kills)
 
 
@@ -149,3 +167,10 @@ def test_a_model_without_a_worker_is_a_503_that_says_so(database: str, tmp_path:
             answer = submit(running.bases[0], "key", {"prompt": "x"})
         assert (answer.status_code, answer.json()["error"]) == (503, "no_worker")
         assert "No worker serves flux-2-pro" in answer.json()["message"]
+
+
+def _await(happens: Callable[[], bool], patience: float = 60) -> None:
+    until = time.monotonic() + patience
+    while not happens():
+        assert time.monotonic() < until, "it does not happen"
+        time.sleep(0.02)  # other processes work

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -20,6 +21,8 @@ import httpx2
 PRO = "/v1/flux-2-pro"
 # Seconds after which clients give a fleet up, and how many more they have for each task.
 PATIENCE, TASK_PATIENCE = 180.0, 0.5
+# To load the certificates for each request anew would take more of the processor than a fleet does.
+TRUST = ssl.create_default_context()
 
 
 @dataclass
@@ -35,7 +38,8 @@ class FleetProcess:
     @property
     def is_up(self) -> bool:
         """Whether it has said since its start that it serves or renders."""
-        return b"fluxwerk " in self.log.read_bytes()[self.before :]
+        said = self.log.read_bytes()[self.before :]
+        return b"fluxwerk serves" in said or b"fluxwerk renders" in said
 
     def start(self) -> None:
         self.before = self.log.stat().st_size if self.log.exists() else 0
@@ -129,7 +133,7 @@ class Fleet:
 def submit(base: str, key: str, body: dict, identity: str | None = None) -> httpx2.Response:
     """Send one submit; the connection is new, as after any crash."""
     headers = {"x-key": key} | ({"idempotency-key": identity} if identity else {})
-    return httpx2.post(base + PRO, json=body, headers=headers, timeout=30)
+    return httpx2.post(base + PRO, json=body, headers=headers, timeout=30, verify=TRUST)
 
 
 class Crowd:
@@ -141,12 +145,23 @@ class Crowd:
         self._bases = bases
         self._side = side
         self._webhook = webhook
-        self._orders = [(f"account-{number % accounts}", number) for number in range(first, first + tasks)]
+        self._accounts = accounts
+        self._next = first
+        self._orders: list[tuple[str, int]] = []
+        self.add(tasks)
         self._lock = threading.Lock()
         self._patience = PATIENCE + TASK_PATIENCE * tasks
         self.tasks: dict[str, str] = {}
         self.ended: dict[str, str] = {}
         self.troubles: list[str] = []
+        # The orders that were refused because their account's slots were taken, and were accepted later.
+        self.refused: set[str] = set()
+
+    def add(self, tasks: int) -> None:
+        """Have more tasks for the clients."""
+        numbers = range(self._next, self._next + tasks)
+        self._orders += [(f"account-{number % self._accounts}", number) for number in numbers]
+        self._next += tasks
 
     def run(self, threads: int = 16) -> None:
         """Work until every task has ended."""
@@ -187,6 +202,8 @@ class Crowd:
             if answer.status_code not in (409, 429, 500, 503):
                 self.troubles.append(answer.text)
                 return None
+            if answer.status_code == 429:
+                self.refused.add(once)
             time.sleep(0.2)  # as a polite client
         self.troubles.append(f"{once} was never accepted")
         return None
@@ -194,7 +211,8 @@ class Crowd:
     def _waited(self, dice: random.Random, until: float, identity: str) -> str:
         while time.monotonic() < until:
             try:
-                answer = httpx2.get(f"{dice.choice(self._bases)}/v1/get_result", params={"id": identity}, timeout=30)
+                base = dice.choice(self._bases)
+                answer = httpx2.get(f"{base}/v1/get_result", params={"id": identity}, timeout=30, verify=TRUST)
             except httpx2.TransportError:
                 time.sleep(0.1)  # a server that is killed comes back
                 continue

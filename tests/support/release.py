@@ -1,9 +1,15 @@
-"""A release after this one: a copy of the package whose tables have one more version."""
+"""The releases beside this one: one whose tables have one more version, made up, and the last one that had one fewer.
+
+No release has been published, so the one before is a commit: the last before the newest migration.
+"""
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
+import subprocess
+import tarfile
 from pathlib import Path
 
 import fluxwerk
@@ -31,3 +37,25 @@ def next_release(folder: Path, oldest: int = NEXT - 1) -> dict[str, str]:
     another = f'    Migration("migration-{NEXT}.sql", {oldest}),\n'
     module.write_text(text.replace(last, f"{last}{another}"), encoding="utf-8")
     return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+def release_before(folder: Path) -> dict[str, str] | None:
+    """Take the commit before the newest migration out of the history; `None` where the history is not there."""
+    root = Path(fluxwerk.__file__).parents[2]
+    file = f"src/fluxwerk/server/state/{MIGRATIONS[-1].file}"
+    # A merge may have brought it, and counts for the line that it was merged into.
+    line = ("log", "--first-parent", "-m", "--diff-filter=A", "--format=%H", "-1")
+    added = _git(root, *line, "--", file).decode().strip()
+    packed = _git(root, "archive", f"{added}^", "src/fluxwerk") if added else b""
+    if not packed:
+        return None
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(folder, filter="data")
+    return {**os.environ, "PYTHONPATH": str(folder / "src")}
+
+
+def _git(root: Path, *words: str) -> bytes:
+    """Return what git says, or nothing where there is no git, no repository or no such commit."""
+    if shutil.which("git") is None:
+        return b""
+    return subprocess.run(["git", "-C", root, *words], capture_output=True, check=False).stdout

@@ -84,6 +84,7 @@ class PostgresDatabase:
         self._lost: tuple[type[Exception], ...] = (*broken, PoolTimeout)
         self._errors: tuple[type[Exception], ...] = (psycopg.Error, PoolTimeout)
         self._conflicts: tuple[type[Exception], ...] = (psycopg.IntegrityError,)
+        self._waited: type[Exception] = psycopg.errors.LockNotAvailable
         # Another release changed the tables below a statement that this connection has prepared.
         self._outdated: type[Exception] = psycopg.errors.FeatureNotSupported
         self._connections = connections
@@ -197,6 +198,9 @@ class PostgresDatabase:
     def _commit(self, connection: Any) -> None:
         try:
             connection.execute("commit")
+        except self._waited as error:
+            # Jobs give notices, and commits with notices wait for each other: the server itself has rolled back.
+            raise self._unusable(error) from error
         except self._lost as error:
             raise UnknownCommitError(
                 f"The database {self.path} was lost during a commit ({_first_line(error)})."
@@ -217,7 +221,10 @@ class PostgresDatabase:
         except self._conflicts:
             raise ConflictError("Another process has written the same at this moment; try it again.") from None
         except self._errors as error:
-            raise DatabaseError(f"The database {self.path} cannot be used ({_first_line(error)}).") from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> DatabaseError:
+        return DatabaseError(f"The database {self.path} cannot be used ({_first_line(error)}).")
 
     def _check_server(self) -> None:
         try:

@@ -43,6 +43,7 @@ alter table account add column turn bigint not null default 0;
 create index account_waiting on account (id) where waiting > 0;
 create index account_turn on account (turn);
 
+-- A task beyond its account's slots has the stage `waiting`, and its `holds_until` is 0 until it is queued.
 -- The slots of the task's pool and its share of the workers, as its account had them; `keep` is in seconds.
 alter table task add column slots integer not null default 0;
 alter table task add column share integer not null default 1;
