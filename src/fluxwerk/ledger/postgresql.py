@@ -294,8 +294,8 @@ def _together(connection: Any, statements: Sequence[Statement]) -> list[list[Row
 
 
 def _rows(cursor: Any) -> list[Row]:
-    # What changes rows without returning them has no description.
-    return cursor.fetchall() if cursor.description else []
+    # What changes rows without returning them has no first row; to ask for a description describes each column.
+    return [] if cursor.rownumber is None else cursor.fetchall()
 
 
 def is_address(text: str) -> bool:
