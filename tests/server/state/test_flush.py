@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from fluxwerk.errors import StorageError
-from fluxwerk.server.state.dialect import DATABASE
-from fluxwerk.server.state.flush import Flush
 from fluxwerk.server.state.store import DiskStore
 
 
@@ -31,53 +28,6 @@ def test_everything_that_was_committed_before_a_wait_is_flushed_after_it(tmp_pat
             assert store._flush._flushed == store.database.commits
 
     asyncio.run(scene())
-    store.close()
-
-
-class CountedThreads(ThreadPoolExecutor):
-    """Threads that count what they were given."""
-
-    count = 0
-
-    def submit(self, *given, **named):
-        self.count += 1
-        return super().submit(*given, **named)
-
-
-@pytest.mark.parametrize(("quick", "in_threads"), [(0.0, 3), (float("inf"), 1)])
-def test_after_a_quick_flush_the_next_needs_no_thread(tmp_path: Path, quick: float, in_threads: int) -> None:
-    store = DiskStore(tmp_path)
-    flush = Flush(store.database, tmp_path / f"{DATABASE}-wal", quick)
-
-    async def scene() -> int:
-        threads = CountedThreads()
-        asyncio.get_running_loop().set_default_executor(threads)
-        for _ in range(3):
-            commit(store)
-            await flush.wait()
-            assert flush._flushed == store.database.commits
-        return threads.count
-
-    assert asyncio.run(scene()) == in_threads
-    flush.close()
-    store.close()
-
-
-def test_commits_of_one_turn_share_a_flush(tmp_path: Path) -> None:
-    store = DiskStore(tmp_path)
-    flush = Flush(store.database, tmp_path / f"{DATABASE}-wal", float("inf"))
-
-    async def commit_and_wait() -> int:
-        commit(store)
-        await flush.wait()
-        return flush._flushed
-
-    async def scene() -> list[int]:
-        await commit_and_wait()
-        return await asyncio.gather(*(commit_and_wait() for _ in range(5)))
-
-    assert asyncio.run(scene()) == [store.database.commits] * 5
-    flush.close()
     store.close()
 
 

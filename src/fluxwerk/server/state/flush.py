@@ -8,25 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from pathlib import Path
 
 from fluxwerk.ledger.database import DatabaseError, SQLiteDatabase
 
-# Seconds; a step to a thread and back takes about as long.
-QUICK = 0.0003
-
 
 class Flush:
-    """Flushes the write-ahead log of a database for everybody who waits.
+    """Flushes the write-ahead log of a database, in a thread and for everybody who waits."""
 
-    The flush runs in a thread, or on the event loop where the last one took less than `quick` seconds.
-    """
-
-    def __init__(self, database: SQLiteDatabase, log: Path, quick: float = QUICK) -> None:
+    def __init__(self, database: SQLiteDatabase, log: Path) -> None:
         self._database = database
-        self._quick = quick
-        self._took = float("inf")
         self._log = os.open(log, os.O_RDWR | getattr(os, "O_BINARY", 0))
         self._flushed = 0
         self._running: asyncio.Future[None] | None = None
@@ -49,20 +40,14 @@ class Flush:
         os.close(self._log)
 
     async def _run(self) -> None:
-        # What the event loop still commits in this turn comes along.
-        await asyncio.sleep(0)
         commits = self._database.commits
         try:
-            is_quick = self._took < self._quick
-            self._took = _flush(self._log) if is_quick else await asyncio.to_thread(_flush, self._log)
+            await asyncio.to_thread(_flush, self._log)
         except OSError as error:
             raise DatabaseError(f"The state in {self._database.path} cannot be flushed ({error.strerror}).") from None
         self._flushed = max(self._flushed, commits)
 
 
-def _flush(handle: int) -> float:
-    """Flush a file, and return how many seconds it took."""
-    began = time.monotonic()
+def _flush(handle: int) -> None:
     # The length of the file is flushed with its data, and its times need not be.
     getattr(os, "fdatasync", os.fsync)(handle)
-    return time.monotonic() - began
