@@ -56,7 +56,7 @@ def test_an_application_gets_its_image_through_the_gateway_with_its_own_key(key_
         image = client.generate("a fox", model="flux-2-pro", **wanted)
 
         assert (image.width, image.height, image.content_type) == (64, 64, "image/webp")
-        assert (image.seed, image.cost, image.engine) == (5, 3, "upstream")
+        assert (image.seed, image.cost, image.engine) == (5, 3, "offline"), "what the service drew is no FLUX"
         assert image.task.polling_url.startswith(base)
         assert httpx2.get(f"{base}/healthz").json()["upstream"] == service
         [task] = accounts.tasks.all(0.0)
@@ -98,6 +98,9 @@ def test_an_account_is_named_by_service_and_key_and_names_neither():
     named = {account_of(b"secret", base, key) for base in ("https://a.example", "https://b.example") for key in "xy"}
     assert len(named) == 4
     assert account_of(b"secret", "https://a.example", UPSTREAM_KEY) not in UPSTREAM_KEY
+    written = ("https://a.example", "https://A.example", "https://a.example:443", "https://a.example/")
+    assert len({account_of(b"secret", base, "x") for base in written}) == 1
+    assert account_of(b"secret", "https://a.example:8443", "x") not in named
     assert account_of(b"another", "https://a.example", "x") not in named
 
 

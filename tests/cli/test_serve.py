@@ -53,9 +53,11 @@ def test_what_was_typed_wins_over_the_environment(tmp_path):
     ring = tmp_path / "keys.json"
     key = CliRunner().invoke(group, ["keys", "add", "shop", "--file", str(ring)]).stdout.strip()
     fleet = {"FLUXWERK_DATABASE": "postgresql://nobody.invalid/fluxwerk", "FLUXWERK_KEYS": "another"}
+    fleet["FLUXWERK_STORAGE"] = str(tmp_path / "images of the fleet")
     with process("--state", tmp_path / "state", "--keys", ring, environment=fleet) as (base, _):
         found = [httpx2.get(f"{base}/v1/credits", headers={"x-key": one}).status_code for one in (key, "another")]
     assert found == [200, 403]
+    assert not (tmp_path / "images of the fleet").exists()
     assert (tmp_path / "state" / "state.db").exists()
 
 
@@ -63,7 +65,8 @@ def test_what_was_typed_wins_over_the_environment(tmp_path):
     ("variable", "value", "said"),
     [
         ("FLUXWERK_DATABASE", "postgresql://db/x", "--storage: is required with --database (from FLUXWERK_DATABASE)"),
-        ("FLUXWERK_DATABASE", "db/x", "--database (from FLUXWERK_DATABASE) = "),
+        ("FLUXWERK_DATABASE", "db/x", "--database (from FLUXWERK_DATABASE) = 'db/x': must be postgresql://…"),
+        ("FLUXWERK_DATABASE", "mysql://u:CANARY@db/x", "= 'mysql://…': must be postgresql://…"),
         ("FLUXWERK_STORAGE", "images", "--storage (from FLUXWERK_STORAGE) = 'images': needs --state or --database"),
     ],
 )
@@ -154,6 +157,20 @@ def test_a_mistake_of_the_server_is_a_500_in_json_that_tells_nothing():
     answer = asyncio.run(ask())
     assert (answer.status_code, answer.json()["error"]) == (500, "internal_error")
     assert "CANARY" not in answer.text
+
+
+def test_a_server_lives_whatever_its_state_does():
+    class Spilt(Accounts):
+        def accounts_of(self, _):
+            raise RuntimeError
+
+    async def ask() -> httpx2.Response:
+        app = application.build(ServerState(Spilt(), lambda: 0.0), OfflineEngine())
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://fluxwerk.test") as http:
+            return await http.get("/livez", headers=KEY)
+
+    assert asyncio.run(ask()).json() == {"status": "live"}
 
 
 def test_a_body_that_announces_too_much_is_refused_before_it_is_read():

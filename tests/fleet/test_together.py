@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from fluxwerk import Task, get_model
+from fluxwerk.catalog.rows import Model
 from fluxwerk.drive import AsyncSend
-from fluxwerk.engines import Order
+from fluxwerk.engines import FullAbilities, Order
 from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.engines.threads import live
-from fluxwerk.errors import StorageError
+from fluxwerk.errors import Fault, StorageError
 from fluxwerk.ledger.database import Statement
 from fluxwerk.server.driving import FlowDriver
 from fluxwerk.server.fetch import Guard
@@ -30,7 +31,7 @@ from fluxwerk.server.state.state import ServerState
 from fluxwerk.server.state.task import TaskRecord
 from fluxwerk.server.workers import BackgroundWorkers
 from fluxwerk.storage import Folder
-from fluxwerk.types import HttpRequest, Response
+from fluxwerk.types import HttpRequest, Json, Response
 
 PRO = "flux-2-pro"
 
@@ -146,6 +147,28 @@ def test_a_server_has_announced_its_models_before_it_answers(store: FleetStore) 
             return PRO in store.served()
 
     assert asyncio.run(scene())
+
+
+def test_a_server_whose_database_is_away_is_not_quiet(database: str, tmp_path: Path) -> None:
+    store = FleetStore(FleetDatabase(database), Folder(tmp_path))
+    state = ServerState(Accounts(store=store), lambda: 1000.0)
+    assert state.is_quiet(1.0)
+    store.close()
+    assert not state.is_quiet(1.0)
+
+
+def test_what_only_other_workers_render_is_for_them_to_judge(store: FleetStore) -> None:
+    class OneModel(FullAbilities):
+        def facts(self, model: Model) -> dict[str, Json] | None:
+            return {} if model.name == "flux-2-klein-4b" else None
+
+        def faults(self, order: Order) -> list[Fault]:
+            return [Fault("model", order.model, "has no weights here")]
+
+    state = ServerState(Accounts(store=store), lambda: 1000.0, abilities=OneModel())
+    other, own = booking(state.accounts, "1").job, booking(state.accounts, "2", model="flux-2-klein-4b").job
+    assert state.find_faults(other) == []
+    assert [fault.field for fault in state.find_faults(own)] == ["model"]
 
 
 def test_who_waits_for_a_locked_account_makes_nobody_else_wait(store: FleetStore) -> None:

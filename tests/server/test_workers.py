@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 from contextlib import closing
 
 import httpx2
@@ -14,7 +15,9 @@ from fluxwerk.errors import ConnectionFailedError, NoResponseError
 from fluxwerk.protocol import webhook
 from fluxwerk.server.fetch import Guard
 from fluxwerk.server.state.accounts import Accounts
-from fluxwerk.server.state.store import DiskStore
+from fluxwerk.server.state.dialect import StateFile
+from fluxwerk.server.state.memory import MemoryStorage
+from fluxwerk.server.state.store import DiskStore, Store
 from fluxwerk.testing import FaceToFace, loopback
 from fluxwerk.types import HttpRequest
 from support.receiver import receiving
@@ -50,6 +53,35 @@ def test_a_refused_webhook_comes_again_after_a_second_with_the_same_body():
         attempts = row["webhook"]["attempts"]
         assert [attempt["outcome"] for attempt in attempts] == ["answered 500", "answered 204"]
         assert 1 <= attempts[1]["at"] - attempts[0]["at"] < 3
+
+
+class HangingStorage(MemoryStorage):
+    """A storage in a network, where nothing can be removed until the test says so."""
+
+    blocks = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.removing, self.going_on = threading.Event(), threading.Event()
+
+    def remove(self, name: str) -> None:
+        self.removing.set()
+        self.going_on.wait(20)
+        super().remove(name)
+
+
+def test_a_deletion_that_hangs_delays_no_webhook():
+    files = HangingStorage()
+    store = Store(StateFile(), files)
+    accounts = Accounts(store=store)
+    with store.database.write() as transaction:
+        accounts.tasks.removals.note(transaction, ["images/old.png"])
+    with receiving() as (url, got), loopback(accounts=accounts) as base:
+        assert files.removing.wait(10)
+        task = submit(base, url, prompt="fluxwerk:content-moderated")
+        assert json.loads(got.get(timeout=10)[1])["id"] == task["id"]
+        assert not files.going_on.is_set()
+        files.going_on.set()
 
 
 def test_a_redirect_is_not_followed():

@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from fluxwerk.errors import Fault, InvalidUsageError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 OTHERS = 0o077
 ACCOUNT_DIGITS = 12
+DEFAULT_PORTS = {"http": 80, "https": 443}
 RECEIVER_PATH = "/v1/upstream/webhooks"
 
 
@@ -43,8 +45,14 @@ def upstream_engine(
 
 
 def account_of(secret: bytes, base: str, key: str) -> str:
-    """Name the account that a key opens at a service, alike in every process of a state; the key cannot be read off."""
-    return hmac.digest(secret, f"{base} {key}".encode(), "sha256").hex()[:ACCOUNT_DIGITS]
+    """Name the account that a key opens at a service, alike in every process of a state; the key cannot be read off.
+
+    One address may be written in several ways.
+    """
+    parts = urlsplit(base)
+    port = "" if parts.port in (None, DEFAULT_PORTS.get(parts.scheme)) else f":{parts.port}"
+    where = f"{parts.scheme}://{parts.hostname}{port}{parts.path.rstrip('/')}"
+    return hmac.digest(secret, f"{where} {key}".encode(), "sha256").hex()[:ACCOUNT_DIGITS]
 
 
 def receiver(store: Store, public_url: str | None) -> Receiver | None:

@@ -55,15 +55,20 @@ def _checked(files: str) -> Storage:
     return storage
 
 
+def _scheme(address: str) -> str:
+    """Show of an address no more than how it begins: it may have a password."""
+    return f"{address.partition('://')[0]}://…" if "://" in address else address
+
+
 def open_fleet(database: str, files: str | None) -> Store:
     """Open the store that many processes share."""
-    from fluxwerk.ledger.postgresql import is_address, shown  # noqa: PLC0415
+    from fluxwerk.ledger.postgresql import is_address  # noqa: PLC0415
     from fluxwerk.server.state.fleet import FleetDatabase, FleetStore  # noqa: PLC0415
 
     if not is_address(database):
         hint = "such as postgresql://fluxwerk@db.example/fluxwerk"
         raise InvalidUsageError(
-            "", faults=[Fault(spelled("database"), shown(database), "must be postgresql://…", hint)]
+            "", faults=[Fault(spelled("database"), _scheme(database), "must be postgresql://…", hint)]
         )
     if files is None:
         hint = "a folder that every process reaches, or a bucket such as s3://images"

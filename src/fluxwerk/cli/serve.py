@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import time
 from collections.abc import Mapping
@@ -224,6 +225,8 @@ def command(
 
     if overruled("database", "state"):
         database = None
+        # The storage of the environment is that of the database.
+        storage = None if overruled("storage", "state") else storage
     if overruled("keys", "keyring"):
         keys = ()
     check_public_url(public_url)
@@ -318,4 +321,7 @@ def _announce(address: str, what: str, networks: tuple[str, ...], rules: int) ->
 def _run(config: uvicorn.Config, state: ServerState, drain: float, listening: socket.socket) -> None:
     from fluxwerk.server.drain import Draining  # noqa: PLC0415
 
+    # What is loaded by now stays: a full collection of garbage would look through it while requests wait.
+    gc.collect()
+    gc.freeze()
     Draining(config, state, drain).run([listening])

@@ -59,7 +59,7 @@ DRAIN_LOOK = 0.1
 @click.option(
     "--public-url",
     metavar="URL",
-    help="upstream: that of the servers, where the service is to send webhooks if it is https.",
+    help="upstream: the servers' --public-url; if it is https, the service sends its webhooks there.",
 )
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Port at which GET /metrics answers.")
 @click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Address of --metrics-port.")

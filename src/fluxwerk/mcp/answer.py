@@ -12,11 +12,15 @@ from fluxwerk import imagefile
 from fluxwerk.ledger.database import Row
 from fluxwerk.ledger.job import Stage, read_job
 from fluxwerk.mcp.thumbnail import thumbnail
+from fluxwerk.types import is_flux
 
 IN_DOUBT = (
     "its submit was not answered and may have been charged, so it is not sent again; a person settles it with "
     "`fluxwerk batch settle {job} --ledger {ledger}`"
 )
+
+# What a text adds by whether FLUX made the image, which a server does not always know.
+MAKERS = {False: ", a placeholder that was not made by FLUX", None: ", made by an unknown engine"}
 
 
 def of_images(rows: Sequence[Row], ledger: Path, spent: str) -> CallToolResult:
@@ -70,7 +74,7 @@ def facts(row: Row) -> dict[str, Any]:
 def _shown(row: Row) -> list[ContentBlock]:
     one, path = facts(row), Path(row["path"])
     cost = "unknown" if one["cost"] is None else f"{one['cost']:g} credits"
-    placeholder = ", a placeholder that was not made by FLUX" if one["engine"] == "offline" else ""
+    placeholder = MAKERS.get(is_flux(one["engine"]), "")
     size = f"{one['width']}×{one['height']}"
     text = f"Image {one['image']}: {path} ({size}, {one['model']}{placeholder}, seed {one['seed']}, cost {cost})"
     blocks: list[ContentBlock] = [_text(text)]

@@ -25,6 +25,7 @@ from fluxwerk.server.faults.effects import SpoiltResponse
 from fluxwerk.server.fetch import Guard
 from fluxwerk.server.handlers import results
 from fluxwerk.server.handlers.submit import Admission
+from fluxwerk.server.inquiry import settle
 from fluxwerk.server.page import routes
 from fluxwerk.server.router import Router
 from fluxwerk.server.state.accounts import digest_of
@@ -35,6 +36,7 @@ from fluxwerk.version import VERSION
 
 CLIENT_CLOSED = 400
 NO_ROUTE = (404, 405)
+LIVE = "/livez"
 # Seconds for which what the headers of a request showed still holds once its body is there.
 FRESH = 1.0
 # Seconds for fetching all images of a submit together: a client that hears nothing for a minute must fear that it paid.
@@ -95,6 +97,9 @@ class Endpoint:
     async def answer(self, request: fastapi.Request) -> Answer:
         """Answer one request: judged by its headers first, then read."""
         http = _read(request)
+        if request.url.path == LIVE:
+            # Without a thread, all of which may wait for a storage: a restart would not help with that.
+            return _to_wire(settle(self._router.begin(replace(http, headers={}))))
         if request.method == "GET":
             # Nothing is read and nothing is held, and polls are most of what a server answers.
             together = request.url.path == openapi.POLL

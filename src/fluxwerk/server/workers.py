@@ -33,6 +33,8 @@ HOST_DELIVERIES, ACCOUNT_DELIVERIES, DELIVERIES = 4, 64, 256
 RETRY_ROWS = 1.0
 # Seconds after which webhooks are looked for at the latest, and before which they are not looked for again.
 LONGEST_PAUSE, SHORTEST_PAUSE = 2.0, 0.01
+# Seconds between two looks for files that are to be removed.
+REMOVE_SECONDS = 1.0
 # Seconds between two records of a task's progress, where they go over a network.
 PROGRESS_PAUSE = 0.5
 # Seconds between two signs of life, and how many of them make a look for what was lost.
@@ -119,6 +121,8 @@ class BackgroundWorkers:
     def _begin(self) -> list[asyncio.Task[None]]:
         store = self._state.store
         loops = [asyncio.create_task(self._take_webhooks())]
+        if store.blocks:
+            loops.append(asyncio.create_task(self._remove_files()))
         if isinstance(store, FleetStore):
             loops.append(asyncio.create_task(self._beat(store)))
             if self._engine is not None:
@@ -191,6 +195,13 @@ class BackgroundWorkers:
             pause = LONGEST_PAUSE if due is None or not room else due - self._state.clock()
             await _until(self._owed, min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE))
             self._owed.clear()
+
+    async def _remove_files(self) -> None:
+        """Remove what nothing names any more, beside the webhooks: a storage may take long for each file."""
+        nobody = asyncio.Event()
+        while True:
+            await self._tried(self._state.remove_files, nobody)
+            await asyncio.sleep(REMOVE_SECONDS)
 
     async def _render(self, engine: LiveEngine, job: TaskRecord) -> None:
         state = self._state

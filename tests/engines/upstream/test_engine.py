@@ -105,7 +105,7 @@ def test_an_order_is_made_by_the_service_as_it_was_asked_for():
         [task] = scene.tasks
         assert image == OfflineEngine().render(Order("flux-2-pro", "a fox", 7, 64, 64, "png"))
         assert task.order.asked == asked
-        assert scene.journal.ended["order-1"] == UpstreamResult(Decimal(3), 7, "a fox")
+        assert scene.journal.ended["order-1"] == UpstreamResult(Decimal(3), 7, "a fox", "offline")
         assert scene.spent == 3
 
 

@@ -471,4 +471,5 @@ def test_no_request_waits_until_a_far_storage_has_dropped_an_image(storage: type
     assert (files.get(task.image) is None) is is_dropped
     # The background workers do so as time passes.
     of.state.forget()
+    of.state.remove_files()
     assert files.get(task.image) is None

@@ -29,7 +29,7 @@ def command(since: object, until: object, keyring: str | None, place: KeyPlace, 
     """Show what was spent by day, application and model.
 
     A task counts on the day on which it was accepted; what it gave back is left out.  A key of a server's --keys file
-    is told by its SHA-256, and with --keys by its name in that file.
+    is shown as its SHA-256, and with --keys by its name in that file.
     """
     names = _names(keyring)
     with place.open() as applications:

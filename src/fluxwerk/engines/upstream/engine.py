@@ -131,7 +131,7 @@ class UpstreamEngine(FullAbilities):
         while True:
             try:
                 status = await self._wait(order, task, report, began, until)
-                await self._end(order, UpstreamResult(status.cost, status.seed, status.prompt))
+                await self._end(order, UpstreamResult(status.cost, status.seed, status.prompt, status.engine))
                 report(RenderProgress(1.0, is_fetched=True))
                 # A free slot costs more than a late image.
                 await self._submitter.refilled(_pool_of(order))

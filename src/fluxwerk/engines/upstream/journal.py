@@ -33,11 +33,15 @@ class UpstreamEntry:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamResult:
-    """What the service said at a task's end: the settled `cost` in credits, seed and prompt, where it named them."""
+    """What the service said at a task's end: the settled `cost` in credits, seed and prompt, where it named them.
+
+    A service that is a fluxwerk server also names the `engine` that made the image.
+    """
 
     cost: Decimal | None = None
     seed: int | None = None
     prompt: str | None = None
+    engine: str | None = None
 
 
 class UpstreamJournal(Protocol):

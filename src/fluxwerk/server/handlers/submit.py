@@ -150,7 +150,7 @@ def _accept(
     options = {**job.order.options, **extended}
     job.order = replace(job.order, id=job.task.id, asked=_asked(model, given), options=options)
     job.webhook, job.idempotency = webhook, idempotency
-    faults = state.abilities.faults(job.order)
+    faults = state.find_faults(job)
     if faults:
         raise invalid([entry(fault) for fault in faults])
     kept = yield from state.find_answer(job, rule)

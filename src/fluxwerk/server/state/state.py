@@ -16,7 +16,7 @@ from typing import Protocol
 from fluxwerk import catalog, imagefile
 from fluxwerk.catalog.rows import Model
 from fluxwerk.engines import Abilities, FullAbilities, Health, Order, RenderProgress
-from fluxwerk.errors import StorageError
+from fluxwerk.errors import Fault, StorageError
 from fluxwerk.ledger.database import DatabaseError, UnknownCommitError
 from fluxwerk.server.errors import Dialect, ServerError
 from fluxwerk.server.faults import endings
@@ -259,6 +259,11 @@ class ServerState:
         """Whether some worker renders this model now; an embedded server has a worker of its own."""
         return not isinstance(self.store, FleetStore) or model.name in self.store.served()
 
+    def find_faults(self, job: TaskRecord) -> list[Fault]:
+        """Say what of an order this server's engine cannot do; what only other workers render is for them to judge."""
+        is_others = isinstance(self.store, FleetStore) and self.abilities.facts(job.model) is None
+        return [] if is_others else list(self.abilities.faults(job.order))
+
     def engines(self, model: Model | None = None) -> frozenset[str]:
         """Name the engines that render now, or that render a model: this server's own, or those of live workers."""
         if not isinstance(self.store, FleetStore):
@@ -280,7 +285,12 @@ class ServerState:
     def is_quiet(self, linger: float) -> bool:
         """Whether nothing runs here, and nothing of the last `linger` seconds waits to be collected."""
         if isinstance(self.store, FleetStore):
-            return not self.store.held(self.process)
+            try:
+                return not self.store.held(self.process)
+            except StorageError as error:
+                # Something may wait for the database to come back.
+                self.condition.note(error)
+                return False
         return self.tasks.is_quiet(self.clock(), linger)
 
     def begin(self, identity: str) -> TaskRecord | None:
@@ -417,9 +427,14 @@ class ServerState:
 
     def _sweep(self, now: float) -> None:
         self.tasks.forget(now)
-        self.tasks.removals.sweep(now)
         if self.tasks.sweep(self._pools, now):
             self._resume_listeners()
+        if not self.store.blocks:
+            self.tasks.removals.sweep(now)
+
+    def remove_files(self) -> None:
+        """Remove files that nothing names any more, which may wait for a storage in a network."""
+        self.tasks.removals.sweep(self.clock())
 
     def _resume_listeners(self) -> None:
         for listener in tuple(self._listeners):

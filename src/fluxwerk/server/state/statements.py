@@ -78,12 +78,12 @@ INSERT_TURN = f"""
     {ON_REPEATED} returning id
 """
 CLAIM = """
-    update task set stage = 'running', fence = fence + 1, worker = :worker where number = (
+    update task set stage = 'running', fence = fence + 1, worker = :worker, engine = null where number = (
         select number from task where stage = 'queued' order by priority desc, number limit 1
     ) returning id
 """
 BEGIN = """
-    update task set stage = 'running', fence = fence + 1, worker = :worker
+    update task set stage = 'running', fence = fence + 1, worker = :worker, engine = null
     where id = :id and stage in ('queued', 'running') returning id
 """
 ADVANCE = """
@@ -97,8 +97,8 @@ VACATE = """
 FINISH = """
     update task set stage = 'ended', word = 'Ready', settled = cost, ready_at = :at,
         holds_until = case when holds_until > :now then :at else holds_until end,
-        forget_at = :at + coalesce(keep, :keep), image = :image, image_bytes = :image_bytes, engine = :engine,
-        preview = null, worker = null
+        forget_at = :at + coalesce(keep, :keep), image = :image, image_bytes = :image_bytes,
+        engine = coalesce(engine, :engine), preview = null, worker = null
     where id = :id and fence = :fence and stage in ('waiting', 'queued', 'running')
 """
 FINISHED = "select id from task where id = :id and stage = 'ended' and image = :image"

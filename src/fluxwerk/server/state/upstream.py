@@ -50,6 +50,9 @@ DOUBT = """
 """
 END = "update upstream set ended = coalesce(ended, :now) where task = :id"
 PRICE = "select account, model, accepted, cost, settled, options from task where id = :id"
+NAME_ENGINE = "update task set engine = :engine where id = :id and stage = 'running'"
+# Characters of a name that another server gives.
+LONGEST_ENGINE = 64
 REPRICE = "update task set cost = :cost, settled = :settled, options = :options where id = :id"
 
 
@@ -138,6 +141,9 @@ class RowJournal:
         with self._database.write() as transaction:
             transaction.run(END, id=order, now=self._now())
             _reprice(transaction, order, millionths(result.cost), **made)
+            if result.engine is not None:
+                # A placeholder that another server drew may not pass as FLUX here.
+                transaction.run(NAME_ENGINE, id=order, engine=result.engine[:LONGEST_ENGINE])
         self._fences.pop(order, None)
 
     def _change(self, sql: str, order: str, **values: str | float) -> None:
