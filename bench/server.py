@@ -8,6 +8,7 @@ With an empty PostgreSQL database in FLUXWERK_DATABASE it is measured too.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import multiprocessing
@@ -60,6 +61,9 @@ def bare(listening: socket.socket) -> None:
 def ours(listening: socket.socket, folder: str | None = None) -> None:
     accounts = Accounts(store=store_at(folder) if folder else None)
     state = ServerState(accounts, time.time)
+    # As `fluxwerk serve` does.
+    gc.collect()
+    gc.freeze()
     uvicorn.Server(config_of(build(state, OfflineEngine()), log_level="error")).run([listening])
 
 
