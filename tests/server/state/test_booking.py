@@ -260,3 +260,12 @@ def test_tasks_whose_commit_is_not_confirmed_are_not_booked_again():
     with pytest.raises(UnknownCommitError):
         tasks.accept_all(wanted)
     assert [job.task.id for job in tasks.all(0.0)] == ["a-0", "a-1"]
+
+
+def test_tasks_are_found_together_each_by_its_id():
+    tasks = Accounts().tasks
+    tasks.accept_all(bookings({"a": account("a", 8, 1, 1000, "total")}, [Wish(), Wish(), Wish()]))
+    found = tasks.find_all([("a-2", 5.0), ("a\0-1", 5.0), ("a-0", 5.0), ("b", 5.0), ("a-2", 5.0)])
+    assert [job and job.task.id for job in found] == ["a-2", None, "a-0", None, "a-2"]
+    # A flow may change what it was given, and another one has the same task.
+    assert found[0] is not found[4]

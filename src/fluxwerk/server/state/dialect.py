@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -42,6 +43,11 @@ class StateDatabase(Database, Protocol):
     skip_locked: str
     hurry: tuple[Statement, ...]
     calm: tuple[Statement, ...]
+    among: str
+
+    def pack(self, texts: Sequence[str]) -> object:
+        """Write texts as the value that a column is to be `among`, called `:ids`."""
+        ...
 
     def script(self, sql: str) -> None:
         """Execute the statements of a migration, inside the transaction that is open."""
@@ -64,9 +70,14 @@ class StateFile(SQLiteDatabase):
     # Whoever writes is alone.
     hurry: tuple[Statement, ...] = ()
     calm: tuple[Statement, ...] = ()
+    among = "in (select value from json_each(:ids))"
 
     def __init__(self, path: str | os.PathLike[str] = MEMORY, clock: Callable[[], float] | None = None) -> None:
         super().__init__(path, clock, pragmas=STATE_PRAGMAS, timeout=WRITE_TIMEOUT, explained=_unwritable)
+
+    def pack(self, texts: Sequence[str]) -> object:
+        """Write texts as JSON."""
+        return json.dumps(list(texts))
 
     def lock_schema(self, transaction: Transaction) -> None:
         """Nothing more: whoever writes is alone."""

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fluxwerk.errors import InvalidUsageError
 from fluxwerk.ledger.database import Row, Statement, Transaction, statements
@@ -44,6 +44,7 @@ class FleetDatabase(PostgresDatabase):
     skip_locked = "for update skip locked"
     hurry: tuple[Statement, ...] = (Statement(f"set local lock_timeout = {LOCK_MILLISECONDS}"),)
     # Commits with notices, as each new job gives one, wait for each other, and that is nobody's fault.
+    among = "= any(:ids)"
     calm: tuple[Statement, ...] = (Statement("set local lock_timeout to default"),)
 
     def script(self, sql: str) -> None:
@@ -56,6 +57,10 @@ class FleetDatabase(PostgresDatabase):
         """Name the tables that are there."""
         found = self.ask("select table_name from information_schema.tables where table_schema = current_schema()")
         return {row["table_name"] for row in found}
+
+    def pack(self, texts: Sequence[str]) -> object:
+        """Write texts as an array."""
+        return list(texts)
 
     def lock_schema(self, transaction: Transaction) -> None:
         """Let no other process change the tables until the transaction ends."""

@@ -63,6 +63,7 @@ SELECT = f"""
     from task left join webhook on webhook.task = task.id
 """
 FIND = f"{SELECT} where task.id = :id and forget_at > :now"
+FIND_ALL = f"{SELECT} where task.id {{among}} and forget_at > :now"
 FIND_REPEATED = f"{SELECT} where task.account = :account and idempotency_key = :key and forget_at > :now"
 # Of two submits with one key the first counts.
 ON_REPEATED = "on conflict (account, idempotency_key) where idempotency_key is not null do nothing"

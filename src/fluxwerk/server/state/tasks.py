@@ -36,6 +36,7 @@ from fluxwerk.server.state.statements import (
     DROPPABLE,
     END,
     FIND,
+    FIND_ALL,
     FIND_REPEATED,
     FINISH,
     FINISHED,
@@ -183,9 +184,15 @@ class Tasks:
         return found
 
     def find_all(self, asked: Sequence[tuple[str, float]]) -> list[TaskRecord | None]:
-        """Find tasks in one exchange, each by its id at a moment."""
+        """Find tasks in one question, each by its id, at the latest of their moments."""
         # PostgreSQL refuses a text with a zero, which would look like a failure of the state; no task has no id.
-        return self._find_all(FIND, ({"id": "" if "\0" in one else one, "now": now} for one, now in asked))
+        ids = ["" if "\0" in identity else identity for identity, _ in asked]
+        now = max(now for _, now in asked)
+        if len(ids) == 1:
+            return [self._one(FIND, id=ids[0], now=now)]
+        found = self._database.ask(FIND_ALL.format(among=self._database.among), ids=self._database.pack(ids), now=now)
+        rows = {row["id"]: row for row in found}
+        return [self._read(rows[identity]) if identity in rows else None for identity in ids]
 
     def find_folder(self, folder: str, now: float) -> TaskRecord | None:
         """Find a task by the folder that its links name."""
