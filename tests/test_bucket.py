@@ -319,6 +319,7 @@ def test_an_image_that_is_no_longer_kept_is_gone_from_the_bucket(bucket: Storage
     assert bucket.get(task.image)
     of.clock.sleep(KEEP + 1)
     of.state.forget()
+    of.state.remove_files()
     assert bucket.get(task.image) is None
 
 
