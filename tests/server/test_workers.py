@@ -6,20 +6,30 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from contextlib import closing
+from queue import Queue
 
 import httpx2
 import pytest
 
+from fluxwerk.drive import drive
 from fluxwerk.errors import ConnectionFailedError, NoResponseError
+from fluxwerk.ledger.database import UnknownCommitError
 from fluxwerk.protocol import webhook
 from fluxwerk.server.fetch import Guard
+from fluxwerk.server.router import Router
 from fluxwerk.server.state.accounts import Accounts
 from fluxwerk.server.state.dialect import StateFile
 from fluxwerk.server.state.memory import MemoryStorage
+from fluxwerk.server.state.state import ServerState
 from fluxwerk.server.state.store import DiskStore, Store
+from fluxwerk.server.state.task import TaskRecord
+from fluxwerk.server.state.webhooks import WebhookPolicy
+from fluxwerk.server.workers import BackgroundWorkers
 from fluxwerk.testing import FaceToFace, loopback
-from fluxwerk.types import HttpRequest
+from fluxwerk.types import HttpRequest, Response
+from support.asking import PRO, ask
 from support.receiver import receiving
 
 KEY = {"x-key": "a-key"}
@@ -82,6 +92,45 @@ def test_a_deletion_that_hangs_delays_no_webhook():
         assert json.loads(got.get(timeout=10)[1])["id"] == task["id"]
         assert not files.going_on.is_set()
         files.going_on.set()
+
+
+class DoubtfulState(ServerState):
+    """A state whose first answer to a process that takes webhooks is lost."""
+
+    is_lost = False
+
+    def take_webhooks(self, most: int) -> list[TaskRecord]:
+        taken = super().take_webhooks(most)
+        if taken and not self.is_lost:
+            self.is_lost = True
+            raise UnknownCommitError("The database was lost during a commit.")
+        return taken
+
+
+def test_a_webhook_is_delivered_though_it_was_taken_by_a_commit_that_was_not_confirmed():
+    state = DoubtfulState(Accounts(), time.time, policy=WebhookPolicy(networks=HERE))
+    workers = BackgroundWorkers(state, None, Guard(HERE))
+
+    async def scene(hook: str, got: Queue) -> None:
+        body = {"prompt": "fluxwerk:content-moderated", "width": 64, "height": 64, "webhook_url": hook}
+        asked = HttpRequest("POST", "http://a.test/v1/flux-2-pro", json.dumps(body).encode(), headers=KEY)
+        async with workers.open():
+            answer = drive(Router(state).answer(asked), lambda *_: Response(404))
+            _, told, _ = await asyncio.to_thread(got.get, timeout=10)
+            assert json.loads(told)["id"] == json.loads(answer.body)["id"]
+
+    with receiving() as (url, got):
+        asyncio.run(scene(url, got))
+    assert state.is_lost
+
+
+def test_what_is_being_delivered_is_not_taken_again():
+    of = FaceToFace(accounts=Accounts())
+    for number in range(2):
+        ask(of, "POST", PRO, {"prompt": "fluxwerk:content-moderated", "webhook_url": f"https://a.test/{number}"})
+    first, second = (job.task.id for job in of.state.take_webhooks(9))
+    of.state.return_webhooks({first})
+    assert [job.task.id for job in of.state.take_webhooks(9)] == [second]
 
 
 def test_a_redirect_is_not_followed():

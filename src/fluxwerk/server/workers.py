@@ -63,6 +63,8 @@ class BackgroundWorkers:
         self._shares = Shares(HOST_DELIVERIES, ACCOUNT_DELIVERIES, DELIVERIES)
         self._waiting = asyncio.Event()
         self._owed = asyncio.Event()
+        # Whether webhooks may have been taken without this process knowing which.
+        self._is_unsure = False
         self._queue: JobQueue | None = None
         self._loop: asyncio.AbstractEventLoop
 
@@ -188,13 +190,22 @@ class BackgroundWorkers:
             # What was kept long enough goes also from a server that nobody asks.
             await self._tried(self._state.forget, self._owed)
             room = DELIVERIES - len(self._delivering)
-            taken = await self._tried(partial(self._state.take_webhooks, room), self._owed) if room else None
-            for job in taken or ():
+            for job in await self._take(room) if room else ():
                 self._start(self._delivering, job.task.id, self._deliver(job), self._owed)
             due = await self._tried(self._state.tasks.next_webhook, self._owed)
             pause = LONGEST_PAUSE if due is None or not room else due - self._state.clock()
             await _until(self._owed, min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE))
             self._owed.clear()
+
+    async def _take(self, room: int) -> list[TaskRecord]:
+        """Take so many webhooks; what a commit took that was not confirmed is given back first."""
+        if self._is_unsure:
+            state, delivering = self._state, set(self._delivering)
+            returned = await self._tried(lambda: state.return_webhooks(delivering), self._owed)
+            self._is_unsure = returned is None
+        taken = await self._tried(partial(self._state.take_webhooks, room), self._owed)
+        self._is_unsure = self._is_unsure or taken is None
+        return taken or []
 
     async def _remove_files(self) -> None:
         """Remove what nothing names any more, beside the webhooks: a storage may take long for each file."""

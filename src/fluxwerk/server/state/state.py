@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from typing import Protocol
@@ -374,6 +374,11 @@ class ServerState:
     def take_webhooks(self, most: int) -> list[TaskRecord]:
         """Take webhooks that are due and that nobody delivers, the longest due first."""
         return self.tasks.take_webhooks(self.process, self.clock(), most)
+
+    def return_webhooks(self, delivering: Collection[str]) -> bool:
+        """Let webhooks be taken again that this process has taken and does not deliver."""
+        self.tasks.return_webhooks(self.process, delivering)
+        return True
 
     def delivery(self, job: TaskRecord) -> Flow[None]:
         """Return the flow that delivers a webhook that was taken."""

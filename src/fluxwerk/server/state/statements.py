@@ -151,6 +151,9 @@ TAKE_WEBHOOK = "update webhook set state = 'pending', owner = :owner where task 
 NOTE_WEBHOOK = """
     update webhook set state = :state, attempts = :attempts where task = :id and owner = :owner
 """
+RETURN_WEBHOOK = """
+    update webhook set state = 'waiting', owner = null where task = :id and state = 'pending' and owner = :owner
+"""
 TAKE_WEBHOOKS = """
     update webhook set state = 'pending', owner = :owner where task in (
         select task from webhook where state = 'waiting' and due <= :now order by due limit :most {skip_locked}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from fluxwerk.errors import FluxwerkError
@@ -47,6 +47,7 @@ from fluxwerk.server.state.statements import (
     LOCK,
     NOTE_WEBHOOK,
     REQUEUE,
+    RETURN_WEBHOOK,
     SELECT,
     STICK,
     TAKE_WEBHOOK,
@@ -286,6 +287,16 @@ class Tasks:
             taken = [row["task"] for row in transaction.all(take, owner=owner, now=now, most=most)]
             jobs = (self._one(f"{SELECT} where task.id = :id", id=identity) for identity in taken)
             return [job for job in jobs if job is not None]
+
+    def return_webhooks(self, owner: str, delivering: Collection[str]) -> None:
+        """Let webhooks be taken again that a process has taken, except those that it delivers.
+
+        A process whose taking was not confirmed does not know what it has.
+        """
+        with self._database.write() as transaction:
+            held = transaction.all("select task from webhook where state = 'pending' and owner = :owner", owner=owner)
+            lost = [{"id": row["task"], "owner": owner} for row in held if row["task"] not in delivering]
+            transaction.run_many(RETURN_WEBHOOK, lost)
 
     def note_webhook(self, job: TaskRecord, webhook: OutgoingWebhook, owner: str) -> bool:
         """Write down what became of an attempt to deliver a webhook."""
