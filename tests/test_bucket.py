@@ -229,6 +229,7 @@ def test_a_failure_says_what_could_not_be_done(denying: type[Shelf], act, told):
 def test_a_bucket_that_lets_nothing_be_deleted_can_be_stored_in(denying: type[Shelf]):
     denying.denied = frozenset({"POST"})
     open_storage(f"s3://{BUCKET}").check()
+    assert denying.objects, "the small object was stored, and could not be deleted"
 
 
 def test_an_image_is_deleted_though_the_bucket_fails_at_that_moment(denying: type[Shelf]):

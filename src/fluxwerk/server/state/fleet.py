@@ -43,8 +43,8 @@ class FleetDatabase(PostgresDatabase):
     number = "bigint generated always as identity primary key"
     skip_locked = "for update skip locked"
     hurry: tuple[Statement, ...] = (Statement(f"set local lock_timeout = {LOCK_MILLISECONDS}"),)
-    # Commits with notices, as each new job gives one, wait for each other, and that is nobody's fault.
     among = "= any(:ids)"
+    # Commits with notices wait for each other, and each new job gives one: that is no reason to fail.
     calm: tuple[Statement, ...] = (Statement("set local lock_timeout to default"),)
 
     def script(self, sql: str) -> None:

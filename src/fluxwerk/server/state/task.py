@@ -19,11 +19,10 @@ class TaskRecord:
     `account` is the id of the account that pays.  `began` is when the engine took it up, `settled` what it costs in
     the end, `idempotency` the submit's idempotency key with the SHA-256 of its body.  `inputs` names the images that
     came with it, which only who renders it reads.  `stage` is waiting, queued, running, stuck or ended, and `fence` the
-    number that a move of this reader has to name.  `image` is where its image is stored, and `engine` what
-    made it, and `made_prompt` what a service upstream made of its prompt; a `cached` task has the image of an earlier
-    one.  Workers take the highest
-    `priority` first, and an account's waiting tasks get theirs by `urgency`, then by `number`.  `trace` is the trace
-    context of the submit.
+    number that a move of this reader has to name.  `image` is where its image is stored, `engine` names what made it,
+    and `made_prompt` is what a service upstream made of its prompt; a `cached` task has the image of an earlier one.
+    Workers take the highest `priority` first, and an account's waiting tasks get theirs by `urgency`, then by `number`.
+    `trace` is the trace context of the submit.
     """
 
     task: Task
