@@ -1,13 +1,15 @@
 """What many tasks cost a server: its memory once they have ended, and its submits a second while they are queued.
 
-Run by hand, on a quiet machine: python bench/backlog.py [finished[=100000]] [queued[=1000000]].  The server is a
-process of its own with SQLite in a folder, and with an empty PostgreSQL database in FLUXWERK_DATABASE with that too.
+Run by hand, on a quiet machine: python bench/backlog.py [finished[=100000]] [queued[=1000000]].  Each server is a
+process of its own with SQLite in a folder, and with the URL of a PostgreSQL server in FLUXWERK_DATABASE with a new
+database there too, which goes again at the end.
 
 The first tasks come over HTTP; the others are copies of their rows, written beside the running server, each with an id,
 a link and an account of its own.  `finished` measures `fluxwerk serve` before and after, and started anew behind them;
-each time it answers lists, polls and submits first.  `queued` compares the rates of eight connections before and after.
-Nothing may be taken from that queue: with PostgreSQL it is `fluxwerk serve --workers 0` and a worker that only gives a
-sign of life, with SQLite the server's application without an engine.
+each time it answers lists, polls and submits first.  `queued` compares the rates of eight connections at two servers,
+of which one has a short queue; they are asked in turn, since the machine itself is now slower and now faster.  Nothing
+may be taken from these queues: with PostgreSQL it is `fluxwerk serve --workers 0` and a worker that only gives a sign
+of life, with SQLite the server's application without an engine.
 """
 
 from __future__ import annotations
@@ -25,12 +27,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
+import psycopg
 import uvicorn
+from psycopg import sql
 
 from fluxwerk.ledger.database import Transaction
 from fluxwerk.server.app import build
@@ -50,17 +56,21 @@ EACH = 20
 FINISHED, QUEUED = 100_000, 1_000_000
 # How many tasks come over HTTP, and how many rows are written at a time, so that the server writes in between.
 FIRST, AT_ONCE = 400, 40_000
-ROUNDS, ROUND = 5, 800
-ACCOUNTS = itertools.count()
+ROUNDS, ROUND = 15, 800
+ACCOUNTS, DATABASES = itertools.count(), itertools.count()
 OWN = ("number", "id", "account", "folder", "idempotency_key", "job")
 SAME = ", ".join((*(name for name in READ if name not in OWN), "image_bytes", "delivered", "tags"))
 
 
 class Place(NamedTuple):
-    """Where a server has its state."""
+    """Where a server has its state.
+
+    `options` tell `serve` so, and `unattended` are the words of a server there whose tasks nobody takes.
+    """
 
     name: str
     options: tuple[str, ...]
+    unattended: tuple[str, ...]
     database: Callable[[], StateDatabase]
 
 
@@ -76,11 +86,28 @@ class Running(NamedTuple):
         return pages * resource.getpagesize() / 2**20
 
 
-def places(folder: Path) -> Iterator[Place]:
-    yield Place("SQLite", ("--state", str(folder / "state")), lambda: StateFile(folder / "state" / DATABASE))
-    url = os.environ.get("FLUXWERK_DATABASE")
-    if url:
-        yield Place("PostgreSQL", ("--database", url, "--storage", str(folder)), lambda: FleetDatabase(url))
+@contextmanager
+def sqlite() -> Iterator[Place]:
+    with tempfile.TemporaryDirectory() as folder:
+        database = partial(StateFile, Path(folder) / DATABASE)
+        yield Place("SQLite", ("--state", folder), (__file__, "serve", folder), database)
+
+
+@contextmanager
+def postgresql() -> Iterator[Place]:
+    server, name = os.environ["FLUXWERK_DATABASE"], f"backlog_{os.getpid()}_{next(DATABASES)}"
+    url = urlsplit(server)._replace(path=f"/{name}").geturl()
+    with tempfile.TemporaryDirectory() as folder, psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        options = ("--database", url, "--storage", folder)
+        try:
+            yield Place("PostgreSQL", options, serve("--workers", "0", *options), partial(FleetDatabase, url))
+        finally:
+            connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def kinds() -> list[Callable[[], AbstractContextManager[Place]]]:
+    return [sqlite, postgresql] if "FLUXWERK_DATABASE" in os.environ else [sqlite]
 
 
 @contextmanager
@@ -138,13 +165,9 @@ def submit(running: Running, count: int) -> list[str]:
 
 
 def rate(running: Running) -> float:
-    """Return the submits a second, the median of some rounds."""
-    rates: list[float] = []
-    for _ in range(ROUNDS):
-        began = time.monotonic()
-        taken = submit(running, ROUND)
-        rates.append(len(taken) / (time.monotonic() - began))
-    return statistics.median(rates)
+    """Return the submits a second."""
+    began = time.monotonic()
+    return len(submit(running, ROUND)) / (time.monotonic() - began)
 
 
 def use(running: Running) -> None:
@@ -198,8 +221,8 @@ NUMBERS = """
 
 
 def finished(number: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        for place in places(Path(folder)):
+    for kind in kinds():
+        with kind() as place:
             with started(*serve(*place.options)) as running, closing(place.database()) as database:
                 use(running)
                 before = running.memory()
@@ -209,28 +232,38 @@ def finished(number: int) -> None:
             with started(*serve(*place.options)) as running:
                 use(running)
                 anew = running.memory()
-            told = f"{before:.0f} MB with {FIRST} finished tasks, {after:.0f} MB with {count:,} ({after / before:.2f})"
-            print(f"  {place.name:12} {told}, {anew:.0f} MB started anew", flush=True)
+        told = f"{before:.0f} MB with {FIRST} finished tasks, {after:.0f} MB with {count:,} ({after / before:.2f})"
+        print(f"  {place.name:12} {told}, {anew:.0f} MB started anew", flush=True)
 
 
 def queued(number: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        for place in places(Path(folder)):
-            fleet = place.options[0] == "--database"
-            words = serve("--workers", "0", *place.options) if fleet else (__file__, "serve", place.options[1])
-            with started(*words) as running, closing(place.database()) as database:
-                if fleet:
-                    live_for_ever(database)
-                submit(running, FIRST)
-                empty, before = rate(running), running.memory()
+    for kind in kinds():
+        with kind() as short, kind() as long, unattended(short) as one, unattended(long) as other:
+            rates = [(rate(one), rate(other)) for _ in range(2)]
+            before = other.memory()
+            with closing(long.database()) as database:
                 count = fill(database, "queued", number)
-                if fleet:
+                if isinstance(database, FleetDatabase):
                     # PostgreSQL does so by itself within a minute.
                     with database.write() as transaction:
                         transaction.run("analyze")
-                full, after = rate(running), running.memory()
-            rates = f"{empty:.0f} submits/s into a short queue, {full:.0f} behind {count:,} tasks ({full / empty:.2f})"
-            print(f"  {place.name:12} {rates}, {before:.0f} and {after:.0f} MB", flush=True)
+            rates = [(rate(one), rate(other)) for _ in range(ROUNDS)]
+            after = other.memory()
+        usual, behind = (statistics.median(column) for column in zip(*rates, strict=True))
+        ratio = statistics.median(full / empty for empty, full in rates)
+        told = f"{usual:.0f} submits/s into a short queue, {behind:.0f} behind {count:,} tasks ({ratio:.2f})"
+        print(f"  {long.name:12} {told}, {before:.0f} and {after:.0f} MB", flush=True)
+
+
+@contextmanager
+def unattended(place: Place) -> Iterator[Running]:
+    """Run a server that has got its first tasks."""
+    with started(*place.unattended) as running:
+        if place.options[0] == "--database":
+            with closing(place.database()) as database:
+                live_for_ever(database)
+        submit(running, FIRST)
+        yield running
 
 
 def live_for_ever(database: StateDatabase) -> None:

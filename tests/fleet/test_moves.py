@@ -155,6 +155,20 @@ def test_a_task_without_a_job_is_handed_over_again(store: FleetStore) -> None:
     assert len(store.database.ask("select id from procrastinate_jobs")) == 1
 
 
+def test_a_search_for_lost_tasks_goes_through_a_long_queue_in_parts(store: FleetStore) -> None:
+    accounts = Accounts(store=store)
+    for number in range(5):
+        accept(accounts, str(number))
+    store.searched = 2
+    with store.database.write() as transaction:
+        transaction.run("delete from procrastinate_jobs")
+    assert [store.recover() for _ in range(4)] == [2, 2, 1, 0]
+    with store.database.write() as transaction:
+        transaction.run("delete from procrastinate_jobs where args ->> 'identity' in ('0', '4')")
+    # What comes after the last are the first again.
+    assert sum(store.recover() for _ in range(3)) == 2
+
+
 def test_a_model_is_served_while_a_process_gives_signs_of_life(store: FleetStore) -> None:
     assert store.served() == {}
     store.beat("a worker", "worker", "offline", ["flux-2-pro"])

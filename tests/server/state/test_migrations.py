@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from fluxwerk.errors import InvalidUsageError
+from fluxwerk.server.state import statements
 from fluxwerk.server.state.dialect import StateFile
 from fluxwerk.server.state.migrations import MIGRATIONS, WRITE, prepare
 
@@ -47,3 +50,18 @@ def test_a_state_that_is_too_new_is_refused():
     with pytest.raises(InvalidUsageError, match="newer fluxwerk"):
         prepare(database)
     database.close()
+
+
+OFTEN = ("HELD", "FIND", "FIND_REPEATED", "CLAIM", "BEGIN", "BUSY", "FORGOTTEN", "TAKE_WEBHOOKS")
+
+
+@pytest.mark.parametrize("name", OFTEN)
+def test_what_is_asked_all_the_time_goes_through_no_whole_table(name: str) -> None:
+    database = StateFile()
+    prepare(database)
+    question = getattr(statements, name).format(skip_locked=database.skip_locked)
+    values = dict.fromkeys(re.findall(r":(\w+)", question), 1)
+    plan = [row["detail"] for row in database.ask(f"explain query plan {question}", **values)]
+    database.close()
+    assert plan
+    assert not [step for step in plan if step.startswith("SCAN") and "INDEX" not in step]

@@ -27,6 +27,8 @@ RENDER = "fluxwerk.render"
 SILENCE_SECONDS, REMEMBERED_SECONDS = 10.0, 3600.0
 # Seconds for which a task may be without a job before it is handed over again: longer than any transaction lasts.
 HANDED_OVER_SECONDS = 15.0
+# How many open tasks are looked at in one search for such tasks: a longer queue is gone through in several.
+SEARCHED = 20_000
 # How long many tasks that are booked together wait for an account that another process has locked.
 LOCK_MILLISECONDS = 100
 # For how many seconds an answer to "who is alive" is good.
@@ -71,7 +73,10 @@ class FleetDatabase(PostgresDatabase):
 
 
 class FleetStore(Store):
-    """The store that many processes share: rows in PostgreSQL, files in a folder or bucket that all of them reach."""
+    """The store that many processes share: rows in PostgreSQL, files in a folder or bucket that all of them reach.
+
+    `searched` is how many open tasks one `recover` looks at.
+    """
 
     embedded = False
 
@@ -80,6 +85,7 @@ class FleetStore(Store):
         self.url = database.url
         self.wakeup = FleetWakeup(database)
         self._served: tuple[float, Mapping[str, frozenset[str]]] = 0.0, {}
+        self.searched, self._searched_to = SEARCHED, 0
 
     def close(self) -> None:
         """Let go of the database."""
@@ -134,7 +140,8 @@ class FleetStore(Store):
         """Hand over again what nobody works on, and return how much that was; one process at a time does so.
 
         Procrastinate itself takes jobs over from workers that died.  This is for tasks whose job is gone, as after a
-        late worker removed the one of its successor, and for webhooks of processes that died.
+        late worker removed the one of its successor, and for webhooks of processes that died.  Each call looks at the
+        next `searched` open tasks, so that it takes as long behind a million as behind a few.
         """
         with self.database.write() as transaction:
             lock = transaction.one(f"select pg_try_advisory_xact_lock({RECOVERY_LOCK}) as mine")
@@ -143,12 +150,18 @@ class FleetStore(Store):
             now = transaction.now()
             transaction.run("delete from process where beat < :old", old=now - REMEMBERED_SECONDS)
             transaction.run(RETURN_WEBHOOKS, gone=now - SILENCE_SECONDS)
-            lost = transaction.all(LOST, before=now - HANDED_OVER_SECONDS)
+            lost = self._search(transaction, before=now - HANDED_OVER_SECONDS)
             for row in lost:
                 self._hand_over_again(transaction, row)
         if lost:
             log.warning("%d tasks had no job any more, and are handed over again.", len(lost))
         return len(lost)
+
+    def _search(self, transaction: Transaction, before: float) -> list[Row]:
+        """Return the tasks without a job among the open ones that come next; after the last come the first."""
+        (found,) = transaction.all(NEXT_OPEN, after=self._searched_to, most=self.searched)
+        after, self._searched_to = self._searched_to, found["last"] if found["count"] == self.searched else 0
+        return transaction.all(LOST, after=after, last=found["last"], before=before)
 
     def _hand_over_again(self, transaction: Transaction, row: Row) -> None:
         number = self._defer(transaction, row["id"], row["model"], row["priority"])
@@ -183,9 +196,14 @@ RETURN_WEBHOOKS = """
     update webhook set state = 'waiting', owner = null
     where state = 'pending' and owner not in (select id from process where beat > :gone)
 """
+NEXT_OPEN = """
+    select count(*) as count, max(number) as last from (
+        select number from task where stage <> 'ended' and number > :after order by number limit :most
+    ) as open
+"""
 LOST = """
     select id, model, priority from task
-    where stage in ('queued', 'running') and accepted < :before and not exists (
+    where stage in ('queued', 'running') and number > :after and number <= :last and accepted < :before and not exists (
         select 1 from procrastinate_jobs where procrastinate_jobs.id = task.job and status in ('todo', 'doing')
     ) for update skip locked
 """

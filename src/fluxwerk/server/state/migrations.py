@@ -27,6 +27,7 @@ MIGRATIONS = (
     Migration("migration-2.sql", 1),
     Migration("migration-3.sql", 1),
     Migration("migration-4.sql", 1),
+    Migration("migration-5.sql", 1),
 )
 READ = "select name, value from fact where name in ('version', 'oldest')"
 WRITE = "insert into fact (name, value) values (:name, :value) on conflict (name) do update set value = excluded.value"
