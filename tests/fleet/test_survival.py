@@ -11,8 +11,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
+from fluxwerk.server.state.fleet import FleetDatabase
 from support.fleet import Crowd, Fleet, fleet, submit
 from support.postgres import PostgresServer
 from support.receiver import receiving
@@ -155,6 +157,22 @@ def test_a_worker_ends_however_early_it_is_asked_to(database: str, tmp_path: Pat
                 time.sleep(0.001)  # a process starts in its own time
             assert worker.end(20) == 0
             worker.start()
+
+
+def test_an_idle_worker_ends_in_time_while_its_database_is_away(
+    server: PostgresServer, database: str, tmp_path: Path
+) -> None:
+    with fleet(database, tmp_path, 0, 0) as running:
+        worker = running.add_worker()
+        _await(lambda: worker.is_up)
+        with closing(FleetDatabase(database)) as asked:
+            _await(lambda: bool(asked.ask("select id from procrastinate_workers")))
+        server.stop("immediate")
+        try:
+            # Kubernetes kills after 30 s.
+            assert worker.end(30) == 0
+        finally:
+            server.start()
 
 
 def test_a_model_without_a_worker_is_a_503_that_says_so(database: str, tmp_path: Path) -> None:

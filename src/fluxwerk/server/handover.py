@@ -18,6 +18,8 @@ HEARTBEAT, STALLED_LOOK = 2.0, 2.0
 # Seconds after which jobs are looked for at the latest: a notice of the database may be lost.
 FETCH_EVERY = 1.0
 RESTART_PAUSE = 1.0
+# For how long a worker that ends may sign off: without its database it would try for a minute.
+SIGN_OFF_SECONDS = 5.0
 
 log = logging.getLogger("fluxwerk.server")
 
@@ -32,6 +34,8 @@ class JobQueue:
         self._work = work
         self._stopping = False
         self._worker: asyncio.Task[None] | None = None
+        # What had not ended when it should have.
+        self._left: set[asyncio.Task[None]] = set()
         # Its lines about every job are for its own users.
         logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
 
@@ -69,6 +73,8 @@ class JobQueue:
         finally:
             # Also a pool that was about to open: it would connect for ever, and the process would never end.
             await app.close_async()
+            # Whoever still waits for a connection of the pool has got an error now.
+            await asyncio.gather(*self._left, return_exceptions=True)
 
     async def _run_worker(self, app: Any) -> None:
         self._worker = asyncio.create_task(
@@ -84,11 +90,13 @@ class JobQueue:
         )
         looking = asyncio.create_task(self._take_over(app, self._worker))
         try:
-            await self._worker
+            # A task that ends cannot be cancelled again, and whoever waits for it directly would be held up with it.
+            await asyncio.wait({self._worker})
+            self._worker.result()
         finally:
             looking.cancel()
             self._worker.cancel()
-            await asyncio.gather(looking, self._worker, return_exceptions=True)
+            _, self._left = await asyncio.wait({looking, self._worker}, timeout=SIGN_OFF_SECONDS)
 
     async def _begin(self, identity: str) -> None:
         await self._work(identity)

@@ -149,7 +149,8 @@ class BackgroundWorkers:
         """Work on a task of the fleet until it has ended, or belongs to another worker."""
         engine = self._engine
         assert engine is not None, "only a process with an engine takes tasks"
-        job = await self._until_done(lambda: self._state.begin(identity))
+        # A process that ends takes up nothing that it cannot take up at once.
+        job = await self._until_done(lambda: self._state.begin(identity), until_closing=True)
         if job is not None:
             rendering = self._start(self._rendering, identity, self._render(engine, job), self._waiting)
             await asyncio.wait({rendering})
@@ -264,13 +265,19 @@ class BackgroundWorkers:
         return ProgressWriter(write).report if self._state.store.database.blocks else write
 
     async def _until_done(
-        self, act: Callable[[], T], run: Callable[[Callable[[], T]], Coroutine[None, None, T]] | None = None
+        self,
+        act: Callable[[], T],
+        run: Callable[[Callable[[], T]], Coroutine[None, None, T]] | None = None,
+        *,
+        until_closing: bool = False,
     ) -> T:
         """Ask the state until it could be asked; what has begun is finished, also when nobody waits any more."""
         while True:
             try:
                 return await _finished((run or self._driver.call)(act))
             except StorageError as error:
+                if until_closing and self._state.is_closing:
+                    raise
                 # An image that is made stays in memory until the storage takes it.
                 self._state.condition.note(error)
                 await asyncio.sleep(RETRY_ROWS)
