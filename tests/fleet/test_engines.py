@@ -18,7 +18,7 @@ from fluxwerk.engines.offline import OfflineEngine
 from fluxwerk.engines.threads import live
 from fluxwerk.server.fetch import Guard
 from fluxwerk.server.handlers import extensions, health, poll, tasks
-from fluxwerk.server.inquiry import settle
+from fluxwerk.server.inquiry import result_of
 from fluxwerk.server.page import operations, visits
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state.accounts import Accounts
@@ -58,7 +58,7 @@ def submit(state: ServerState, name: str, *, seed: int | None = None) -> TaskRec
     task = Task(name, f"http://127.0.0.1:8000/v1/get_result?id={name}", "flux-2-pro")
     job = TaskRecord(task, account.id, get_model("flux-2-pro"), order, accepted=state.clock(), folder=f"f{name}")
     job.webhook = OutgoingWebhook("https://shop.example/hook", None)
-    settle(state.accept(job, account, None, settle(state.find_answer(job, None))))
+    result_of(state.accept(job, account, None, result_of(state.find_answer(job, None))))
     return job
 
 
@@ -73,8 +73,8 @@ def body_of(response: Response) -> dict:
     return json.loads(response.body)
 
 
-def result_of(state: ServerState, identity: str) -> dict:
-    return body_of(settle(poll.poll(state, request(identity))))["result"]
+def result_shown(state: ServerState, identity: str) -> dict:
+    return body_of(result_of(poll.poll(state, request(identity))))["result"]
 
 
 def webhook_of(state: ServerState) -> dict:
@@ -91,8 +91,8 @@ def test_a_server_that_renders_nothing_names_the_engine_of_the_worker_in_polls_l
     server, worker = state_of(store), state_of(store, "upstream")
     submit(server, "1")
     assert worker.finish(worker.begin("1"), blank(64, 64))
-    assert result_of(server, "1")["engine"] == "upstream"
-    assert result_of(state_of(store, "offline"), "1")["engine"] == "upstream"
+    assert result_shown(server, "1")["engine"] == "upstream"
+    assert result_shown(state_of(store, "offline"), "1")["engine"] == "upstream"
     [row] = body_of(tasks.listed(server, request()))["tasks"]
     assert row["engine"] == "upstream"
     assert webhook_of(server)["engine"] == "upstream"
@@ -104,7 +104,7 @@ def test_a_cached_image_keeps_its_engine_and_answers_only_while_that_engine_work
     submit(server, "1", seed=7)
     assert worker.finish(worker.begin("1"), blank(64, 64))
     submit(server, "2", seed=7)
-    assert (result_of(server, "2")["engine"], result_of(server, "2")["cached"]) == ("offline", True)
+    assert (result_shown(server, "2")["engine"], result_shown(server, "2")["cached"]) == ("offline", True)
 
     store.leave("one")
     beat(store, two="upstream")

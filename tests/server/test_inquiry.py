@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fluxwerk.drive import drive
-from fluxwerk.server.inquiry import AskingFlow, answered, ask, settle
+from fluxwerk.server.inquiry import AskingFlow, answered, ask, result_of
 from fluxwerk.types import Call, HttpRequest, Response
 
 
@@ -19,7 +19,7 @@ def test_a_flow_is_handed_the_answers_to_its_questions():
         other = yield from ask(lambda: one + 1)
         return [one, other]
 
-    assert settle(flow()) == [1, 2]
+    assert result_of(flow()) == [1, 2]
 
 
 def test_what_an_answer_raises_can_be_caught_by_the_flow():
@@ -30,12 +30,12 @@ def test_what_an_answer_raises_can_be_caught_by_the_flow():
             return str(error)
         return "nothing was raised"
 
-    assert settle(flow()) == "no"
+    assert result_of(flow()) == "no"
 
 
 def test_what_a_flow_does_not_catch_reaches_who_runs_it():
     with pytest.raises(ValueError, match="no"):
-        settle(ask(refuse))
+        result_of(ask(refuse))
 
 
 def test_questions_and_calls_may_follow_each_other():
@@ -63,4 +63,4 @@ def test_a_flow_that_should_only_ask_may_not_call():
         return (yield Call(HttpRequest("GET", "http://a.test/")))
 
     with pytest.raises(RuntimeError, match="called another server"):
-        settle(flow())
+        result_of(flow())

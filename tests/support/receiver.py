@@ -17,7 +17,12 @@ def receiving(*answers: int) -> Iterator[tuple[str, Queue]]:
 
     class Receiver(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
+            length = int(self.headers["content-length"])
+            body = self.rfile.read(length)
+            if len(body) < length:
+                # Who sent it was killed meanwhile, and sends it again.
+                self.close_connection = True
+                return
             status = left.pop(0) if left else 204
             self.send_response(status)
             if status == 302:

@@ -25,7 +25,7 @@ from fluxwerk.server.faults.effects import SpoiltResponse
 from fluxwerk.server.fetch import Guard
 from fluxwerk.server.handlers import results
 from fluxwerk.server.handlers.submit import Admission
-from fluxwerk.server.inquiry import settle
+from fluxwerk.server.inquiry import result_of
 from fluxwerk.server.page import routes
 from fluxwerk.server.router import Router
 from fluxwerk.server.state.accounts import digest_of
@@ -99,7 +99,7 @@ class Endpoint:
         http = _read(request)
         if request.url.path == LIVE:
             # Without a thread, all of which may wait for a storage: a restart would not help with that.
-            return _to_wire(settle(self._router.begin(replace(http, headers={}))))
+            return _to_wire(result_of(self._router.begin(replace(http, headers={}))))
         if request.method == "GET":
             # Nothing is read and nothing is held, and polls are most of what a server answers.
             together = request.url.path == openapi.POLL

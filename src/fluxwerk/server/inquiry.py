@@ -55,7 +55,7 @@ def answered(flow: AskingFlow[T], step: Call | Inquiry[Any] | None = None) -> Fl
             return result
 
 
-def settle(flow: AskingFlow[T]) -> T:
+def result_of(flow: AskingFlow[T]) -> T:
     """Run a flow that makes no calls."""
     try:
         next(answered(flow))

@@ -22,7 +22,7 @@ from fluxwerk.server.faults.rules import ANSWER_DEEDS, FaultRule, Occasion
 from fluxwerk.server.handlers import extensions, finetunes, limits, poll, results, submit
 from fluxwerk.server.handlers.submit import Admission
 from fluxwerk.server.inputs import largest_body
-from fluxwerk.server.inquiry import AskingFlow, answered, settle
+from fluxwerk.server.inquiry import AskingFlow, answered, result_of
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state import links
 from fluxwerk.server.state.account import Account
@@ -103,7 +103,7 @@ class Router:
 
     def refuse(self, http: HttpRequest, error: ServerError) -> Response:
         """Answer a request that could not be read; it is counted as every other error is."""
-        return settle(self._finished(request.read(http), error.answer(self.state.dialect)))
+        return result_of(self._finished(request.read(http), error.answer(self.state.dialect)))
 
     def report_mistake(self) -> Response:
         """Answer for a mistake of the server's own, and ask the state nothing more; its own log has the details."""

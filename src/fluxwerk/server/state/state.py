@@ -22,7 +22,7 @@ from fluxwerk.server.errors import Dialect, ServerError
 from fluxwerk.server.faults import endings
 from fluxwerk.server.faults.endings import Ending
 from fluxwerk.server.faults.rules import FaultRule, Faults, Occasion, scripted
-from fluxwerk.server.inquiry import AskingFlow, ask, settle
+from fluxwerk.server.inquiry import AskingFlow, ask, result_of
 from fluxwerk.server.request import ServerRequest
 from fluxwerk.server.state import keys, links, sessions, webhooks
 from fluxwerk.server.state.account import Account
@@ -160,7 +160,7 @@ class ServerState:
 
     def authenticate(self, request: ServerRequest) -> Account:
         """Find the account of the request's key, or else of its browser's session; raises `ServerError`."""
-        return settle(self.find_account(request))
+        return result_of(self.find_account(request))
 
     def find_account(self, request: ServerRequest) -> AskingFlow[Account]:
         """Find the account as `authenticate` does, together with those of other requests."""
